@@ -261,7 +261,7 @@ async def _serve(
 
 
 def routes_beside(server: Server, bodies: BodyReader, offload: Offload, page: PageMachine | None) -> list[ApiRoute]:
-    """Make the routes of the HTTP port beside KServe's: Anthropic's and OpenAI's APIs, and the page.
+    """Make the routes of the HTTP port in addition to KServe's: Anthropic's and OpenAI's APIs, and the page.
 
     Args:
         server: the server.
@@ -275,7 +275,7 @@ def routes_beside(server: Server, bodies: BodyReader, offload: Offload, page: Pa
 
 
 def _within_descriptors(limits: Limits, ports: Sequence[int | None]) -> tuple[Limits, Limits]:
-    """The limits of HTTP and the metrics, and those of gRPC, whose connections take several descriptors."""
+    """The limits of HTTP and metrics, and the limits of gRPC, whose connections need several file descriptors each."""
     num_listeners = max(1, sum(port is not None for port in ports))
     num_descriptors = raise_descriptor_limit()
     num_connections = connections_within(num_descriptors, limits.connections, num_listeners)

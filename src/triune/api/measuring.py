@@ -40,7 +40,7 @@ _BUSY: Final = 0.25
 """The load of a core from which on figures say that the machine was busy."""
 
 _DATATYPES: Final = {Unit.GPU: ("fp32", "fp16")}
-"""The datatypes of the models; the other units compute fp32 models in a precision of their own."""
+"""The datatypes of the models to measure. The other units compute fp32 models in their own precision."""
 
 
 @dataclass(frozen=True, slots=True)

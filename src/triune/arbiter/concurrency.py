@@ -13,7 +13,7 @@ LEVELS: Final = (1, 2, 4)
 """The numbers of models at once that are tried; and all of them."""
 
 WINDOW_NS: Final = 400_000_000
-"""How long a level is measured at a time, while at least two models want to compute."""
+"""How long a level is measured before the next choice, while at least two models want to compute."""
 
 _LEAST_BATCHES: Final = 8
 """A window is longer if fewer batches than this ended in it..."""

@@ -42,7 +42,7 @@ class Running:
     """Batches of one model that compute on one unit.
 
     Attributes:
-        share: the model's.
+        share: the model's share.
         unit: the unit; None for a turn in which no batch has started yet.
         is_beside: whether they go beside the others, since they are short.
         started_ns: when the batch that began last began.

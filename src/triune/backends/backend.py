@@ -44,7 +44,7 @@ class Build:
 
     @property
     def cache_bytes(self) -> int:
-        """The size of the caches that it has allocated, whether they are in use or not; 0 without one."""
+        """The size in bytes of its allocated caches, whether in use or not; 0 without a cache."""
         return 0
 
     def process_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What the backends share that build for the machine's runtimes and need no other model."""
+"""Base class of backends that build for the machine's runtimes and need no other models."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

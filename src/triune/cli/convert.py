@@ -24,7 +24,7 @@ from triune.graph.verify import Verdict
 
 
 class CacheChoice(Enum):
-    """The forms of the cache of a language model's program: see `triune.convert`."""
+    """The forms of cache for a language model's program: see `triune.convert`."""
 
     STATE = "state"
     ARGUMENT = "argument"

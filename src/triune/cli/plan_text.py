@@ -110,7 +110,7 @@ def _kind_of(plan: Plan) -> str:
 
 
 def _source_of(whole: Whole) -> str:
-    """Who says how long a whole model takes on a unit, as text."""
+    """The source of a whole model's time on a unit, as text: predicted or measured."""
     if whole.measured is None:
         return "predicted"
     calls = f"{whole.measured.num_calls:,} calls"

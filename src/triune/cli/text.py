@@ -65,9 +65,7 @@ def options_of(max_tokens: int | None, temperature: float, top_p: float, top_k: 
 
 
 def show(stream: TextStream) -> Answer:
-    """Print the pieces of an answer as they come. Control characters of the model are left out, but not line breaks and
-    tabs.
-    """
+    """Print the pieces of an answer as they arrive, without control characters except line breaks and tabs."""
     for text in stream:
         sys.stdout.write(UNPRINTABLE.sub(lambda found: found.group() if found.group() in "\n\t" else "", text))
         sys.stdout.flush()

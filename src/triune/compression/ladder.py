@@ -1,4 +1,4 @@
-"""Which layers go back to a higher precision first, and how many must."""
+"""Finds how many layers must return to a higher precision, and in which order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Tried(Protocol):
 
     @property
     def holds(self) -> bool:
-        """Whether the accuracy holds that was asked for."""
+        """Whether the requested accuracy holds."""
         ...
 
 

@@ -27,7 +27,7 @@ class Site:
 
 
 def held_at_once(sites: Sequence[Site]) -> Iterator[list[Site]]:
-    """Divide sites into as many at a time as `_MOST_BYTES` has room for, at least one."""
+    """Yield groups of sites whose moments fit into `_MOST_BYTES`, at least one site at a time."""
     left = list(sites)
     while left:
         part: list[Site] = []

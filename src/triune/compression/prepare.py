@@ -66,7 +66,7 @@ def _widen(model: ModelProto, file: WeightFile) -> None:
 
 
 def _name_nodes(model: ModelProto) -> None:
-    """Give each node a name of its own: other names are empty, or repeated."""
+    """Give each node without a unique name a new one."""
     names = Names(model.graph)
     names.value("node")  # The names are collected before the nodes are changed.
     counts = Counter(node.name for node in model.graph.node)

@@ -46,7 +46,7 @@ class Samples:
 
 
 def made_up(model: ModelProto, shapes: Mapping[str, InputShape]) -> Samples:
-    """Make up inputs of a model, the same in each call. Those that the model refuses are left out.
+    """Make up inputs of a model, the same in each call. Inputs that the model refuses are left out.
 
     Raises:
         UnsupportedError: values cannot be made up, or the model refuses all of them.

@@ -133,8 +133,8 @@ class DecoderStep:
 class DecoderExecutable(Protocol):
     """A decoder compiled for a unit, with its paged cache, which it owns.
 
-    Only one call may run at a time, on any thread. `run` releases the GIL while it computes. All calls see the cache as
-    the steps that were begun before leave it.
+    Only one call may run at a time, on any thread. `run` releases the GIL while it computes. Each call sees the cache
+    with the writes of all steps that were begun before it.
     """
 
     @property

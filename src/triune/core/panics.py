@@ -1,7 +1,7 @@
 """Panics of libraries that are written in Rust.
 
-A panic reaches Python as an exception that is not an Exception. So a thread that catches every Exception ends by it,
-and all who wait for that thread wait for ever: threads that call such libraries catch BaseException.
+A panic reaches Python as an exception that is not an Exception. So a thread that catches only Exception would end, and
+its callers would wait for ever. Threads that call such libraries therefore catch BaseException.
 """
 
 

@@ -119,7 +119,7 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
         return given in "iu"
     if wanted == "b":
         return given == "b"
-    # numpy's `kind` is "V" for bf16, which it does not know.
+    # numpy's `kind` of bf16 is "V", since numpy has no such type of its own.
     return given in "fV"
 
 

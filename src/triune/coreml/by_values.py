@@ -37,7 +37,7 @@ def are_shapes_by_values(function: Function) -> bool:
 
 
 def _decides_shapes(block: Block, varying: set[str]) -> bool:
-    """Whether a value that depends on the inputs decides a shape in a block.
+    """Whether a shape in a block depends on the values of the inputs.
 
     `varying` has the names of values that depend on the values of the inputs; those of the block are added to it.
     """

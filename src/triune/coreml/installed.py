@@ -1,4 +1,4 @@
-"""A check that coremltools is installed. It must come before what imports it."""
+"""Checks that coremltools is installed. Import this module before modules that import coremltools."""
 
 import importlib.util
 

@@ -113,7 +113,7 @@ class Weights(Protocol):
 
 
 class FolderWeights:
-    """Weight files beside the protobuf, in `folder`, which programs call "@model_path". No file outside `root` is
+    """The weight files of a program in `folder`, which programs refer to as "@model_path". No file outside `root` is
     opened.
     """
 
@@ -171,7 +171,7 @@ class MemoryWeights:
 
 
 class NoWeights:
-    """For a specification without weight files: all constants must be in the specification."""
+    """The weights of a specification without weight files: all constants must be in the specification."""
 
     def open(self, file_name: str) -> WeightFile:
         """Raise NotFoundError."""

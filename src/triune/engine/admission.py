@@ -1,4 +1,4 @@
-"""Which requests an engine takes, and how they are counted. Used on the event loop's thread only."""
+"""Admits or refuses an engine's requests, and counts them. Use it on the event loop's thread only."""
 
 import asyncio
 import time

@@ -225,12 +225,12 @@ class EngineCore:
         return sequence
 
     def export(self, sequence: Sequence, *, form: str = "", max_tokens: int | None = None) -> SequenceState:
-        """Take out a sequence that has not ended, with its keys and values. Its blocks are free then.
+        """Remove an unfinished sequence, and return its state with its keys and values. Its blocks are freed.
 
         Args:
             sequence: the sequence.
-            form: the `cache_form` of the decoder that goes on with it: if it is this one's, blocks are copied as they
-                are, else keys and values in FP32.
+            form: the `cache_form` of the decoder that continues it. If it equals this decoder's, blocks are copied
+                unchanged, otherwise keys and values in FP32.
             max_tokens: the most tokens whose keys and values may be copied; None for any.
 
         Raises:

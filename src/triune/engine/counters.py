@@ -1,4 +1,4 @@
-"""What an engine counts, for the metrics. Changed on the event loop's thread only."""
+"""The counters of an engine for the metrics. Only the event loop's thread changes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -43,7 +43,9 @@ class StepSize:
         self._num_shared = _SHARED_STEPS
 
     def record(self, unit: Unit, num_tokens: int, duration_ns: int) -> None:
-        """Record that `unit` computed `num_tokens`. Few tell little: what every run takes would count as theirs."""
+        """Record that `unit` computed `num_tokens`. Small numbers are ignored, since the fixed time of a run would
+        count as time per token.
+        """
         if num_tokens < MIN_TOKENS // 2:
             return
         token_ns, before = duration_ns / num_tokens, self._token_ns[unit]

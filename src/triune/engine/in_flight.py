@@ -42,7 +42,7 @@ class InFlight:
             name: the model's name.
             replicas: the model's replicas, the preferred one first.
             clock: the clock of all measurements.
-            admission: is told which requests have begun, which steps ran, and whether all units hang.
+            admission: records which requests have begun, which steps ran, and whether all units hang.
             counters: count tokens.
             run_limit_seconds: the time limit of a step.
             power: the server's power mode; None for full power.
@@ -80,7 +80,9 @@ class InFlight:
         self.replicas.stop()
 
     def _running_step(self) -> Iterator[tuple[Replica, int]]:
-        """The steps that run and when they began; between steps, one that begins now, if any request is under way."""
+        """Yield the running steps and the times at which they began. Between two steps of a replica with jobs, the time
+        is now.
+        """
         for each in self.replicas.all:
             if each.jobs and not each.stalled:
                 began_ns = each.thread.step_began_ns

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from triune.engine.sequence import Sequence
 
 Memory: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""What one sequence reads, by the names of the decoder's inputs: FP32 [1, source tokens, width] each."""
+"""The encoder output that one sequence reads, by the names of the decoder's inputs: FP32 [1, source tokens, width]
+each.
+"""
 
 
 class MemoryRows:

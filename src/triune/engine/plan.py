@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def gives_one_token_each(self) -> bool:
-        """Whether it is known how many tokens the step gives: one for each sequence whose prompt it has read."""
+        """Whether the step certainly gives one token for each sequence whose prompt it has read."""
         return self.takes_best and not any(piece.drafts for piece in self.pieces)
 
     def going(self) -> "Plan":

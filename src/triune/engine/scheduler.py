@@ -252,9 +252,9 @@ class Scheduler:
         return not lengths or (len(lengths) + 1) * max(*lengths, len(source)) <= self._limits.source_tokens
 
     def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:
-        """Add guesses to a step, as far as it has room and free blocks. No sequence gives up anything for them.
+        """Add guesses to a step, as far as it has room and free blocks. No sequence is preempted for them.
 
-        Drafts that the sequence would end with are left out, since nothing is computed after them.
+        Drafts that would end the sequence are left out, since nothing is computed after them.
 
         Args:
             plan: the step.

@@ -153,7 +153,7 @@ class Steps:
         if plan is None or not plan.pieces or not plan.gives_one_token_each:
             return None
         if any(piece.num_encoded for piece in plan.pieces):
-            # The encoder would compute beside the step that runs. It is planned again.
+            # The encoder would run at the same time as the running step. So the step is planned again later.
             return None
         following = self._new(plan)
         try:

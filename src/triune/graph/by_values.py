@@ -200,7 +200,7 @@ class _Search:
         is_loop = node.op_type in _LOOPS
         if is_loop or depends or is_sized:
             self._depends_on_values(node)
-        # For each output of the node, the outputs of the bodies at that position.
+        # For each output position, the outputs of all bodies at that position.
         found = [[each[position] for each in results if position < len(each)] for position in range(len(node.output))]
         return [
             _Known(

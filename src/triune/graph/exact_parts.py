@@ -1,4 +1,4 @@
-"""Parts of a matrix of whole numbers whose sums of products fp32 holds exactly."""
+"""Splits a matrix of integers into parts whose sums of products are exact in fp32."""
 
 from typing import Final
 

@@ -94,7 +94,7 @@ class _Rounding:
         types.update({each.name: each.type.tensor_type.elem_type for each in graph.input})
         types.update({each.name: each.data_type for each in graph.initializer})
         raised: dict[str, str] = {}
-        # For each operation and value, the name of the value before it is rounded.
+        # For each operation and value, the name of the value before rounding.
         unrounded: dict[tuple[str, str], str] = {}
         nodes: list[NodeProto] = []
         for index, node in enumerate(list(graph.node)):

@@ -46,7 +46,7 @@ def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def _external(body: GraphProto) -> Iterator[TensorProto]:
-    """Yield the tensors in a subgraph that are external data, with the names that they have there."""
+    """Yield the tensors of a subgraph with external data, with their names in the subgraph."""
     yield from (tensor for tensor in body.initializer if tensor.data_location == TensorProto.EXTERNAL)
     for position, node in enumerate(body.node):
         if _is_constant(body, position) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:

@@ -112,7 +112,7 @@ _COPIED_OPERANDS: Mapping[str, slice] = {
     "Concat": slice(None),
     "Where": slice(1, None),
 }
-"""Operators that only copy elements, each with the slice of its operands from which the elements come."""
+"""Operators that only copy elements, with the slice of their operands that the elements come from."""
 
 
 def _union(given: Sequence[Interval]) -> _Ends:

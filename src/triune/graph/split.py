@@ -90,7 +90,7 @@ class _Splitter:
 
     def pieces(self, ends: Sequence[int]) -> list[Piece]:
         results = {value.name for value in self._graph.output}
-        # What the graph gives back although no node computes it is given by the last piece.
+        # Outputs of the graph that no node computes, such as its inputs, belong to the last piece.
         unmade = [value.name for value in self._graph.output if value.name not in self._makers]
         last_read = {name: at for at, names in enumerate(self._reads) for name in names}
         found: list[Piece] = []

@@ -122,7 +122,7 @@ def _unit_json(facts: UnitFacts) -> Json:
 
 
 def figure_json(figure: Figure) -> Json:
-    """A figure as JSON. `basis`, `low`, `high` and `note` are left out where there is none."""
+    """A figure as JSON. `basis`, `low`, `high` and `note` are omitted if they are not set."""
     optional = {"basis": figure.basis, "low": figure.low, "high": figure.high, "note": figure.note}
     return {
         "value": figure.value,

@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class FigureKind(Enum):
-    """Who stands for a figure. The value is its name in `chips.toml` and in JSON."""
+    """The kind of a figure's source. The value is its name in `chips.toml` and in JSON."""
 
     PUBLISHED = "published"
     """The maker of the hardware."""

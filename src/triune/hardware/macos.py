@@ -12,7 +12,9 @@ DISPLAYS: Final = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json", "
 """The command whose output `parse_displays` reads."""
 
 NEURAL_ENGINE: Final = ("/usr/sbin/ioreg", "-r", "-c", "H11ANEIn", "-l", "-w", "0")
-"""The command whose output `parse_neural_engine` reads. The class is that of all generations from M1 on."""
+"""The command whose output `parse_neural_engine` reads. All generations from M1 on have this class in the I/O
+registry.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,5 +68,5 @@ def _reclaimable(folder: Path) -> int:
     path = folder / "memory.stat"
     lines = path.read_text().splitlines() if path.is_file() else []
     values = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    # In version 1, only the "total" counts the cgroups within this one, too.
+    # In cgroups version 1, only the "total" fields include the child cgroups.
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))

@@ -1,4 +1,4 @@
-"""What the system prints about this machine, as texts. Tests replay the texts of other machines."""
+"""The system's texts about this machine. Tests replay the texts of other machines."""
 
 import platform
 import subprocess

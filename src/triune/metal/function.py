@@ -51,7 +51,7 @@ class Function:
 
     @property
     def num_compiled(self) -> int:
-        """For how many sets of shapes it is known whether and how the program is compiled."""
+        """The number of sets of shapes for which it was decided whether to compile the program."""
         return len(self._compiled)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
@@ -89,7 +89,7 @@ class Function:
         ]
 
     def _compiled_for(self, values: Mapping[str, Value], outputs: Sequence[str]) -> _Compiled | None:
-        """The compiled function for these shapes; None if the program reads elements to know what to compute."""
+        """The compiled function for these shapes; None if the program must read elements to decide what to compute."""
         key = (tuple(outputs), tuple((name, *value.shape) for name, value in values.items()))
         if key in self._compiled:
             self._compiled.move_to_end(key)

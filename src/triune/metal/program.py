@@ -115,7 +115,7 @@ class Program:
 
     @functools.cached_property
     def _bound(self) -> tuple[MlxBuilder, Scope, list[tuple[Step, Context]]]:
-        """What each run computes with, and the nodes with their contexts: a run makes no other ones."""
+        """The builder, the scope, and the nodes with their contexts, which all runs share."""
         plan, builder = self._plans.main, self._builder()
         scope = self._scope(plan, None)
         return builder, scope, [(step, self._context(step, scope, builder)) for step in plan.steps]
@@ -140,7 +140,7 @@ class Program:
             raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which MLX does not have") from error
         is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
         value = value.astype(self._float_type) if is_cast else value
-        # Else a function that is compiled would cast it in each of its calls.
+        # Evaluate it now. Otherwise a compiled function would cast it in each of its calls.
         mx.eval(value)
         return mx.moveaxis(value, -1, 1) if is_kernel else value
 

@@ -18,7 +18,7 @@ _MOST: Final = 1024
 """The number of models whose times are kept; the oldest are dropped first."""
 
 _MOST_TIMES: Final = 256
-"""The number of times that are kept of a model, those of the newest shapes."""
+"""The most times that are stored for a model; times of the newest shapes are kept."""
 
 _MOST_BYTES: Final = 1 << 20
 

@@ -24,7 +24,7 @@ Made: TypeAlias = tuple[Rates, tuple[str, ...]]
 _FIRST_NEW_TIER = 4
 """From A16 and M4 on the Neural Engine's launch is shorter."""
 _FIRST_WIDE_TIER = 3
-"""From M3 on the larger chips read weights for the Neural Engine at twice the rate."""
+"""From M3 on, the larger chips read weights for the Neural Engine at twice the rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class FolderStamps:
 
 
 def _signature(folder: Path) -> tuple[int, ...]:
-    """What identifies a folder at a path: the inode, or the target of a link."""
+    """The identity of the folder at a path: the inode, or the target of a link."""
     try:
         entry = os.lstat(folder)
         target = os.stat(folder)  # noqa: PTH116

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# No limit here: the lifecycle limits the time of a load, and then ends this process, too.
+# There is no limit here: the lifecycle limits the time of a load, and then ends this process too.
 _LIMITS = Limits(load_seconds=1e6)
 
 

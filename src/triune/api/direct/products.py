@@ -265,7 +265,7 @@ def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Map
 
 
 def _words(machine: Machine) -> list[str]:
-    """What times depend on: the machine, its system, and the versions of the libraries."""
+    """The facts that times depend on: the machine, its system, and the versions of the libraries."""
     names = sorted({"numpy", *(each for row in ROWS if row.name in machine.runtimes for each in row.distributions)})
     versions: list[str] = []
     for name in names:

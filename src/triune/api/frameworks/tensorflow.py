@@ -152,7 +152,7 @@ def _first_lines(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Keep what TensorFlow says of its build and of GPUs from the user."""
+    """Suppress TensorFlow's messages on its build and on GPUs."""
     before = {name: os.environ.get(name) for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")}
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"})
     logs = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]

@@ -31,11 +31,11 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class EncoderBuild(Build):
-    """An encoder that is compiled, and does not answer requests yet.
+    """A compiled encoder that does not answer requests yet.
 
     Attributes:
         executables: the executables, ordered by unit, then by instance.
-        encoder: the tokenizer, and what the graph gives.
+        encoder: the tokenizer, and the description of the graph's output.
         verdicts: how far the answers of each other unit are from those of cpu, also of units that were left out.
         graph: the folder with the graph, which worker processes read again; None if there are none.
         duration_ns: how long the build took.

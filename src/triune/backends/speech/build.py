@@ -42,7 +42,7 @@ from triune.runtimes.decoders import load_decoder, trusted_decoder
 from triune.runtimes.machine import Machine
 
 SEQUENCES_A_FILE: Final = 2
-"""A window is looked at for its language and silence beside its text."""
+"""The most sequences that a file takes at once: a window's text, and the detection of its language and of silence."""
 
 _SAMPLE_TOKENS: Final = 80
 """The tokens of text with which a unit is compared."""

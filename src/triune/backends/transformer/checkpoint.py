@@ -68,7 +68,9 @@ class DecoderFiles(Protocol):
         ...
 
     def write_encoder(self) -> HeldModel:
-        """The graph of the encoder, for a model that has one: packed, with what the decoder reads as its outputs."""
+        """The encoder's graph in the packed form, for a model that has one. Its outputs are the inputs of the
+        decoder.
+        """
         ...
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:

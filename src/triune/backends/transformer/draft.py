@@ -100,8 +100,8 @@ def load_draft(
     Args:
         files: the draft model.
         load: the runtime's function.
-        options: those of the model that it guesses for, whose precision and type of cache it has.
-        unit: that of the model.
+        options: the options of the main model, whose precision and type of cache it uses.
+        unit: the unit of the main model.
         context_tokens: the most tokens of a sequence.
         num_threads: CPU threads of a step.
     """

@@ -87,7 +87,7 @@ class UnitDecoder:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """What decoders are loaded from.
+    """The inputs for loading decoders.
 
     Attributes:
         name: the model's name, for the log.

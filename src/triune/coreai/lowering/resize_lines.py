@@ -164,5 +164,5 @@ def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Seq
 
 
 def places_of(c: Context, each: Resized) -> Value:
-    """For each element of the result, its coordinate in the dimension: a vector of fp32."""
+    """The coordinate in the dimension for each element of the result: a vector of fp32."""
     return coordinates(c, each.numbers, cast(iota(each.target), np.float32))

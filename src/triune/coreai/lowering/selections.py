@@ -18,9 +18,9 @@ _SELECTS = ("NonZero", "NonMaxSuppression")
 
 
 def selections(graph: GraphProto, outer: Values | None = None, around: frozenset[str] = frozenset()) -> frozenset[str]:
-    """The names of the values in a graph and its subgraphs that have a size which a selection decides.
+    """The names of values in a graph and its subgraphs with a size that depends on a selection.
 
-    `around` has those of the graphs around it.
+    `around` has the names of such values in the outer graphs.
     """
     values, found = Values(graph, outer), set(around)
     for node in graph.node:

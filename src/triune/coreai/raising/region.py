@@ -18,7 +18,7 @@ from triune.graph.raising.types import DType
 Raise: TypeAlias = Callable[[Graph, Given], Held | Sequence[Held]]
 ControlFlow: TypeAlias = Callable[["RegionRaiser", Any], Sequence[Held]]
 
-# What Python and numpy raise for a malformed operation. The operation's name is added to the message.
+# Errors of Python and numpy for a malformed operation. The operation's name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 _DEEPEST = 64
 

@@ -31,7 +31,7 @@ APPLE_NOTICE = "this is an Apple system: coremltools has its own module here, an
 
 
 class EmulationWarning(UserWarning):
-    """The warning, shown once, that answers do not come from Core ML."""
+    """The warning that results do not come from Core ML. It is shown once."""
 
 
 def install(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> bool:

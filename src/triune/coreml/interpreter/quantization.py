@@ -1,4 +1,4 @@
-"""Quantization of activations: an 8-bit integer q stands for scale * (q - zero_point)."""
+"""Quantization of activations: an 8-bit integer q represents scale * (q - zero_point)."""
 
 from typing import Any
 

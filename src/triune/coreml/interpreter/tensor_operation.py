@@ -16,7 +16,7 @@ def argsort(x: Array, axis: Any, ascending: Any) -> Array:
     axis = int(axis)
     if ascending:
         return np.argsort(x, axis=axis, kind="stable")
-    # For falling order, sort the reversed tensor and reverse the result, so that equal elements keep their order.
+    # For descending order, sort the reversed tensor and reverse the result, so that equal elements keep their order.
     last = x.shape[axis] - 1
     return last - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
 

@@ -1,4 +1,4 @@
-"""What a function that lowers a node is given (`Context`), and helpers for MIL values."""
+"""The argument of functions that lower a node (`Context`), and helpers for MIL values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

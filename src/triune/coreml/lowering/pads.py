@@ -85,7 +85,8 @@ def _places(line: Var, size: Var, mode: str) -> Var:
     last = mb.sub(x=size, y=np.int32(1))
     if mode == "edge":
         return mb.minimum(x=mb.maximum(x=line, y=np.int32(0)), y=last)
-    # A mirrored line comes again after all elements but the ends were read both ways. One element is its own mirror.
+    # A mirrored axis repeats with a period of 2 * (size - 1): all elements forth, and all but the ends back. A single
+    # element repeats itself.
     period = mb.maximum(x=mb.mul(x=last, y=np.int32(2)), y=np.int32(1))
     forth = mb.mod(x=line, y=period)
     return mb.minimum(x=forth, y=mb.sub(x=period, y=forth))

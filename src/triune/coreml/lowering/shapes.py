@@ -68,7 +68,8 @@ def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
     own = sizes_of(x)[:length]
     own += [1] * (length - len(own))
     if shape.sym_val is not None:
-        # A symbol stands for the size of a dimension, and Core ML has no sizes of 0.
+        # A symbol is the size of a dimension, and sizes in Core ML are never 0. So only zeros that are known are
+        # replaced.
         known = [not is_fixed(each) or each != 0 for each in shape.sym_val]
         if all(known):
             return shape

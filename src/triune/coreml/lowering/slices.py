@@ -57,7 +57,7 @@ class _SliceOperands:
         elif step > 0:
             self._cut_forwards(axis, start, end)
         elif isinstance(start, int) and isinstance(end, int) and start in (-1, _END) and end <= -_END:
-            # The bounds are the whole dimension in reverse order, which masked bounds mean as well.
+            # These bounds are the whole dimension in reverse order. Masked bounds have the same meaning.
             return
         else:
             raise Refusal("a slice with a negative step whose bounds or size are computed; give fixed sizes")

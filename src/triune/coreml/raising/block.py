@@ -14,7 +14,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import rename
 
 Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
-# What Python and numpy raise for a malformed operation. The operation's name is added to the message.
+# Errors of Python and numpy for a malformed operation. The operation's name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
 
 

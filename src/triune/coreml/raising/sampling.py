@@ -276,7 +276,7 @@ def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tens
     """
     start = graph.constant(-edge, DType.FP32)
     span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
-    # For an image of one pixel with `edge` 0 the distance between both lines is 0.
+    # For an image of one pixel with `edge` 0, the distance between the two lines is 0.
     span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
     distance = graph.op("Abs", graph.op("Sub", pixels, start))
     turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)

@@ -1,4 +1,4 @@
-"""Text for calibration and comparison: the user's, or what Python says of itself."""
+"""Text for calibration and comparison: the user's text, or Python's language reference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ _MOST_COMPARISON: Final = 4
 _MOST_BYTES: Final = 64 << 20
 _FEWEST_TOKENS: Final = 64
 _HELD_OUT: Final = 3
-"""Each third window is kept from calibration, and compared with alone, if there are 3 or more."""
+"""If there are 3 windows or more, every third is not used for calibration, and only these are used for the
+comparison.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _as(tensor: TensorProto, name: str, elem_type: int, shape: tuple[int, ...]) 
 
 
 def _zero_points(zeros: TensorProto | None, name: str, bits: int, shape: tuple[int, int]) -> TensorProto:
-    """Zero points [out, blocks]. Without any, the middle of the range stands for 0."""
+    """Zero points [out, blocks]. If there are none, the middle of the range represents 0."""
     if zeros is None:
         codes: NDArray[Any] = np.full(shape, 1 << (bits - 1), np.uint8)
     elif bits == 8:

@@ -249,7 +249,8 @@ class DiskTier:
         part = path.with_suffix(f".{os.getpid()}{_PART_SUFFIX}")
         parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
         try:
-            # Opening a pipe that is in its place would wait for who reads it.
+            # A pipe may have the file's name, and opening it would block until something reads from it. So remove it
+            # first.
             part.unlink(missing_ok=True)
             with part.open("xb") as file:
                 file.write(_checksum(block_hash, [each.data for each in parts]))

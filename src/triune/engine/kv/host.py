@@ -1,4 +1,4 @@
-"""Keys and values of sequences that gave up their blocks to others, in memory beside the cache."""
+"""Keeps keys and values of preempted sequences in host memory."""
 
 import logging
 from collections.abc import Callable, Collection

@@ -134,7 +134,7 @@ class Explicit:
         return new_name(name)
 
     def _choice(self, name: str, *shape: int) -> str:
-        """An input of 0 and 1. The Clip says so to those who ask what fp16 holds."""
+        """An input of zeros and ones. The Clip declares this range for the analysis of fp16."""
         given = self._graph.input(name, TensorProto.FLOAT, *shape)
         return self._graph.op("Clip", given, self._graph.scalar(0), self._graph.scalar(1))
 

@@ -89,7 +89,7 @@ def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: 
 
 
 def _upper_heads(config: WhisperConfig) -> tuple[tuple[int, int], ...]:
-    """The heads that openai/whisper takes where none are named: those of the upper half of the layers."""
+    """The alignment heads of openai/whisper if none are named: all heads of the upper half of the layers."""
     layers = range(config.decoder_layers // 2, config.decoder_layers)
     return tuple((layer, head) for layer in layers for head in range(config.decoder_attention_heads))
 

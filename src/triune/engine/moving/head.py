@@ -1,4 +1,4 @@
-"""Reads what the head of an exported sequence says. A value that is wrong raises InvalidArgumentError."""
+"""Reads the header of an exported sequence. A wrong value raises InvalidArgumentError."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast

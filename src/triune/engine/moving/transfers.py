@@ -1,4 +1,4 @@
-"""The answers of one engine that can be moved: those under way by their ids, out and in."""
+"""Exports and imports running answers of one engine, by their ids."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

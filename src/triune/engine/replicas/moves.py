@@ -1,4 +1,4 @@
-"""Answers that go on with another replica: with their keys and values, or from their tokens if their replica failed."""
+"""Moves answers to another replica: with their keys and values, or from their tokens if their replica failed."""
 
 import asyncio
 import logging

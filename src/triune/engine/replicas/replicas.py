@@ -1,4 +1,4 @@
-"""The replicas of a text model: which of them computes which answer, and when answers leave one for another."""
+"""The replicas of a text model: chooses the replica of each answer, and decides when answers are moved."""
 
 import logging
 from collections.abc import Sequence

@@ -42,8 +42,8 @@ class PromptScores:
         return range(max(begin, self.num_read), min(end, len(self._prompt) - 1))
 
     def at(self, place: int) -> tuple[float, list[tuple[int, float]]]:
-        """The logarithm of the probability of the token at a place from 1 on, and the most probable tokens there with
-        theirs; NaN and none where the logits cannot be used.
+        """The logprob of the token at position `place` (from 1 on), and the most probable tokens there with their
+        logprobs; NaN and [] if the logits were invalid.
         """
         logprob = float(self.logprobs[place - 1])
         if np.isnan(logprob):
@@ -52,10 +52,10 @@ class PromptScores:
         return logprob, list(zip(tokens, logprobs, strict=True))
 
     def read(self, places: range, logits: NDArray[np.float32]) -> None:
-        """Note the probabilities of the tokens that follow some others.
+        """Record the logprobs of the tokens after some positions of the prompt.
 
         Args:
-            places: the places of these others, as `unread` returned them.
+            places: these positions, as `unread` returned them.
             logits: FP32 [places, vocabulary], the logits after each.
         """
         num_top = self.top_tokens.shape[1]

@@ -22,7 +22,7 @@ class Proposer(Protocol):
         ...
 
     def forget(self, sequence: Sequence) -> None:
-        """Free what is held for a sequence that has ended. Does nothing if that is nothing."""
+        """Free the state of a sequence that has ended. Does nothing if there is none."""
         ...
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ RATE: Final = 16_000
 """Samples in a second, as Whisper reads them."""
 
 DECODING_BYTES: Final = 32 << 20
-"""The most memory that decoding a file takes beside the file: some parts, in FP32."""
+"""The most memory that decoding a file takes in addition to the file: some parts, in FP32."""
 
 Content: TypeAlias = bytes | bytearray | memoryview
 """The bytes of an audio file."""

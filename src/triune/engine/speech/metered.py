@@ -1,4 +1,4 @@
-"""Graphs that are computed beside the engine's steps, and whom their energy is charged to."""
+"""Computes graphs outside the engine's steps, and charges their energy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple

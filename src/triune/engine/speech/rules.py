@@ -46,7 +46,8 @@ class WindowRules:
         self._logprobs = row = _log_softmax(row)
         if self._has_stamps:
             first = self._tokens.first_stamp
-            # If a time is likelier than each single word, it is a time.
+            # If the total probability of all timestamps exceeds the probability of each text token, only timestamps are
+            # allowed.
             if np.exp(row[first:]).sum() > np.exp(row[:first].max()):
                 row[:first] = -np.inf
                 self._logprobs = row = _log_softmax(row)

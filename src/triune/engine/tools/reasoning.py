@@ -69,7 +69,7 @@ class ReasoningReader:
         return reasoning, self._taken(len(self._held))
 
     def _certain(self) -> int:
-        """The length of what is held without white space and a beginning of `</think>` at its end."""
+        """The length of the held text without white space and a beginning of `</think>` at its end."""
         length = len(self._held)
         for count in range(min(len(CLOSING) - 1, length), 0, -1):
             if self._held.endswith(CLOSING[:count]):

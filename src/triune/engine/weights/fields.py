@@ -47,10 +47,11 @@ class Fields:
         return self._values.get(name)
 
     def whole(self, name: str, default: int | None = None, *, least: int = 1, most: int = MAX_SIZE) -> int:
-        """A whole number from `least` to `most`; without a default it must be there.
+        """An integer from `least` to `most`. Without a default the setting must exist.
 
         Raises:
-            InvalidArgumentError: it is missing, no whole number, or out of this range. So do all that follow.
+            InvalidArgumentError: the setting is missing, not an integer, or out of this range. The methods below raise
+                it likewise.
         """
         value = self.get(name)
         if value is None and default is not None:
@@ -92,7 +93,7 @@ class Fields:
         return value
 
     def choice(self, name: str, choices: Mapping[str, _Choice], default: _Choice | None = None) -> _Choice:
-        """The value in `choices` that a string stands for.
+        """The value in `choices` for the setting's string.
 
         Raises:
             UnsupportedError: the string is not in `choices`.

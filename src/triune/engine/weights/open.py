@@ -11,10 +11,10 @@ from triune.engine.weights.pack import Inexact
 
 
 def open_checkpoint(path: Path, *, inexact: Inexact = "dequantize") -> Checkpoint:
-    """Open a `.gguf` file, a directory with `config.json` and safetensors, or one of CTranslate2's with `model.bin`.
+    """Open a `.gguf` file, a directory with `config.json` and safetensors, or a CTranslate2 directory with `model.bin`.
 
     Raises:
-        NotFoundError: there is neither.
+        NotFoundError: there is no such checkpoint.
         InvalidArgumentError: a file is truncated, or not what it claims to be.
         UnsupportedError: the architecture, an option of its config or a form of its weights is unknown.
     """

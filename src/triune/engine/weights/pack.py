@@ -55,7 +55,7 @@ def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inex
         _fill_exact(every, bits, codes, scales, offsets)
         _seal(codes, scales, offsets)
         return PackedTensor(codes, bits, scales, None, first.block_size, form, None, offsets)
-    # For codes of 4 bits, FP16 is precise enough as the type of scales.
+    # For 4-bit codes, FP16 is precise enough for scales.
     scales = np.empty(blocks, np.float16 if bits == 4 else np.float32)
     zero_points = np.empty(blocks, np.uint8)
     regrouped = _fill_nearest(every, bits, codes, scales, zero_points, form)

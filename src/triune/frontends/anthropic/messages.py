@@ -102,7 +102,7 @@ class MessageAnswer:
         return {"stop_reason": reason, "stop_sequence": sequence}
 
     def _usage(self) -> dict[str, Any]:
-        """What the answer has cost so far. Anthropic counts tokens of the cache apart."""
+        """The usage of the answer so far. Anthropic counts cached tokens separately."""
         num_cached = self._cost.num_cached_tokens
         return {
             "input_tokens": self._num_prompt_tokens - num_cached,
@@ -132,7 +132,7 @@ def _tool_use(tool_use_id: str, name: str, arguments: Any) -> dict[str, Any]:
 
 
 def _thinking(text: str) -> dict[str, Any]:
-    # The signature, by which Anthropic knows its own thoughts again, has nothing to sign here.
+    # The signature is empty: Anthropic uses it to recognise its own reasoning.
     return {"type": "thinking", "thinking": text, "signature": ""}
 
 

@@ -174,7 +174,7 @@ def _read_text(block: Fields) -> str:
 
 
 def _read_user(message: Fields) -> list[dict[str, Any]]:
-    """A message of the user: results of tools become messages of their own, before its text."""
+    """A message of the user. Tool results become separate messages before its text."""
     results: list[dict[str, Any]] = []
     texts: list[str] = []
     for block in message.need("content", _blocks(message, "content")):

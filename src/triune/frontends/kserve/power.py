@@ -14,7 +14,7 @@ HEADER_BYTES: Final = HEADER.encode()
 
 
 def in_mode(request: InferenceRequest, mode: str | bytes | None) -> InferenceRequest:
-    """The request with the mode that its header names; the dispatcher refuses one that does not exist.
+    """The request with the power mode of its header as a parameter. The dispatcher refuses an unknown mode.
 
     Args:
         request: the request. Its own parameter `triune_power_mode` wins.

@@ -33,7 +33,7 @@ CHANGE_NOTHING: Final = (
     "prompt_cache_retention",
     "prompt_cache_options",
 )
-"""Fields that tell OpenAI how to bill, watch, store or cache a request; none changes the answer."""
+"""Fields for OpenAI's billing, monitoring, storage or caching. None of them changes the answer."""
 
 
 @dataclass(frozen=True, slots=True)

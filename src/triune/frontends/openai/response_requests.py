@@ -82,7 +82,7 @@ def _read_tool(fields: Fields) -> dict[str, Any]:
 
 
 def _read_include(fields: Fields) -> bool:
-    """Whether the probabilities of tokens are asked for."""
+    """Whether the request asks for logprobs."""
     included = fields.array("include") or []
     for each in included:
         if each not in (_LOGPROBS, "reasoning.encrypted_content"):

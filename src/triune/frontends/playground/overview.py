@@ -108,7 +108,7 @@ def _text_kinds(version: LoadedVersion) -> list[str]:
 
 
 def _units(version: LoadedVersion, counted: ModelStatistics) -> list[Json]:
-    """The units of the model, in the order in which it prefers them, with what each computed."""
+    """The units of the model in its order of preference, with the counts of each."""
     return [
         {
             "unit": unit.value,
@@ -124,7 +124,7 @@ def _units(version: LoadedVersion, counted: ModelStatistics) -> list[Json]:
 
 
 def image_input(version: LoadedVersion) -> Mapping[str, Any] | None:
-    """How to send a picture to a model that classifies pictures; None for any other model.
+    """The input format of a model that classifies images; None for any other model.
 
     Such a model has one input, FP32 of three colours, whose config names its layout, and one output with labels.
     """

@@ -190,10 +190,10 @@ class Cost:
         return [usage for index, usage in self.usages.items() if index % self.num_answers_per_prompt == 0]
 
     async def report(self, placement: Placement) -> dict[str, Any]:
-        """What `triune: true` adds to an answer. With several answers, the times are the longest ones. With several
-        units, `unit` is the one with the most tokens, and `units` has the tokens of each.
+        """The report that `triune: true` adds to an answer. With several answers, the times are the longest ones. With
+        several units, `unit` is the one with the most tokens, and `units` has the tokens of each.
 
-        It waits for the meter of energy: a tenth of a second at most, unless the meter hangs.
+        It waits for the energy meter, at most a tenth of a second unless the meter hangs.
         """
         usages = self.usages.values()
         placements = [each for usage in usages for each in usage.placements] or [placement]

@@ -13,8 +13,8 @@ class NanGuards(LayoutPass):
     """Given attention with softmax(scores + mask), a Where that replaces NaN in it by 0, MatMul with values, and merged
     heads.
 
-    Result: the same without that Where. Instead, one Where sets rows of the result to 0 whose mask is all -inf. If no
-    row of the mask can be all -inf, there is no NaN, and the Where is just removed.
+    Result: the same without that Where. Instead, one Where sets each row of the result to 0 whose mask is all -inf. If
+    no row of the mask can be all -inf, there is no NaN, and the Where is just removed.
 
     If scores are finite, only rows that are all -inf give NaN. The mask must be a constant, or a Where of two
     constants.

@@ -228,7 +228,9 @@ def _nodes(graph: GraphProto, values: Values) -> Iterator[tuple[Values, NodeProt
 
 
 def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
-    """The name of the indices that a node reads, and the smallest size that they index; None if it reads none."""
+    """The name of the indices that a node reads, and the size of the smallest axis that they index; None if it reads
+    none.
+    """
     if node.op_type not in _INDEXING:
         return None
     data, indices = (node.input[position] for position in _INDEXING[node.op_type])

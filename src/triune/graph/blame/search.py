@@ -11,7 +11,9 @@ from triune.graph.blame.judge import errors_of
 from triune.graph.blame.simulation import Node, Simulation
 
 _ROUNDS = 12
-"""In each round, nodes that were found are computed in fp32, and then others may be the first that are wrong."""
+"""The most rounds of the search. In each round, nodes that were found are computed in fp32, and then other nodes may be
+the first wrong ones.
+"""
 
 _TOO_MUCH = 0.01
 """The error of a value, relative to its largest element, from which the node that computes it is to blame: 20 rounding

@@ -50,7 +50,7 @@ class Curve:
 
     @property
     def lost(self) -> float:
-        """The largest error, where a sum cancels, beyond that of rounding the result itself."""
+        """The largest error at a cancelling sum, beyond the rounding error of the result itself."""
         error = np.where(self.is_zero, self.errors - 8 * ROUNDING * np.abs(self.values), 0)
         return float(np.max(error, where=np.isfinite(error), initial=0.0))
 

@@ -37,13 +37,13 @@ class FoldedMean:
 
 
 def folded_means(graph: GraphProto, values: Values, operands: Collection[str]) -> Iterator[FoldedMean]:
-    """The Gemm, Conv, and MatMul followed by an Add, of constants, whose biases are far beside the weights and cancel
-    one mean.
+    """Yield layers (Gemm, Conv, and MatMul with Add, all with constant weights) whose bias is large compared with the
+    weights and cancels one mean of the operand.
 
     Args:
         graph: the main graph of a model.
-        values: of this graph.
-        operands: what the layers may read. The weights of others are not read.
+        values: the values of this graph.
+        operands: the possible operands of the layers. Layers with other operands are skipped.
     """
     makers = {name: node for node in graph.node if node.op_type == "MatMul" for name in node.output}
     for node in graph.node:

@@ -64,7 +64,9 @@ def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sa
 
 
 def first_elements(graph: GraphProto, values: Values) -> dict[str, int]:
-    """For each input of a known shape the count of the elements of inputs before it."""
+    """For each input of known shape, the number of its first element, if the elements of all inputs are numbered in
+    order.
+    """
     sizes = {value.name: values.static_shape(value.name) for value in graph.input}
     known = {name: math.prod(shape) for name, shape in sizes.items() if shape is not None}
     return dict(zip(known, itertools.accumulate(known.values(), initial=0), strict=False))

@@ -88,7 +88,7 @@ class CustomOp:
         """The parameters of the numpy function that are inputs, and those that are attributes.
 
         Raises:
-            InvalidArgumentError: it has no numpy function, or that takes any number of keywords.
+            InvalidArgumentError: it has no numpy function, or the function takes any number of keywords.
         """
         if self.compute is None:
             raise InvalidArgumentError(f"custom operator '{self}' has no numpy function")

@@ -60,7 +60,9 @@ def unique(c: Context) -> bool:
 
 
 def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
-    """Compare the elements of rows (n, m): fp32 (i, j, m), 1 where row j < row i, and 1 where they are equal."""
+    """Compare the elements of rows (n, m). Returns two fp32 tensors (i, j, m): 1 where row j < row i, and 1 where they
+    are equal.
+    """
     b = c.build
     own, other = b.op("Unsqueeze", rows, b.ints(1)), b.op("Unsqueeze", rows, b.ints(0))
     less, equal = b.op("Less", other, own), b.op("Equal", other, own)

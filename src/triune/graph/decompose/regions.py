@@ -11,7 +11,7 @@ _MOST_SAMPLES = 1 << 16
 """The largest number of samples along an axis: the interpolation matrix has a row for each."""
 
 _MOST_BINS = 64
-"""The largest number of MaxRoiPool's bins along an axis: each has nodes of its own."""
+"""The most bins of MaxRoiPool along an axis, since each bin becomes separate nodes."""
 
 
 def roi_align(c: Context) -> bool:

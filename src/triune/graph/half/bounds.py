@@ -38,7 +38,7 @@ class Bounds:
     """The interval of each value of a graph. Call `learn` with every node, in the graph's order."""
 
     def __init__(self, values: Values, outer: "Bounds | None" = None) -> None:
-        """For a subgraph, `outer` has the intervals of the values of the graph around it."""
+        """For a subgraph, `outer` has the intervals of the values of the outer graph."""
         self._values = values
         self._outer = outer
         self._found: dict[str, Interval] = {}

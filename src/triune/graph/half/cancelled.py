@@ -28,13 +28,13 @@ some tens.
 
 
 def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes from an input to where a difference is scaled, of those whose errors in fp16 are too large.
+    """Yield the nodes from an input to the scaling of a difference, if the difference's error in fp16 is too large.
 
-    Of a layer into which a centered input is folded, these are the nodes from the input to the layer and its bias.
+    If the centering of an input is folded into a layer, these are the nodes from the input to the layer and its bias.
 
     Args:
-        graph: the main graph of a model; there are none in others.
-        producers: of this graph.
+        graph: the main graph of a model; other graphs have none.
+        producers: the producers of this graph.
     """
     if producers.is_within:
         return

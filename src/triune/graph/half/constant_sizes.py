@@ -30,7 +30,7 @@ class ConstantSizes:
     """
 
     def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
-        """For a subgraph, `outer` has the sizes of the values of the graph around it."""
+        """For a subgraph, `outer` has the sizes of the values of the outer graph."""
         self._values = values
         self._outer = outer
         self._found: dict[str, float] = {}

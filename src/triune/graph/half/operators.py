@@ -117,7 +117,7 @@ COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
 
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
-# `exact`: what may stand between a model's input and a comparison, a rounding or an ArgMax.
+# For `exact`: operators that may stand between a model's input and a comparison, a rounding or an ArgMax.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
 """Each element of the result is one of an operand, perhaps multiplied by a number or clipped."""
@@ -235,7 +235,8 @@ GUARDS = RESHAPES | {"Clip", "Max", "Add", "Where", "Gather"}
 
 ZERO_TESTS = frozenset(["Sign", "Ceil", "NonZero"])
 
-# `partners`, `levels`, `mask_sums` and `products`: what may stand before or after a node that computes in fp32.
+# For `partners`, `levels`, `mask_sums` and `products`: operators that may stand before or after a node that computes in
+# fp32.
 
 SCALES = RESHAPES | {"Mul", "Div", "Neg"}
 SQUARE_SUMS = DENSE_PRODUCTS | {"Mul", "ReduceSum"}

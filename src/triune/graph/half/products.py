@@ -57,7 +57,7 @@ def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: f
 
 
 def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
-    """Whether a value is computed from constants alone."""
+    """Whether a value is computed only from constants."""
     if producers.values.tensor(name) is not None:
         return True
     node = producers.of(name)

@@ -15,7 +15,7 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class MultiHeadAttention:
-    """An attention with queries (B, heads, Q, width) that are made of the channels of a value (B, S, C).
+    """An attention whose queries (B, heads, Q, width) are split from the channels of a value (B, S, C).
 
     Attributes:
         attention: the attention of all heads at once.

@@ -13,7 +13,7 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import data_of, num_bytes
 
 _DOMAINS = frozenset(["", "ai.onnx", "ai.onnx.ml", "com.microsoft"])
-"""The domains whose operators give equal results for equal operands, except those that draw random numbers."""
+"""The domains whose operators give equal results for equal operands, except operators that draw random numbers."""
 
 
 class Common(GraphPass):

@@ -168,7 +168,8 @@ def _with_attributes(node: NodeProto, function: FunctionProto) -> FunctionProto:
     body = FunctionProto.FromString(function.SerializeToString())
     attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
     if missing := [name for name in function.attribute if name not in attributes]:
-        # An attribute without a default may be left out. Nodes of the body that refer to it then lack theirs, too.
+        # An attribute without a default may be left out. Nodes of the body that refer to it then lack the attribute
+        # too.
         attributes.update((name, AttributeProto()) for name in missing)
     _bind(body.node, attributes)
     return body

@@ -13,7 +13,7 @@ _POSITIONS = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1}
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1
 
 _LEAST_ELEMENTS = 2
-"""Single indices are left as they are: nothing is gained, and other nodes often read them, too."""
+"""Single indices are not converted: this would save nothing, and other nodes often read them too."""
 
 
 class NarrowIndices(GraphPass):

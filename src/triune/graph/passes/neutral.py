@@ -52,7 +52,7 @@ def _remove(edit: Edit) -> None:
 
 
 def _handed_on(edit: Edit, node: NodeProto) -> str | None:
-    """The operand that a node hands on as it is; None if it changes it, or may do so."""
+    """The operand that is equal to a node's result; None if the node changes it, or may do so."""
     x = node.input[0]
     attributes = attributes_of(node)
     match node.op_type:

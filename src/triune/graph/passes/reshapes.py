@@ -88,7 +88,7 @@ def _known(elements: Sequence[Dim] | None, dims: Dims | None) -> Dims | None:
         return dims
     if dims is None or len(dims) != len(elements):
         return tuple(elements)
-    # An element of 0 or -1 stands for a size that the result's shape has.
+    # An element of 0 or -1 in the shape means the size that the result has.
     return tuple(
         dim if one is None or (isinstance(one, int) and one <= 0) or isinstance(dim, int) else one
         for one, dim in zip(elements, dims, strict=True)

@@ -64,9 +64,7 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
 
 
 def _prefixes(graph: GraphProto) -> set[str]:
-    """The prefixes of names that this pass used when it ran before: its nodes and their outputs have the same
-    prefix.
-    """
+    """The name prefixes that an earlier run of this pass used: its nodes and their outputs have the same prefix."""
     starts = [(node.name, name.rpartition("/")[0]) for node in graph.node for name in node.output[:1]]
     return {start for node_name, start in starts if start and node_name.startswith(f"{start}/")}
 

@@ -1,1 +1,1 @@
-"""What raising (converting a program to an ONNX graph) shares between ML Programs and Core AI programs."""
+"""Shared by raising ML Programs and Core AI programs. Raising converts a program to an ONNX graph."""

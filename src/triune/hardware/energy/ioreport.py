@@ -14,8 +14,8 @@ from triune.hardware.energy.meter import CLOSED, CumulativeCounter, Rail, RailRo
 
 
 class AppleEnergyMetrics(Protocol):
-    """The fields of `zeus_apple_silicon.AppleEnergyMetrics` that are read here: millijoules; None for what the chip
-    does not tell.
+    """The fields of `zeus_apple_silicon.AppleEnergyMetrics` that are read here, in millijoules; None if the chip does
+    not report it.
     """
 
     cpu_total_mj: int | None

@@ -214,7 +214,7 @@ class EnergyLedger:
 def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
     """Charge each account and bill its part of the joules of an interval.
 
-    Units in `missing` are left out: the joules of their memory alone would pass for all of theirs.
+    Units in `missing` are left out. Otherwise the joules of their memory would look like their total.
     """
     for work, part in division.works:
         if work.account.unit in missing:

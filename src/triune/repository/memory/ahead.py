@@ -71,7 +71,7 @@ class Ahead:
             self._timer.cancel()
 
     async def look(self) -> None:
-        """Look once: note which models are in use, and load one that will be."""
+        """Check once which models are in use, and load one that will be needed soon."""
         now_ns = self._clock.now_ns()
         due: list[tuple[int, ModelRecord]] = []
         for number, record in enumerate(self._keeper.records(), 1):

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class Waking(Protocol):
-    """Has a model loaded that was unloaded for room, or that had none at the start."""
+    """Protocol: loads a model that was unloaded for room, or that was not loaded at the start."""
 
     def wake(self, name: str) -> "asyncio.Future[None]":
         """Begin to load the model, if it does not load yet. The future's error is a TriuneError. Do not cancel it."""

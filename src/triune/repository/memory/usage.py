@@ -70,6 +70,6 @@ class Usage:
         return known if known is not None else estimate(message, files)
 
     def measured_bytes(self, message: ModelConfigMessage, version: int, files: FileStamps) -> int | None:
-        """What a version took, if it was measured with the same files and config."""
+        """The measured memory of a version in bytes, if it was measured with the same files and config; else None."""
         known = self.measured.get(version)
         return known.num_bytes if known is not None and known.files == files and known.message == message else None

@@ -85,7 +85,7 @@ def cut_graph(config: ModelConfig, folder: Path, machine: Machine) -> Generator[
 
 
 def _name_apart(model: ModelProto) -> None:
-    """Give each node of the main graph a name of its own, since plans name operations."""
+    """Give each node of the main graph a unique name, since plans name operations."""
     seen: set[str] = set()
     for node in model.graph.node:
         name, count = node.name, 1

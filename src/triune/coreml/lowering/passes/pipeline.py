@@ -51,7 +51,7 @@ PASSES: Sequence[Pass[Any]] = (
 _NAMING: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::sanitize_name_strings"),
     VendorPass("common::dedup_op_and_var_names"),
-    # This adds an operation that reads an unused input, and whose result is not used.
+    # This pass adds an operation that reads an unused input. Its result is not used.
     VendorPass("nn_backend::handle_unused_inputs"),
 )
 

@@ -129,7 +129,7 @@ def _layers(file: GgufFile, architecture: str, fields: Fields, num_layers: int, 
         given = [not period or layer % period < period - 1 for layer in range(num_layers)]
     elif len(given) != num_layers:
         raise fields.wrong("attention.sliding_window_pattern", f"a flag for each of {num_layers} layers")
-    # Gemma 3's layers with a window have a rotary embedding of their own.
+    # Gemma 3's layers with a sliding window have a separate rotary embedding.
     local_base = fields.number("rope.freq_base_swa", 10000.0 if architecture == "gemma3" else 0.0, above=-1e-9)
     local = Rope(local_base, rope.rotary_dim) if local_base else rope
     return tuple(Layer(window, local) if each and window else Layer(0, rope) for each in given)

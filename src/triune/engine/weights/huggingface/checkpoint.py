@@ -21,7 +21,7 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 _DENSE: Final = frozenset({"F32", "F16", "BF16"})
 _BESIDE: Final = (".qzeros", ".scales", ".g_idx", ".biases")
-"""The ends of the names of tensors that belong to a packed weight, beside its codes."""
+"""The suffixes of the tensors that belong to a packed weight, besides its codes."""
 
 
 @dataclass(frozen=True, slots=True)

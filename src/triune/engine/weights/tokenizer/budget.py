@@ -52,7 +52,7 @@ class Budget:
             raise _over(f"makes more than {MAX_CHARACTERS} characters")
 
     def charge_text(self, *values: object) -> None:
-        """Charge the text that values make when they are written out, lists and objects with all that is in them."""
+        """Charge the text of values when they are written out, including all elements of lists and objects."""
         stack: list[tuple[object, int]] = [(value, 0) for value in values]
         while stack:
             value, depth = stack.pop()

@@ -11,11 +11,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A way to split.
+    """A way to split text into pieces before the merges.
 
     Attributes:
         patterns: regular expressions (Oniguruma), applied one after another. Each splits a text into its matches and
-            what is between them; the next one then splits each of these parts.
+            the parts between them; the next one splits each of these parts.
         ignores_merges: whether a piece that is a token as a whole becomes that token, even if the merges would give
             others.
         adds_bos: whether bos is put before a text if the file does not say.

@@ -1,4 +1,4 @@
-"""Tensors of a ModelInferRequest: raw bytes beside the inputs, or typed `contents` within each."""
+"""Tensors of a ModelInferRequest: raw bytes outside the inputs, or typed `contents` within each input."""
 
 from collections.abc import Iterable
 from typing import cast

@@ -173,7 +173,7 @@ class GrpcServer:
 
 
 class _Arrivals(grpc.GenericRpcHandler):
-    """Handles no call, but tells the relay of each one that gRPC's library hands on."""
+    """A handler that handles no calls, but notifies the relay of each call that gRPC's library passes on."""
 
     def __init__(self, relay: Relay) -> None:
         self._turns = relay.turns

@@ -18,8 +18,8 @@ Operand: TypeAlias = V | float
 
 
 class Builder(ABC, Generic[V]):
-    """Writes operations into one kind of program (ML Program, Core AI). Names and meanings are those of ONNX's
-    operators.
+    """Writes operations into one kind of program (ML Program, Core AI). The methods have the names and meanings of
+    ONNX's operators.
 
     Values are opaque: only the builder knows their type and shape. Axes and permutations are not negative. A
     primitive raises Refusal if the program cannot express it.

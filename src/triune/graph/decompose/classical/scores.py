@@ -80,7 +80,7 @@ def num_classes(c: Context) -> int:
 
 
 def give_label(c: Context, position: str, numbers: list[int] | None = None) -> None:
-    """If output 0 is read, let it be the class labels at the indices `position` (N), from `numbers` or the node's
+    """If output 0 is read, write it as the class labels at the indices `position` (N), from `numbers` or the node's
     attribute.
 
     Raises:

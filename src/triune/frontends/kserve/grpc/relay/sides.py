@@ -20,8 +20,8 @@ CALL: Final = b"triune-call"
 # Frames below this size are small. Larger ones carry data, and cost less for each byte.
 _SMALL_FRAME_BYTES = 1024
 
-# A connection whose header block exceeds the limit this many times is closed. gRPC's library itself refuses calls whose
-# headers exceed the limit once.
+# A connection is closed if a header block exceeds the limit this many times over. gRPC's library itself refuses a call
+# whose headers exceed the limit.
 _MOST_HEADS = 2
 
 # A connection may send as many small frames at once as its limit allows in this time.
