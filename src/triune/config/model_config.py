@@ -74,10 +74,10 @@ class ModelConfig:
         metric_tags: labels to add to its metrics.
         has_own_process: whether each executable runs in a separate process.
         level: how far its graph is optimized before it is compiled; None leaves the file as it is.
-        plan: how it is to be cut into segments; None if it is not.
+        plan: how the model is cut into segments; None if it is not cut.
         num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
             the steps of ensembles among them.
-        num_levels: how many levels of ensembles there are: 0 for a model that is none.
+        num_levels: how many levels of ensembles there are: 0 for a model that is not an ensemble.
     """
 
     message: ModelConfigMessage

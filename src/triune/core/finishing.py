@@ -1,4 +1,4 @@
-"""Finishes responses for which that takes more than a moment, off the event loop and off the model's workers."""
+"""Finishes slow responses (sorting, formatting) outside the event loop and the model's workers."""
 
 import asyncio
 

@@ -26,7 +26,7 @@ class FinishReason(Enum):
     ERROR = "error"
     CANCELLED = "cancelled"
     MOVED = "moved"
-    """Another engine goes on with it."""
+    """The sequence was moved to another engine, which continues it."""
 
 
 @dataclass(frozen=True, slots=True)

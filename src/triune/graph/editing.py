@@ -62,7 +62,9 @@ class Edit:
                 yield node
 
     def producer(self, name: str, *op_types: str) -> NodeProto | None:
-        """The node of ONNX's own domain that makes a value; None if none does, or one of another operator."""
+        """The node of ONNX's own domain that computes the value `name`; None if there is none, or if its operator is
+        not one of `op_types`.
+        """
         node = self._producers.get(name)
         if node is None or node.domain not in ("", "ai.onnx"):
             return None

@@ -48,7 +48,7 @@ class AppleNeuralEngine:
 
 
 def parse_displays(text: str) -> AppleGpu:
-    """Read the output of `DISPLAYS`: the GPU that has a number of cores, as Apple's have."""
+    """Read the output of `DISPLAYS`: the GPU whose entry has a number of cores, as Apple's GPUs have."""
     gpus = list(_gpus(text))
     for gpu in gpus:
         if (num_cores := _count(gpu.get("sppci_cores"))) is not None:

@@ -133,12 +133,12 @@ class Repository:
         return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version that answers requests; None for the newest. One that was unloaded for room answers when it is
-        loaded again, which a request does.
+        """A version that answers requests; None for the newest. If the version was unloaded for room, a request loads
+        it again first.
 
         Raises:
             NotFoundError: the model or version is unknown.
-            UnavailableError: it is known, but not ready; the message gives its state and the reason.
+            UnavailableError: the version is known, but not ready; the message gives its state and the reason.
         """
         try:
             return self._ready[name][version]

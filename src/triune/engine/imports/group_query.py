@@ -93,7 +93,9 @@ def _refuse_others(given: Mapping[int, str], flags: Mapping[str, Any]) -> None:
 
 
 def _require_plain_sequences(probe: Probe, given: Mapping[int, str]) -> None:
-    """Require that a node takes all tokens of the mask as its sequences, and no others."""
+    """Raise UnsupportedError unless a node's sequence lengths and position ids are those of sequences without
+    padding.
+    """
     sizes = probe.sizes
     expected = {
         5: ("seqlens_k", np.full(sizes.batch, sizes.total - 1)),

@@ -45,7 +45,7 @@ class SpeechTokens:
 
     @classmethod
     def of(cls, tokenizer: "Tokenizer", vocab_size: int, where: str) -> "SpeechTokens":
-        """Find them by their texts.
+        """Find the special tokens by their texts.
 
         Args:
             tokenizer: the model's tokenizer.

@@ -61,7 +61,7 @@ class Matcher:
         return mask
 
     def accept(self, token: int) -> None:
-        """Go on with a token, which `allowed` allowed.
+        """Advance by a token, which must be one of the tokens of `allowed`.
 
         Raises:
             InvalidArgumentError: the library's limits are exceeded by what follows, or the token is not allowed.

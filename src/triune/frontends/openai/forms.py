@@ -130,7 +130,7 @@ class _Parts:
         self._value += data[begin:end]
 
     def header_end(self) -> None:
-        """A header is complete."""
+        """Called by the parser at the end of a header."""
         if bytes(self._header).lower() == b"content-disposition":
             _, options = self.parse_options(bytes(self._value))
             self._name = options.get(b"name", b"").decode(errors="replace")

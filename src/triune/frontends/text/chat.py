@@ -1,4 +1,4 @@
-"""A conversation, as every API's messages become one."""
+"""Converts the messages of every API to one form of conversation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

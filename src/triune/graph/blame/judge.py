@@ -51,7 +51,7 @@ def error_of(expected: Array, actual: Array, tolerance: float, uncertain: Array 
 def errors_of(
     expected: Mapping[str, Array], actual: Mapping[str, Array], tolerance: float, uncertain: Mapping[str, Array]
 ) -> dict[str, float]:
-    """`error_of` of each output that both have."""
+    """The errors (`error_of`) of the outputs that are in both mappings, by name."""
     return {
         name: error_of(array, actual[name], tolerance, uncertain.get(name))
         for name, array in expected.items()

@@ -13,11 +13,11 @@ class RailRole(Enum):
     """The part of a unit's energy that a rail measures."""
 
     COMPUTE = "compute"
-    """The unit itself. Without it, the unit's joules are unavailable."""
+    """The compute logic of the unit. Without this rail, the unit's joules are unavailable."""
     MEMORY = "memory"
-    """The memory that the units use, counted beside them."""
+    """The memory that the units use. Its joules are counted in addition to the units'."""
     DETAIL = "detail"
-    """Contained in another rail, or perhaps: it is shown, and charged to nothing."""
+    """A rail that is, or may be, contained in another one. It is shown, and not charged."""
 
 
 @dataclass(frozen=True, slots=True)

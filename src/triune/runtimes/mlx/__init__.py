@@ -1,4 +1,4 @@
-"""MLX: the GPU."""
+"""Runs models on the GPU with MLX."""
 
 from triune.runtimes.mlx.runtime import Mlx
 

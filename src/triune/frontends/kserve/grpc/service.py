@@ -205,7 +205,9 @@ class InferenceService:
         return grpc_messages.model_config(self._server.config(request.name, parse_version(request.version)))
 
     async def statistics(self, data: bytes, context: Context) -> bytes:
-        """Answer a call of ModelStatistics. What Triton's message lacks, as joules, is in the trailing metadata."""
+        """Answer a call of ModelStatistics. Statistics that Triton's message has no field for, such as joules, are in
+        the trailing metadata.
+        """
 
         async def told(request: messages.ModelStatisticsRequest) -> Message:
             models = self._server.statistics(request.name, parse_version(request.version))

@@ -38,7 +38,7 @@ _CHECKED = (DataType.BYTES, DataType.BOOL)
 
 
 class LargeInferences:
-    """Does for large requests what `InferEndpoint` does for small ones."""
+    """Serves large inference requests; `InferEndpoint` serves the small ones."""
 
     def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
         """Args:
