@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 from onnx import ModelProto
 
+from triune.coreai import description
+from triune.coreai.asset import read_asset
+from triune.coreai.description import Description
 from triune.coreai.executable import AppleExecutable
 from triune.graph.state_names import new_state
 
@@ -62,6 +65,13 @@ def raised(path: Path) -> ModelProto:
     from triune.coreai.raising import raise_function
 
     return raise_function(load_program(path))
+
+
+def described(path: Path) -> Description:
+    """As `describe`, but no process of its own reads first what a test has just written."""
+    asset = read_asset(path)
+    found = description._describe_here(path)
+    return Description(asset, tuple(description._function(each) for each in found["functions"]))
 
 
 def next_state(name: str) -> str:

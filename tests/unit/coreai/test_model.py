@@ -9,11 +9,13 @@ import pytest
 from onnx import helper
 from PIL import Image
 
+from support.apple_interpreter import described
 from support.coreai_programs import image_type, ops, save_graph
 from support.lowered import FLOAT, model_of, plain_answers
 from triune import coreai
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.units import Unit
+from triune.coreai import model as coreai_model
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.conversion.shapes import InputShape, Range
 
@@ -30,6 +32,12 @@ def _save_counter(path: Path) -> Path:
     nodes = [helper.make_node("Add", ["past", "x"], ["next"]), helper.make_node("Neg", ["next"], ["y"])]
     values = [(name, FLOAT, [1, 4]) for name in ("past", "x", "next", "y")]
     return lower(model_of(nodes, values[:2], values[2:]), path, LowerOptions(states={"past": "next"})).path
+
+
+@pytest.fixture(autouse=True)
+def describes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own takes as long to import Apple's library as these tests take."""
+    monkeypatch.setattr(coreai_model, "describe", described)
 
 
 @pytest.fixture(scope="module")
