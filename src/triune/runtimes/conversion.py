@@ -22,7 +22,7 @@ def convert_within(
         work: the conversion, which can be pickled.
         what: what messages call it, such as "the conversion of 'model.onnx'".
         seconds: the time limit.
-        seconds_parameter: the config's parameter that sets the time limit, for messages.
+        seconds_parameter: the config's parameter that sets the time limit, for messages; "" if there is none.
         memory_bytes: the memory limit; None means three quarters of the machine's memory.
 
     Raises:
@@ -39,4 +39,6 @@ def convert_within(
     except MemoryLimitError as error:
         raise InternalError(f"{error}; allow it more by --conversion-memory-bytes") from error
     except UnavailableError as error:
+        if not seconds_parameter:
+            raise
         raise UnavailableError(f"{error}; give it more in the config's parameter '{seconds_parameter}'") from error

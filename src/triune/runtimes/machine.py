@@ -22,12 +22,14 @@ class Machine:
         units: the status of every unit.
         num_cores: the number of CPU cores that models may use together.
         custom_ops: the custom operators, which the runtimes know.
+        conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
     """
 
     runtimes: Mapping[str, Runtime]
     units: Sequence[UnitStatus]
     num_cores: int
     custom_ops: CustomOps = NO_CUSTOM_OPS
+    conversion_bytes: int | None = None
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`. A unit that was not detected is absent."""
@@ -115,4 +117,4 @@ def this_machine(
     )
     if custom_ops:
         runtimes = {name: WithCustomOps(each, custom_ops, run_bytes) for name, each in runtimes.items()}
-    return Machine(runtimes, units, cpu.num_cores, custom_ops)
+    return Machine(runtimes, units, cpu.num_cores, custom_ops, conversion_bytes)

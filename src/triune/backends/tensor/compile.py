@@ -105,7 +105,7 @@ def compile_one(
         # The passes take time to import, and most models have no level.
         from triune.backends.tensor.optimized import optimized_file
 
-        path = optimized_file(path, recipe.level, recipe.unit, iter(samples))
+        path = optimized_file(path, recipe.level, recipe.unit, iter(samples), memory_bytes=machine.conversion_bytes)
     load = functools.partial(
         machine.runtimes[recipe.runtime].load,
         path,

@@ -1,7 +1,9 @@
 """Optimize a model's graph before a runtime compiles it; results are kept on disk."""
 
+import functools
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +16,28 @@ from triune.graph.optimizing.run import Optimized, optimize
 from triune.graph.optimizing.save import save
 from triune.graph.weight_files import WeightFile
 from triune.runtimes.compiled_cache import CompiledCache, optimization_digest
+from triune.runtimes.conversion import convert_within
 
 _FILENAME: Final = "model.onnx"
+_LEFT_OUT: Final = "left_out.json"
+
+_SECONDS: Final = 24 * 3600.0
+"""A load has a limit of its own, which ends its process and so this one."""
 
 _log = logging.getLogger(__name__)
 
 
 def optimized_file(
-    path: Path, level: Level, unit: Unit, samples: Iterator[Mapping[str, Array]], cache: CompiledCache | None = None
+    path: Path,
+    level: Level,
+    unit: Unit,
+    samples: Iterator[Mapping[str, Array]],
+    cache: CompiledCache | None = None,
+    *,
+    memory_bytes: int | None = None,
 ) -> Path:
-    """The optimized form of a model file, from the cache if it was made before.
+    """The optimized form of a model file, from the cache if it was made before. It is made in a process of its own: a
+    file of some bytes may have constants of gigabytes.
 
     Args:
         path: an ONNX file.
@@ -31,28 +45,42 @@ def optimized_file(
         unit: for which unit.
         samples: the model's own samples, on which it is compared if it takes no made-up inputs.
         cache: where results are kept; None: in the folder `optimized` of Triune's cache.
+        memory_bytes: the memory limit of that process; None means three quarters of the machine's memory.
 
     Raises:
         InvalidArgumentError: the file is not valid ONNX.
         UnsupportedError: the model cannot be compared with its source.
-        UnavailableError: the cache cannot be written to.
+        UnavailableError: the cache cannot be written to, or it took longer than _SECONDS.
+        InternalError: the process exceeded its memory limit, or ended early.
     """
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        with WeightFile() as file:
-            done = _optimized(path, level, unit, samples, file)
-            save(done.model, folder / _FILENAME)
-        for each in done.passes:
-            if each.left_out:
-                _log.warning("'%s' at level %s: pass %s is left out: %s", path, level.value, each.name, each.left_out)
+        convert_within(
+            functools.partial(_make, path, level, unit, list(samples), folder),
+            f"the optimization of '{path}'",
+            seconds=_SECONDS,
+            seconds_parameter="",
+            memory_bytes=memory_bytes,
+        )
+        for line in json.loads((folder / _LEFT_OUT).read_text(encoding="utf-8")):
+            _log.warning("'%s' at level %s: %s", path, level.value, line)
 
     kept = cache or CompiledCache(name="optimized")
     return kept.get(optimization_digest(path, f"{level.value} {unit.value}"), make) / _FILENAME
 
 
+def _make(path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], folder: Path) -> None:
+    """Write the optimized model into `folder`, and what is to be logged of it."""
+    with WeightFile() as file:
+        done = _optimized(path, level, unit, samples, file)
+        save(done.model, folder / _FILENAME)
+    lines = [f"pass {each.name} is left out: {each.left_out}" for each in done.passes if each.left_out]
+    (folder / _LEFT_OUT).write_text(json.dumps(lines), encoding="utf-8")
+
+
 def _optimized(
-    path: Path, level: Level, unit: Unit, samples: Iterator[Mapping[str, Array]], file: WeightFile
+    path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], file: WeightFile
 ) -> Optimized:
     model = load(path)
     try:

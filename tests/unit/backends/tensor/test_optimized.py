@@ -8,7 +8,7 @@ import pytest
 
 from support.graphs import model_of, ops_of
 from triune.backends.tensor.optimized import optimized_file
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InternalError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.optimizing.level import Level
 from triune.runtimes.compiled_cache import CompiledCache
@@ -46,3 +46,14 @@ def test_samples_are_used_where_nothing_can_be_made_up(tmp_path: Path, cache: Co
         optimized_file(path, Level.O1, Unit.CPU, iter([wrong]), cache)
     samples = iter([wrong, {"x": np.array(["a", "b"], np.object_)}])
     assert ops_of(onnx.load(optimized_file(path, Level.O1, Unit.CPU, samples, cache))) == ["Identity"]
+
+
+def test_constants_of_gigabytes_meet_the_memory_limit(tmp_path: Path, cache: CompiledCache) -> None:
+    """A file of 300 bytes, with a constant of 6.4 GB."""
+    text = """g (float[1] x) => (float[1] y) <int64[2] shape = {40000, 40000}> {
+        ones = ConstantOfShape <value = float[1] {1}> (shape)
+        total = ReduceSum <keepdims = 0> (ones)
+        y = Add(x, total)
+    }"""
+    with pytest.raises(InternalError, match="took more than 1000000000 bytes.*--conversion-memory-bytes"):
+        optimized_file(file_of(text, tmp_path), Level.O2, Unit.CPU, iter(()), cache, memory_bytes=1_000_000_000)
