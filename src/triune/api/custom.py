@@ -1,4 +1,4 @@
-"""Models with custom operators, for what reads only ONNX's own: their bodies are put into the model first."""
+"""Puts the bodies of custom operators into a model first, for functions that read only ONNX's own operators."""
 
 import tempfile
 from collections.abc import Generator, Mapping

@@ -54,7 +54,7 @@ def simulate(
         trace: a trace, as `triune serve --record` writes; or `arrivals`.
         arrivals: random requests, such as "minilm=poisson:200": to a model, at a mean rate a second.
         seconds: how long random requests arrive.
-        seed: of random requests.
+        seed: the seed of random requests.
         load: changes the rates of random requests together, to this share of what the chip can compute at most.
         models: takes only requests to these from a trace; empty for all.
         sizes: the sizes of free dimensions other than rows, by their name in the model files, such as {"tokens": 128}.

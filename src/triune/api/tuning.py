@@ -176,7 +176,7 @@ def _read(folder: Path) -> Source:
 
 
 def _models_in(folder: Path) -> str:
-    """The folders in a folder, at the end of an error."""
+    """The end of an error message that lists the folders in a folder."""
     names = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
     shown = f"{', '.join(names[:_MAX_NAMED])}{' and more' if len(names) > _MAX_NAMED else ''}"
     return f"; '{folder}' has {shown}" if names else ""
@@ -214,7 +214,9 @@ def _notes(found: Found, axes: Sequence[Axis], config: ModelConfig) -> list[str]
 
 
 def _keep(path: Path, trials: Sequence[Trial]) -> list[str]:
-    """Keep the times of batches for plans of the model on this machine (`triune plan`). Returns why it is not done."""
+    """Store the times of batches for plans of the model on this machine (`triune plan`). Returns a note if that
+    fails.
+    """
     source = f"triune tune, {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}"
     times = dated((time for each in trials for time in each.measurement.times), source)
     if not times:

@@ -31,7 +31,7 @@ class UnitPreference:
         """The units that a request may use.
 
         Args:
-            among: those that it could use, at least one.
+            among: the units that it could use, at least one.
             mode: the request's own mode; None for the server's.
         """
         effects = EFFECTS[mode or self._power.mode]

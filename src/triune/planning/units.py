@@ -234,7 +234,9 @@ def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:
 
 
 def _figure(chip: Chip, name: str, read: Callable[[Chip], Figure | None]) -> tuple[Figure | None, str]:
-    """A figure of the chip; else that of the newest older chip of its family and size, with a note that says so."""
+    """A figure of the chip. If it is missing, the figure of the newest older chip, of the same size if possible, with
+    a note.
+    """
     own = read(chip)
     if own is not None:
         return own, ""

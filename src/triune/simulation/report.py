@@ -104,7 +104,7 @@ class Simulation:
 
 
 def capacity(profiles: Mapping[str, Profile], target: Target, rows: Mapping[str, float]) -> float:
-    """How many such sets of rows can be computed a second at most."""
+    """The most times per second that the target can compute the rows of all models in `rows`."""
     return 1e9 / _optimum(profiles, target).least_ns(rows)[0]
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events, and work that ends when its client leaves."""
+"""Writes server-sent events, and cancels a request's work when its client disconnects."""
 
 import asyncio
 import contextlib

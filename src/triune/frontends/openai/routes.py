@@ -93,7 +93,7 @@ class _Endpoints:
             if each["id"] == name:
                 return JsonResponse(each)
         for base in bases:
-            # One that is not ready may become a model for text.
+            # A model that is not ready raises UnavailableError: it may become a model for text.
             with contextlib.suppress(NotFoundError, InvalidArgumentError, UnsupportedError):
                 self._models.text_model(base)
         raise unknown_model(name)

@@ -29,8 +29,8 @@ class AppleEnergyMonitor(Protocol):
     """The methods of `zeus_apple_silicon.AppleEnergyMonitor` that are called here."""
 
     def get_cumulative_energy(self) -> AppleEnergyMetrics:
-        """The energy since a fixed time. Raises RuntimeError, or ValueError for a unit of energy that it does not
-        know.
+        """The energy since a fixed time. Raises RuntimeError, or ValueError if the library does not know the chip's
+        unit of energy.
         """
         ...
 
