@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from support.apple_interpreter import described
 from support.lowered import FLOAT, model_of
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -24,6 +25,13 @@ UNITS = (
 
 pytestmark = pytest.mark.usefixtures("converts_here")
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+@pytest.fixture(autouse=True)
+def describes_here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A process of its own takes as long to import Apple's library as these tests take; a broken asset needs it."""
+    if request.function is not test_a_broken_asset_ends_no_process_of_ours:
+        monkeypatch.setattr("triune.runtimes.coreai.runtime.describe", described)
 
 
 @pytest.fixture
