@@ -36,7 +36,10 @@ SIZES: Final[Mapping[str, Sequence[int]]] = {
     ROW: (16, 64, 128, 256, 512, 1024, 2048, 4096),
     BATCHED: (16, 32, 64, 128, 256),
 }
-"""The measured sizes: rows and columns of the second operand. Beyond the largest the rates of units do not change."""
+"""The measured sizes: rows and columns of the second operand. Beyond the largest, times grow as between both last."""
+
+_FARTHEST: Final = 64
+"""Up to how many times the work of the largest measured product it is predicted which unit is the best."""
 
 _MOST_BYTES: Final = 1 << 20
 
@@ -91,6 +94,7 @@ def _choice(shape: str, by_size: Mapping[int, Mapping[Unit, float]], units: Coll
     limits: list[float] = []
     found: list[Unit] = []
     last_work, last = 0, dict[Unit, float]()
+    beyond: tuple[float, Unit] | None = None
     for size in sorted(by_size):
         work = work_of(shape, size)
         seconds = {unit: by_size[size][unit] for unit in units}
@@ -99,8 +103,33 @@ def _choice(shape: str, by_size: Mapping[int, Mapping[Unit, float]], units: Coll
             limits.append(_crossing(last_work, work, *((last[unit], seconds[unit]) for unit in (found[-1], best))))
         if not found or found[-1] is not best:
             found.append(best)
+        beyond = _beyond((last_work, last), (work, seconds), best) if last else None
         last_work, last = work, seconds
+    if beyond is not None:
+        limits.append(beyond[0])
+        found.append(beyond[1])
     return Choice(tuple(limits), tuple(found))
+
+
+def _beyond(
+    one: tuple[int, Mapping[Unit, float]], last: tuple[int, Mapping[Unit, float]], best: Unit
+) -> tuple[float, Unit] | None:
+    """The work from which another unit is predicted to be the best, and that unit; None if there is none up to
+    `_FARTHEST` times the work of the last product.
+
+    Args:
+        one: the work and the seconds of the last but one product.
+        last: those of the last one; times go on growing by the same power of the work.
+        best: the best unit of the last product.
+    """
+    (low, before), (high, now) = one, last
+    found: list[tuple[float, Unit]] = []
+    for unit in now.keys() - {best}:
+        gain = math.log(now[best] / before[best]) - math.log(now[unit] / before[unit])
+        behind = math.log(now[unit] / now[best]) * math.log(high / low)
+        if gain > 0 and behind <= gain * math.log(_FARTHEST):
+            found.append((high * math.exp(behind / gain), unit))
+    return min(found, key=lambda each: each[0], default=None)
 
 
 def _crossing(low: int, high: int, one: tuple[float, float], other: tuple[float, float]) -> float:

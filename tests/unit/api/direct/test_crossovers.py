@@ -63,6 +63,29 @@ def test_a_unit_may_be_the_best_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    # Microseconds of two units at 1024 and 2048, from where on the second one is the best (0: nowhere), and sizes.
+    ("one", "other", "sizes", "best"),
+    [
+        # Measured on 16 cores beside an H200, in fp32: at 6144 520 and 241 ms, at 3072 46 and 65 ms.
+        ((1882, 13882), (6711, 22554), (2048, 3072, 4096, 6144, 8192), (0, 0, 1, 1, 1)),
+        # The same in bf16, by AMX and the GPU: at 4096 47 and 51 ms, at 6144 191 and 120 ms.
+        ((1220, 7206), (3165, 11586), (2048, 3072, 6144, 8192), (0, 0, 1, 1)),
+        # The slower one loses more, or both grow alike, or it catches up beyond all that is predicted.
+        ((100, 800), (200, 1700), (4096, 8192), (0, 0)),
+        ((100, 800), (200, 1600), (4096, 8192), (0, 0)),
+        ((100, 810), (5000, 40000), (8192,), (0,)),
+    ],
+)
+def test_beyond_the_measured_sizes_times_grow_as_before(
+    one: tuple[int, int], other: tuple[int, int], sizes: tuple[int, ...], best: tuple[int, ...]
+) -> None:
+    units = (Unit.CPU, Unit.GPU)
+    by_size = {size: dict(zip(units, pair, strict=True)) for size, *pair in zip((1024, 2048), one, other, strict=True)}
+    choice = choices({SQUARE: by_size}, units)[SQUARE]
+    assert [choice(work_of(SQUARE, size)) for size in sizes] == [units[each] for each in best]
+
+
+@pytest.mark.parametrize(
     ("rows", "batch", "shape"), [(1, 1, ROW), (8, 1, ROW), (9, 1, SQUARE), (4096, 1, SQUARE), (1, 2, BATCHED)]
 )
 def test_kinds_of_products(rows: int, batch: int, shape: str) -> None:
