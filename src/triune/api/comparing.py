@@ -32,7 +32,7 @@ Compare: TypeAlias = Callable[[], Verified]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A request to compare.
+    """The options of a comparison.
 
     Attributes:
         given: inputs by name; the others are generated.

@@ -148,7 +148,7 @@ def _reason(error: BaseException, program: Any) -> str:
 
 
 def _node_named_in(text: str, program: Any) -> Any:
-    """The node of a program that a message names as "node %name "; None if it names none.
+    """The node of a program that an error message names as "node %name "; None if it names no node.
 
     Operators are decomposed before they are converted: a part may be named as the end of its operator, as `bessel_j0`
     of `special_bessel_j0`.

@@ -92,7 +92,7 @@ class TransformerBuild(Build):
         return sum(each.decoder.num_blocks * each.block_bytes for each in self.decoders)
 
     def close(self) -> None:
-        """Free the decoders, and what compiles constraints."""
+        """Free the decoders, and the compiler of constraints."""
         self.text.constraints.close()
         self.close_decoders()
 

@@ -150,7 +150,7 @@ class Cursor:
 
 
 def decoded(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError if it is none, also if it is nested too deep."""
+    """The value of a JSON text. Raises ValueError if the text is not valid JSON, or is nested too deep."""
     try:
         return json.loads(text, strict=False)
     except RecursionError:

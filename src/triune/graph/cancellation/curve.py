@@ -66,7 +66,7 @@ class Curve:
 
 
 def curve_of_input(source: str, first: int | None, rank: int, numbers: Array, *, is_integer: bool) -> Curve:
-    """The curve of an input of this rank, which is rounded unless it is an integer."""
+    """The curve of an input of this rank: the input itself, rounded to fp16 unless it is an integer."""
     values = numbers.reshape(-1, *(1,) * rank)
     errors = np.zeros(values.shape) if is_integer else ROUNDING * np.abs(values)
     return Curve((source,), first, numbers, values, errors, (), source, None, np.zeros(values.shape, bool))

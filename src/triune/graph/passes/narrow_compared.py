@@ -41,8 +41,8 @@ def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[A
         build: takes the new nodes, whose last has the output of `node`.
 
     Returns:
-        whether there is one. There is none if all is within int32, if the comparison says the same with the end of
-        int32 in place of what is beyond it, and for an order with numbers beyond both ends.
+        whether nodes were built. They are not if all numbers are within int32, if clipping them to int32 gives an
+            equivalent comparison, or if an order has numbers beyond both ends.
     """
     for position, name in enumerate(node.input):
         array = constant_of(name)

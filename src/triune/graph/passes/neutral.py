@@ -17,7 +17,7 @@ _ALONE = frozenset(["Identity", "Sum", "Max", "Min", "Mean", "Concat"])
 """Operators that hand on their operand if it is the only one."""
 
 _IDEMPOTENT = frozenset(["Relu", "Abs", "Floor", "Ceil", "Round", "Sign", "Clip"])
-"""Operators that change nothing where they were applied before with the same limits."""
+"""Idempotent operators: applied again with the same limits, they change nothing."""
 
 _FLOATS = frozenset([TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16])
 

@@ -59,7 +59,7 @@ DECODERS = {
     "Qwen3.5-2B": DecoderSize(2048, 24, 8, 2, 6144, 248320, 256, is_assumed=True),
     "Qwen3.5-4B": DecoderSize(2560, 32, 16, 4, 9216, 248320, 256, is_assumed=True),
     "Qwen3.5-9B": DecoderSize(4096, 32, 16, 4, 12288, 248320, 256, is_assumed=True),
-    # Two thousand million parameters compute; its embeddings of each layer are rows that are looked up.
+    # Two billion parameters take part in computation. The embeddings of each layer are looked up as rows.
     "Gemma 4 E2B": DecoderSize(1536, 35, 8, 1, 8192, 262144, 256, is_assumed=True),
 }
 

@@ -221,6 +221,6 @@ def wake_up(future: "asyncio.Future[None]") -> None:
 
 
 def _noticed(future: "asyncio.Future[None]") -> None:
-    """Nobody waits for it: its error is in the record of the model."""
+    """Retrieve the error of a load that nobody awaits, so that asyncio does not log it: the model's record has it."""
     if not future.cancelled():
         future.exception()

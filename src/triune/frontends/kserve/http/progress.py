@@ -45,7 +45,7 @@ class Progress:
         self._num_silent_bytes = 0
 
     def begin_chunk(self) -> bool:
-        """Record that a chunk of the body begins. Returns whether there may be that many."""
+        """Record that a chunk of the body begins. Returns whether the number of chunks is within the limit."""
         self._num_chunks += 1
         return self._num_chunks <= self._limits.chunks
 
