@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from support.apple_interpreter import described
 from support.coreai_programs import image_type, save_graph
 from support.lowered import FLOAT, model_of
 from triune.cli import app
@@ -20,6 +21,13 @@ from triune.coreai import audit
 from triune.graph.audit import Difference, Finding
 
 pytestmark = pytest.mark.usefixtures("converts_here")
+
+
+@pytest.fixture(autouse=True)
+def describes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own takes longer to import Apple's library than most of these commands take."""
+    for module in ("coreai.model", "coreai.raising.function", "api.models"):
+        monkeypatch.setattr(f"triune.{module}.describe", described)
 
 
 def run(command: str, *arguments: object) -> Result:
