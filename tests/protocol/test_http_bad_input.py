@@ -324,6 +324,14 @@ async def test_a_client_that_sends_too_much_can_still_read_why(wire: Wire) -> No
     assert await wire.is_closed()
 
 
+@pytest.mark.parametrize("limits", [replace(LIMITS, linger_seconds=60)])
+async def test_a_refused_request_that_has_arrived_leaves_no_connection_open(wire: Wire) -> None:
+    # HTTP/1.1 asks for the header Host.
+    await wire.send(head("POST", PATH, {"Content-Length": "2"}), b"{}")
+    assert (await wire.answer()).status == 400
+    assert await wire.is_closed()
+
+
 @pytest.mark.parametrize("path", [PATH, "/v2/repository/index", "/v2/models/identity/generate"])
 async def test_chunks_without_end_are_refused(shared_wire: Wire, path: str) -> None:
     await shared_wire.send(head("POST", path, {"Host": "x", "Transfer-Encoding": "chunked"}))

@@ -46,6 +46,7 @@ class OrderedProtocol(HttpToolsProtocol):
         self._send_timeout = SendTimeout(front_end.limits.send_seconds)
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
         self.is_refused = False
+        self._is_refused_whole = False
         self._answers = Answering(self, front_end)
 
     # Callbacks for events of the socket.
@@ -125,10 +126,19 @@ class OrderedProtocol(HttpToolsProtocol):
             return
         if self.flow.read_paused and not self.pipeline:
             self.flow.resume_reading()
+        if self.is_refused and self._is_refused_whole:
+            self.transport.close()
+            return
         limits = self._front_end.limits
         self._deadline = self.loop.time() + (limits.linger_seconds if self.is_refused else limits.idle_seconds)
 
     # Refusals.
+
+    def _refused_arrived(self) -> None:
+        """The refused request has arrived completely: its client only waits, so that closing loses no answer."""
+        self._is_refused_whole = True
+        if self._order.is_idle:
+            self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer with an error, after the requests before it, then close the connection. Further input is discarded."""

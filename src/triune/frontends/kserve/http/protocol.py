@@ -288,7 +288,10 @@ class KServeProtocol(OrderedProtocol):
 
     def on_message_complete(self) -> None:
         """A request has arrived completely."""
-        if self.is_refused or self.parser.should_upgrade():
+        if self.is_refused:
+            self._refused_arrived()
+            return
+        if self.parser.should_upgrade():
             return
         self._is_receiving = False
         cycle, self._receiving = self._receiving, None
