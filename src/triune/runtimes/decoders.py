@@ -26,10 +26,12 @@ class LoadDecoder(Protocol):
         precision: DecoderPrecision | None,
         cache_type: CacheType | None,
         is_reproducible: bool = False,
+        has_guesses: bool = False,
     ) -> DecoderExecutable:
         """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
         precision. If it is reproducible, a token's logits are the same bits whatever else is in its step, and however
-        the tokens before it were parted into steps.
+        the tokens before it were parted into steps. If steps hold guesses of tokens, a wrong one changes no logits once
+        it is overwritten.
         """
         ...
 

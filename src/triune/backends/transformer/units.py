@@ -234,6 +234,7 @@ def _load(loading: Loading, unit: Unit) -> UnitDecoder:
         precision=options.precision,
         cache_type=options.cache_type,
         is_reproducible=options.reproducible,
+        has_guesses=options.speculation != "off",
     )
     try:
         loading.attempt.check()

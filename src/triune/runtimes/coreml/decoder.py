@@ -43,6 +43,7 @@ def load_ladder_decoder(
     precision: DecoderPrecision | None,
     cache_type: CacheType | None,
     is_reproducible: bool = False,
+    has_guesses: bool = False,
 ) -> LadderDecoder:
     """Convert a decoder to a package, unless that was done before, and load it.
 
@@ -59,10 +60,12 @@ def load_ladder_decoder(
         precision: fp16 if None.
         cache_type: fp32 if None.
         is_reproducible: must be false.
+        has_guesses: has no effect, since the cache holds floats.
 
     Raises:
         UnsupportedError: the decoder has no such form, or an option is not one of this unit's.
     """
+    del has_guesses
     if not isinstance(model, DecoderModel):
         raise UnsupportedError(
             f"on '{unit.value}' a decoder has an explicit cache, with which only checkpoints of LLaMA's family and "

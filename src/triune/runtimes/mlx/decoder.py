@@ -56,6 +56,7 @@ class MlxDecoder:
         precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
         is_reproducible: bool = False,
+        has_guesses: bool = False,
     ) -> None:
         """Read a graph in the paged form (`engine.models.forms`).
 
@@ -68,12 +69,13 @@ class MlxDecoder:
             precision: of the computation. None takes bf16 on a GPU; and fp32 on a CPU, where 16 bits are slower.
             cache_type: of keys and values; None takes the precision.
             is_reproducible: True is refused: the order in which MLX adds numbers depends on the size of the step.
+            has_guesses: has no effect, since each token's numbers in the cache are independent of those of others.
 
         Raises:
             UnsupportedError: MLX cannot compute an operator of the graph, or the unit is another one.
             NoMemoryError: there is not enough memory for the cache.
         """
-        del num_threads
+        del num_threads, has_guesses
         if unit is not Unit.GPU:
             raise UnsupportedError(f"MLX runs decoders on unit 'gpu', not on '{unit.value}'")
         if is_reproducible:
