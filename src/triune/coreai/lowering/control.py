@@ -10,7 +10,17 @@ from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import Dim, cut, dims_of, expand, refined, scalar, spread
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
-from triune.coreai.lowering.values import concat, constant, dtype_of, int32, is_bool, is_number, known_shape, shape_of
+from triune.coreai.lowering.values import (
+    cast,
+    concat,
+    constant,
+    dtype_of,
+    int32,
+    is_bool,
+    is_number,
+    known_shape,
+    shape_of,
+)
 from triune.graph.conversion.lowering.control import LoopParts, give_branch
 from triune.graph.identities import behind_identities
 from triune.graph.values import Values
@@ -76,14 +86,15 @@ def _if(c: Context) -> None:
 
 
 def _in_branch(value: Value) -> Value:
-    """Return `minimum(x, x)`, which equals x and is computed in its branch.
+    """Return `minimum(x, x)`, which equals x and is computed in its branch; of a bool it is computed as an int32.
 
     Core AI replaces an If if it finds that the results are computed outside both branches: because two transposes undo
-    each other, for instance, or because the same was computed before. It does not see through `minimum(x, x)`. A
-    barrier, `maximum(x, x)`, will not do: the same one may exist outside.
+    each other, for instance, or because the same was computed before. It does not see through `minimum(x, x)`, as it
+    does through `or(x, x)`. A barrier, `maximum(x, x)`, will not do: the same one may exist outside.
     """
     if is_bool(value):
-        return dialect.or_(value, value)
+        number = cast(value, np.int32)
+        return cast(dialect.minimum(number, number), np.bool_)
     return dialect.minimum(value, value) if is_number(value) else value
 
 

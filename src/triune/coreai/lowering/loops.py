@@ -70,13 +70,16 @@ def is_nested() -> bool:
 
 
 def _copy(value: Value) -> Value:
-    """Copy a value to other memory, as maximum(x, x), or as and(x, x) for bool.
+    """Copy a value to other memory, as maximum(x, x).
+
+    A bool is copied as an int32, since Core AI replaces and(x, x) by x.
 
     Apple's interpreter (1.0.0b3) keeps a carried value of fixed shape in the memory where the previous step wrote it.
     In a long step it writes other values there before the last operation has read the carried one. So each step first
     copies the carried values.
     """
-    return ops.and_(value, value) if is_bool(value) else ops.maximum(value, value)
+    number = cast(value, np.int32) if is_bool(value) else value
+    return cast(ops.maximum(number, number), dtype_of(value))
 
 
 def loop(

@@ -53,13 +53,18 @@ def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int
     """
     if curve.is_in_place:
         return crossed
-    if curve.places is None or shape is None or first is None:
+    if curve.places is None or shape is None or first is None or not _fits(crossed, curve.places):
         return crossed[np.isfinite(crossed)].reshape(-1)
     places = curve.places.reshape(-1) - first
     is_own = (places >= 0) & (places < math.prod(shape))
     center = np.full(math.prod(shape), np.nan)
     center[places[is_own]] = np.broadcast_to(crossed, curve.places.shape).reshape(-1)[is_own]
     return center.reshape(shape)
+
+
+def _fits(crossed: Array, places: Array) -> bool:
+    """Whether there is one number for each place: not where an element is compared with a row of constants."""
+    return np.broadcast_shapes(crossed.shape, places.shape) == places.shape
 
 
 def _distinct(centers: Iterable[Array]) -> list[Array]:

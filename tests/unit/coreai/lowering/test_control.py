@@ -1,5 +1,6 @@
 """Branches and loops, computed by Apple's interpreter and by ONNX Runtime."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.lowered import BOOL, FLOAT, INT64, model_of
 from support.lowered_coreai import check
 from triune.coreai.lowering import LowerOptions
+from triune.coreai.program import load_program, mlir_module
 from triune.graph.conversion.options import Precision
 
 INT32 = TensorProto.INT32
@@ -70,6 +72,19 @@ def test_branches_of_truths_of_which_nothing_is_left(tmp_path: Path) -> None:
     check(model, tmp_path, {"p": np.array(True)}, {"p": np.array(False)})
 
 
+def test_branches_that_give_masks_computed_outside(tmp_path: Path) -> None:
+    """Core AI removed or(x, x), and did not load the selection that it made of the If."""
+
+    def again(mask: str, name: str) -> Any:
+        turn = helper.make_node("Transpose", [mask], [f"{name}t"])
+        return graph([turn, helper.make_node("Transpose", [f"{name}t"], [name])], [], [(name, BOOL, [2, 3])])
+
+    branch = helper.make_node("If", ["p"], ["y"], then_branch=again("q", "a"), else_branch=again("n", "b"))
+    inputs = [("p", BOOL, []), ("q", BOOL, [2, 3])]
+    model = model_of([helper.make_node("Not", ["q"], ["n"]), branch], inputs, [("y", BOOL, [2, 3]), ("n", BOOL, [2, 3])])
+    check(model, tmp_path, {"p": np.array(True), "q": X > 2}, {"p": np.array(False), "q": X > 2})
+
+
 @pytest.mark.parametrize("size", [2, "n"])
 def test_branches_of_different_shapes(size: Any, tmp_path: Path) -> None:
     then = graph([helper.make_node("Identity", ["x"], ["a"])], [], [("a", FLOAT, [size, 3])])
@@ -116,6 +131,19 @@ def test_loops_that_end_early_collect_what_was_done(tmp_path: Path) -> None:
         last=np.array(2),
     )
     looped(body, [("y", FLOAT, [2, 3]), ("z", FLOAT, ["n", 2, 3])], tmp_path, 9, {"x": X})
+
+
+def test_bools_that_a_loop_carries_are_copied(tmp_path: Path) -> None:
+    """Core AI removed and(x, x), so that the interpreter wrote a mask of the step over a carried condition: a masked
+    Keras LSTM of 20 steps ended after the first.
+    """
+    nodes = [helper.make_node("Less", ["i", "last"], ["d"]), helper.make_node("Add", ["v", "v"], ["w"])]
+    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, [2, 3])], last=np.array(2))
+    looped(body, [("y", FLOAT, [2, 3])], tmp_path, 9, {"x": X})
+    program = str(mlir_module(load_program(tmp_path / "m.aimodel")))
+    loop = program[program.index("coreai.while") :]
+    numbers = re.findall(r"(%\w+) = coreai.cast %\w+ : tensor<i1> to tensor<si32>", loop)
+    assert len([each for each in numbers if f"coreai.maximum {each}, {each}" in loop]) == 2
 
 
 @pytest.mark.parametrize("size", [2, "n"])

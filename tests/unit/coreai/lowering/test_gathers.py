@@ -53,3 +53,15 @@ def test_negative_indices_count_from_the_end(tmp_path: Path, precision: Precisio
     weights = {"q": rng.integers(-127, 127, (9, 4)).astype(np.int8), "scales": rng.random(9).astype(np.float32)}
     model.graph.initializer.extend(numpy_helper.from_array(each, name) for name, each in (_INDICES | weights).items())
     check(model, {"x": np.zeros(2, np.float32)}, tmp_path, LowerOptions(precision=precision), atol=1e-3, rtol=rtol)
+
+
+@pytest.mark.parametrize(("batch", "count"), [("1", "n"), ("3", "n"), ("n", "1"), ("n", "3"), ("n", "m")])
+def test_sequences_of_which_only_some_sizes_are_known(batch: str, count: str, tmp_path: Path) -> None:
+    """Core AI did not concatenate indices of [6, ?, 1] and [6, 1, 1]."""
+    model = model_of(
+        f"agraph (float[6,{batch},4] x, int64[{count}] lengths) => (float[6,b,4] y) "
+        "{ y = ReverseSequence <time_axis = 0, batch_axis = 1> (x, lengths) }"
+    )
+    size = 1 if "1" in (batch, count) else 3
+    x = np.random.default_rng(0).random((6, size, 4)).astype(np.float32)
+    check(model, {"x": x, "lengths": np.array([4, 6, 1][:size])}, tmp_path)
