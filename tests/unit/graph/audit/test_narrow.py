@@ -64,3 +64,12 @@ def test_inputs_are_near_one_of_several_numbers_that_are_subtracted() -> None:
     sets = {each.name: each.arrays for each in narrow_inputs(inputs_of_model(model_of(text)))}
     found = sets["numbers within 0.001 of what is subtracted from them"]["x"]
     assert np.abs(found - np.array([10, 20, 40])).min(axis=1).max() < 0.5
+
+
+def test_elements_that_are_compared_with_a_row_of_constants_have_no_number_of_their_own() -> None:
+    text = """g (float[2,5] x) => (float[2,5,3] y) <float[3] c = {50, 60, 70}, int64[1] a = {2}> {
+        u = Unsqueeze (x, a) y = Sub (u, c) }"""
+    sets = {each.name: each.arrays["x"] for each in narrow_inputs(inputs_of_model(model_of(text)))}
+    assert all(each.shape == (2, 5) for each in sets.values())
+    found = sets["numbers within 0.001 of what is subtracted from them"]
+    assert np.abs(found[..., None] - np.array([50, 60, 70])).min(axis=-1).max() < 0.5
