@@ -81,7 +81,9 @@ def test_branches_that_give_masks_computed_outside(tmp_path: Path) -> None:
 
     branch = helper.make_node("If", ["p"], ["y"], then_branch=again("q", "a"), else_branch=again("n", "b"))
     inputs = [("p", BOOL, []), ("q", BOOL, [2, 3])]
-    model = model_of([helper.make_node("Not", ["q"], ["n"]), branch], inputs, [("y", BOOL, [2, 3]), ("n", BOOL, [2, 3])])
+    model = model_of(
+        [helper.make_node("Not", ["q"], ["n"]), branch], inputs, [("y", BOOL, [2, 3]), ("n", BOOL, [2, 3])]
+    )
     check(model, tmp_path, {"p": np.array(True), "q": X > 2}, {"p": np.array(False), "q": X > 2})
 
 
