@@ -200,7 +200,7 @@ def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
     is_turned = ops.broadcasting_greater(expand(lengths, [0]), step)
     places = ops.broadcasting_where(is_turned, mirrored, step)
     own = spread(along(iota(rows), 1, 2), [steps, rows])
-    # One size may be known of `x` alone, and another of `lengths` alone. A concatenation fails of [..., ?] and [..., 1].
+    # A size may be known of `x` or of `lengths` alone, and a concatenation fails of [..., ?] and [..., 1].
     tuples = concat(with_known_sizes([expand(places, [2]), expand(own, [2])], 2), 2)
     turned = ops.gather_nd(transpose(x, order), tuples)
     return transpose(turned, [int(each) for each in np.argsort(order)])

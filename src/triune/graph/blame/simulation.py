@@ -116,6 +116,8 @@ class Simulation:
     def halved(self, wide: Collection[str], *, is_watched: bool = True) -> "Halved":
         """The graph in fp16, in which the nodes with these first results compute in fp32."""
         model = Halve(self._keep, wide, self._file)(_copy(self._model))
+        # This drops what no node reads, such as the values of a TopK that is read for its indices.
+        keep_half_rounding(model)
         made = {name for node in model.graph.node for name in node.output}
         names: dict[str, str] = {}
         for name in self._watched if is_watched else ():
@@ -123,7 +125,6 @@ class Simulation:
                 found = next((each for each in (f"{name}/fp32", name) if each in made), None)
                 if found is not None:
                     names[name] = found
-        keep_half_rounding(model)
         # Neither Halve nor the rounding gives types to all that they make.
         typed = infer_bare(model)
         model.graph.ClearField("value_info")

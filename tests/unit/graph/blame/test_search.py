@@ -37,6 +37,17 @@ def test_the_simulation_rounds_each_result(simulation: Simulation) -> None:
     np.testing.assert_allclose(simulation.halved(["c", "d", "y"]).run(X)["y"], exact["y"], rtol=0.01)
 
 
+def test_the_simulation_computes_what_has_results_that_nothing_reads() -> None:
+    text = """g (float[8] x, int64[1] k) => (float[n] y) {
+        a = Abs (x) values, places = TopK <axis = 0> (a, k) p = Cast <to = 1> (places) y = Sqrt (p) }"""
+    model = model_of(text, opset=18)
+    x = {"x": np.array([3, 1, 4, -1, 5, -9, 2, 6], np.float32), "k": np.array([3])}
+    with WeightFile() as file:
+        simulation = Simulation(prepare(model, OPTIONS, None, silent, file).model, [], file)
+        found = simulation.halved([]).run(x)
+    np.testing.assert_allclose(found["y"], np.sqrt([5, 7, 4]), rtol=1e-3)
+
+
 def test_another_runtime_may_differ_where_fp32_cancels(simulation: Simulation) -> None:
     uncertain = simulation.uncertainty(X)
     # 1 - cos(x) has the rounding error of 1; x itself has none.
