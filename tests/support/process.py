@@ -41,14 +41,15 @@ class Served:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment. They are below those that systems give to connections and to port 0,
-    so that another process hardly takes one before the server does.
+    """Different ports that nobody listens on at this moment. They are below those that systems give to connections and
+    to port 0, so that another process hardly takes one before the server does.
     """
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().randrange(12_000, 32_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports.append(port)
+            if port not in ports:
+                ports.append(port)
     return ports
 
 
