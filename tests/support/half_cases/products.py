@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from support.half_cases.case import half_case, noise
+from support.half_cases.case import half_case, noise, number
 
 
 def _positive(*shape: int, scale: float = 1.0, seed: int = 0) -> Any:
@@ -12,6 +12,7 @@ def _positive(*shape: int, scale: float = 1.0, seed: int = 0) -> Any:
 
 
 _SEVENTY = np.full((1, 16), 70, np.float32)
+_CENTERS = noise(16, 8, seed=4) + np.float32(100)
 _ATTENTION = """t = Transpose <perm = [0, 2, 1]> (k) kv = MatMul (t, v) n = MatMul (q, kv) s = ReduceSum (k, rows)
     u = Transpose <perm = [0, 2, 1]> (s) d = MatMul (q, u) y = Div (n, d)"""
 
@@ -25,6 +26,13 @@ PRODUCTS = (
         v=_positive(1, 600, 8, scale=12, seed=2),
     ),
     half_case("gram", "t = Transpose (x) y = MatMul (x, t)", x=_SEVENTY),
+    half_case(
+        "expanded_distances",
+        """p = Pow (x, two) a = ReduceSum (p, last) m = Mul (x, two) d = MatMul (m, c) s = Sub (a, d)
+        y = Add (s, squares)""",
+        {"two": number(2), "last": np.array([1]), "c": _CENTERS.T, "squares": np.square(_CENTERS).sum(1)},
+        x=noise(6, 8, seed=3) + np.float32(100),
+    ),
     half_case("gram_by_gemm", "y = Gemm <transB = 1> (x, x)", x=_SEVENTY),
     half_case("gram_by_einsum", 'y = Einsum <equation = "bi,ci->bc"> (x, x)', x=_SEVENTY),
     half_case(

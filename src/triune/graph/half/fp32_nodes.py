@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto
 
-from triune.graph.half.between import copies_between
+from triune.graph.half.between import copies_between, scaled_inputs
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.cancelled import cancelled_nodes
 from triune.graph.half.constant_sizes import ConstantSizes
@@ -102,6 +102,8 @@ class _Search:
                 kept[first_result(node)] = _kept(node, reason)
         self._add_producers(graph, producers, ranges, kept)
         for node in copies_between(graph, values, kept):
+            kept.setdefault(first_result(node), _kept(node, ""))
+        for node in scaled_inputs(graph, values, kept) if not is_within else ():
             kept.setdefault(first_result(node), _kept(node, ""))
         return [*kept.values(), *inner], [ranges.get(value.name, NONE) for value in graph.output]
 

@@ -115,6 +115,9 @@ COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expa
 COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
 """Each element of the result is one of an operand, perhaps with another sign or clipped."""
 
+SCALE_INPUTS = COPY_BETWEEN | {"Mul", "Div", "Add", "Sub"}
+"""Operators that copy, scale or shift a model's inputs before a node in fp32."""
+
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
 # For `exact`: operators that may stand between a model's input and a comparison, a rounding or an ArgMax.
