@@ -3,8 +3,9 @@
 In x / Where(norm == 0, 1, norm), where the norm and the division compute in fp32, the Where between them only copies.
 It has to compute in fp32, too: a cast to fp16 would make the norm infinite.
 
-In sum(x^2) - (2 x) C + sum(C^2), where the squares and the product compute in fp32, 2 x has to compute in fp32, too, since
-the model's input x is in fp32: otherwise the squares would be those of x, and the product that of x rounded to fp16.
+In sum(x^2) - (2 x) C + sum(C^2), where the squares and the product compute in fp32, 2 x has to compute in fp32, too,
+since the model's input x is in fp32: otherwise the squares would be those of x, and the product that of x rounded to
+fp16.
 """
 
 from collections.abc import Collection, Iterator
