@@ -163,8 +163,7 @@ class Scheduler:
         """A step. Keys of `running` are the ids of sequences that are being computed, each with its piece and with the
         row of the token that this gives.
         """
-        queues, now_ns, budget = self._queues, self._clock.now_ns(), self._step_tokens
-        num_scored = 0
+        queues, now_ns, budget = self._queues, self._clock.now_ns(), _Budget(self._step_tokens)
         turns = self._turns(now_ns)
         if turns and running:
             return None
@@ -177,9 +176,7 @@ class Scheduler:
             _piece(each, *running.get(id(each), (None, None))) for each in queues.by_urgency(queues.running, now_ns)
         ]
         for piece in sorted((each for each in going if each is not None), key=lambda each: each.num_tokens > 1):
-            sequence, count = piece.sequence, min(budget, piece.num_tokens)
-            if sequence.is_scored:
-                count = min(count, SCORED_TOKENS - num_scored)
+            sequence, count = piece.sequence, min(budget.room_for(piece.sequence), piece.num_tokens)
             if count == 0 or sequence not in queues.running:
                 continue
             if running and not sequence.table.grow(piece.begin + count):
@@ -188,33 +185,31 @@ class Scheduler:
                 continue
             pieces.append(piece.first(count))
             planned.add(id(sequence))
-            budget = max(0, budget - count - sequence.num_unread)
-            num_scored += count if sequence.is_scored else 0
+            budget.take(sequence, count)
         self._lacks_blocks = False
         others = (each for each in queues.by_urgency(queues.waiting, now_ns) if each not in begins)
         for sequence in (*begins, *others):
-            if budget == 0 or len(queues.running) >= self._limits.sequences:
+            if budget.tokens == 0 or len(queues.running) >= self._limits.sequences:
                 break
             if sequence.num_awaited:
                 continue
-            if sequence.num_unread > budget and any(piece.num_encoded for piece in pieces):
+            if sequence.num_unread > budget.tokens and any(piece.num_encoded for piece in pieces):
                 # A source is encoded as a whole. A source that is longer than a step's token limit gets a step of its
                 # own.
                 break
             if sequence.source and not self._has_room_for(sequence.source, queues.running):
                 break
-            if sequence.is_scored and num_scored == SCORED_TOKENS:
+            room = budget.room_for(sequence)
+            if not room:
                 continue
-            most = min(budget, SCORED_TOKENS - num_scored) if sequence.is_scored else budget
-            count = queues.begin(sequence, most, now_ns)
+            count = queues.begin(sequence, room, now_ns)
             if not count:
                 self._lacks_blocks = True
                 # Do not plan the sequences behind it: shorter ones might always find room, and it would wait for ever.
                 break
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))
-            budget = max(0, budget - count - sequence.num_unread)
-            num_scored += count if sequence.is_scored else 0
+            budget.take(sequence, count)
         return Plan(tuple(pieces))
 
     def _turns(self, now_ns: int) -> Seq[Turn]:
@@ -318,6 +313,29 @@ class Scheduler:
         """Check the invariants of the pool and of the queues. Raises InternalError naming a violated one."""
         self._pool.check()
         self._queues.check()
+
+
+@dataclass(slots=True)
+class _Budget:
+    """The tokens that a step has room for.
+
+    Attributes:
+        tokens: of any sequence.
+        scored_tokens: of prompts whose probabilities are wanted.
+    """
+
+    tokens: int
+    scored_tokens: int = SCORED_TOKENS
+
+    def room_for(self, sequence: Sequence) -> int:
+        """The most tokens of a sequence that fit."""
+        return min(self.tokens, self.scored_tokens) if sequence.is_scored else self.tokens
+
+    def take(self, sequence: Sequence, count: int) -> None:
+        """Take the room of `count` tokens of a sequence, and of those that an encoder reads for it before."""
+        self.tokens = max(0, self.tokens - count - sequence.num_unread)
+        if sequence.is_scored:
+            self.scored_tokens -= count
 
 
 def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece | None:
