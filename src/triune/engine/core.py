@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from hashlib import blake2b
-
-import numpy as np
 
 from triune.arbiter.blocking import BlockingShare
 from triune.core.clock import Clock
@@ -12,7 +9,7 @@ from triune.core.decoder import DecoderExecutable
 from triune.core.energy import Account
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.power import Power
-from triune.core.printable import printable
+from triune.engine.adapters import KnownAdapters
 from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.host import HostTier
@@ -92,11 +89,7 @@ class EngineCore:
         self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
         self.speculator = Speculator(proposer, clock)
-        # Keys and values depend on the adapter. The digest lets sequences with the same adapter share blocks, and finds
-        # stored blocks again after a restart, whatever the adapter's number is.
-        self._adapters = {"": (0, b"")} | {
-            name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
-        }
+        self._adapters = KnownAdapters(adapters or {})
         self._steps = Steps(decoder, self._scheduler, self.speculator, clock, self._save_evicted, account, reader)
 
     @property
@@ -142,7 +135,7 @@ class EngineCore:
     @property
     def adapters(self) -> Mapping[str, bytes]:
         """The digests of the LoRA adapters by name. Any thread may ask."""
-        return {name: digest for name, (_, digest) in self._adapters.items() if name}
+        return self._adapters.digests
 
     def state(self) -> EngineState:
         """The engine's current state and counters. Any thread may call it."""
@@ -206,8 +199,8 @@ class EngineCore:
                 if source
                 else "the model's encoder reads a prompt, and there is none: give its tokens as the source"
             )
-        number, digest = self._adapter(adapter)
-        salt = digest + salt + _salt_of(source)
+        number = self._adapters.number(adapter)
+        salt = self._adapters.salt(number, salt, source)
         self._check_tokens(prompt)
         self._check_tokens(source)
         parameters.check_vocabulary(self.vocab_size)
@@ -238,8 +231,8 @@ class EngineCore:
                 its prompt are still to be computed.
             UnavailableError: it has ended; or it has keys and values of more tokens, and goes on here.
         """
-        names = {number: name for name, (number, _) in self._adapters.items()}
-        state = state_of(sequence, self._decoder, names[sequence.adapter] or None, form, max_tokens)
+        adapter = self._adapters.name(sequence.adapter)
+        state = state_of(sequence, self._decoder, adapter, form, max_tokens)
         self._scheduler.cancel(sequence, FinishReason.MOVED)
         self.speculator.forget(sequence)
         self._steps.forget()
@@ -259,13 +252,13 @@ class EngineCore:
         Raises:
             InvalidArgumentError: keys and values are of another model, or the adapter is unknown.
         """
-        _, digest = self._adapter(state.adapter)
+        salt = self._adapters.salt(self._adapters.number(state.adapter), salt, state.source)
         tokens = [*state.prompt, *state.answer]
         return put_into_cache(
             self._decoder,
             self._pool,
             tokens,
-            digest + salt + _salt_of(state.source),
+            salt,
             state.cached,
             self._save_evicted,
             most_tokens,
@@ -356,20 +349,3 @@ class EngineCore:
             raise InvalidArgumentError(
                 f"the prompt has token {worst}; the model's tokens are 0 to {self.vocab_size - 1}"
             )
-
-    def _adapter(self, name: str | None) -> tuple[int, bytes]:
-        """The number of an adapter, and the salt of its blocks."""
-        try:
-            return self._adapters[name or ""]
-        except KeyError:
-            known = ", ".join(self.adapters) or "none"
-            raise InvalidArgumentError(
-                f"the LoRA adapter '{printable((name or '')[:128])}' is unknown; this model has {known}"
-            ) from None
-
-
-def _salt_of(source: Source) -> bytes:
-    """A hash of the source text. It salts the hashes of blocks, since the keys and values of an answer depend on the
-    source.
-    """
-    return blake2b(np.array(source, "<i8").tobytes(), digest_size=16).digest() if source else b""

@@ -1,0 +1,58 @@
+"""The LoRA adapters that an engine's decoder knows, and what they have to do with the prefix cache.
+
+Keys and values depend on the adapter, and on the text that an encoder reads. A salt of both is part of the hashes of
+blocks, so that only sequences with the same adapter and the same text share blocks.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.printable import printable
+from triune.engine.source import Source
+
+
+class KnownAdapters:
+    """The adapters by name. Any thread may ask.
+
+    Attributes:
+        digests: the digest of each adapter. It finds stored blocks again after a restart, whatever the adapter's number
+            is then.
+    """
+
+    def __init__(self, digests: Mapping[str, bytes]) -> None:
+        """`digests`: of the adapters that the decoder's graph was written with, by name, in that order."""
+        self.digests = dict(digests)
+        self._names = ["", *self.digests]
+
+    def number(self, name: str | None) -> int:
+        """The number by which the graph knows an adapter, counted from 1; 0 for None, the model as it is.
+
+        Raises:
+            InvalidArgumentError: the adapter is unknown.
+        """
+        try:
+            return self._names.index(name or "")
+        except ValueError:
+            known = ", ".join(self.digests) or "none"
+            raise InvalidArgumentError(
+                f"the LoRA adapter '{printable((name or '')[:128])}' is unknown; this model has {known}"
+            ) from None
+
+    def name(self, number: int) -> str | None:
+        """The name of the adapter with this number; None for 0."""
+        return self._names[number] or None
+
+    def salt(self, number: int, salt: bytes, source: Source) -> bytes:
+        """The salt of the hashes of a sequence's blocks.
+
+        Args:
+            number: of its adapter.
+            salt: a hash of what else its keys and values depend on besides tokens.
+            source: the tokens that an encoder reads for it; empty if the model has none.
+        """
+        digest = self.digests[self._names[number]] if number else b""
+        read = blake2b(np.array(source, "<i8").tobytes(), digest_size=16).digest() if source else b""
+        return digest + salt + read
