@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from triune.core.errors import InvalidArgumentError
-from triune.engine.generation import Delta, Generation, Usage
+from triune.engine.generation import Delta, Generation, PromptLogprobs, TokenLogprob, Usage
 from triune.engine.sampling.parameters import SAMPLING_FIELDS, SamplingParameters
 
 Message = Mapping[str, Any]
@@ -34,6 +34,8 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_tokens: frozenset[int]
     is_end_ignored: bool
+    num_logprobs: int | None
+    num_prompt_logprobs: int | None
     adapter: str | None
 
 
@@ -46,12 +48,16 @@ class Answer:
         tokens: its token ids.
         finish_reason: "stop" if the model or a stop text ended it, "length" if it has `max_tokens`.
         usage: tokens and times.
+        logprobs: the probability of each of `tokens`, with the most probable ones; empty without `num_logprobs`.
+        prompt: the probabilities of the prompt's tokens; None without `num_prompt_logprobs`.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: str
     usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: PromptLogprobs | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -87,6 +93,8 @@ def joined(deltas: Sequence[Delta]) -> Answer:
         tuple(token for delta in deltas for token in delta.tokens),
         last.finish_reason.value,
         last.usage,
+        tuple(each for delta in deltas for each in delta.logprobs),
+        next((delta.prompt for delta in deltas if delta.prompt is not None), None),
     )
 
 

@@ -3,7 +3,7 @@ engine.
 """
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -100,6 +100,10 @@ class PromptLogprobs:
     def __len__(self) -> int:
         """The number of tokens."""
         return len(self.prompt)
+
+    def __iter__(self) -> Iterator[TokenLogprob]:
+        """The tokens in order. The logprob of the first is NaN."""
+        return (self._at(place) for place in range(len(self.prompt)))
 
     @property
     def num_top(self) -> int:

@@ -10,6 +10,7 @@ from triune.engine.generation import Delta, Generation
 from triune.engine.job import Job
 from triune.engine.moving.moves import advanced
 from triune.engine.moving.wire import MovedAnswer
+from triune.engine.sampling.parameters import MAX_LOGPROBS
 from triune.engine.sequence import Ending
 from triune.engine.source import Source, SourceRules
 from triune.engine.structured.compiler import Grammar
@@ -107,6 +108,9 @@ def start_group(
             cannot read it.
         UnsupportedError: the request wants probabilities of the tokens of a prompt that an encoder reads.
     """
+    wanted = request.num_prompt_logprobs
+    if wanted is not None and not 0 <= wanted <= MAX_LOGPROBS:
+        raise InvalidArgumentError(f"num_prompt_logprobs is {wanted}; it must be between 0 and {MAX_LOGPROBS}")
     source: Source = ()
     if rules is not None:
         if request.num_prompt_logprobs is not None:

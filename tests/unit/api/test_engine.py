@@ -1,11 +1,13 @@
 import asyncio
 import gc
+import math
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import triune
@@ -242,3 +244,23 @@ def test_a_models_folder_in_a_repository_stands_for_its_newest_version(folder: P
     with triune.Engine(tmp_path / "model", "cpu", precision="fp32") as engine:
         assert engine.path == tmp_path / "model" / "10"
         assert engine.generate("abc", **GREEDY).tokens
+
+
+def test_probabilities_of_the_prompt_are_those_of_the_next_token_of_its_beginning(engine: triune.Engine) -> None:
+    answer = engine.generate("ab", **GREEDY, num_logprobs=20)
+    assert [each.token for each in answer.logprobs] == list(answer.tokens)
+    assert all(each.top[0].token == each.token and len(each.top) == 20 for each in answer.logprobs)
+    longer = engine.generate("abc", max_tokens=1, num_prompt_logprobs=20)
+    assert longer.prompt is not None
+    assert len(longer.prompt) == longer.usage.num_prompt_tokens
+    *beginning, last = longer.prompt
+    assert math.isnan(beginning[0].logprob)
+    assert last.text == b"c"
+    following = answer.logprobs[0].top
+    assert [each.token for each in last.top] == [each.token for each in following]
+    np.testing.assert_allclose([each.logprob for each in last.top], [each.logprob for each in following], atol=1e-5)
+    assert last.logprob <= following[0].logprob
+    assert (answer.prompt, longer.logprobs) == (None, ())
+    for wrong in (-1, 21):
+        with pytest.raises(triune.InvalidArgumentError, match=f"num_prompt_logprobs is {wrong}; it must be between 0"):
+            engine.generate("abc", max_tokens=1, num_prompt_logprobs=wrong)
