@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from triune.core.errors import InvalidArgumentError
 from triune.coreai.lowering.options import LowerOptions
+from triune.graph.conversion.pairings import pairings_of
 from triune.graph.conversion.shapes import InputShape
 
 if TYPE_CHECKING:
@@ -25,16 +25,11 @@ def ladder_of(interface: "Interface") -> Ladder:
         InvalidArgumentError: inputs have different numbers of shapes.
     """
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
-    several = {key: shape for key, shape in given.items() if shape.is_enumerated}
-    counts = {len(shape.choices) for shape in several.values()}
-    if len(counts) > 1:
-        raise InvalidArgumentError("inputs have different numbers of shapes; give each as many as the others, in order")
-    ladder: dict[str, Mapping[str, tuple[Any, ...]]] = {}
-    for number in range(counts.pop() if counts else 0):
-        shapes = {key: shape.choices[number] for key, shape in several.items()}
-        # Names in MLIR begin with a letter.
-        ladder[LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
-    return ladder
+    # Names in MLIR begin with a letter.
+    return {
+        LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values()): shapes
+        for shapes in pairings_of(given)
+    }
 
 
 def with_shapes(options: LowerOptions, shapes: Mapping[str, tuple[Any, ...]]) -> LowerOptions:

@@ -14,7 +14,7 @@ from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.lowering.precision import in_fp32
 from triune.graph.conversion.interface import empty_input, passed_type
-from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out, listed
 from triune.graph.conversion.states import next_values
 
 _RESERVED = frozenset(
@@ -118,7 +118,8 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
 
     Raises:
         InvalidArgumentError: a state names no input or output of the model, or their shapes differ.
-        UnsupportedError: Core ML lacks an input's type or shape, or a dimension has no limits.
+        UnsupportedError: Core ML lacks an input's type or shape, a dimension has no limits, or several inputs have
+            enumerated shapes before iOS18.
     """
     graph = model.graph
     nexts = next_values(graph, options.states)
@@ -137,6 +138,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
             f"{'; '.join(missing)}. Core ML needs limits for every dimension: give --shape INPUT=1,1..512 for a range, "
             "--shape INPUT=1,128|1,512 for several shapes, or one fixed shape"
         )
+    _require_one_enumerated(inputs, options.target)
     outputs = [
         Feature(value.name, names.sanitized(value.name), passed_type(value, "output", _MIL_TYPES, _RUNTIME))
         for value in graph.output
@@ -180,6 +182,18 @@ def _input(
         )
     is_wide = elem_type == TensorProto.FLOAT16 and options.target is Target.IOS15
     return Feature(value.name, name, elem_type, tuple(dims), given, is_wide, following)
+
+
+def _require_one_enumerated(inputs: Sequence[Feature], target: Target) -> None:
+    """Check that at most one input has several shapes if the package is to run before iOS18, whose Core ML fails
+    otherwise (coremltools' `convert` refuses it, too).
+    """
+    several = [each.source for each in inputs if each.given is not None and each.given.is_enumerated]
+    if len(several) > 1 and target is not Target.IOS18:
+        raise UnsupportedError(
+            f"the inputs {listed(several)} have several shapes each, which needs iOS18, and the package is to run on "
+            f"{target.label}: give ranges, INPUT=1,1..512, or one shape"
+        )
 
 
 class _UniqueNames:

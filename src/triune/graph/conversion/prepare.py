@@ -13,6 +13,7 @@ from triune.graph.ane import ane_layout
 from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.contradiction import contradiction_within
 from triune.graph.conversion.options import ConversionOptions, Precision
+from triune.graph.conversion.pairings import require_pairings
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
 from triune.graph.conversion.unknown import empty_unknown
@@ -68,7 +69,8 @@ def prepare(
         file: the scratch file for new large weights.
 
     Raises:
-        InvalidArgumentError: a shape or constant does not fit the model, or the model is invalid.
+        InvalidArgumentError: a shape or constant does not fit the model, shapes do not go together, or the model is
+            invalid.
         UnsupportedError: the model has operators that core ops cannot express.
     """
     with translated_failures(model):
@@ -109,6 +111,7 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
+    require_pairings(core, options.shapes)
     differing = _notes_of_bits(core)
     core = Widen(file, TensorProto.BFLOAT16)(core)
     # `graph.half` searches graphs of fp32, so a model in fp16 is converted to fp32, except for its interface.

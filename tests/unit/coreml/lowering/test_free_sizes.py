@@ -144,6 +144,19 @@ def test_the_lower_padding_is_of_newer_systems(tmp_path: Path) -> None:
         lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes=shapes, target=Target.IOS15))
 
 
+def test_enumerated_shapes_of_several_inputs_are_of_newer_systems(tmp_path: Path) -> None:
+    inputs = [("a", FLOAT, ["m"]), ("b", FLOAT, ["m"])]
+    model = model_of([helper.make_node("Add", ["a", "b"], ["y"])], inputs, [("y", FLOAT, None)])
+    several = InputShape(((1,), (2,)))
+    lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes={"a": several, "b": several}))
+    with pytest.raises(UnsupportedError, match="'a', 'b' have several shapes each, which needs iOS18"):
+        lower(
+            model,
+            tmp_path / "m.mlpackage",
+            LowerOptions(shapes={"a": several, "b": several}, target=Target.IOS17),
+        )
+
+
 def test_computed_scales_below_one_stretch_over_the_floored_length(tmp_path: Path) -> None:
     """As ONNX Runtime has it, and not ONNX's test resize_downsample_scales_linear_align_corners."""
     node = helper.make_node(
