@@ -61,8 +61,8 @@ def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None
         for node, why in found:
             texts = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in pairing.items())
             kind = "these shapes do not go together" if len(pairing) > 1 else "the model cannot take this shape"
+            where = noted_origin(node) or called(node)
             raise InvalidArgumentError(
-                f"shape {number} of those given with --shape is {texts}, and {kind}: {noted_origin(node) or called(node)}: "
-                f"{why}; the first shapes of all inputs belong together, the second ones, and so on: leave this one "
-                "out, or give them in another order"
+                f"shape {number} of those given with --shape is {texts}, and {kind}: {where}: {why}; the first shapes of all "
+                "inputs belong together, the second ones, and so on: leave this one out, or give them in another order"
             )
