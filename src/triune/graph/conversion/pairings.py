@@ -63,6 +63,7 @@ def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None
             kind = "these shapes do not go together" if len(pairing) > 1 else "the model cannot take this shape"
             where = noted_origin(node) or called(node)
             raise InvalidArgumentError(
-                f"shape {number} of those given with --shape is {texts}, and {kind}: {where}: {why}; the first shapes of all "
-                "inputs belong together, the second ones, and so on: leave this one out, or give them in another order"
+                f"shape {number} of those given with --shape is {texts}, and {kind}: {where}: {why}; the first shapes "
+                "of all inputs belong together, the second ones, and so on: leave this one out, or give them in "
+                "another order"
             )
