@@ -25,13 +25,15 @@ from triune.arbiter.share import Share
 from triune.core.units import Unit
 
 _PERIOD_NS: Final = 50_000_000
-"""Parts are computed anew after this time."""
+"""The pools are divided anew after this time, in nanoseconds."""
 
 _NUM_STEPS: Final = 16
-"""The steps of prices each time; they go on from the last ones."""
+"""The number of steps by which `Balance._divide` improves the prices of the pools in each update. An update begins with
+the prices of the last one.
+"""
 
 _STEP: Final = 0.1
-"""How much prices change in a step: by this exponent for a pool that is asked for all at its fastest."""
+"""The size of a step: the price of a pool is multiplied by exp(_STEP * its part of the whole demand)."""
 
 _MEMORY: Final = 0.8
 """The weight of the earlier shares in the moving average; the newest steps have the remaining weight."""
@@ -88,7 +90,7 @@ class Demand:
 
 @dataclass(eq=False, slots=True)
 class _Member:
-    """A model: its shares by pool, and how often it is asked."""
+    """A model, its shares by pool, and the number of its requests."""
 
     demand: Demand
     shares: Mapping[Unit, Share]
@@ -164,7 +166,9 @@ class Balance:
                     share.count_wanting()
 
     def _count(self, elapsed_ns: int) -> None:
-        """Count the requests since the last update: the mean of all at first, then of the newest."""
+        """Update each model's requests per nanosecond: at first the mean over all updates, later an exponential average
+        over _RATE_NS.
+        """
         self._num_updates += 1
         newest = max(1 / self._num_updates, 1 - math.exp(-elapsed_ns / _RATE_NS))
         for each in self._members:
@@ -186,8 +190,8 @@ class Balance:
         return times
 
     def _divide(self, members: Sequence[_Member], times: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """How full the fullest pool is at best, and how each model's requests are divided over the pools then:
-        `[models, pools]`.
+        """Divide the models' demand over the pools. Returns a lower bound of the load of the fullest pool, and the part
+        of each model's requests that each pool gets: [models, pools].
         """
         prices, rows, chosen, load = self._prices, np.arange(len(times)), np.zeros_like(times), 0.0
         scale = _STEP / times.min(axis=1).sum()

@@ -10,24 +10,24 @@ gaps between batches.
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
-"""The numbers of models at once that are tried; and all of them."""
+"""The numbers of models at once that are tried. "All of them" is tried too."""
 
 WINDOW_NS: Final = 400_000_000
 """How long a level is measured before the next choice, while at least two models want to compute."""
 
 _LEAST_BATCHES: Final = 8
-"""A window is longer if fewer batches than this ended in it..."""
+"""A window of measurement is made longer if fewer batches than this ended in it..."""
 
 _LEAST_RATIO: Final = 6
-"""... or if it is less than this times as long as the longest batch in it: each counts where it ends. Half of both is
-enough where less gets done than at the best level.
+"""... or if it is shorter than this number of times its longest batch, because a batch counts as a whole in the window
+in which it ends. At a level that is clearly slower than the best one, half of both is enough.
 """
 
 _NUM_TRIALS: Final = 2
-"""How often each level is measured before one is chosen, ..."""
+"""Each level is measured this often before one is chosen..."""
 
 _NEAR: Final = 0.9
-"""... if the first time shows this part of the best one's speedup at least."""
+"""... but a level is not measured again if its first speedup is less than this part of the best one's."""
 
 _WEIGHT: Final = 0.3
 """How much the newest window counts in a level's mean."""
@@ -38,7 +38,7 @@ all models compute at once, which is fair, and the units of a single model one a
 """
 
 _REFRESH: Final = 50
-"""After this number of windows another level is measured again, since loads change..."""
+"""After this number of windows another level is measured again, since the load may have changed..."""
 
 _MOST_REFRESH: Final = 800
 """... and after twice as many each time that nothing changed, up to this number: measuring costs time."""
@@ -94,7 +94,7 @@ class Concurrency:
             is_one_model: whether they are all units of one model.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
-        # A level that gets less done costs time while it is measured.
+        # Measuring a slower level costs throughput, so that fewer batches are enough for it.
         part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
         if self._num_batches < part * _LEAST_BATCHES:
             return

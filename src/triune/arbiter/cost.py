@@ -8,8 +8,8 @@ _WEIGHT: Final = 0.2
 """How much the newest batch counts in a size's mean."""
 
 _NUM_FIRST: Final = 3
-"""Until a size has had this many batches, its estimate is the time of the fastest: the first ones allocate memory, and
-may be disturbed.
+"""Until a size class has had this number of batches, its estimate is the time of its fastest batch: the first batches
+allocate memory, and other programs may have disturbed them.
 """
 
 _MOST_KNOWN: Final = 64
@@ -21,7 +21,9 @@ _STALE: Final = 16
 
 @dataclass(slots=True)
 class _Mean:
-    """The batches of one class of sizes: their mean time and number of elements, how many, and the last one's index."""
+    """The batches of one size class: their mean time, their mean number of elements, their number, and the index of the
+    last one.
+    """
 
     ns: float
     num_elements: float
@@ -39,7 +41,7 @@ class CostEstimate:
     def __init__(self) -> None:
         self.num_batches = 0
         self._means: dict[int, _Mean] = {}
-        # Estimates since the last batch: many decisions ask for the same few sizes.
+        # The estimates that were asked for since the last batch, since many decisions ask for the same few sizes.
         self._known: dict[int, float] = {}
 
     def record(self, num_elements: int, duration_ns: int) -> None:

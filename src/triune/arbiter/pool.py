@@ -1,4 +1,4 @@
-"""Hardware that models share."""
+"""A pool: hardware that models share, such as the CPU's cores."""
 
 import math
 import threading
@@ -18,21 +18,25 @@ SHORT_RATIO: Final = 8
 """A batch runs beside the others if its expected time is less than the wait for its turn, divided by this."""
 
 PATIENCE_NS: Final = 200_000_000
-"""The longest wait for a turn. What computes for longer than this holds nobody up any more."""
+"""The longest wait for a turn, in nanoseconds. A batch that computes for longer than this no longer keeps others
+waiting.
+"""
 
 DISPLACED_NS: Final = 5_000_000_000
-"""The longest wait of a model that leaves the pool to others, and computes elsewhere meanwhile."""
+"""The longest wait, in nanoseconds, of a model that leaves the pool to other models, since it can compute on another
+unit meanwhile.
+"""
 
 _HANGS_RATIO: Final = 8
-"""A batch that takes this times as long as expected, and PATIENCE_NS at least, seems to hang."""
+"""A batch seems to hang if it takes this number of times as long as expected, and at least PATIENCE_NS."""
 
 _OVERDUE: Final = 0.25
-"""The part of the time that a batch has taken so far which it takes at least from then on."""
+"""A batch is expected to compute for at least this part of the time that it has computed so far."""
 
 
 def remaining_ns(expected_ns: float, elapsed_ns: float) -> float:
-    """How long a batch still takes that was expected to take `expected_ns`, and has taken `elapsed_ns`. What takes
-    longer than expected may take much longer.
+    """The time that a batch is still expected to take, in nanoseconds. A batch that has taken longer than expected may
+    take much longer.
     """
     return max(expected_ns - elapsed_ns, elapsed_ns * _OVERDUE)
 
@@ -67,11 +71,11 @@ class Running:
 
     @property
     def hangs_ns(self) -> int:
-        """The time from which on they seem to hang, if they have not ended."""
+        """The time at which the running batches seem to hang, if they have not ended by then."""
         return self.started_ns + max(PATIENCE_NS, int(self.expected_ns * _HANGS_RATIO))
 
     def remaining_ns(self, now_ns: int) -> float:
-        """The expected time until their end."""
+        """The time in nanoseconds until the running batches are expected to end."""
         return remaining_ns(self.expected_ns, now_ns - self.started_ns)
 
 
@@ -132,9 +136,9 @@ class Pool:
         self._has_weights = False
         self._num_waits = 0
         self._num_beside = 0
-        # For each waiting model, in the order of `waiting`: its clock, and a number that grows with each wait.
+        # For each waiting model, in the order of `waiting`: its `tag_ns`, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
-        # The same numbers with the time that each one's batch takes, the shortest first.
+        # The same numbers, each with the time that the model's batch takes; the shortest batch comes first.
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:
@@ -155,7 +159,7 @@ class Pool:
         self.limit = 1 if self._has_weights else self.concurrency.level or self._num_units
 
     def has_room(self, now_ns: int) -> bool:
-        """Whether one more may compute."""
+        """Whether one more batch may compute now."""
         left = self.limit
         if len(self.running) < left:
             return True
@@ -204,7 +208,9 @@ class Pool:
         return share.place[1]
 
     def pass_time(self, now_ns: int) -> None:
-        """Count the time since the last change. The caller owns the lock, and changes what runs or waits after this."""
+        """Add the time since the last change to the pool's counters. The caller owns the lock, and changes what runs or
+        waits only after this call.
+        """
         if len(self.running) + len(self.waiting) > 1:
             elapsed_ns = now_ns - self._changed_ns
             self.crowded_ns += elapsed_ns
@@ -214,11 +220,13 @@ class Pool:
         self._changed_ns = now_ns
 
     def _longest_ns(self, now_ns: int) -> float:
-        """How long the longest running batch has taken, or is expected to take."""
+        """The time of the longest running batch, in nanoseconds: what it has taken so far or is expected to take,
+        whichever is more.
+        """
         return max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
 
     def _is_one_model(self) -> bool:
-        """Whether one model alone computes or waits here, on one or several units."""
+        """Whether all batches that run or wait in this pool are one model's, on one unit or on several."""
         return len({id(each.share) for each in self.running} | {id(each) for each in self.waiting}) == 1
 
     def has_earlier(self, tag_ns: float) -> bool:

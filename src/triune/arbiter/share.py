@@ -1,4 +1,4 @@
-"""A model's share of hardware, by which it takes turns."""
+"""A model's share of a pool of hardware. By it the model takes turns with others."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ class Share:
     """
 
     def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
-        """Use `Arbiter.join`. Arguments as there."""
+        """Made by `Arbiter.join`, which describes the arguments."""
         self.name = name
         self.weight = weight
         self.num_units = num_units
@@ -53,7 +53,9 @@ class Share:
         return self._since_ns is not None
 
     def is_blocked(self, now_ns: int) -> bool:
-        """Whether the model cannot start a batch now: it waits, and not for too long yet."""
+        """Whether the model may not start a batch now: it waits for its turn, and its longest waiting time has not
+        passed.
+        """
         since_ns = self._since_ns
         return since_ns is not None and (now_ns < since_ns + PATIENCE_NS or now_ns < self.patience_ends_ns())
 
@@ -80,7 +82,9 @@ class Share:
             self._pool.num_wanting += 1 if wants else -1
 
     def is_displaced(self) -> bool:
-        """Whether another model needs the pool, and this one is relatively better elsewhere."""
+        """Whether this model should leave the pool to others: another model needs the pool, and this one loses less on
+        another unit.
+        """
         return self.is_elsewhere and self._pool.num_wanting > 0
 
     def own_ends_ns(self) -> int:

@@ -18,19 +18,19 @@ LOW_PERCENT: Final = 20.0
 """Below it, a machine on battery is on `low_power`..."""
 
 RECOVERED_PERCENT: Final = 25.0
-"""... until its battery is as full as this, or charged."""
+"""... until its battery has at least this charge, or is being charged."""
 
 HOT_KELVIN: Final = 3.0
-"""A unit is too hot this far below its limit..."""
+"""A unit is too hot when its temperature is less than this below its limit..."""
 
 COOL_KELVIN: Final = 10.0
-"""... until it is this far below."""
+"""... until its temperature is this far below its limit."""
 
 _log = logging.getLogger(__name__)
 
 
 class PowerPolicy:
-    """Decides what a server does about battery and heat, each with a threshold to begin and another to end."""
+    """Decides how the server reacts to battery and heat. Each reaction begins at one threshold and ends at another."""
 
     def __init__(self, power: Power) -> None:
         """`power` is told what to do."""
@@ -39,7 +39,7 @@ class PowerPolicy:
         self._hot: frozenset[str] = frozenset()
 
     def apply(self, battery: Battery | None, heat: Heat) -> None:
-        """Set the power mode, and the units that are too hot, by what sensors say now.
+        """Set the power mode, and the units that are too hot, from what the sensors report now.
 
         Args:
             battery: None for a machine without one.

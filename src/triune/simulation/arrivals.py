@@ -61,7 +61,7 @@ def synthetic(streams: Sequence[Stream], seconds: float, seed: int) -> list[Arri
     for stream in streams:
         random = np.random.default_rng([seed, zlib.crc32(stream.model.encode())])
         mean = stream.per_second * seconds
-        # Given their number, the arrivals of a Poisson process are uniform.
+        # If their number is known, the arrival times of a Poisson process are independent and uniform.
         times = random.uniform(0, seconds * 1e9, random.poisson(mean))
         found += [Arrival(int(each), stream.model, stream.num_rows) for each in times]
     if not found:

@@ -50,7 +50,7 @@ class SimulatedChip:
         """Args:
         clock: the clock.
         pool_of: the pool of a unit; units of one pool share hardware.
-        watts: what each unit draws while it computes, whatever it computes.
+            watts: the power of each unit while it computes, which does not depend on the operations.
         memory_gb_per_s: the bandwidth of the memory; None for no limit.
         """
         self.busy_ns = dict.fromkeys(watts, 0.0)
@@ -75,7 +75,8 @@ class SimulatedChip:
         elapsed_ns, self._passed_ns = now_ns - self._passed_ns, now_ns
         for each in self._running:
             each.left_ns -= elapsed_ns * each.rate
-            # Batches that share a pool share its power. A batch that waits for memory draws power all the same.
+            # Batches of one pool share its power. A batch that waits for memory draws as much power as one that
+            # computes.
             each.joules += 1e-9 * elapsed_ns * each.watts / each.crowd
         for unit in dict.fromkeys(each.unit for each in self._running):
             self.busy_ns[unit] += elapsed_ns

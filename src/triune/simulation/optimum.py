@@ -20,7 +20,7 @@ _NUM_STEPS: Final = 1000
 
 
 class Optimum:
-    """Bounds for requests to some models on a chip."""
+    """Bounds that no schedule of requests to some models on a chip can beat."""
 
     def __init__(
         self, profiles: Mapping[str, Profile], pool_of: Callable[[Unit], Unit], memory_gb_per_s: float | None
@@ -63,7 +63,7 @@ class Optimum:
         return best, {name: float((self._choices[name] @ best_prices).min()) for name in num_rows}
 
     def last_ns(self, arrivals: Sequence[tuple[int, str, int]]) -> float:
-        """When the last of some requests can be answered at the earliest.
+        """The earliest time at which the last of some requests can be answered.
 
         Args:
             arrivals: of each its time in nanoseconds, its model and its rows, in order.
@@ -72,16 +72,16 @@ class Optimum:
         for _, model, num_rows in arrivals:
             totals[model] = totals.get(model, 0.0) + num_rows
         _, row_ns = self.least_ns(totals)
-        # From any arrival on, all that arrives since takes its time.
+        # From any arrival on, the requests that arrive since then need at least their own computing time.
         work = np.cumsum([row_ns[model] * num_rows for _, model, num_rows in reversed(arrivals)])[::-1]
         latest = max(at_ns + self.fastest_ns(model, num_rows) for at_ns, model, num_rows in arrivals)
         return max(latest, float((np.array([each[0] for each in arrivals]) + work).max()))
 
     def fastest_ns(self, model: str, num_rows: int) -> float:
-        """The time of a request that nothing else delays, on its fastest unit."""
+        """The time of a request on its fastest unit, with nothing else running."""
         profile = self._profiles[model]
         return min(profile.cost(unit, num_rows).ns for unit in profile.costs)
 
     def row_joules(self, model: str) -> float:
-        """The energy of a row where it takes the least."""
+        """The energy of a row on the unit and in the batch size that take the least."""
         return min(cost.joules / cost.num_rows for costs in self._profiles[model].costs.values() for cost in costs)

@@ -17,7 +17,9 @@ from triune.planning.placement import place_fastest, segment_times
 from triune.planning.units import Target
 
 _LEAST_SHARE: Final = 0.5
-"""A unit that refuses operations serves a model, with the CPU for these, if this much of the time is on the unit."""
+"""A unit that refuses some operations serves a model, with the CPU for those operations, if at least this share of the
+time is spent on the unit.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class BatchCost:
 
     @property
     def ns(self) -> float:
-        """The time."""
+        """The total time in nanoseconds."""
         return sum(self.unit_ns.values())
 
 
@@ -70,7 +72,7 @@ class Profile:
         return max(1, self.policy.max_batch_size)
 
     def cost(self, unit: Unit, num_rows: int) -> BatchCost:
-        """The cost of a batch: between two sizes that were predicted, on the line between them."""
+        """The cost of a batch. Between two predicted sizes it is interpolated linearly."""
         known = self.costs[unit]
         index = bisect_left(known, num_rows, key=lambda each: each.num_rows)
         after = known[index]
@@ -108,7 +110,7 @@ def profile_of(
     """Predict what batches of a model cost on each unit of a chip.
 
     A unit that refuses some operations serves the model as Core ML does, with those on the CPU, unless most of the time
-    would be there.
+    would be spent on the CPU.
 
     Args:
         name: the model's name.

@@ -32,7 +32,7 @@ class Served:
         model, unit: which.
         num_requests, num_rows: how many.
         rows_per_second: over the time of the whole schedule.
-        p50_ms, p99_ms: half, and 99 of 100, were answered within this time of their arrival.
+        p50_ms, p99_ms: the time from arrival to answer that 50%, and 99%, of the requests did not exceed.
         queue_ms: how long they waited for their batch to begin, on average.
         rows_per_batch: the mean size of batches.
         joules: the energy of their batches.
@@ -78,7 +78,7 @@ class Result:
 
     @property
     def of_optimum(self) -> float:
-        """The share of the throughput that is possible at most: that of the least time."""
+        """The reached share of the best possible throughput, which follows from the least possible time."""
         return self.least_seconds / self.seconds
 
 

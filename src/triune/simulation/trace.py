@@ -27,7 +27,7 @@ _UNITS: Final = {unit.value: unit for unit in Unit}
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a line: a text if it has `choices` (none: any but the empty one), else a number."""
+    """A field of a line: a number, or a text if `choices` is not None. No choices allow any text but the empty one."""
 
     expected: str
     choices: Collection[str] | None = None

@@ -8,7 +8,7 @@ from triune.core.errors import InternalError
 
 
 class _ClockSelector(selectors.SelectSelector):
-    """A selector that never waits: where the loop would sleep, the clock goes on instead."""
+    """A selector that never waits: where the event loop would sleep, the virtual clock advances instead."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _ClockSelector(selectors.SelectSelector):
 
 
 def virtual_loop(clock: VirtualClock) -> asyncio.AbstractEventLoop:
-    """A loop that runs what is ready until nothing is, and then makes the clock's next call. Only the clock has timers:
-    `asyncio.sleep` and the like wait in real time and must not be used in it.
+    """A loop that runs everything that is ready, and then advances the clock to its next call. Only the clock has
+    timers: `asyncio.sleep` and the like wait in real time and must not be used in this loop.
     """
     return asyncio.SelectorEventLoop(_ClockSelector(clock))

@@ -33,13 +33,13 @@ _BATCH_SIZES: Final = (1, 4, 8, 16, 32, 64)
 _DELAYS_US: Final = (0, 500, 2000, 5000)
 _MAX_INSTANCES: Final = 8
 _THREADS: Final = {"onnxruntime": "intra_op_thread_count", "openvino": "INFERENCE_NUM_THREADS"}
-"""The option of threads, by backend."""
+"""The option that sets the number of threads, by backend."""
 _PRECISIONS: Final[Mapping[str, Sequence[str]]] = {
     "mlx.precision": ("source", "bf16", "fp16"),
     "coreml.precision": ("fp16", "fp32"),
     "coreai.precision": ("fp16", "fp32"),
 }
-"""The options of precision, with their values; the first is the default."""
+"""The options that set the precision, with their values; the first value is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ def is_valid(axes: Sequence[Axis], candidate: Candidate, config: ModelConfig) ->
 
 
 def changed(written: ModelConfigMessage, axes: Sequence[Axis], candidate: Candidate) -> ModelConfigMessage:
-    """A copy of a config with the values of a candidate. What has the given value stays as it is."""
+    """A copy of a config with the values of a candidate. A field whose value is the given one is left as it is
+    written.
+    """
     message = ModelConfigMessage()
     message.CopyFrom(written)
     for axis, value in zip(axes, candidate, strict=True):
@@ -112,8 +114,8 @@ def _with_given(values: Sequence[str], given: str) -> tuple[str, ...]:
 
 
 def _units(config: ModelConfig, machine: Machine, metered: Collection[Unit]) -> Axis:
-    """Each present unit that a runtime serves, alone, and all of them together. An emulated one is tried only with
-    the given config's own units.
+    """The axis of units: each present unit that a runtime serves by itself, and all of them together. An emulated unit
+    is tried only if the given config names it.
     """
     present = [each.unit for each in machine.units if each.presence is Presence.PRESENT and each.unit in metered]
     usable = [unit.value for unit in present if _runtime_for(unit, config, machine) is not None]
@@ -146,7 +148,7 @@ def _instances(written: ModelConfigMessage, config: ModelConfig, machine: Machin
         message.instance_group[0].count = int(value)
 
     counts = [str(1 << power) for power in range(4) if 1 << power <= min(machine.num_cores, _MAX_INSTANCES)]
-    # Several groups add up to the count: which of them to change is the user's choice.
+    # With several groups, the number of instances is their sum, and which group to change is the user's choice.
     values = _with_given(counts, given) if len(written.instance_group) < 2 else (given,)
     return Axis(INSTANCES, values, given, change)
 
@@ -183,7 +185,7 @@ def _batching(written: ModelConfigMessage, config: ModelConfig) -> list[Axis]:
 
     sizes = _with_given([str(each) for each in _BATCH_SIZES], str(size))
     given_delay = str(written.dynamic_batching.max_queue_delay_microseconds) if is_dynamic else OFF
-    # Without dynamic batching, priorities, order and limits of the queue would be lost.
+    # A config without dynamic batching would lose the priorities, the order and the limits of the queue.
     has_more = any(field.name not in (PREFERRED, DELAY) for field, _ in written.dynamic_batching.ListFields())
     delays = [*([] if has_more else [OFF]), *(str(each) for each in _DELAYS_US)]
     given_preferred = ",".join(str(each) for each in sorted(set(written.dynamic_batching.preferred_batch_size))) or NONE

@@ -11,7 +11,7 @@ from triune.core.servable import Call, Servable
 from triune.tuning.measurement import LoadLevel
 
 _WARM_UP_SHARE = 0.25
-"""The part of a load's time that is not measured at its beginning: the dispatcher tries units and sizes of batches."""
+"""The part of a load, at its beginning, that is not measured: meanwhile the dispatcher tries units and batch sizes."""
 _NUM_WARM_UP = 3
 
 
@@ -66,14 +66,15 @@ async def load_level(
             future = servable.submit(replace(calls[turn % len(calls)]))
             turn += callers
             if future.done():
-                # A model that the loop itself runs answers at once; the other callers have their turn, too.
+                # A model that runs on the event loop's thread answers at once. The other callers must have their turn,
+                # too.
                 await asyncio.sleep(0)
             await future
             now_ns = clock.now_ns()
             if not window.began_ns:
                 window.num_warm_up += 1
             else:
-                # Requests under way at the end count, too: without them, the slowest would be missing.
+                # Requests under way at the end count, too: without them, the slowest requests would be missing.
                 latencies_ns.append(now_ns - sent_ns)
                 window.num_answered += not window.ended_ns
 
@@ -99,13 +100,14 @@ async def load_level(
         window.num_answered / taken,
         p50,
         p99,
-        # Requests under way at both ends of the time have joules, too.
+        # The joules include those of requests that were under way when the measured time began or ended, so that they
+        # are divided by all answers.
         None if used is None else used / len(latencies_ns),
     )
 
 
 async def _until(clock: Clock, seconds: float, is_enough: Callable[[], bool]) -> None:
-    """Wait until the time is over and enough was answered."""
+    """Wait until the time is over and `is_enough` returns True."""
     ends_ns = clock.now_ns() + int(seconds * 1e9)
     while clock.now_ns() < ends_ns or not is_enough():
         left = (ends_ns - clock.now_ns()) / 1e9

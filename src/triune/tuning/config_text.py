@@ -20,8 +20,8 @@ def rewritten(text: str, before: ModelConfigMessage, after: ModelConfigMessage) 
 
     Args:
         text: the text of `before`.
-        before: the config that it says.
-        after: the config that the result says.
+        before: the config that the text describes.
+        after: the config that the result shall describe.
     """
     changed = _changed_fields(before, after)
     if not changed:
@@ -31,7 +31,8 @@ def rewritten(text: str, before: ModelConfigMessage, after: ModelConfigMessage) 
         if parse_text(result.encode(), "config") == after:
             return result
     except InvalidArgumentError:
-        # An unusual way of writing, such as several fields in one list: the config is written by protobuf.
+        # The text is written in an unusual way, such as several fields in one list. Then protobuf writes the whole
+        # config.
         pass
     return text_format.MessageToString(after)
 
@@ -56,7 +57,7 @@ def _changed_fields(before: ModelConfigMessage, after: ModelConfigMessage) -> li
 
 
 def _only(message: ModelConfigMessage, name: str) -> ModelConfigMessage:
-    """A message with one field of another."""
+    """A copy of a message with only the named field."""
     result = ModelConfigMessage()
     result.CopyFrom(message)
     for field, _ in message.ListFields():
@@ -109,7 +110,7 @@ def _edited(text: str, changed: list[str], after: ModelConfigMessage) -> str:
 
 
 def _name_of(field: str) -> str:
-    """The name of a field from its text; of a parameter with its key."""
+    """The name of a field, read from its text. The name of a parameter includes its key."""
     try:
         message = parse_text(field.encode(), "config")
     except InvalidArgumentError:
@@ -132,7 +133,7 @@ def _fields(text: str) -> Iterator[tuple[int, int]]:
         if token[0].isspace() or token[0] == "#":
             continue
         if depth == 0 and has_value and token not in ";," and not (token[0] in "\"'" and text[end - 1] in "\"'"):
-            # Strings one after the other are one value.
+            # Several strings in a row are one value.
             yield start, end
             start, has_value = -1, False
         if start < 0:

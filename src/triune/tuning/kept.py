@@ -1,4 +1,4 @@
-"""Compiled executables that later trials take over: most configurations change nothing of what is compiled."""
+"""Compiled executables that later trials use again, since most configurations do not change what is compiled."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ _MOST: Final = 8
 """The most executables in the cache; the least recently used ones are closed first."""
 
 _LEAST_FREE: Final = 0.25
-"""None is kept where less than this share of the memory is free."""
+"""No executable is kept while less than this share of the memory is free."""
 
 
 class KeptExecutables:
@@ -51,8 +51,8 @@ class KeptExecutables:
             self._executables.pop().close()
 
     def _known(self) -> Mapping[Unit, Verdict]:
-        """The verdicts on units whose kept executables all have one recipe. If a unit has executables of several
-        recipes, it is not known which of them a configuration takes.
+        """The verdicts on units whose kept executables all have one recipe. A unit with executables of several recipes
+        is left out, because it is not known which recipe a configuration needs.
         """
         recipes: dict[Unit, set[Recipe]] = {}
         for each in self._executables:

@@ -65,7 +65,7 @@ class Rank:
         is_met: whether a load keeps to the limit of p99, if there is one.
         value: the larger the better: requests a second, the inverse of milliseconds, or of joules. If the limit is not
             met, the inverse of the least p99 in milliseconds.
-        level: the load that it is of.
+        level: the measured load.
     """
 
     is_met: bool

@@ -115,7 +115,7 @@ def as_json(tuning: Tuning) -> dict[str, Any]:
         "verdict": tuning.verdict,
         "unmet": tuning.unmet,
         "is_gain": found.is_gain,
-        # JSON cannot express infinity, the gain of one that alone keeps to the limit.
+        # JSON has no infinity, which is the gain if only the best configuration meets the limit.
         "gain": found.gain if math.isfinite(found.gain) else None,
         "noise": found.noise,
         "best": describe(tuning.axes, found.best),

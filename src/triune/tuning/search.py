@@ -23,8 +23,8 @@ shortest and no more than the longest time.
 """
 
 _NUM_RUNS: Final = 3
-"""How often the given configuration and the best one are measured at the end, in turn, for twice the time. If they were
-equally good, all runs of one would be better than all of the other in 1 of 20 cases.
+"""The given configuration and the best one are measured this often at the end, in turn, each time for twice as long. If
+both were equally good, all runs of one would beat all runs of the other in 1 of 20 cases.
 """
 
 _FIRST_SECONDS: Final = 60.0
@@ -32,7 +32,7 @@ _FIRST_SECONDS: Final = 60.0
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
-"""A trial may take this many times as long as that of the given configuration, and this many seconds more."""
+"""The time limit of a trial is _PATIENCE times that of the given configuration's trial, plus this number of seconds."""
 
 Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]
 """Measures a candidate. It is given the seconds of each load, and the limit of the whole trial in seconds, after which

@@ -100,7 +100,8 @@ async def _measure(
 ) -> Measurement:
     clock = MonotonicClock()
     async with _loaded(subject, message, ledger, kept) as (loaded, shortfall):
-        # The given config is served without a unit whose answers are wrong. Another is not to be written with it.
+        # The given config leaves out a unit whose answers are wrong. A config that names this unit must not be the
+        # result.
         if shortfall and units_of(message) != subject.units:
             raise UnsupportedError(shortfall)
         calls, notes = await _calls(subject, loaded)
@@ -126,7 +127,9 @@ async def _measure(
 
 
 def _times(loaded: LoadedVersion, inputs: Mapping[str, Array]) -> list[MeasuredTime]:
-    """How long batches of requests with such inputs took, if one unit computed all, and each size often enough."""
+    """The measured times of batches of such requests; empty unless one unit computed all batches, and each size often
+    enough.
+    """
     statistics, has_batch = loaded.statistics, loaded.config.batching.max_batch_size > 0
     if len(statistics.unit_inferences) != 1:
         return []
