@@ -68,7 +68,7 @@ def chat(
                 except KeyboardInterrupt:
                     sys.stdout.write("\n")
                 except TriuneError as error:
-                    # An example is a conversation that is longer than the context. The user may begin a new one.
+                    # This may be a conversation that has outgrown the context. The user can begin a new one.
                     console.print(f"[bold red]error:[/] {escaped_lines(str(error))}", highlight=False, soft_wrap=True)
                 else:
                     messages = [*asked, {"role": "assistant", "content": answer.text}]

@@ -99,7 +99,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
 
 
 def _unit(unit: Unit, check: ModelCheck) -> str:
-    """A unit, with what an earlier start found of its answers."""
+    """The text of a unit, with the verdict of an earlier start on its answers."""
     verdict = check.verdicts.get(unit)
     if verdict is None:
         return unit.value

@@ -99,7 +99,7 @@ def print_comparison(plans: Sequence[Plan]) -> None:
 
 
 def _kind_of(plan: Plan) -> str:
-    """Whether the time of a plan is measured or predicted, and how well, as text."""
+    """The text that says whether the times of a plan are measured or predicted, and with what error."""
     whole = next((each for each in plan.wholes if plan.measured and each.measured is plan.measured), None)
     if whole is not None:
         return f" ({_source_of(whole)})"
@@ -122,7 +122,7 @@ def _joules(joules: float, unit: str) -> str:
 
 
 def described(error: Score | None) -> str:
-    """How far predictions of this kind were from measurements, as text."""
+    """The text that says how far predictions of this kind were from measurements."""
     if error is None:
         return " (predicted; no measurement was held out to tell how well)"
     rows = f"{error.num_rows} measurements of {error.models} held out"

@@ -25,7 +25,7 @@ from triune.settings import Settings
 _log = logging.getLogger(__name__)
 
 _Model: TypeAlias = tuple[IndexEntry, LoadedVersion | None]
-"""A line of the index, and the version if it is ready."""
+"""An entry of the repository index, and its loaded version if that is ready."""
 
 
 def run(settings: Settings, console: Console, log: LogWriter) -> None:
@@ -72,7 +72,7 @@ def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWri
 
 
 def _ready(server: Server, entry: IndexEntry) -> LoadedVersion | None:
-    """The version of a line of the index, if it is ready."""
+    """The loaded version of an index entry, if it is ready."""
     is_ready = entry.state is ModelState.READY and entry.version is not None
     return server.model(entry.name, entry.version) if is_ready else None
 

@@ -121,7 +121,9 @@ def _by_reason(unavailable: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
 
 
 def _words(name: str) -> str:
-    """A name without its unit, which the value has: "matmul_fp32_tflops" is "matmul fp32"."""
+    """The words of a figure's name without its unit, which is printed after the value: "matmul_fp32_tflops" gives
+    "matmul fp32".
+    """
     if name in _WORDS:
         return _WORDS[name]
     for ending in ("_tflops", "_tops", "_gb_per_s", "_ms", "_mb"):

@@ -49,7 +49,8 @@ def palettized(weight: NDArray[Any], bits: int, *, axis: int = 0, rows: int | No
         weight: of fp32 or fp16, without NaN and infinities.
         bits: the bits of an index, 1 to 8.
         axis: the axis of output channels.
-        rows: how many output channels share a palette; the last group may have fewer. None for all.
+        rows: how many output channels share a palette (the last group may have fewer channels); None lets all channels
+            share one.
     """
     size = int(weight.shape[axis])
     rows = min(size if rows is None else rows, size)
@@ -66,7 +67,8 @@ def palettized(weight: NDArray[Any], bits: int, *, axis: int = 0, rows: int | No
 
 
 def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """`count` centers, ascending, such that the squares of distances of values to the nearest center have a small sum.
+    """`count` centers in ascending order, for which the sum of the squared distances from each value to its nearest
+    center is small.
 
     Lloyd's algorithm (1982) in one dimension, from evenly spaced quantiles: the same values give the same centers. If
     there are at most `count` distinct values, they are the centers.
@@ -79,7 +81,7 @@ def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     places = (np.arange(count) + 0.5) / count
     centers = np.unique(ordered[(places * len(ordered)).astype(np.int64)])
     if len(centers) < count:
-        # Many equal values: further centers among the distinct ones.
+        # With many equal values some quantiles coincide: take further centers from the distinct values.
         spread = distinct[np.linspace(0, len(distinct) - 1, count).astype(np.int64)]
         centers = np.unique(np.concatenate([centers, spread]))
         centers = centers[np.linspace(0, len(centers) - 1, count).astype(np.int64)]

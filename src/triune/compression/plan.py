@@ -147,7 +147,7 @@ class Plan:
         if weight is None or form not in (WeightForm.INT4, WeightForm.INT8):
             return form, None
         above = [] if form is WeightForm.INT8 else [WeightForm.INT8]
-        # Programs compute in fp16: there floats have 16 bits.
+        # Core ML and Core AI programs compute in fp16, so that their uncompressed weights take 16 bits.
         if not self._is_standard and weight.tensor.data_type == TensorProto.FLOAT:
             above.append(half_form(array_of(weight.tensor)))
         return form, *above, None
@@ -155,7 +155,7 @@ class Plan:
     def _scalings(
         self, weights: Sequence[Weight], samples: Sequence[Mapping[str, Array]]
     ) -> Iterator[tuple[Site, Scaling]]:
-        """The sites whose inputs are scaled, because that pays."""
+        """The sites whose inputs should be scaled, because that reduces the error of the result."""
         options = self.options
         bits = 8 if options.weights is WeightForm.INT8 else 4
         by_name = {weight.name: weight for weight in weights}
@@ -172,7 +172,7 @@ class Plan:
                 yield site, scaling
 
     def _typed(self, model: ModelProto) -> ModelProto:
-        """The model with the types of its values, and of the operator set that its form needs."""
+        """The model with the types of its values, raised to the operator set that its compressed weights need."""
         large = Large(self.file)
         large.take(model)
         needed = needed_opset(self.options)

@@ -27,7 +27,7 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
     """
     graph = model.graph
     if model.ir_version < OVERRIDABLE_FROM_IR:
-        # Weights are listed as inputs there, and are none.
+        # Old models list weights among the inputs; these are not inputs of a caller.
         weights = {tensor.name for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in weights]
         del graph.input[:]

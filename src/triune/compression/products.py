@@ -1,4 +1,4 @@
-"""The products of a graph whose weights can be scaled, or rounded by what their inputs are like."""
+"""The products of a graph whose weights can be scaled or rounded according to statistics of the products' inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -63,7 +63,8 @@ def rows_of(weight: Weight) -> NDArray[np.float32]:
 def scale_inputs(
     model: ModelProto, sites: Mapping[Site, Scaling], weights: Sequence[Weight], file: WeightFile
 ) -> ModelProto:
-    """Make a copy of a model in which the values of sites are multiplied by 1 / scales, and the weights by the scales.
+    """Make a copy of a model in which the inputs of the products are multiplied by 1 / scales, and their weights by the
+    scales.
 
     Args:
         model: not changed.

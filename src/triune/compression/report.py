@@ -105,7 +105,7 @@ class Report:
 
     @property
     def num_kept_layers(self) -> int:
-        """How many layers stayed in, or went back to, floats or a higher precision than was asked for."""
+        """How many layers stayed in floats or went back to them, or to a higher precision than was asked for."""
         most = self.form.split(",", maxsplit=1)[0]
         return sum(each.form != most for each in self.layers)
 

@@ -1,4 +1,4 @@
-"""Put compressed weights into a graph, in the nodes that runtimes have for them."""
+"""Put compressed weights into a graph, in the nodes by which runtimes read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +70,11 @@ def compressed(
         model: a result of `prepare`.
         forms: the form of each weight that is compressed, by name.
         weights: those of the model.
-        options: how.
+        options: how to compress.
         file: the scratch file for large weights.
         is_standard: whether only standard operators are written, and none that is for one runtime.
-        moments: by weight, what GPTQ rounds those by in the form of `options`; others take the nearest level.
+        moments: for the weights that GPTQ rounds, the second moments of their inputs; the others are rounded to the
+            nearest level.
 
     Returns:
         the model, and what became of each weight.
@@ -186,7 +187,7 @@ class _Rewriting:
         return packed.whole(), note
 
     def _learned(self, weight: Weight, values: NDArray[Any], bits: int, group: int | None) -> Packed | None:
-        """The levels that GPTQ finds; None where the nearest ones are taken."""
+        """The quantized weight by GPTQ; None where weights are rounded to the nearest level."""
         moments = self._moments.get(weight.name)
         if moments is None or bits != (8 if self._options.weights is WeightForm.INT8 else 4):
             return None

@@ -16,7 +16,7 @@ from triune.graph.session import GraphSession
 from triune.graph.verify import check_given, samples_of
 
 MOST = 512
-"""The largest number of samples: more make no range wider that matters, and each is run several times."""
+"""The largest number of samples: more samples hardly widen any range, and each is run several times."""
 
 _HELD_OUT = 4
 """If the user gives 8 or more samples, every fourth is not used for calibration, and only these are used for the
@@ -25,7 +25,9 @@ comparison.
 _FEWEST_TO_HOLD_OUT = 8
 
 _KINDS = ("noise", "fractions", "masks", "nearly equal numbers")
-"""The kinds of made-up inputs that models are compared on: zeros and ties are for other faults."""
+"""The kinds of made-up inputs that models are compared on. The other kinds (zeros and ties) are made to find other
+faults.
+"""
 
 
 @dataclass(frozen=True, slots=True)

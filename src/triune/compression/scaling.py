@@ -1,4 +1,6 @@
-"""Inputs of products that are divided by scales, by which weights are multiplied: the product stays the same."""
+"""Scales for products: the inputs are divided by them and the weights multiplied by them, so that the product stays the
+same.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from triune.compression.moments import Moments
 
 _STEPS: Final = 20
-"""Exponents up to 1 in steps of 1/20, as in AWQ's own code."""
+"""The exponents that are tried go up to 1 in steps of 1/20, as in AWQ's own code."""
 
 _LARGEST: Final = 1e4
 """The limit of scales, and of their inverses, so that scaled numbers stay within fp16."""
@@ -42,10 +44,10 @@ def best_of(
     """Try exponents, and keep the scales with the least error.
 
     Args:
-        scales_of: the scales for an exponent above 0 and up to 1; channels where they are 0, or no numbers, get 1.
+        scales_of: the scales for an exponent above 0 and up to 1; channels where a scale is 0 or NaN get 1.
         error_of: the sum of the squares of the outputs' errors with scales.
         weights: the matrices [out, in].
-        moments: of their inputs.
+        moments: the second moments of their inputs.
     """
     ones = np.ones(weights[0].shape[1], np.float32)
     size = sum(moments.error(each) for each in weights)
@@ -58,7 +60,8 @@ def best_of(
         is_usable = np.isfinite(scales) & (scales > 0)
         if not is_usable.any():
             continue
-        # The geometric mean of the largest and the smallest is 1: weights stay near the size that they had.
+        # Scale so that the geometric mean of the largest and the smallest is 1: weights keep about the size that they
+        # had.
         middle = np.sqrt(scales[is_usable].max()) * np.sqrt(scales[is_usable].min())
         scales = np.where(is_usable, scales / middle, 1)
         scales = np.clip(scales, 1 / _LARGEST, _LARGEST).astype(np.float32)

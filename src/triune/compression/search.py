@@ -1,4 +1,6 @@
-"""Find the fewest layers that must stay precise, so that the outputs agree as far as is asked for."""
+"""Find the fewest layers that must stay precise, so that the outputs agree with the source's as far as the user asked
+for.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,7 @@ class Comparison:
     """The outputs of a model on samples, to which others are compared."""
 
     def __init__(self, plan: Plan, samples: Sequence[Mapping[str, Array]]) -> None:
-        """Run the source. Raises InvalidArgumentError if it takes a sample not."""
+        """Run the source model. Raises InvalidArgumentError if it does not take a sample."""
         self._plan = plan
         self._samples = samples
         model = type(plan.source)()
@@ -36,7 +38,7 @@ class Comparison:
         self.expected: Final = [session.run(sample, {})[0] for sample in samples]
 
     def outputs_of(self, built: Built, most: int | None = None) -> Sequence[OutputAccuracy]:
-        """How far the outputs of a built model are from those of the source, on the first `most` samples."""
+        """The accuracy of a built model's outputs against those of the source, on the first `most` samples."""
         model = type(built.model)()
         model.CopyFrom(built.model)
         session = GraphSession(model, "the compressed model")
@@ -54,7 +56,7 @@ class Found:
         forms: the form of each compressed layer.
         built: the model.
         outputs: its accuracy.
-        returned: the layers that went back to a higher precision, and to which, most sensitive first.
+        returned: the layers that went back to a higher precision, and that precision, most sensitive first.
         sensitivity: for each layer the signal to noise ratio of the worst output in dB, if this layer alone is
             compressed; empty if nothing was searched.
         holds: whether the outputs agree as far as was asked for.
@@ -69,7 +71,7 @@ class Found:
 
 
 def agreement_of(outputs: Sequence[OutputAccuracy]) -> float:
-    """The agreement of the output that agrees least."""
+    """The agreement of the output that agrees worst."""
     return min((each.agreement for each in outputs), default=1.0)
 
 
@@ -103,7 +105,7 @@ def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | 
         forms = {name: kind for name in plan.layers if (kind := rungs[name][after.get(name, 0)]) is not None}
         built = plan.build(forms)
         outputs = comparison.outputs_of(built)
-        # The most sensitive ones first.
+        # The most sensitive layers come first.
         names = sorted(after, key=lambda name: sensitivity[name])
         returned = {name: _word(rungs[name][after[name]]) for name in names}
         return Found(forms, built, outputs, returned, sensitivity, holds=agreement_of(outputs) >= least)

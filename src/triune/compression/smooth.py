@@ -1,9 +1,9 @@
-"""SmoothQuant: what makes activations hard to quantize is moved into the weights.
+"""SmoothQuant: large activations, which are hard to quantize, are scaled down, and the weights scaled up instead.
 
 Xiao et al., 2023 (arXiv:2211.10438): one scale holds for all channels of an activation, so that a channel with large
-values leaves the others few levels. With s_j = max|x_j|^a / max|W_j|^(1-a) the inputs x_j / s_j are more alike, and
-the weights W_j s_j less. The paper takes one a for a model. Here each product has the a with which its outputs change
-least, and none if that does not pay.
+values leaves the others few levels. With s_j = max|x_j|^a / max|W_j|^(1-a) the inputs x_j / s_j are more alike, and the
+weights W_j s_j less. The paper takes one a for a model. Here each product has its own a, with which its outputs change
+least, and is not scaled if the gain is small.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,9 @@ from triune.compression.scaling import Scaling, best_of
 
 _LEVELS: Final = 255
 _LEAST_GAIN: Final = 0.1
-"""The share of the error that a scaling must take away: each costs a multiplication of the activations in each run."""
+"""A scaling must remove at least this share of the error, because it costs a multiplication of the activations in each
+run.
+"""
 
 
 def smooth(
