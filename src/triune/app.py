@@ -42,6 +42,7 @@ from triune.lifetime.watchdog import Watchdog
 from triune.repository.memory.meter import LoadMeter
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
+from triune.runtimes.conversion import limit_of
 from triune.runtimes.machine import Machine, this_machine
 from triune.serving.power_policy import PowerPolicy, watch
 from triune.serving.recording import Recording
@@ -127,6 +128,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     run_bytes = memory.run_bytes or max(1 << 30, budget.limit_bytes)
     machine = this_machine(
         conversion_bytes=memory.conversion_bytes,
+        load_bytes=max(settings.repository.memory_budget_bytes(), limit_of(memory.conversion_bytes)),
         run_bytes=run_bytes,
         custom_ops=read_custom_ops(settings.custom_ops),
     )

@@ -11,7 +11,8 @@ class Limits:
     Attributes:
         load_seconds: the time from the start of the process until the executable is loaded, or the function has
             returned.
-        memory_bytes: the private memory of one function call; beyond it the process is killed. None sets no limit.
+        memory_bytes: the private memory of a load or of one function call, with the processes that it starts; beyond it
+            the process is killed. None sets no limit.
         cpu_seconds: the CPU time of one function call, over all cores; beyond it the system kills the process. None
             sets no limit.
         run_bytes: the private memory that one run may take in addition. Allocations beyond it fail; on systems that

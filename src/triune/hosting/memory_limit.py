@@ -14,7 +14,8 @@ _LOOK_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held_to(process: Watched, max_bytes: int) -> Generator[None]:
-    """Within this context, kill the process when it exceeds the limit. Its `limit_met` then says so.
+    """Within this context, kill the process when it and its child processes exceed the limit together. Its `limit_met`
+    then says so.
 
     Shared memory, such as mapped files, does not count.
 
@@ -28,9 +29,7 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
         with contextlib.suppress(psutil.Error):
             watched = psutil.Process(process.pid)
             while not is_over.wait(_LOOK_SECONDS):
-                memory = watched.memory_info()
-                # Not every system reports shared memory.
-                if memory.rss - getattr(memory, "shared", 0) > max_bytes:
+                if sum(map(_private_bytes, (watched, *watched.children(recursive=True)))) > max_bytes:
                     process.kill(f"took more than {max_bytes} bytes of memory, and was ended")
                     return
 
@@ -39,3 +38,12 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
         yield
     finally:
         is_over.set()
+
+
+def _private_bytes(process: psutil.Process) -> int:
+    """The private memory of a process; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        memory = process.memory_info()
+        # Not every system reports shared memory.
+        return memory.rss - getattr(memory, "shared", 0)
+    return 0

@@ -138,8 +138,9 @@ class WorkerProcess:
             TriuneError: the error that `load` raised.
             WorkerEndedError: the process ended while it loaded.
             UnavailableError: it exceeded the time limit, and was killed.
+            MemoryLimitError: it exceeded the memory limit, and was killed.
         """
-        with self._talking:
+        with self._talking, self._memory_limited():
             message = self._call(load, is_executable=True)
         self.signature = to_signature(message["signature"])
         self.unit = Unit(message["unit"])
@@ -160,8 +161,7 @@ class WorkerProcess:
             UnavailableError: it exceeded the time limit, and was killed.
             MemoryLimitError: it exceeded the memory limit, and was killed.
         """
-        limit = self._limits.memory_bytes
-        with self._talking, held_to(self._process, limit) if limit is not None else contextlib.nullcontext():
+        with self._talking, self._memory_limited():
             self._call(work, is_executable=False)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -249,6 +249,10 @@ class WorkerProcess:
                 os.close(self._life)
                 self._life = -1
             self._scratch.remove()
+
+    def _memory_limited(self) -> contextlib.AbstractContextManager[None]:
+        limit = self._limits.memory_bytes
+        return held_to(self._process, limit) if limit is not None else contextlib.nullcontext()
 
     def _call(self, call: Callable[[], object], *, is_executable: bool) -> Mapping[str, Any]:
         connection = self._channel.connection

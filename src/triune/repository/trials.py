@@ -18,6 +18,7 @@ from triune.backends.machine_backend import Shared
 from triune.backends.registry import AnyBackend, typed_failures
 from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
+from triune.backends.tensor.compile import MORE_MEMORY
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
 from triune.config.encoder import ENCODER
@@ -33,7 +34,7 @@ from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
 from triune.core.oldest import forget_oldest
 from triune.core.runtime import Executable
-from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
+from triune.hosting import Limits, MemoryLimitError, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 
@@ -41,8 +42,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# There is no limit here: the lifecycle limits the time of a load, and then ends this process too.
-_LIMITS = Limits(load_seconds=1e6)
+# The lifecycle limits the time of a load, and then ends this process too.
+_SECONDS = 1e6
 
 
 class Trials:
@@ -75,7 +76,7 @@ class Trials:
 
         Raises:
             TriuneError: the error of the trial load.
-            InternalError: the trial's process crashed.
+            InternalError: the trial's process crashed, or exceeded the memory limit of the machine's loads.
             UnavailableError: the build was cancelled.
         """
         name = self._keys.of(source, version)
@@ -98,6 +99,11 @@ class Trials:
         started = time.monotonic()
         try:
             self._work(work, attempt)
+        except MemoryLimitError as error:
+            raise InternalError(
+                f"version {version} is not loaded, since its first load, in a process of its own, {error.how}; "
+                f"{MORE_MEMORY}"
+            ) from None
         except WorkerEndedError as error:
             raise InternalError(
                 f"version {version} is not loaded, since it would end the server: a process of its own that loaded it, "
@@ -133,7 +139,8 @@ class Trials:
                 _log.info("what is new is tried again in a fresh process, since that before %s", error.how)
             else:
                 return
-        self._work_in(WorkerProcess("the trial of new models", _LIMITS), work, attempt)
+        limits = Limits(load_seconds=_SECONDS, memory_bytes=self._machine.load_limit())
+        self._work_in(WorkerProcess("the trial of new models", limits), work, attempt)
 
     def _work_in(self, process: WorkerProcess, work: Callable[[], None], attempt: Attempt) -> None:
         """Run work in a process that no other load uses at the same time.

@@ -13,6 +13,13 @@ _SHARE_OF_MEMORY = 0.75
 """If a conversion took more, the system might kill the server."""
 
 
+def limit_of(memory_bytes: int | None) -> int:
+    """The memory limit of a conversion in bytes: `memory_bytes`, or three quarters of the machine's memory if that is
+    None.
+    """
+    return int(usable_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
+
+
 def convert_within(
     work: Callable[[], object], what: str, *, seconds: float, seconds_parameter: str, memory_bytes: int | None
 ) -> None:
@@ -33,9 +40,9 @@ def convert_within(
     # While a library holds the GIL, the process cannot notice that the server has died. Then the limit of CPU time ends
     # it.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
-    limit = int(usable_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
+    limits = Limits(load_seconds=seconds, memory_bytes=limit_of(memory_bytes), cpu_seconds=cpu_seconds)
     try:
-        run_in_process(work, what, Limits(load_seconds=seconds, memory_bytes=limit, cpu_seconds=cpu_seconds))
+        run_in_process(work, what, limits)
     except MemoryLimitError as error:
         raise InternalError(f"{error}; allow it more by --conversion-memory-bytes") from error
     except UnavailableError as error:

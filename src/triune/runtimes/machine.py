@@ -8,6 +8,7 @@ from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.hardware.cpu import read_cpu
+from triune.hardware.memory import usable_memory
 from triune.hardware.units import detect_units
 from triune.runtimes.custom import WithCustomOps
 from triune.runtimes.registry import available, stand_ins
@@ -23,6 +24,7 @@ class Machine:
         num_cores: the number of CPU cores that models may use together.
         custom_ops: the custom operators, which the runtimes know.
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        load_bytes: the memory limit of a load in a separate process; None means nine tenths of the machine's memory.
     """
 
     runtimes: Mapping[str, Runtime]
@@ -30,6 +32,11 @@ class Machine:
     num_cores: int
     custom_ops: CustomOps = NO_CUSTOM_OPS
     conversion_bytes: int | None = None
+    load_bytes: int | None = None
+
+    def load_limit(self) -> int:
+        """The memory limit of a load in a separate process, in bytes."""
+        return usable_memory().total // 10 * 9 if self.load_bytes is None else self.load_bytes
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`. A unit that was not detected is absent."""
@@ -101,12 +108,17 @@ class Machine:
 
 
 def this_machine(
-    *, conversion_bytes: int | None = None, run_bytes: int | None = None, custom_ops: CustomOps = NO_CUSTOM_OPS
+    *,
+    conversion_bytes: int | None = None,
+    load_bytes: int | None = None,
+    run_bytes: int | None = None,
+    custom_ops: CustomOps = NO_CUSTOM_OPS,
 ) -> Machine:
     """The machine that this process runs on. Imports the libraries of its runtimes.
 
     Args:
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        load_bytes: the memory limit of a load in a separate process; None means nine tenths of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
         custom_ops: operators that models may have beside ONNX's.
     """
@@ -117,4 +129,4 @@ def this_machine(
     )
     if custom_ops:
         runtimes = {name: WithCustomOps(each, custom_ops, run_bytes) for name, each in runtimes.items()}
-    return Machine(runtimes, units, cpu.num_cores, custom_ops, conversion_bytes)
+    return Machine(runtimes, units, cpu.num_cores, custom_ops, conversion_bytes, load_bytes)

@@ -89,6 +89,17 @@ def test_it_is_ended_for_the_memory_that_it_takes() -> None:
         run_in_process(functools.partial(take_memory, 1 << 29), "the work", limits)
 
 
+def take_memory_in_a_child(num_bytes: int) -> None:
+    # The child ends when this process does.
+    code = f"import sys; taken = bytearray(b'x') * {num_bytes}; sys.stdin.read()"
+    subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE).wait()
+
+
+def test_it_is_ended_for_the_memory_of_its_children() -> None:
+    with pytest.raises(MemoryLimitError, match="took more than"):
+        run_in_process(functools.partial(take_memory_in_a_child, 1 << 29), "the work", Limits(memory_bytes=256 << 20))
+
+
 def test_what_stays_below_its_limits_is_done() -> None:
     run_in_process(functools.partial(bytearray, 1 << 20), "the work", Limits(memory_bytes=1 << 30, cpu_seconds=100))
 

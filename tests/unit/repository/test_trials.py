@@ -264,3 +264,24 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(tmp_path: Path, caplog
     trials.require(source_of(tmp_path, affine()), 1, Attempt())
     assert "each start loads every model twice: set TRIUNE_CACHE" in caplog.text
     trials.close()
+
+
+TILED = model_of("""g (float[1] x) => (float[1] y) <float[1] w = {1}, int64[1] times = {400000000}> {
+    z = Tile(w, times) s = ReduceSum(z) y = Add(x, s) }""").SerializeToString()
+"""A run takes 1.6 GB."""
+
+
+def test_a_first_load_has_a_memory_limit(tmp_path: Path) -> None:
+    trials = Trials(replace(MACHINE, load_bytes=700 << 20), tmp_path / "loaded")
+    with pytest.raises(InternalError, match=f"took more than {700 << 20} bytes.*allow it more by --model-memory-bytes"):
+        trials.require(source_of(tmp_path, TILED), 1, Attempt())
+    # What honest models take is far below.
+    trials.require(source_of(tmp_path, affine(3.0)), 1, Attempt())
+    trials.close()
+
+
+def test_a_load_in_a_process_of_its_own_has_a_memory_limit(tmp_path: Path) -> None:
+    source = source_of(tmp_path, affine(), OWN_PROCESS)
+    with pytest.raises(InternalError, match=f"took more than {1 << 20} bytes.*allow it more by --model-memory-bytes"):
+        TensorBackend(replace(MACHINE, load_bytes=1 << 20), MonotonicClock()).build(source, 1, None, Attempt())
+    TensorBackend(MACHINE, MonotonicClock()).build(source, 1, None, Attempt()).close()

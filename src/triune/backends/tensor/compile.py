@@ -14,15 +14,21 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.samples import trial_inputs, warmup_inputs
 from triune.core.datatypes import Array
-from triune.core.errors import TriuneError, UnavailableError
+from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.runtime import Executable
 from triune.hardware.memory import usable_memory
-from triune.hosting import HostedExecutable
+from triune.hosting import HostedExecutable, Limits, MemoryLimitError
 from triune.runtimes.machine import Machine
 
 WARMUP_SECONDS: Final = 60.0
 """No further run of a model's warm-up begins after this time: a load must end. It counts for all executables together.
 """
+
+MORE_MEMORY: Final = (
+    "allow it more by --model-memory-bytes or --conversion-memory-bytes: a load in a process of its own may take the "
+    "larger of both"
+)
+"""The remedy for a load that exceeded its memory limit."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +106,7 @@ def compile_one(
 
     Raises:
         TriuneError: as `Runtime.load` and `optimized_file` do.
+        InternalError: the process of the executable exceeded the memory limit of loads.
     """
     if recipe.level is not None:
         # The passes take time to import, and most models have no level.
@@ -115,7 +122,12 @@ def compile_one(
     )
     if not recipe.has_own_process:
         return SharedExecutable(load(), recipe)
-    return SharedExecutable(HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'"), recipe)
+    limits = Limits(memory_bytes=machine.load_limit())
+    try:
+        hosted = HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'", limits=limits)
+    except MemoryLimitError as error:
+        raise InternalError(f"{error}; {MORE_MEMORY}") from error
+    return SharedExecutable(hosted, recipe)
 
 
 class WarmUp:
