@@ -1,4 +1,5 @@
-"""Insert nodes that make ONNX Runtime raise an error for sizes and numbers of 0 that would crash it elsewhere.
+"""Insert nodes that make ONNX Runtime raise an error for sizes and numbers of 0 with which another node would crash the
+process.
 
 A check is an integer division x / x: ONNX Runtime raises an error if x is 0, and the result is 1 otherwise.
 """

@@ -10,10 +10,10 @@ from triune.graph.values import Values, subgraphs_of
 
 
 def fault_in(model: ModelProto, faults: Faults) -> str:
-    """A message with the first node with which a request may crash the process, and how; "" if there is none.
+    """A message about the first node that may crash the process for some request; "" if there is none.
 
-    A node of a listed operator is safe if the operands that must be constant are, and the sizes that must not be 0 are
-    known not to be.
+    A node of a listed operator is safe if the operands that must be constant are constant, and the sizes that must not
+    be 0 are known to be positive.
 
     Args:
         model: not changed. If tensors are in files, `locate_data` must have been called on it.

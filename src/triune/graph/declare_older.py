@@ -1,4 +1,6 @@
-"""Declare an older operator set, where a model is the same in it: runtimes lack kernels of the newest one."""
+"""Declare an older operator set for a model that means the same in it, since runtimes lack kernels of the newest
+operator set.
+"""
 
 from typing import Final
 
@@ -9,10 +11,10 @@ from triune.graph.by_values import RANDOM
 from triune.graph.values import Values, subgraphs_of
 
 OLDER: Final = 25
-"""The newest operator set whose DequantizeLinear and QuantizeLinear ONNX Runtime 1.32 has kernels for."""
+"""The newest operator set for whose DequantizeLinear and QuantizeLinear ONNX Runtime 1.32 has kernels."""
 
 _OF_RANDOM: Final = 21
-"""The newest operator set whose operators that draw random numbers it has kernels for."""
+"""The newest operator set for whose random operators ONNX Runtime 1.32 has kernels."""
 
 _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
 """Operators whose newest version may compute a different result. (Range only got an attribute for fp16 and bf16.)"""

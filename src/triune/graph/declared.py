@@ -101,7 +101,9 @@ def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
 
 
 def _agrees(types: Mapping[str, TypeProto], graph: GraphProto, node: NodeProto | None, outer: Values | None) -> bool:
-    """Whether all declared sizes equal the inferred ones, and each state of a Loop the shape of its initial value."""
+    """Whether all declared sizes equal the inferred ones, and the shape of each state of a Loop equals that of its
+    initial value.
+    """
     values = Values(graph)
     inferred = {name: values.type(name) for name in types}
     if node is not None and node.op_type == "Loop" and outer is not None:
@@ -130,9 +132,7 @@ def _is_unknown(dim: TensorShapeProto.Dimension) -> bool:
 
 
 def _give(types: Mapping[str, TypeProto], graph: GraphProto, *, with_sizes: bool) -> None:
-    """Set the declared types of values for which none was inferred: of a shape the rank, and with `with_sizes` the
-    sizes.
-    """
+    """Set the declared types of values for which none was inferred: the rank, and if `with_sizes` also the sizes."""
     known: dict[str, ValueInfoProto] = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     constants = {tensor.name for tensor in graph.initializer}
     for name, declared in types.items():

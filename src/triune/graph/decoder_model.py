@@ -1,4 +1,4 @@
-"""A decoder's graph in the paged form, which can be written with an explicit cache, too."""
+"""A decoder's graph with a paged cache of keys and values, which can also be written with an explicit cache."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from triune.graph.held import HeldModel
 
 @dataclass(frozen=True)
 class DecoderModel(HeldModel):
-    """The graph in the paged form, and its other form for units that need fixed sizes.
+    """A decoder's graph with a paged cache, and a function that writes it with an explicit cache, for units that need
+    fixed sizes.
 
     Attributes:
         context_tokens: the longest context.

@@ -1,4 +1,4 @@
-"""Edit a graph: replace values and nodes so that inputs, outputs and what subgraphs read keep their names."""
+"""Edit a graph: replace values and nodes so that inputs, outputs and values that subgraphs read keep their names."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -136,7 +136,7 @@ class Edit:
             self._readers.setdefault(name, []).append(node)
 
     def replace(self, node: NodeProto, others: Sequence[NodeProto]) -> None:
-        """Put nodes in the place of one, whose results they must compute under the same names."""
+        """Replace a node by `others`, which must compute its results under the same names."""
         self.drop(node)
         self._added.setdefault(id(node), []).extend(others)
         for each in others:
@@ -199,7 +199,7 @@ def edit_graphs(model: ModelProto, change: Callable[[Edit], None]) -> None:
     """Call `change` for a model's graph and all of its subgraphs, inner ones first, and write what it changed."""
     opset = opset_of(model)
     names = Names(model.graph)
-    names.value("edit")  # The names are collected before the graph is changed.
+    names.value("edit")  # Collects all names of the graph before it is changed.
     _edit(model.graph, None, names, opset, change)
 
 

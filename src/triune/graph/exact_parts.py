@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_EXACT: Final = 1 << 24
-"""fp32 has all integers up to this."""
+"""The largest integer up to which fp32 has all integers."""
 
 _STEP: Final = 64
-"""Rows whose sums are looked at together. Products of 8-bit integers: 64 * 255 * 255 is below 2^24."""
+"""The number of rows whose sums are computed together: 64 products of 8-bit integers, 64 * 255 * 255, stay below
+2^24.
+"""
 
 
 def exact_parts(matrix: NDArray[np.int16], largest: int) -> list[slice]:
-    """The longest parts of a matrix's rows for which the sums of products are exact in fp32.
+    """Divide the rows of a matrix into the longest parts for which sums of products are exact in fp32.
 
     Args:
         matrix: [in, out], of integers from -255 to 255.

@@ -25,7 +25,8 @@ class Fault:
         sizes: the positions of inputs that must have no dimension of size 0, each with the axes that count; None for
             all axes.
         nonzero: the positions of integer inputs that must have no element 0.
-        constant: the positions of inputs that must be constants, so that the first run would have crashed, or omitted.
+        constant: the positions of inputs that must be constants or omitted: then a crash would occur in the first run,
+            not depend on a request.
         with_attribute: the fault occurs only if the node has this attribute; "" if it does not matter.
         of_rank: the fault occurs only if the input at this position has this rank; None if it does not matter.
     """

@@ -1,5 +1,5 @@
-"""Find nodes that fp32, the most precise float type of Apple's runtimes, computes less or more exactly than the
-model's own types do: DOUBLE, and BFLOAT16.
+"""Find nodes that Apple's runtimes compute less or more exactly than the model's types do: those of DOUBLE and
+BFLOAT16, which become fp32.
 """
 
 from collections.abc import Collection

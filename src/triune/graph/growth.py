@@ -15,7 +15,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from triune.graph.values import constant_tensor
 
 _MOST_TIMES = 16.0
-"""More copies of a request's strings than this count as unbounded."""
+"""If a node copies a request's strings more often than this, the memory counts as unbounded."""
 
 _LONGEST_LABEL_BYTES = 256
 
@@ -67,7 +67,7 @@ _KEEP: Final = frozenset(
         "Unsqueeze",
     }
 )
-"""The results have no more strings than the inputs together."""
+"""Operators whose results together have no more strings than their inputs."""
 
 _LABELS: Final[Mapping[str, Sequence[str]]] = {
     "CategoryMapper": ("cats_strings",),
@@ -95,7 +95,8 @@ class Growth:
 
     Attributes:
         node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; "" if there is none.
-        gives_labels: whether a node returns short strings, one for each element, for numbers.
+        gives_labels: whether a node returns a short string, such as a class label, for each element of a tensor of
+            numbers.
         copies: the bytes of strings in the results of all nodes together, as a multiple of the bytes of strings in the
             request and the model.
     """

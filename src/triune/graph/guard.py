@@ -21,7 +21,7 @@ from triune.graph.checks import Checks
 from triune.graph.names import Names
 from triune.graph.values import Values, subgraphs_of
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 _WIDE = {TensorProto.INT32: np.iinfo(np.int32).min, TensorProto.INT64: np.iinfo(np.int64).min}
@@ -76,8 +76,8 @@ def _opset(of: ModelProto | FunctionProto) -> int:
 
 
 def _drop_trailing(node: NodeProto) -> int:
-    """Remove inputs that are left out ("") from the end of a node, as far as the operator allows; returns their
-    number.
+    """Remove omitted inputs ("") from the end of a node's list of inputs, as far as the operator allows; returns how
+    many were removed.
     """
     num_given = len(node.input)
     fewest = 0

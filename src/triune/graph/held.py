@@ -42,7 +42,7 @@ class HeldModel:
         return sum(each.nbytes for each in self.weights.values())
 
     def array(self, tensor: TensorProto) -> NDArray[Any]:
-        """The elements of an initializer; those of 4 bits as INT8 or UINT8. Large ones are not copied otherwise."""
+        """The elements of an initializer; elements of 4 bits as INT8 or UINT8. Other large arrays are not copied."""
         if tensor.name not in self.weights:
             return array_of(tensor)
         data, shape = self.weights[tensor.name], tuple(tensor.dims)
@@ -53,7 +53,7 @@ class HeldModel:
         return codes if tensor.data_type == TensorProto.UINT4 else ((codes ^ 8).astype(np.int8) - 8)
 
     def whole(self) -> ModelProto:
-        """Make a copy of the model that contains its weights.
+        """Make a copy of the model that contains its large weights.
 
         Raises:
             UnsupportedError: the weights are larger than a protobuf message can be.

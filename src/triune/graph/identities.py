@@ -4,9 +4,9 @@ from onnx import GraphProto, NodeProto
 
 
 def behind_identities(graph: GraphProto, name: str) -> tuple[str, NodeProto | None]:
-    """The value that Identity nodes of a graph hand on as `name`: its name, and the node of the graph that makes it.
+    """Find the value that Identity nodes copy to `name`: its name, and the node of the graph that computes it.
 
-    The name is `name` itself if no Identity makes it. The node is None for an input, an initializer, or a value of a
+    The name is `name` itself if no Identity computes it. The node is None for an input, an initializer, or a value of a
     graph around this one.
     """
     makers = {output: node for node in graph.node for output in node.output}

@@ -20,7 +20,9 @@ INTS = (TensorProto.INT32, TensorProto.INT64)
 
 
 class Index:
-    """An index of a graph as it was before a pass, and the builder of the nodes that the pass adds."""
+    """An index of a graph. It describes the graph as it was before a pass, and has the builder for the nodes that the
+    pass adds.
+    """
 
     def __init__(self, graph: GraphProto, prefix: str, large: Large | None = None) -> None:
         """The names of added nodes begin with `prefix`. `large` has the large constants, which are kept out of the
@@ -154,7 +156,7 @@ class Index:
         return name
 
     def take(self) -> list[NodeProto]:
-        """The nodes that were built since the last call."""
+        """The nodes that were built since the last call of this function."""
         nodes = self.build.nodes[self._num_taken :]
         self._num_taken = len(self.build.nodes)
         return nodes

@@ -18,7 +18,7 @@ from triune.graph.core_ops import OPSET
 from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
@@ -69,7 +69,8 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
 
 
 def infer_node(node: NodeProto, values: Values) -> None:
-    """Do what inference does, strictly, at one node of operator set `core_ops.OPSET`; nothing if a type is not known.
+    """Run strict inference for one node of operator set `core_ops.OPSET`, to find errors; does nothing if a type is not
+    known.
 
     Raises:
         onnx.shape_inference.InferenceError: the node's attributes, constants and shapes contradict each other.
@@ -89,7 +90,8 @@ def infer_node(node: NodeProto, values: Values) -> None:
     found = _error_at(node, OPSET, known, data)
     version = OPSET
     while found is not None and _OTHER_TYPE in str(found):
-        # An older operator set may have taken the type. What is computed with it is the same.
+        # Inference may fail only because this operator set does not allow the type. An older set may allow it, and
+        # computes the same.
         version = _schemas.get_schema(node.op_type, version, "").since_version - 1
         if not version or not _schemas.has(node.op_type, version, ""):
             break
@@ -103,7 +105,7 @@ def infer_node(node: NodeProto, values: Values) -> None:
 def _error_at(
     node: NodeProto, version: int, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]
 ) -> Exception | None:
-    """The error of inference at a node of an operator set; None if it finds nothing wrong."""
+    """The error that inference raises for a node in an operator set; None if it raises none."""
     schema = _schemas.get_schema(node.op_type, version, "")
     imports = [helper.make_opsetid("", version)]
     try:
@@ -193,7 +195,7 @@ def _is_axis_in_range(node: NodeProto, values: Values) -> bool:
 
 
 def _is_typed(node: NodeProto, values: Values) -> bool:
-    """Whether the type of a node's first input is known. Inference reads it without a check."""
+    """Whether the type of a node's first input is known. Inference reads the type without a check."""
     return bool(node.input) and values.type(node.input[0]) is not None
 
 

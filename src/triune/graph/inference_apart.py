@@ -1,4 +1,4 @@
-"""Shape inference of large graphs in a process of its own: ONNX's inference holds the GIL until it has ended."""
+"""Infer the shapes of large graphs in a process of its own: ONNX's inference holds the GIL until it has ended."""
 
 import math
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from triune.graph.values import subgraphs_of
 from triune.hosting import Limits, run_in_process
 
 MOST_NODES: Final = 2000
-"""Models of up to this many nodes are inferred in this process. That takes some 25 µs a node; the start of a process
-takes a second.
+"""The largest number of nodes of a model that is inferred in this process. This takes about 25 µs for each node;
+starting another process takes a second.
 """
 
 _CPU_SECONDS: Final = 3600
-"""The process cannot notice that its parent has ended while it infers."""
+"""The limit of the process's CPU time: during inference it cannot notice that its parent process has ended."""
 
 
 def try_infer_shapes(model: ModelProto, *, has_data: bool = False) -> ModelProto | None:

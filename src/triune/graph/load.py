@@ -1,4 +1,4 @@
-"""Read ONNX files and check that they are valid."""
+"""Read ONNX files and check whether they are valid."""
 
 import re
 from collections import Counter
@@ -96,7 +96,9 @@ def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple
 
 
 def _is_elsewhere(tensor: TensorProto, path: Path) -> bool:
-    """Whether a tensor's data are in another file than `path`, which `read_light` names in full."""
+    """Whether a tensor's data are in another file than `path`. `read_light` writes the full path of the file into
+    tensors.
+    """
     return tensor.data_location == TensorProto.EXTERNAL and f"{path.absolute()}" not in (
         each.value for each in tensor.external_data if each.key == "location"
     )
@@ -231,7 +233,7 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
 
 
 def _problems(model: ModelProto, path: Path) -> Iterator[str]:
-    # Its size would be found by writing it, while no other thread runs.
+    # Do not ask for the size of an empty model: protobuf finds it by writing the model, while no other thread runs.
     if not model.ListFields():
         yield "it is empty"
     if model.ir_version <= 0:
@@ -301,6 +303,6 @@ def _guess(path: Path) -> str:
     if start.lstrip().startswith(b"<"):
         return f"it starts with the text {start[:32].decode('ascii', 'replace')!r}, as pages of the web do"
     if start.isascii() and start.decode("ascii").isprintable():
-        # The text is not quoted in the message: through a link, this may be a file whose content must stay private.
+        # Do not quote the text in the message: through a link, this may be a file whose content must stay private.
         return "it is a text"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

@@ -13,8 +13,8 @@ class Names:
     """Makes new names that differ from all names in a graph and its subgraphs."""
 
     def __init__(self, graph: GraphProto) -> None:
-        """The names in use are collected at the first call of `prefix` or `value`, which must come before the graph is
-        changed.
+        """The names in use are collected at the first call of `prefix` or `value`. This call must come before the graph
+        is changed.
         """
         self._graph = graph
         self._given: set[str] = set()

@@ -43,25 +43,25 @@ MAX_ROUNDS = 8
 def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
     """The passes of one round, in order."""
     return (
-        # Decompose needs types and ranks.
+        # Decompose needs inferred types and ranks.
         Infer(),
         Consistent(in_bodies=False),
-        # Before Decompose, which also replaces nodes in the bodies of functions.
+        # Inline runs before Decompose, which also replaces nodes in the bodies of functions.
         Inline(keep),
         Sequences(),
         Decompose(keep),
-        # Before Fold, which would dequantize weights by computing their Cast, Sub and Mul.
+        # Pack runs before Fold, which would dequantize weights by computing their Cast, Sub and Mul.
         Pack(large),
         # Infer the types of the new values of Decompose and Pack.
         Infer(),
         Fold(),
-        # After Fold, which may have made the condition of an If constant.
+        # Branches runs after Fold, which may have made the condition of an If constant.
         Branches(),
-        # This is also after Fold, which may have made the number of iterations constant.
+        # Unroll runs after Fold, which may have made the number of iterations constant.
         Unroll(),
         OneNumber(),
         Means(),
-        # Removes values that no node reads any more.
+        # Tidy removes values that no node reads any more.
         Tidy(),
     )
 
@@ -94,15 +94,15 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    # ONNX Runtime saves models with initializers that are not inputs under the model's old IR version, which does not
-    # allow it.
+    # ONNX Runtime saves models whose initializers are not inputs under the model's old IR version, in which this is not
+    # allowed.
     copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
     rename_shadows(copy.graph)
     if check is None:
-        # First, since other passes copy attributes number by number. Not with `check`: ONNX's reference evaluator
-        # does not know the operators that `Tabulate` writes.
+        # Tabulate runs first, since other passes copy attributes number by number. It does not run with `check`: ONNX's
+        # reference evaluator lacks the operators that it writes.
         Tabulate()(copy)
     large.take(copy)
     free_negative_sizes(copy.graph)
@@ -115,7 +115,7 @@ def normalize(
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
         copy = run_passes(copy, _round(keep, large), watch)
-        # Large constants that were in nodes and functions.
+        # Also take out the large constants that were in nodes and functions.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
@@ -152,7 +152,7 @@ def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
 
 
 def require_core_ops(model: ModelProto, keep: Collection[str] = ()) -> None:
-    """Raises UnsupportedError, with the names of these nodes, if the operators of some nodes are not core operators."""
+    """Raises UnsupportedError, with the names of the nodes, if some nodes are not of core operators."""
     if found := foreign_ops(model, keep):
         raise UnsupportedError(
             f"{len(found)} nodes cannot be brought to core ops: {', '.join(found)}; replace them, or fix the shapes "

@@ -1,4 +1,4 @@
-"""Find the operators that a model has exactly one node of: an error of a runtime that names only the operator is then
+"""Find the operators of which a model has exactly one node. If a runtime's error names only such an operator, it is
 about that node.
 """
 
@@ -11,7 +11,7 @@ from triune.graph.values import subgraphs_of
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
     """Maps each operator that occurs once in a model to its node's name, or to the node's first output if it has no
-    name. An operator of several nodes, or in a function, maps to "".
+    name. An operator that occurs several times, or in a function, maps to "".
     """
     found: dict[str, str] = {}
     for node in _nodes(model.graph):

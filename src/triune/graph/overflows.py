@@ -15,7 +15,7 @@ _NOTED = (1 << 31) + (1 << 20)
 """Only results that may be larger than this are reported: an input and a small constant rarely overflow in practice."""
 
 _FAR = 1 << 34
-"""Casts of floats are reported if the floats may be larger than this."""
+"""A Cast of floats to integers is reported only if the floats may be larger than this."""
 
 _UNSIGNED = (TensorProto.UINT32, TensorProto.UINT64)
 
@@ -30,7 +30,9 @@ _ADDRESSES: Mapping[str, tuple[int, ...]] = {
 _VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat"])
 
 _WRAPPING = _VIEWS | {"Add", "Sub", "Mul", "Where"}
-"""Operators after which a number that wrapped around on the way is right again if it is within int32."""
+"""Operators through which wrapping does no harm: if intermediate numbers wrap around, a final number within int32 is
+still right.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,8 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
 
 
 def _is_trap(node: NodeProto) -> bool:
-    """Whether Core AI's interpreter (1.0.0b3) ends its process with SIGILL where the node's integers leave int32; those
-    of an Add, Sub, Mul or ReduceSum wrap around.
+    """Whether Core AI's interpreter (1.0.0b3) ends its process with SIGILL if the node's integers exceed int32. Those
+    of Add, Sub, Mul and ReduceSum only wrap around.
     """
     return node.op_type in ("CumSum", "MatMul") or attributes_of(node).get("reduction") in ("add", "mul")
 
@@ -157,7 +159,7 @@ def _is_cast_of_floats(node: NodeProto, values: Values) -> bool:
 
 
 def _within(result: Interval, ends: tuple[float, float]) -> Interval:
-    """The interval of floats between `ends` that are cast to integers."""
+    """The interval of the integers to which floats are cast, limited to `ends`."""
     low, high = (max(-_FAR, min(end, _FAR)) for end in ends)
     if not low <= high:
         return result

@@ -23,7 +23,7 @@ _SMALL_FLOATS = (
     *(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ),
     TensorProto.FLOAT4E2M1,
 )
-"""Float types of 8 and 4 bits. Weights of these are dequantized, since no runtime keeps them."""
+"""Float types of 8 and 4 bits. Weights of these types are dequantized, since no runtime keeps them."""
 
 _SCALES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 

@@ -44,10 +44,10 @@ _INPUTS = ("query", "key", "value", "key_cache", "value_cache")
 _INDEX_INPUTS = ("past_lengths", "subsequence_begins", "block_indices", "block_indices_begins")
 
 BIAS_INPUT = 9
-"""The place of `distance_bias` among the inputs."""
+"""The position of `distance_bias` among the inputs."""
 
 MEMORY_PREFIX = "cross_"
-"""How the names of inputs begin that are an encoder's memory."""
+"""The beginning of the names of those inputs that are an encoder's memory (its keys and values for cross-attention)."""
 
 
 class PagedAttention(OpRun):

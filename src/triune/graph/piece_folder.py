@@ -1,4 +1,4 @@
-"""Writes the pieces of a graph to files, from which runtimes load them. All files refer to one copy of the weights."""
+"""Write the pieces of a graph to files, from which runtimes load them. All files refer to one copy of the weights."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ class PieceFolder:
             try:
                 os.link(source, target)
             except OSError:
-                # Another file system, or one without links.
+                # The target may be on another file system, or the file system may have no links.
                 shutil.copyfile(source, target)
             self._linked[location] = name
         return self._linked[location]

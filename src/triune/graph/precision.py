@@ -16,7 +16,7 @@ bf16 has 8.
 """
 
 _NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
-"""The float types that are less precise than fp32, the least precise first, and their names."""
+"""The float types that are less precise than fp32, beginning with the least precise, and their names."""
 
 
 def precision_of(model: ModelProto) -> str:

@@ -26,8 +26,8 @@ _MOST_ELEMENTS = 1 << 20
 """The interval of a constant with more elements is that of its type, since reading it takes time."""
 
 _MOST_BITS = 70
-"""The largest exponent in `_power`, so that the ends of an interval stay small: beyond INT64, the size does not
-matter.
+"""The largest exponent that `_power` uses: beyond INT64 the size of a result does not matter, and the numbers stay
+small.
 """
 
 
@@ -120,7 +120,9 @@ def _union(given: Sequence[Interval]) -> _Ends:
 
 
 def _from_ends(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
-    """The interval of an operation that gives its lowest and its highest result at ends of both intervals."""
+    """The interval of the results of an operation whose lowest and highest results occur at the ends of both
+    intervals.
+    """
     ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return min(ends), max(ends)
 
@@ -217,7 +219,7 @@ def _of_reduction(node: NodeProto, values: Values, given: Sequence[Interval]) ->
 
 
 def _scattered(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
-    """The interval of a tensor after ScatterElements or ScatterND. If these add or multiply, all updates may meet the
+    """The interval of a tensor after ScatterElements or ScatterND. If they add or multiply, all updates may go to the
     same element.
     """
     data, updates = given[0], given[2]

@@ -1,8 +1,8 @@
 """Read ONNX files without their large weights: these stay in the file, and tensors refer to them by offset, as external
 data.
 
-While protobuf parses a message, no other thread of the process runs: 0.4 s for one of 500 MB. So only the rest is
-parsed, in parts.
+While protobuf parses a message, no other thread of the process runs: 0.4 s for one of 500 MB. So only the message
+without its large weights is parsed, in parts.
 
 A protobuf message is a sequence of fields. Each is a key (field number * 8 + wire type), then a value. Nested messages,
 bytes and packed numbers are written as a length and that many bytes (protobuf.dev/programming-guides/encoding). The
@@ -45,13 +45,13 @@ _PART_BYTES = 1 << 18
 _LONGEST_VARINT = 10
 
 _MOST_NESTED = 100
-"""How deep protobuf reads nested messages."""
+"""The depth to which protobuf reads nested messages."""
 
 _MOST_FIELDS = 256
-"""A tensor with more fields has a field for each element, as tensors of strings have."""
+"""A tensor with more fields than this has a field for each element, as tensors of strings have. It is not searched."""
 
 _WINDOW_BYTES = 1 << 14
-"""How much of the file is read at once to find its fields."""
+"""The number of bytes of the file that are read at once to find its fields."""
 
 
 def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
@@ -69,7 +69,7 @@ def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
     """
     model = ModelProto()
     if path.stat().st_size < LARGE_BYTES:
-        # Nothing in it is large. Some files of the system report no size, and have no end.
+        # Such a file has no large weights. Some special files report the size 0 and have no end, hence the limit.
         model.MergeFromString(read_file(path, LARGE_BYTES if max_bytes is None else max_bytes))
         _make_initializers(model)
         return model
@@ -84,7 +84,7 @@ def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
 
 
 class _File:
-    """A model's file. It is read, not mapped: a file that is cut short meanwhile would end the process."""
+    """A model's file. It is read rather than memory-mapped: if a mapped file is cut short, the process ends."""
 
     def __init__(self, descriptor: int, size: int, location: str) -> None:
         self._descriptor = descriptor
@@ -94,7 +94,9 @@ class _File:
         self._window_start = 0
 
     def read_into(self, model: ModelProto) -> None:
-        """Merge the file into an empty model, in parts. Fields of protobuf messages may be merged in any parts."""
+        """Merge the file into an empty model, in parts. protobuf allows the fields of a message to be merged in any
+        parts.
+        """
         others: list[bytes] = []
         for number, wire, begin, value, after in self._fields(0, self._size):
             if _WITHIN["model"].get(number) == "graph" and wire == _LENGTH and after > value:

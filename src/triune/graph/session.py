@@ -1,4 +1,4 @@
-"""Create ONNX Runtime sessions, and run graphs with states in them."""
+"""Create ONNX Runtime sessions, and run graphs that have states."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -33,19 +33,21 @@ rows, as the operator is defined.
 """
 
 _IN_FP32 = ("session.disable_quant_qdq", "1")
-"""An option to compute operators between DequantizeLinear and QuantizeLinear in fp32, as programs do. ONNX Runtime's
-kernels for 8 bits differ by one level and more: for instance, its Softmax looks up exponentials in a table.
+"""An option to compute operators between DequantizeLinear and QuantizeLinear in fp32, as Apple's programs do. The
+results of ONNX Runtime's 8-bit kernels differ by one level or more: for instance, its Softmax looks up exponentials in
+a table.
 """
 
 
 _INEXACT = "ConvMulFusion"
-"""An optimizer that multiplies a factor after a convolution into its weights. Then sums of whole numbers are not exact
-any more, and what overflows between the two does not. Where neither matters, `ConvAffine` has done so before.
+"""An optimizer that multiplies a factor after a convolution into its weights. Sums of integers are then no longer
+exact, and a product that overflowed before no longer does. Where neither matters, `ConvAffine` has folded the factor
+already.
 """
 
 _INEXACT_IN_LEVELS = "MatMulScaleFusion"
-"""An optimizer that multiplies a factor after a matrix product into it. Sums of whole numbers are then rounded before
-they are quantized, and a tie of two levels goes to the other one.
+"""An optimizer that multiplies a factor after a matrix product into an operand. Sums of integers are then rounded
+before they are quantized, and a sum in the middle between two levels goes to the other level.
 """
 
 
@@ -225,13 +227,13 @@ def set_aside(model: ModelProto) -> Weights:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
             if helper.tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin != 1:
-                # ONNX Runtime takes only arrays of numpy's own types; 4 bits and bf16 are not among them.
+                # ONNX Runtime accepts only arrays of numpy's own types, which do not include 4-bit integers and bf16.
                 if tensor.data_location == TensorProto.EXTERNAL:
                     load_data(tensor)
                 continue
             values.append(library.OrtValue.ortvalue_from_numpy(array_of(tensor)))
             names.append(tensor.name)
             tensor.ClearField("raw_data")
-            # External data must name a file; ONNX Runtime never opens it.
+            # protobuf requires a file's name for external data. ONNX Runtime never opens the file.
             refer(tensor, PurePath("weights"), 0, 0)
     return Weights(names, values)

@@ -1,7 +1,5 @@
-"""Symbolic shapes: unknown sizes of a graph have names, and sizes of equal names are equal.
-
-ONNX's own inference loses the names at a Slice, at a Reshape to a shape that nodes compute, and at a Gemm of reshaped
-rows.
+"""Symbolic shapes: each unknown size of a graph has a name, and sizes of the same name are equal. ONNX's own inference
+loses the names at a Slice, at a Reshape to a shape that nodes compute, and at a Gemm of reshaped rows.
 """
 
 from collections import Counter
@@ -33,7 +31,7 @@ _BROADCAST = frozenset(
 
 
 class Sizes:
-    """Finds the symbolic shapes of a graph's values."""
+    """Computes the symbolic shapes of a graph's values."""
 
     def __init__(self, graph: GraphProto, ints: Ints, constants: Mapping[str, Dims]) -> None:
         """`constants` has the shapes of all constants."""
@@ -51,8 +49,8 @@ class Sizes:
                 found = self._output_shape(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
-                    # In outputs, exporters declare names of sizes for people to read, and equal names often do not
-                    # mean equal sizes.
+                    # In outputs, exporters declare names of sizes for human readers: equal names often do not mean
+                    # equal sizes.
                     is_sure = name not in outputs
                     self._dims[name] = tuple(
                         self._same_size(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)
@@ -259,9 +257,7 @@ def _broadcast_size(dims: set[Dim]) -> Dim:
 
 
 def _remaining_size(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
-    """The size for which -1 stands in a Reshape: the number of elements of `given`, divided by the product of
-    `others`.
-    """
+    """The size that -1 means in a Reshape: the number of elements of `given`, divided by the product of `others`."""
     if None in given or None in others or 0 in others:
         return None
     names, size = _factors(given)

@@ -12,7 +12,7 @@ from triune.graph.index import label
 from triune.graph.values import Values, names_read_by
 
 RANDOM: Final = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-"""Operators that give other results in each run."""
+"""Operators whose results differ in each run, even for equal inputs."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Splitter:
 
     def pieces(self, ends: Sequence[int]) -> list[Piece]:
         results = {value.name for value in self._graph.output}
-        # Outputs of the graph that no node computes, such as its inputs, belong to the last piece.
+        # A value that no node computes, such as an input, may be an output of the graph. It belongs to the last piece.
         unmade = [value.name for value in self._graph.output if value.name not in self._makers]
         last_read = {name: at for at, names in enumerate(self._reads) for name in names}
         found: list[Piece] = []

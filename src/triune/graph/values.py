@@ -17,7 +17,8 @@ class Values:
 
     def __init__(self, graph: GraphProto, outer: "Values | None" = None) -> None:
         self._outer = outer
-        # An input may be an output, too, which is written without its shape while shapes are inferred.
+        # Inputs come last, so that they take precedence: an input that is also an output may have lost its shape as an
+        # output.
         self._types: dict[str, TypeProto] = {
             value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input)
         }
@@ -66,7 +67,9 @@ class Values:
         return None if shape is None else len(shape)
 
     def may_be_empty(self, name: str, axis: int) -> bool:
-        """Whether a size of a value may be 0: it is not known, and is not the size of an input by its name."""
+        """Whether a size of a value may be 0: the size is unknown, and does not have the name of an input's
+        dimension.
+        """
         shape = self.shape(name)
         if shape is None or axis >= len(shape):
             return True

@@ -1,7 +1,7 @@
 """Keep large weights in files until they are used, as ONNX external data whose location is a full path.
 
-A protobuf message never frees the memory of its tensors, and is copied often. So `triune.graph.load` leaves large
-weights in their files, and passes write new large weights into a scratch file (`WeightFile`).
+A protobuf message never frees the memory of its tensors, and is copied often. Therefore `triune.graph.load` leaves
+large weights in their files, and passes write new large weights into a scratch file (`WeightFile`).
 """
 
 import math

@@ -1,7 +1,7 @@
-"""`triune::PagedAttention` written out in operators of the standard, for runtimes whose own operator lacks a feature.
+"""Replace `triune::PagedAttention` by standard ONNX operators, for runtimes whose own operator for it lacks a feature.
 
-The graph then reads its caches and gives the keys and values of the step's tokens: no cache is an output, so that none
-is copied. Whoever runs the graph writes them to the caches when the step has been computed.
+The graph then reads its caches, and its outputs are the keys and values of the step's tokens. No cache is an output, so
+that none is copied: the caller of the graph writes the new keys and values to the caches after the step.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -16,7 +16,9 @@ from triune.graph.paged_attention import BIAS_INPUT, DOMAIN, OP_TYPE, cache_head
 from triune.graph.values import attributes_of
 
 _UNSEEN: Final = -1e30
-"""The score of a key that a query does not see. Finite, so that a row without a visible key gives no NaN."""
+"""The score of a key that a query does not attend to. It is finite, so that a row in which all keys are masked gives no
+NaN.
+"""
 
 _INPUTS: Final[Mapping[str, Sequence[str]]] = {
     "token_rows": ("sequences", "longest"),
@@ -28,12 +30,13 @@ _INPUTS: Final[Mapping[str, Sequence[str]]] = {
 
 
 def new_tokens(cache: str) -> str:
-    """The output that has what is to be written to a cache: FP32 [tokens, heads * size]."""
+    """The name of the output with the new keys or values to write to a cache: FP32 [tokens, heads * size]."""
     return f"{cache}.tokens"
 
 
 def written_out(model: HeldModel, cache_type: int, block_size: int) -> HeldModel:
-    """A model in the paged form (`engine.models.forms`) whose PagedAttention nodes are written out.
+    """Make a copy of a model in the paged form (`engine.models.forms`) in which standard operators replace the
+    PagedAttention nodes.
 
     Args:
         model: the model; not changed.
@@ -41,8 +44,8 @@ def written_out(model: HeldModel, cache_type: int, block_size: int) -> HeldModel
         block_size: the tokens of a block.
 
     Returns:
-        a model with the same inputs, in which the caches are of `cache_type`, and those of `_INPUTS`; its outputs are
-        `logits`, and for each cache what `new_tokens` names.
+        a model whose inputs are the same, with caches of `cache_type`, and those of `_INPUTS`. Its outputs are
+            `logits`, and the output `new_tokens(cache)` for each cache.
     """
     copy = ModelProto()
     copy.CopyFrom(model.model)
@@ -61,7 +64,7 @@ def written_out(model: HeldModel, cache_type: int, block_size: int) -> HeldModel
 
 
 def _declare(graph: GraphProto, caches: Mapping[str, tuple[int, int]], cache_type: int, block_size: int) -> None:
-    """Declare the inputs and outputs of the written-out graph."""
+    """Declare the inputs and outputs of the new graph."""
     for value in graph.input:
         if value.name in caches:
             heads, size = caches[value.name]
@@ -97,7 +100,7 @@ class _Writer:
         return nodes
 
     def write(self, node: NodeProto) -> None:
-        """Write a node out."""
+        """Write the standard operators that replace a PagedAttention node."""
         b, options = self._build, attributes_of(node)
         query, key, value, key_cache, value_cache = node.input[:5]
         heads, kv_heads = int(options["num_heads"]), int(options["num_kv_heads"])
@@ -106,7 +109,8 @@ class _Writer:
         for cache, new in ((key_cache, key), (value_cache, value)):
             b.put("Identity", [new], [new_tokens(cache)])
         keys, values = self._all(key_cache, key), self._all(value_cache, value)
-        # A value that is NaN would reach other sequences although its weight is 0: 0 times NaN is NaN.
+        # Replace the values of masked keys by 0: a NaN among them would spread to other sequences, since 0 * NaN is
+        # NaN.
         values = b.op("Where", self._once("kept rows", self._kept_rows), values, self._scalar(0.0))
         queries = self._by_heads(query, heads)
         if heads != kv_heads:
@@ -131,8 +135,8 @@ class _Writer:
         b.put("Gather", [wide, "token_places"], [node.output[0]])
 
     def _all(self, cache: str, new: str) -> str:
-        """The keys or values of all tokens of each sequence: those of its blocks, then the step's; FP32 [sequences,
-        heads, keys, size].
+        """Build the keys or values of all tokens of each sequence: first those in its blocks, then those of the step;
+        FP32 [sequences, heads, keys, size].
         """
         b, (heads, size) = self._build, self._caches[cache]
         rows = b.op("Reshape", cache, b.ints(-1, self._block_size, size))
@@ -142,21 +146,21 @@ class _Writer:
         return b.op("Concat", b.op("Reshape", kept, b.ints(0, 0, -1, size)), self._by_heads(new, heads), axis=2)
 
     def _blocks(self, heads: int) -> str:
-        """The blocks of each head of each sequence in a cache of [blocks * heads, block, size], INT64 [sequences,
-        heads, blocks].
+        """Build the indices of each sequence's blocks for each head, in a cache of shape [blocks * heads, block, size]:
+        INT64 [sequences, heads, blocks].
         """
         b = self._build
         first = b.op("Mul", b.op("Unsqueeze", "block_table", b.ints(1)), b.ints(heads))
         return b.op("Add", first, b.constant([[[head] for head in range(heads)]], "int64"))
 
     def _by_heads(self, x: str, heads: int) -> str:
-        """Packed tokens [tokens, heads * size] as rows [sequences, heads, longest, size]."""
+        """Build rows [sequences, heads, longest, size] from packed tokens [tokens, heads * size]."""
         b = self._build
         rows = b.op("Reshape", b.op("Gather", x, "token_rows"), b.ints(0, 0, heads, -1))
         return b.op("Transpose", rows, perm=[0, 2, 1, 3])
 
     def _shape_of_scores(self, heads: int) -> str:
-        """[sequences, heads, longest, keys]."""
+        """Build the shape of the scores: [sequences, heads, longest, keys]."""
         b = self._build
         return self._once(
             ("shape of scores", heads),
@@ -164,7 +168,9 @@ class _Writer:
         )
 
     def _shape_of_groups(self, kv_heads: int) -> str:
-        """[sequences, heads of keys, longest times queries of each, keys]."""
+        """Build the shape of the scores if queries are grouped by heads of keys: [sequences, heads of keys, longest *
+        queries of each head, keys].
+        """
         b, is_kept = self._build, self._once("kept", self._kept)
         return self._once(
             ("shape of groups", kv_heads),
@@ -175,18 +181,18 @@ class _Writer:
         return self._once(("scalar", value), lambda: self._build.typed(value, TensorProto.FLOAT))
 
     def _past(self) -> str:
-        """INT64 [sequences, 1]."""
+        """Build the number of cached tokens of each sequence: INT64 [sequences, 1]."""
         b = self._build
         return b.op("Unsqueeze", b.cast("past_lengths", TensorProto.INT64), b.ints(1))
 
     def _steps(self) -> str:
-        """The places of a row, INT64 [longest]."""
+        """Build the positions in a row of tokens, 0 to longest - 1: INT64 [longest]."""
         b = self._build
         longest = b.op("Squeeze", b.op("Shape", "token_rows", start=1))
         return b.op("Range", b.constant(0, "int64"), longest, b.constant(1, "int64"))
 
     def _places(self) -> str:
-        """The places in the blocks of a sequence, INT64 [most blocks * block]."""
+        """Build the positions in a sequence's blocks, 0 to most blocks * block - 1: INT64 [most blocks * block]."""
         b = self._build
         num_blocks = b.op("Squeeze", b.op("Shape", "block_table", start=1))
         end = b.op("Mul", num_blocks, b.constant(self._block_size, "int64"))
@@ -200,11 +206,11 @@ class _Writer:
         return b.op("Concat", is_past, b.op("Less", self._once("steps", self._steps), counts), axis=1)
 
     def _kept_rows(self) -> str:
-        """The same as BOOL [sequences, 1, keys, 1]."""
+        """Build `kept` as BOOL [sequences, 1, keys, 1]: which keys belong to each sequence."""
         return self._build.op("Unsqueeze", self._once("kept", self._kept), self._build.ints(1, 3))
 
     def _distances(self) -> str:
-        """How many tokens each key is before each query, INT64 [sequences, longest, keys]."""
+        """Build the number of tokens from each key to each query: INT64 [sequences, longest, keys]."""
         b = self._build
         queries = b.op("Add", self._once("past", self._past), self._once("steps", self._steps))
         columns = b.op("Unsqueeze", queries, b.ints(2))
@@ -226,7 +232,9 @@ class _Writer:
         return self._once(("seen", window), make)
 
     def _bias(self, by_distance: str) -> str:
-        """FP32 [sequences, heads, longest, keys] out of [heads, distances]."""
+        """Build the bias of the scores, FP32 [sequences, heads, longest, keys], from the bias of each distance, [heads,
+        distances].
+        """
         distances = self._once("distances", self._distances)
 
         def make() -> str:

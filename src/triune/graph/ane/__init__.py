@@ -59,7 +59,7 @@ _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
 """If none of these passes converts a linear layer to a convolution, the model is not changed."""
 
 _LAYOUT: Sequence[type[LayoutPass]] = (
-    # First without the Transposes between two convolutions, since the patterns below have none.
+    # Cancel runs first here: the patterns of the passes below have no Transposes between two convolutions.
     Cancel,
     # Rope works on all heads at once, so that it must run before SplitHeads, which separates them.
     Rope,
@@ -68,7 +68,7 @@ _LAYOUT: Sequence[type[LayoutPass]] = (
     # For the operators between linear layers, attention and norms.
     Layout,
     Cancel,
-    # Again, for the neighbours of nodes that compute on (B, C, 1, S) only now.
+    # Layout and Cancel run again, for nodes next to those that the passes above moved to (B, C, 1, S).
     Layout,
     Cancel,
 )
@@ -117,10 +117,10 @@ def ane_layout(
 
 
 class _Tidied(GraphPass):
-    """Runs a pass; if the pass changed the model, removes unused nodes and infers shapes."""
+    """Wraps a pass: runs it and, if it changed the model, removes unused nodes and infers shapes."""
 
     def __init__(self, inner: LayoutPass, report: Report) -> None:
-        """`report` must be the one that `inner` fills."""
+        """`report` must be the report to which `inner` adds its changes: if it grew, the pass changed the model."""
         self.name = inner.name
         self._inner = inner
         self._report = report

@@ -84,7 +84,9 @@ class Cancel(LayoutPass):
         return model
 
     def _named(self, index: Index, found: str, name: str) -> list[NodeProto]:
-        """An Identity from `found` to `name`, if `name` must exist, as an output or for a subgraph; else no node."""
+        """Build an Identity that gives the value `found` the name `name`, if an output or a subgraph needs that name;
+        else no node.
+        """
         if not index.is_kept(name):
             return []
         index.build.put("Identity", [found], [name])
@@ -166,7 +168,7 @@ def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str,
         # Two Transposes become one, one becomes none, or the Transpose moves before an Unsqueeze.
         return before.needs_transpose or not view.needs_transpose or None in before.axes
     if before.needs_transpose and view.needs_transpose:
-        # Worth it only if the Transpose before disappears, for which this node must be its only reader.
+        # Worth it only if the Transpose before this node disappears: if this node is its only reader.
         return _num_nodes(index, view) == 1 and index.only_reader(x) is not None
     return before.needs_transpose or _num_nodes(index, view) <= _num_nodes(index, before)
 

@@ -42,8 +42,8 @@ class KnownShapes(LayoutPass):
 
 
 def _target(index: Index, node: NodeProto) -> str | None:
-    """The target of a Reshape as a constant, with 0 for a size that equals the operand's and -1 for one other; else
-    None.
+    """Build the target shape of a Reshape as a constant: 0 for a size that equals the operand's, -1 for one other size.
+    None if more sizes are unknown.
     """
     given, dims = index.dims(node.input[0]), index.dims(node.output[0])
     if given is None or dims is None or 0 in dims:

@@ -50,7 +50,9 @@ class Layout(LayoutPass):
 
 
 def _constant_operand(index: Index, transposed: dict[str, str], node: NodeProto, name: str) -> str:
-    """The name of an operand that does not enter the layout: constants that broadcast are transposed, others stay."""
+    """The name under which a node in the layout reads an operand that need not enter it: a constant that broadcasts is
+    transposed, others are read as they are.
+    """
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"
     if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):

@@ -149,7 +149,7 @@ class _Writer:
         return build.op("Slice", value, build.ints(start), build.ints(start + size), build.ints(axis))
 
     def _source(self, heads: Heads) -> str:
-        """Build the value whose channels the heads are as (B, C, 1, S); returns its name."""
+        """Build the value (B, C, 1, S) whose channels are the heads; returns its name."""
         if not heads.is_split:
             return self._borders.enter(heads.source)
         if heads.source not in self._sources:

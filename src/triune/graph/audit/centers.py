@@ -1,4 +1,4 @@
-"""Find the numbers of inputs near which what a model computes from them is nearly cancelled by a constant."""
+"""Find numbers near which a model loses precision: for inputs near them, a constant nearly cancels what is computed."""
 
 import math
 from collections.abc import Iterable
@@ -43,7 +43,8 @@ def centers_of(model: ModelProto) -> dict[str, list[Array]]:
 
 
 def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int, ...] | None) -> Array:
-    """The numbers for which a sum is 0, in the places of an input's elements, or in a row if these are not known.
+    """Arrange the numbers for which a sum is 0 in the shape of the input; as a 1-D array if it is not known which
+    elements they belong to.
 
     Args:
         curve: the sum.
@@ -63,7 +64,9 @@ def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int
 
 
 def _fits(crossed: Array, places: Array) -> bool:
-    """Whether there is one number for each place: not where an element is compared with a row of constants."""
+    """Whether the numbers broadcast to the shape of the places. They do not if one element is compared with a row of
+    constants.
+    """
     return np.broadcast_shapes(crossed.shape, places.shape) == places.shape
 
 

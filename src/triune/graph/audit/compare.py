@@ -50,7 +50,7 @@ class Finding:
     difference: Difference
 
     def __str__(self) -> str:
-        """One line for the user."""
+        """Describe the finding in one line, for the user."""
         where = f" at {list(self.difference.index)}" if self.difference.index else ""
         return (
             f"{self.step} changes output '{self.output}'{where} from {self.difference.before} to "

@@ -60,8 +60,8 @@ class Input:
             integers.
         ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
             smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
-        centers: numbers near which what the program computes from the input is nearly cancelled by a constant, in
-            numpy's broadcasting; of any other shape, they are for elements that are not known.
+        centers: numbers near which a constant nearly cancels what the program computes from the input. They broadcast
+            to the input; with any other shape, it is not known which elements they belong to.
         uses: what the program uses the input for (a mask, a divisor, a length), if only some values are valid for it.
     """
 
@@ -179,10 +179,10 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: Fill, i
         limits = np.iinfo(each.dtype)
         return np.asarray(np.clip(integers(rng, shape), float(limits.min), float(limits.max))).astype(each.dtype)
     with np.errstate(over="ignore", under="ignore"):
-        # Clipped, since values beyond the type's largest would become infinite, which is for the extreme sets only.
-        # numpy returns scalars, not arrays, for shape ().
+        # Clip values beyond the type's largest number, which would become infinite: only the extreme sets may have
+        # infinities. For shape (), numpy's generators return a scalar, not an array.
         values = np.array(floats(rng, shape))
-        # numpy and ml_dtypes publish partial types.
+        # `Any`, since the type annotations of numpy and ml_dtypes are incomplete.
         limits_of: Any = ml_dtypes.finfo
         largest = float(limits_of(each.dtype).max)
         finite = np.isfinite(values)
@@ -208,7 +208,7 @@ def _noise(scale: float) -> Fill:
 
 
 def _near(value: float) -> Fill:
-    """Draw numbers whose differences are small, and for which Sigmoid and Tanh are near their ends: terms cancel."""
+    """Draw numbers near `value`. Terms cancel: differences are small, and Sigmoid and Tanh are near their limits."""
     return lambda rng, shape: value + rng.standard_normal(shape) * 0.1
 
 

@@ -16,7 +16,7 @@ _MOST_NUMBERS = 4
 """The number of constants of a model near which inputs are tried."""
 
 _MOST_CENTERS = 3
-"""The number of sums of an input near whose zeros it is tried."""
+"""For this many sums that are computed from an input, inputs near the numbers for which the sum is 0 are tried."""
 
 _MOST_APART = 4
 """The most inputs that get values much smaller and much larger than the other inputs', one input at a time."""
@@ -137,7 +137,8 @@ def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
         for sign, word in ((1, ""), (-1, "-")):
             fills[f"numbers just above {word}{number:.6g}"] = _beside(sign * number, 1e-3 * number)
             fills[f"numbers just below {word}{number:.6g}"] = _beside(sign * number, -1e-3 * number)
-            # Quotients by the constant for which functions such as Sigmoid are near their ends.
+            # For these inputs the quotient by the constant is large, so that functions such as Sigmoid are near their
+            # limits.
             fills[f"numbers near {word}{_FAR * number:.6g}"] = _beside(sign * _FAR * number, sign * number)
     return _kinds(fills)
 
@@ -153,7 +154,7 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
             rng = np.random.default_rng([seed, number])
             arrays = dict(found.arrays)
             for each in inputs:
-                # An input of fewer centers stays near its last one.
+                # An input that has fewer centers than others uses its last center again.
                 if each.centers:
                     base = _spread(each.centers[min(position, len(each.centers) - 1)], arrays[each.name].shape, rng)
                     noise = width * float(np.abs(base).max(initial=0.0)) * rng.standard_normal(base.shape)

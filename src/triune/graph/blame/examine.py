@@ -156,7 +156,7 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
         if num > _MOST_IN_BRANCH:
             left.append(each)
         else:
-            # The gate itself hands the numbers on, which may be small.
+            # The gate itself computes in fp32 too, since it passes on the numbers of that side, which may be small.
             found |= side | ({each.value: node} if side else {})
     return found, left
 

@@ -43,8 +43,8 @@ class Gates:
     """
 
     def __init__(self, model: ModelProto) -> None:
-        """`model` is not changed. Conditions that are inputs or constants of it are not watched unless they are of
-        an If.
+        """`model` is not changed. A condition that is an input or a constant of the model is watched only if an If
+        reads it.
         """
         values = Values(model.graph)
         made = {name for node in model.graph.node for name in node.output}

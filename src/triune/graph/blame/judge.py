@@ -7,12 +7,14 @@ import numpy as np
 from triune.core.datatypes import Array
 
 _FLOOR = 2.0**-20
-"""Outputs that are smaller as a whole are rounded to few bits by the fp16 of the interface, so they count as this
-large.
+"""An output whose elements are all smaller counts as this large: outputs of the program are fp16, which has few bits
+for such numbers.
 """
 
 _FEW = 0.01
-"""The part of integers that fp16 may decide otherwise."""
+"""The share of elements of an integer or boolean output that may differ, since rounding to fp16 may change a
+comparison.
+"""
 
 
 def error_of(expected: Array, actual: Array, tolerance: float, uncertain: Array | None = None) -> float:

@@ -92,7 +92,7 @@ class _Search:
             try:
                 expected, actual = self._right(inputs.arrays), self._result(inputs.arrays)
             except (InvalidArgumentError, UnsupportedError, InternalError):
-                # Values that one of them does not take say nothing about the other.
+                # If the source or the conversion refuses these values, the two cannot be compared.
                 continue
             if what := self._compared(inputs, expected, actual):
                 return f"{inputs.name} {what}"

@@ -21,13 +21,15 @@ errors of fp16.
 """
 
 _FEW_NODES = 48
-"""A graph of at most this many nodes may be in fp32 whole."""
+"""All nodes of a graph of at most this many nodes may compute in fp32."""
 
 _SHARE = 0.15
 """In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult."""
 
 _MARGIN = 0.6
-"""Compilers order sums in other ways than the simulation does, so outputs must be better by this than they need be."""
+"""The search accepts errors up to this share of the tolerance, since compilers add terms in another order than the
+simulation.
+"""
 
 _SMALLEST = 2.0**-24
 
@@ -105,7 +107,7 @@ def _most(simulation: Simulation) -> int:
 def _everything(
     simulation: Simulation, samples: Sequence[Sample], wide: Collection[str], tolerance: float
 ) -> dict[str, Node]:
-    """All nodes, if the graph is small, and right in fp32."""
+    """All nodes, if the graph is small and its outputs are right when all compute in fp32; else {}."""
     if len(simulation.nodes) > _FEW_NODES:
         return {}
     halved = simulation.halved({*wide, *simulation.nodes}, is_watched=False)
@@ -129,10 +131,11 @@ def _pruned(
     for name in [*found]:
         if time.monotonic() > deadline or len(found) <= 1:
             break
-        # Leaving out what is in `wide` shows nothing. Core ML computes some of these in fp16 unless they are named.
+        # Keep the nodes in `wide`: the simulation always computes them in fp32, so it cannot show whether they are
+        # needed. Core ML computes some of them in fp16 unless they are named.
         if name in wide or _is_side(name, found):
             continue
-        # A node that only hands numbers on costs nothing, and without it they would be rounded in between.
+        # A node that only passes numbers on costs nothing in fp32, and in fp16 it would round them.
         fewer = {each: node for each, node in found.items() if each != name}
         halved = simulation.halved({*wide, *fewer}, is_watched=False)
         if all(

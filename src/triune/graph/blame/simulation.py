@@ -23,13 +23,15 @@ _NOISE = 2.0**-22
 _NUM_NOISY = 4
 
 _OFTEN = 4000.0
-"""The factor of the elements whose sine is the noise."""
+"""The noise is the sine of a multiple of the elements; this is the factor."""
 
 _NUM_PHASES = 16
-"""The number of nodes whose noise differs for equal elements."""
+"""The number of different phases of the noise. Successive nodes have different phases, so that equal elements get
+different noise.
+"""
 
 _NOISY_RESULTS = 4.0
-"""The difference to the most distant of several results with noise is multiplied by this."""
+"""The uncertainty of an element is its largest difference between results with noise, times this."""
 
 _INEXACT = frozenset(
     [
@@ -67,7 +69,7 @@ class Simulation:
     Attributes:
         nodes: the nodes with results of floats, in order, by the name of the first result.
         outputs: the names of the graph's outputs.
-        makers: for each result of one of these nodes the name of the first one.
+        makers: maps the name of each result of these nodes to the name of the same node's first result.
     """
 
     def __init__(self, model: ModelProto, keep: Collection[str], file: WeightFile) -> None:
@@ -125,7 +127,7 @@ class Simulation:
                 found = next((each for each in (f"{name}/fp32", name) if each in made), None)
                 if found is not None:
                     names[name] = found
-        # Neither Halve nor the rounding gives types to all that they make.
+        # Halve and the rounding leave some values without types.
         typed = infer_bare(model)
         model.graph.ClearField("value_info")
         model.graph.value_info.extend(typed.graph.value_info)

@@ -23,15 +23,19 @@ _NARROW_SECONDS = 4.0
 """After this time in seconds, or after the time that the ordinary sets took, no further narrow set is run."""
 
 _FEW_NODES = 64
-"""Models of at most this many nodes have five times as long, whatever the ordinary sets took: all sets are run even on
-a busy machine.
+"""For a model of at most this many nodes the time limit is five times as long, so that all sets are tried even on a
+busy machine.
 """
 
 _SECONDS = 40.0
-"""How long a verification with its search may take: a comparison for which nobody asked has a minute."""
+"""The time limit, in seconds, of a verification with its search. It is below a minute, since the user did not ask for
+it.
+"""
 
 _LATEST = 25.0
-"""After this time, in seconds, no search begins, since it could cost the verdicts that are known."""
+"""No search begins after this many seconds: it could exceed the time limit, and the verdicts known by then would be
+lost.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def verify_halved(
 
     verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
     if source.is_random:
-        # The model ran twice on each set.
+        # `verify` has computed the model twice on each set, to compare random results.
         return Verified(verdicts)
     if options.precision is Precision.FP32 or not _computes_in_fp32(model):
         return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))
@@ -140,7 +144,7 @@ def _narrowly_wrong(
             expected = right(each.arrays)
             actual = result(each.arrays)
         except (InvalidArgumentError, UnsupportedError, InternalError):
-            # Sizes or values that one of them does not take say nothing about the other.
+            # If the source or the conversion refuses these sizes or values, the two cannot be compared.
             continue
         if any(error_of(array, actual[name], tolerance) > 1 for name, array in expected.items() if _is_float(array)):
             found.append(Wrong(each, actual))

@@ -60,7 +60,7 @@ class Curve:
         return self.layout in self.sources
 
     def brackets(self) -> list[tuple[float, float]]:
-        """Neighbours among the numbers between which the sum changes its sign, for some element."""
+        """The pairs of neighbouring numbers between which the sum changes its sign, for at least one element."""
         found = sign_changes(self.numbers, self.values).reshape(len(self.numbers) - 1, -1).any(axis=1)
         return [(float(self.numbers[each]), float(self.numbers[each + 1])) for each in np.flatnonzero(found)]
 
@@ -73,7 +73,7 @@ def curve_of_input(source: str, first: int | None, rank: int, numbers: Array, *,
 
 
 def sign_changes(numbers: Array, values: Array) -> Array:
-    """BOOL [n - 1, *sizes]: whether values change their sign between a number and the next one, of equal sign."""
+    """Whether values change their sign between a number and the next number of the same sign: BOOL [n - 1, *sizes]."""
     one, other = values[:-1], values[1:]
     is_change = (np.sign(one) * np.sign(other) <= 0) & (one != other) & np.isfinite(one) & np.isfinite(other)
     is_beside = (numbers[:-1] * numbers[1:] > 0).reshape(-1, *(1,) * (values.ndim - 1))

@@ -93,7 +93,8 @@ def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve
 
     Args:
         node: of one of `OPERATORS`.
-        operands: the curves and the constants that it reads; None for an operand that is left out. One is a curve.
+        operands: the curves and the constants that it reads; None for an operand that is left out. At least one is a
+            curve.
     """
     curves = [each for each in operands if isinstance(each, Curve)]
     first = curves[0]
@@ -166,7 +167,7 @@ def _function(node: NodeProto) -> _Function:
 
 
 def _normalized(node: NodeProto, x: Curve, operands: Sequence[Curve | Array | None]) -> Curve | None:
-    """The curve of a BatchNormalization of constants: a sum that is 0 where its operand is the mean."""
+    """The curve of a BatchNormalization with constant parameters: a sum that is 0 where its operand equals the mean."""
     constants = [each for each in operands[1:5] if isinstance(each, np.ndarray)]
     rank = x.values.ndim - 1
     if len(constants) != 4 or rank < 2 or operands[0] is not x:
@@ -192,7 +193,7 @@ def _normalized(node: NodeProto, x: Curve, operands: Sequence[Curve | Array | No
 
 
 def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]) -> tuple[Array, Array] | None:
-    """The values of a function, and how far they are off if its operands are; None if there are too many."""
+    """The values of a function, and their errors if its operands have the errors `off`; None if there are too many."""
     try:
         size = math.prod(np.broadcast_shapes(*(each.shape for each in given)))
     except ValueError:

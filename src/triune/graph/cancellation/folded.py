@@ -86,7 +86,7 @@ def _folded(
     if offset.size != matrix.shape[1] or not lengths.all() or np.max(np.abs(offset) / lengths) <= _FAR:
         return
     scaled, target = matrix / lengths, -offset / lengths
-    # The least squares solution, by the normal equations.
+    # Solve mean @ scaled = target by least squares (normal equations).
     mean = cast("Array", np.linalg.solve(scaled @ scaled.T + 1e-9 * np.eye(len(scaled)), scaled @ target))
     if np.linalg.norm(mean @ scaled - target) >= np.linalg.norm(target) / 10:
         return

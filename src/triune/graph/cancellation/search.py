@@ -25,19 +25,19 @@ _ROUNDS = 4
 _PARTS = 8
 
 _MOST_BRACKETS = 64
-"""The number of changes of the sign that are followed for each input."""
+"""The largest number of sign changes that are examined more closely for each input."""
 
 _MOST_ELEMENTS = 1 << 17
-"""Fewer are followed if a curve had more elements then."""
+"""Fewer sign changes are examined if a curve would have more elements than this."""
 
 _MOST_CONSTANT = 1 << 14
 """A constant of more elements is not read if it may not be sampled."""
 
 _NUM_SAMPLED = 1 << 11
-"""The number of elements up to which a constant is not sampled, and about how many are read of a larger one."""
+"""Constants of at most this many elements are read completely. Of larger ones, about this many elements are read."""
 
 _MOST_NODES = 64
-"""The number of nodes in a row after which an input is not followed further."""
+"""An input is followed through at most this many nodes in a row."""
 
 
 def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sample: bool = False) -> dict[str, Curve]:
@@ -125,12 +125,12 @@ def _after(
         return {} if joined is None else {node.output[0]: joined}
     if node.op_type not in elementwise.OPERATORS:
         return {}
-    # A type that is not known is that of ordinary floats.
+    # A value of unknown type is taken to be of floats.
     to = attributes_of(node)["to"] if node.op_type == "Cast" else values.elem_type(node.output[0]) or TensorProto.FLOAT
     if to not in (*_FLOATS, *_INTEGERS) or (to in _INTEGERS and values.elem_type(node.input[0]) not in _INTEGERS):
         return {}
     given: list[Curve | Array | None] = []
-    # A condition chooses elements, whatever it is.
+    # Skip the condition of a Where: it only chooses between elements.
     is_chosen = node.op_type == "Where"
     for name, curve in zip(node.input[is_chosen:], operands[is_chosen:], strict=True):
         array = _constant(values, name, can_sample) if name and curve is None else None

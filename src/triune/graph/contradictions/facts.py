@@ -16,7 +16,7 @@ Dims: TypeAlias = Sequence[int | None]
 """A shape. None represents an unknown size."""
 
 _MOST_ELEMENTS = 1 << 16
-"""Constants of more elements are not looked into."""
+"""Constants of more elements are not read."""
 
 
 @dataclass(frozen=True, slots=True)

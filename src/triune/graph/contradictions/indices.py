@@ -28,7 +28,7 @@ def _gather(facts: Facts) -> Iterator[str]:
 
 
 def _elements(facts: Facts) -> Iterator[str]:
-    """GatherElements and ScatterElements."""
+    """Check GatherElements and ScatterElements."""
     axis, data, indices = facts.attributes.get("axis", 0), facts.shape(0), facts.shape(1)
     yield from must_be_an_axis(facts, "axis", axis, facts.rank(0))
     yield from _indices(facts, 1, facts.size(0, axis), axis)
@@ -43,7 +43,7 @@ def _elements(facts: Facts) -> Iterator[str]:
 
 
 def _nd(facts: Facts) -> Iterator[str]:
-    """GatherND and ScatterND."""
+    """Check GatherND and ScatterND."""
     data, indices, batch = facts.shape(0), facts.shape(1), facts.attributes.get("batch_dims", 0)
     if data is None or indices is None:
         return
@@ -114,7 +114,7 @@ def _reverse_sequence(facts: Facts) -> Iterator[str]:
 
 
 def _suppression(facts: Facts) -> Iterator[str]:
-    """NonMaxSuppression."""
+    """Check NonMaxSuppression."""
     yield from must_be(facts, 0, [None, None, 4])
     yield from must_be(facts, 1, [None, None, None])
     boxes, scores = facts.shape(0), facts.shape(1)

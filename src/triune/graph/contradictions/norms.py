@@ -50,7 +50,7 @@ def _group_norm(facts: Facts) -> Iterator[str]:
 
 
 def _last_axes_norm(facts: Facts) -> Iterator[str]:
-    """LayerNormalization and RMSNormalization."""
+    """Check LayerNormalization and RMSNormalization."""
     given = facts.shape(0)
     if given is None:
         return
@@ -65,7 +65,7 @@ def _lp_norm(facts: Facts) -> Iterator[str]:
 
 
 def _quantized(facts: Facts) -> Iterator[str]:
-    """QuantizeLinear and DequantizeLinear."""
+    """Check QuantizeLinear and DequantizeLinear."""
     given, scale, zero = facts.shape(0), facts.shape(1), facts.shape(2)
     axis: int = facts.attributes.get("axis", 1)
     block: int = facts.attributes.get("block_size", 0)
@@ -132,7 +132,7 @@ def _einsum(facts: Facts) -> Iterator[str]:
 
 
 def _loss(facts: Facts) -> Iterator[str]:
-    """NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss."""
+    """Check NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss."""
     given = facts.shape(0)
     if given is None:
         return
@@ -140,7 +140,7 @@ def _loss(facts: Facts) -> Iterator[str]:
         yield f"{facts.described(0)} has to be of rank 2 or more"
         return
     yield from must_be(facts, 1, [given[0], *given[2:]])
-    # Weights of more classes than there are hurt no runtime.
+    # The number of weights is not checked: every runtime ignores weights of classes that do not exist.
     yield from must_be(facts, 2, [None])
 
 

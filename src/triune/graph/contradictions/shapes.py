@@ -187,7 +187,7 @@ def _pad(facts: Facts) -> Iterator[str]:
 
 
 def _blocks(facts: Facts) -> Iterator[str]:
-    """DepthToSpace and SpaceToDepth."""
+    """Check DepthToSpace and SpaceToDepth."""
     size, shape = facts.attributes.get("blocksize", 0), facts.shape(0)
     if shape is not None and len(shape) != 4:
         yield f"{facts.described(0)} has to be of rank 4"
@@ -226,7 +226,7 @@ def _trilu(facts: Facts) -> Iterator[str]:
 
 
 def _along_axis(facts: Facts) -> Iterator[str]:
-    """CumSum and CumProd."""
+    """Check CumSum and CumProd."""
     axis = facts.integers(1)
     if axis is not None and len(axis) == 1:
         yield from must_be_an_axis(facts, "axis", axis[0], facts.rank(0))
@@ -236,7 +236,7 @@ def _along_axis(facts: Facts) -> Iterator[str]:
 
 
 def _crop_pad(facts: Facts) -> Iterator[str]:
-    """CenterCropPad."""
+    """Check CenterCropPad."""
     axes, sizes, rank = facts.attributes.get("axes"), facts.integers(1), facts.rank(0)
     for axis in axes or ():
         yield from must_be_an_axis(facts, "axes", axis, rank)

@@ -6,7 +6,7 @@ from triune.graph.contradictions.facts import Dims, Facts, Rule, differ, must_be
 
 
 def _conv(facts: Facts, weight: int = 1, bias: int = 2) -> Iterator[str]:
-    """Conv, ConvInteger and QLinearConv, whose weight and bias are these operands."""
+    """Check Conv, ConvInteger or QLinearConv. `weight` and `bias` are the positions of these operands."""
     given, kernel, group = facts.shape(0), facts.shape(weight), facts.attributes.get("group", 1)
     if given is None or kernel is None:
         return
@@ -105,7 +105,7 @@ def _kernel(facts: Facts, weight: int, kernel: Dims, group: int) -> Iterator[str
 
 
 def _positive(facts: Facts, rank: int) -> Iterator[str]:
-    """Check the lengths of strides, dilations and pads, and that the first two are 1 or more."""
+    """Check the lengths of strides, dilations and pads, and that strides and dilations are at least 1."""
     for name in ("strides", "dilations", "kernel_shape"):
         found = facts.attributes.get(name)
         if found and (len(found) != rank or min(found) < 1):
@@ -116,8 +116,8 @@ def _positive(facts: Facts, rank: int) -> Iterator[str]:
 
 
 def _room(facts: Facts, given: Dims, kernel: Dims) -> Iterator[str]:
-    """Check that a kernel fits at least once into the padded image. If it exceeds it by less than a stride, ONNX
-    Runtime gives one result.
+    """Check that a kernel fits at least once into the padded image. A kernel that is larger by less than a stride is
+    accepted: ONNX Runtime computes one result.
     """
     if facts.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
         return
@@ -144,7 +144,7 @@ def _pads(facts: Facts, rank: int) -> Sequence[int]:
 
 
 def _unpool(facts: Facts) -> Iterator[str]:
-    """MaxUnpool."""
+    """Check MaxUnpool."""
     given = facts.shape(0)
     if given is not None:
         yield from must_be(facts, 1, given)

@@ -59,7 +59,7 @@ def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> 
     for values in (graph.input, graph.initializer):
         for position in reversed([at for at, value in enumerate(values) if value.name in constants]):
             del values[position]
-    # Constant nodes rather than initializers, which ONNX's inliner expects to be inputs, too.
+    # Use Constant nodes: ONNX's inliner expects every initializer to be an input as well.
     for name, array in constants.items():
         graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
 

@@ -77,15 +77,17 @@ class NodeContext(Generic[V]):
         return [int(each) for each in self.known(index, what).reshape(-1)]
 
     def give(self, value: V | Empty, index: int = 0) -> None:
-        """Let `value` be the node's output `index`."""
+        """Set the node's output `index` to `value`."""
         if self.wants(index):
             self.scope.put(self.node.output[index], value)
 
     def give_all(self, values: Iterable[V]) -> None:
-        """Let `values` be the node's first outputs."""
+        """Set the node's first outputs to `values`."""
         for index, value in enumerate(values):
             self.give(value, index)
 
 
 Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
-"""A function that writes the operations that compute a node's outputs. It raises Refusal if none are exact."""
+"""A function that writes the operations that compute a node's outputs. It raises Refusal if no operations compute them
+exactly.
+"""

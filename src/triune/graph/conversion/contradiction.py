@@ -1,4 +1,4 @@
-"""Explain why a pass fails at a model, by ONNX's own checks: most such models are invalid ONNX."""
+"""Explain why a pass fails on a model, by ONNX's own checks: most such models are invalid ONNX."""
 
 import onnx.checker
 import onnx.shape_inference

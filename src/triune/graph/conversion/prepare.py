@@ -47,7 +47,7 @@ class Prepared:
         wide: for a program in fp16, the names of the first outputs of the nodes that must compute in fp32.
         notes: messages for the user about nodes in fp32, outputs that programs cannot have, integers that may not fit,
             DOUBLE that is computed in fp32, and inputs with defaults.
-        traps: the nodes whose integers end the process of Core AI's interpreter if they leave int32.
+        traps: the nodes with integers that, if they exceed int32, end the process of Core AI's interpreter.
     """
 
     model: ModelProto
@@ -88,7 +88,7 @@ def translated_failures(model: ModelProto) -> Generator[None]:
         yield
     except TriuneError:
         raise
-    # An invalid node may raise anything.
+    # With an invalid node, a pass may raise any exception.
     except Exception as error:
         why = contradiction_within(without_weights(model))
         if why is not None:
@@ -194,7 +194,7 @@ def _types_of(found: Sequence[Overflow]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names in one text, followed by how many more there are."""
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f"{', '.join(names[:_MOST_NAMED])}{more}"
 

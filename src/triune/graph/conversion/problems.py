@@ -13,7 +13,7 @@ class Refusal(UnsupportedError):  # noqa: N818 - it is not an error of the progr
 
 
 class MissingError(UnsupportedError):
-    """A node could not be converted and the shape of its output is not known, so the nodes that read it cannot be
+    """An input of the node is missing: the node that computes it could not be converted, so that this node cannot be
     checked.
     """
 

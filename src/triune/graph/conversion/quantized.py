@@ -1,4 +1,4 @@
-"""The element type that a QuantizeLinear gives."""
+"""The element type of a QuantizeLinear's output."""
 
 from typing import Any
 

@@ -59,9 +59,9 @@ def resized_axes(
 ) -> list[Axis]:
     """Find the axes that are resized, and how. `roi` is the region of interest for tf_crop_and_resize.
 
-    As in ONNX Runtime, no axis is resized if all sizes stay the same, even if scales are not 1 (1.1 of 5 is 5). An axis
-    of scale 1 is not resized, even if a region of it should be cropped, and with `antialias` neither is one whose size
-    stays the same.
+    As in ONNX Runtime, no axis is resized if all sizes stay the same, even if scales are not 1 (5 * 1.1 is rounded down
+    to 5). An axis of scale 1 is not resized, even if a region of it should be cropped, and with `antialias` neither is
+    one whose size stays the same.
 
     Raises:
         Refusal: neither scales nor sizes are given.
@@ -112,7 +112,7 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
         case "asymmetric":
             return index / scale
         case "tf_half_pixel_for_nn":
-            # A mode of operator sets 11 and 12 alone.
+            # This mode exists only in operator sets 11 and 12.
             return (index + np.float32(0.5)) / scale
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
@@ -121,7 +121,7 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
             # evaluator.
             return index * 0 if each.target <= 1 else half_pixel
         case "half_pixel_symmetric":
-            # ONNX Runtime computes the rest of this mode in fp64.
+            # ONNX Runtime computes the following formulas of this mode in fp64.
             exact = (index.astype(np.float64) + 0.5) / float(scale) - 0.5
             offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
             return (offset + exact).astype(np.float32)

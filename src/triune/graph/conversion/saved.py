@@ -1,4 +1,4 @@
-"""The report that every conversion writes of the program that it saved."""
+"""The report that every conversion returns about the program that it saved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

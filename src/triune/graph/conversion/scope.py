@@ -67,7 +67,7 @@ class Scope(ABC, Generic[V]):
         return self._packed.get(name) or (self._outer.packed(name) if self._outer else None)
 
     def lose(self, name: str) -> None:
-        """Record that the value `name` is missing, because its node could not be converted."""
+        """Record that the value `name` has no counterpart in the program, because its node could not be converted."""
         self._missing.add(name)
 
     def value(self, name: str) -> V:

@@ -132,7 +132,7 @@ def _is_read(graph: GraphProto, name: str) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """A list of names for a message."""
+    """The names in quotation marks, separated by commas, for a message."""
     return ", ".join(f"'{name}'" for name in names)
 
 

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from triune.graph.conversion.options import ConversionOptions
 
 MAIN: Final = "main"
-"""The name of the function of a model that was converted alone."""
+"""The name of the program's function if only one model is converted."""
 
 OptionsT = TypeVar("OptionsT", bound=ConversionOptions, covariant=True)
 

@@ -9,7 +9,7 @@ from triune.graph.conversion.shapes import inputs_of, listed
 
 
 def next_values(graph: GraphProto, states: Mapping[str, str]) -> set[str]:
-    """The outputs that are next values of states, after a check that inputs may become states.
+    """Check that inputs may become states; returns the outputs that are the states' next values.
 
     Args:
         graph: the graph.

@@ -45,7 +45,7 @@ _REASONS: Mapping[str, str] = {
 
 _LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 

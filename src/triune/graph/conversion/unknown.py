@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto
 from triune.graph.decompose import OTHERS
 from triune.graph.values import subgraphs_of
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 

@@ -87,7 +87,8 @@ class Window:
         return excess if 0 < excess < self.strides[axis] else 0
 
     def reach(self, axis: int, end: int) -> int:
-        """How many elements windows reach beyond a dimension with `ceil_mode`, at most, whatever its size.
+        """The largest number of elements by which a window can reach beyond the end of a dimension with `ceil_mode`,
+        for any size.
 
         `end` is the padding after the dimension. Every window begins in the image or in the padding before it.
         """
@@ -164,13 +165,14 @@ def cuts_of(
         return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
     cuts: list[tuple[int, int]] = []
     for axis, size in enumerate(sizes):
-        # SAME asks for size * stride elements of the full (size - 1) * stride + extent: extent - stride are cut off.
+        # With SAME, the output has size * stride elements of the full (size - 1) * stride + extent: extent - stride are
+        # cut off.
         total = more[axis] + extents[axis] - strides[axis]
         if wanted is not None:
             if size is None:
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
-        # ONNX's specification and its reference evaluator differ here; ONNX Runtime agrees with the evaluator.
+        # This follows ONNX Runtime and ONNX's reference evaluator; ONNX's specification says something else.
         before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
         # If the kernel is smaller than the stride, SAME neither removes nor adds elements: see decision 13.
         excess = total if wanted is not None else max(total, 0)

@@ -43,7 +43,7 @@ class GraphWriter(ABC, Generic[V]):
 
     @abstractmethod
     def check(self, value: V, node: NodeProto) -> None:
-        """Raise Refusal if a value, the result of `node`, is one that programs cannot have."""
+        """Raise Refusal if programs cannot have such a value. `value` is the result of `node`."""
 
     @abstractmethod
     def stand_in(self, scope: Scope[V], name: str) -> V:
@@ -52,7 +52,7 @@ class GraphWriter(ABC, Generic[V]):
         """
 
     def lowering_of(self, node: NodeProto) -> Callable[[Any], None]:
-        """The lowering of a core op. Raises Refusal, with the reason, if `node` is none."""
+        """The lowering of the node's operator. Raises Refusal, with the reason, if it is not a core op."""
         lowering = self.table.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if lowering is None:
             raise Refusal(why_unconverted(node, self.runtime))

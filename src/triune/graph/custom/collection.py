@@ -1,4 +1,4 @@
-"""The custom operators of a run of Triune: what files and shared libraries define."""
+"""Collect the custom operators that Python files and shared libraries define."""
 
 import hashlib
 import importlib.util
@@ -47,8 +47,8 @@ class CustomOps:
         return CustomOps, (self.ops, self.files, self.libraries, self.contents)
 
     def digest(self) -> str:
-        """A hash of names and bodies, and of the files and libraries. It does not know the numpy functions of operators
-        that were given as objects.
+        """A hash of the operators' names and bodies, and of the files and libraries. For operators that were given as
+        objects, it does not cover the numpy functions.
         """
         total = hashlib.sha256(" ".join(self.contents).encode())
         for each in sorted(self.ops.values(), key=str):
@@ -103,7 +103,7 @@ def read_custom_ops(given: Given) -> CustomOps:
             raise InvalidArgumentError(f"custom operator '{op}' is defined by {places[key]} and by {place}; keep one")
         ops[key], places[key] = op, place
     if files and any(isinstance(each, CustomOp) for each in each_given):
-        # Other processes read the files again; objects are pickled and sent to them.
+        # A worker process reads files again, but gets objects pickled, so that one collection cannot have both.
         raise InvalidArgumentError("give custom operators as files or as objects, not as both")
     contents = tuple(hashlib.sha256(read_file(path, _LARGEST_BYTES)).hexdigest() for path in (*files, *libraries))
     return CustomOps(ops, tuple(files), tuple(libraries), contents)
@@ -126,7 +126,7 @@ def _run(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InvalidArgumentError(f"'{path}' cannot be run as Python")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles look their module up by its name.
+    # Register the module: dataclasses and pickle look it up by its name.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

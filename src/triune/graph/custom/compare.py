@@ -18,11 +18,11 @@ from triune.graph.split import Piece
 Array = NDArray[Any]
 
 TOLERANCE: Final = 1e-3
-"""How far a body may be from the numpy function, as a part of the largest value: what fp32 rounds in long sums."""
+"""The tolerance, relative to the largest value: the error to which fp32 rounding may add up in long sums."""
 
 
 class BodyDiffersError(InvalidArgumentError):
-    """A body gives another answer than its numpy function."""
+    """The body of a custom operator computes other outputs than its numpy function."""
 
 
 def compare_bodies(model: ModelProto, ops: CustomOps, inputs: Mapping[str, Array]) -> Sequence[str]:
@@ -62,13 +62,13 @@ def compare_bodies(model: ModelProto, ops: CustomOps, inputs: Mapping[str, Array
         return lambda given: session.run(given, {})[0]
 
     stages = Stages(model, ops, at, compile_piece)
-    # Values that no output depends on are not computed, and so not compared.
+    # Values that no output depends on are not computed, and therefore not compared.
     stages.run(inputs, [value.name for value in model.graph.output], watch)
     return found
 
 
 def _compare(custom: CustomNode, inputs: Sequence[Array | None], results: Mapping[str, Array], ops: CustomOps) -> str:
-    """Compare one node. Returns a line that says how far both are apart."""
+    """Compare the results of a node's numpy function with those of its body. Returns a line with the difference."""
     node = custom.node
     try:
         answers = _by_body(node, inputs, results, ops)
@@ -101,7 +101,9 @@ def _shapes(inputs: Sequence[Array | None]) -> str:
 
 
 def _error(actual: Array, expected: Array) -> float:
-    """The largest difference, as a part of the largest finite value; infinite where NaN or infinities differ."""
+    """The largest difference, relative to the largest finite value; infinite if NaN or infinities are at different
+    places.
+    """
     if expected.dtype.kind in "OSU" or actual.size == 0:
         return 0.0 if np.array_equal(actual, expected) else float("inf")
     one, other = actual.astype(np.float64), expected.astype(np.float64)

@@ -15,12 +15,12 @@ from triune.core.errors import InvalidArgumentError
 Compute: TypeAlias = Callable[..., Any]
 
 _STANDARD: Final = frozenset(["", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"])
-"""The domains of ONNX, whose operators mean what ONNX says."""
+"""ONNX's own domains, in which users may not define operators."""
 
 
 @runtime_checkable
 class _OnnxscriptFunction(Protocol):
-    """The part of onnxscript's functions that is used here."""
+    """The attributes of onnxscript's functions that are used here."""
 
     def to_function_proto(self) -> Any: ...
 

@@ -21,7 +21,7 @@ differ only in the accepted types, and in corrected rounding of sizes (AveragePo
 
 _FIRST_IR_WITH_FUNCTIONS = 8
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 
@@ -84,10 +84,10 @@ def _version_of(imports: Iterable[OperatorSetIdProto]) -> int:
 
 
 def _as_of(body: FunctionProto, version: int) -> FunctionProto:
-    """A body under the version of ONNX's operators that its model has.
+    """The body, declared for the version of ONNX's operators that its model uses.
 
-    ONNX allows a function to be of another version than its model. But ONNX Runtime (1.32) computes it in the model's
-    version without a word, and ONNX's inliner, ONNX's checker and OpenVINO refuse it.
+    ONNX allows a function to be of another version than its model. But ONNX Runtime (1.32) silently computes it in the
+    model's version, and ONNX's inliner, ONNX's checker and OpenVINO refuse it.
     """
     own = _version_of(body.opset_import)
     if own == version:

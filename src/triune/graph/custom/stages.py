@@ -1,4 +1,6 @@
-"""A model that is cut at custom operators: other code computes the pieces between them, numpy the operators."""
+"""Run a model in which numpy computes the custom operators: the graph is cut at them, and a runtime computes the pieces
+in between.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ class RunPiece(Protocol):
     """Computes the outputs of a piece that is not a custom operator."""
 
     def __call__(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]:
-        """Compute them from the piece's inputs."""
+        """Compute the piece's outputs from its inputs, both by name."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Replace operators for which ONNX has no function body by core ops.
+"""Decompose operators for which ONNX has no function body into core ops.
 
 Each file has one family of operators: a function for each operator builds the nodes that replace it, and `TABLE` lists
 the functions.
@@ -68,7 +68,7 @@ class Decompose(GraphPass):
     name = "decompose"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep` are operators that are not decomposed."""
+        """`keep` has the names of operators that are not decomposed."""
         self._table = {name: each for name, each in STANDARD.items() if name not in keep}
         self._count = 0
 
@@ -113,10 +113,12 @@ class Decompose(GraphPass):
         if decomposition is None:
             return []
         if table is self._table and any(name and values.type(name) is None for name in node.input):
-            # An operator before this one is unknown to ONNX. Decompositions of other domains check types themselves.
+            # The types are unknown because of an earlier operator that ONNX does not know. Decompositions of other
+            # domains check types themselves.
             return None
         if node.domain not in ("", "ai.onnx") and any(name in read for name in node.output):
-            # Only now are the types of its operands known, which other domains' operators before it may compute.
+            # Check the node only now: the types of its operands may come from an operator of another domain that was
+            # decomposed before.
             require_none((node, why) for why in itertools.islice(found_at(node, values), 1))
         self._count += 1
         name = next((each for each in node.output if each), node.op_type)

@@ -43,7 +43,7 @@ class Context:
         return self.output(index) != "" and self.output(index) in self.read
 
     def give(self, name: str, index: int = 0) -> None:
-        """Let the value `name` be the node's output `index`."""
+        """Set the node's output `index` to the value `name`."""
         if self.output(index):
             self.build.put("Identity", [name], [self.output(index)])
 

@@ -99,7 +99,7 @@ def conv_integer(c: Context) -> bool:
 
 
 def _give_whole(c: Context, x: str, axes: tuple[int, ...], multiply: Callable[[str], str]) -> None:
-    """Give `multiply(x)`, a sum over the axes of the node's second operand, in int32.
+    """Build the node's output in int32: `multiply(x)`, which sums over axes of the second operand.
 
     Args:
         c: the node.

@@ -14,7 +14,9 @@ MAX_DETERMINANT = 4
 """The largest size of a matrix for Det: Leibniz's formula has n! terms."""
 
 _SMALL_INTEGERS = (TensorProto.INT8, TensorProto.INT16, TensorProto.UINT8, TensorProto.UINT16)
-"""Einsum takes these, MatMul and ReduceSum do not: they are summed in INT32, and wrap around in the end."""
+"""Types that Einsum supports, but MatMul and ReduceSum do not. They are summed in INT32, and the result is cast back,
+which wraps around.
+"""
 
 
 def einsum(c: Context) -> bool:

@@ -32,8 +32,8 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """A pool whose window is larger than the padded image, by less than a stride. It is written with `ceil_mode`, which
-    gives one output.
+    """Build a pool whose window is larger than the padded image by less than a stride. `ceil_mode` makes it one output,
+    as ONNX Runtime computes.
 
     `ceil_mode` may add outputs along other axes; a Slice removes them.
     """

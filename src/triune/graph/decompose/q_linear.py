@@ -12,7 +12,7 @@ from triune.graph.decompose.integers import CONV, minus_zero_point, weight_minus
 from triune.graph.decompose.whole_sums import largest_sum, num_bits
 
 _SCALES = (1, 4, 6)
-"""The positions of the scales of both operands and of the result. The zero point of each comes after it."""
+"""The positions of the scales of both operands and of the result. Each zero point is at the next position."""
 
 
 def q_linear_mat_mul(c: Context) -> bool:
@@ -82,7 +82,8 @@ def _num_bits(c: Context, axes: tuple[int, ...], added: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _SplitScales:
-    """The scales of a product of quantized tensors, so that the product is exact in fp32, and of ordinary size.
+    """The scales of a product of quantized tensors, divided into powers of two, which fp32 multiplies exactly, and a
+    remaining factor.
 
     Attributes:
         left: the power of two that is next to the scale of the first operand.
@@ -96,10 +97,10 @@ class _SplitScales:
 
 
 def _split_scales(c: Context) -> _SplitScales | None:
-    """The scales of the node; None if they are not constant, or one for each row of the first operand.
+    """Split the scales of the node; None if they are not constant, or if the first operand has a scale for each row.
 
-    A product of dequantized numbers is rounded, so that sums in the middle of two levels may fall to either. Powers of
-    two round nothing: the result is that of whole numbers.
+    A product of dequantized numbers is rounded in fp32, so that a sum in the middle between two levels may be rounded
+    to either. With powers of two as scales, the result is as exact as with integers.
     """
     arrays = [c.values.constant(c.input(index)) for index in _SCALES]
     if any(each is None or not np.all((each > 0) & np.isfinite(each)) for each in arrays):

@@ -134,7 +134,7 @@ def max_roi_pool(c: Context) -> bool:
     for axis, position, count, length in ((2, 2, bins[0], shape[2]), (3, 1, bins[1], shape[3])):
         start, extent = _whole_region(c, regions, position)
         size = b.op("Div", extent, b.constant(count, np.float32))
-        # Pixels outside a bin are replaced by the least pixel: the lowest number of the type would overflow fp16.
+        # Replace pixels outside a bin by the image's smallest pixel: the type's lowest number would overflow fp16.
         least = b.op("ReduceMin", pixels, b.ints(axis), keepdims=1)
         at = b.constant(np.arange(length).reshape((-1, 1) if axis == 2 else (1, -1)), np.float32)
         largest: list[str] = []

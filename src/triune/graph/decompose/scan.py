@@ -1,4 +1,4 @@
-"""Scan, as a Loop."""
+"""Decompose Scan into a Loop."""
 
 import numpy as np
 from onnx import GraphProto, TensorProto, helper

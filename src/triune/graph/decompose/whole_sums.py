@@ -17,14 +17,18 @@ _LARGEST = 255
 """The largest difference of an 8-bit integer and a zero point."""
 
 _UNKNOWN = 32_768
-"""The number of products in a sum, if it is not known at conversion time: digits of one bit are exact for as many."""
+"""The number of products in a sum that is assumed if it is not known at conversion time. Digits of one bit are exact
+for as many.
+"""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
-"""Operators after which sums may still become floats. After an Add or Sub, too, if it adds a small constant."""
+"""Operators that only pass sums on, so that the sums may still become floats after them. So does an Add or Sub of a
+small constant.
+"""
 
 _DEEPEST = 4
-"""The number of such operators after another that are looked through."""
+"""The largest number of such operators in a row that is followed."""
 
 
 def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int:
@@ -34,7 +38,7 @@ def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int
     if weights is not None and points is not None and weights.ndim >= len(axes):
         points = points.astype(np.int16)
         if points.ndim == 1 and points.size > 1:
-            # One for each column of a matrix, or for each channel of a kernel.
+            # There is one zero point for each column of a matrix, or for each channel of a kernel.
             points = points if axes == (-2,) else points.reshape(-1, *[1] * (weights.ndim - 1))
         used = tuple(axes) if weights.ndim > 1 else None
         return int(np.abs(weights.astype(np.int16) - points).sum(axis=used, dtype=np.int64).max(initial=0))
@@ -45,7 +49,7 @@ def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int
 
 
 def num_bits(largest: int, added: int = 0) -> int | None:
-    """The number of bits of a digit with which sums are exact; None if whole numbers in fp32 are exact.
+    """The number of bits of a digit with which sums are exact in fp32; None if sums are exact without digits.
 
     Args:
         largest: the largest sum of the other operand (`largest_sum`).
@@ -57,7 +61,7 @@ def num_bits(largest: int, added: int = 0) -> int | None:
 
 
 def become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
-    """Whether all that is computed of a value is computed of it as floats, which have no more than 24 bits."""
+    """Whether every node that reads a value converts it to floats, so that 24 bits of the value are enough."""
     if not depth or any(value.name == name for value in c.graph.output):
         return False
     for node in c.graph.node:

@@ -9,7 +9,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, helper
 from triune.graph.core_ops import OPSET
 
 DOMAIN = "triune.fused"
-"""The domain of the functions."""
+"""The domain of the functions that fused patterns become."""
 
 RESULT = "output"
 """The name of a function's output."""
@@ -51,7 +51,7 @@ def add_call(model: ModelProto, call: FusedCall) -> NodeProto:
     model.functions.append(function)
     if not any(each.domain == DOMAIN for each in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    # onnx publishes partial types.
+    # `Any`, since onnx's type annotations are incomplete.
     settings: dict[str, Any] = dict(call.settings)
     return helper.make_node(
         name,

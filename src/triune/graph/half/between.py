@@ -17,7 +17,7 @@ from triune.graph.values import Values
 
 
 def copies_between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
-    """Find the nodes that only copy numbers from nodes in fp32 to nodes in fp32, or to outputs of the graph.
+    """Find the nodes that only copy numbers between nodes in fp32, or from nodes in fp32 to outputs of the graph.
 
     Args:
         graph: the graph to search.

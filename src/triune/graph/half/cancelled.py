@@ -22,8 +22,8 @@ _MOST = 0.01
 """The largest tolerated error, relative to a scaled value of size 1."""
 
 _MOST_ALONE = 0.125
-"""The largest error of a difference that is not scaled, for instance since a layer's weights do that: it is taken to be
-some tens.
+"""The largest tolerated error of a difference that no constant scales, for instance since a layer's weights do. Such a
+difference is assumed to be of size 10 to 100.
 """
 
 
@@ -41,7 +41,7 @@ def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodePro
     masks = {name for name, use in uses_of(graph).items() if use.kept is not None}
     lost: set[str] = set()
     for name, curve in cancelling_curves(graph, producers.values, OPSET, can_sample=True).items():
-        # Nodes after a node in fp32 compute from an accurate difference.
+        # After a node in fp32, the difference is already accurate.
         is_known = any(output in lost for node in curve.nodes for output in node.output)
         if not is_known and masks.isdisjoint(curve.sources) and _is_lost(name, curve, producers):
             lost.add(name)

@@ -9,7 +9,9 @@ from triune.graph.half.producers import DEEPEST, Producers
 
 
 def factor_of(name: str, producers: Producers) -> float:
-    """The largest factor of a value that constants in a row make, as in x * 1e-4 * 1e-4; 1 where there are none."""
+    """The largest factor by which successive nodes multiply a value by constants, as in x * 1e-4 * 1e-4; 1 if there are
+    none.
+    """
     factor = 1.0
     for _ in range(DEEPEST):
         node = producers.of(name)

@@ -25,7 +25,9 @@ _EXACT = 2048.0
 """fp16 represents every integer up to 2048; of the larger ones it skips some (2049)."""
 
 _FEW_PIXELS = 32
-"""In an image of at most this size, rounding to fp16 moves a coordinate by at most 1/100 of a pixel."""
+"""In an image of at most this many pixels along an axis, rounding to fp16 moves a coordinate by at most 1/100 of a
+pixel.
+"""
 
 
 def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
@@ -64,7 +66,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
         copies = copies_of_inputs(operand, producers)
         return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
-        # mod(x, d) = x - d * floor(x / d): the quotient multiplies the rounding error of d.
+        # mod(x, d) = x - d * floor(x / d): a rounding error of d is multiplied by the quotient.
         return [each for name in node.input for each in exact_arithmetic(name, producers, {})] + [node]
     if node.op_type not in ("Sin", "Cos", "Tan") and not is_rounding(node):
         return []
@@ -140,7 +142,9 @@ def _expm1_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _pixel_distance_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of coordinate - [0, 1, 2, ...], the distances to a row's pixels, as RoiAlign computes them; else []."""
+    """The nodes of coordinate - [0, 1, 2, ...], the distances to the pixels of a row, as RoiAlign computes them; [] for
+    any other node.
+    """
     for position, name in enumerate(node.input if node.op_type == "Sub" else ()):
         row = producers.values.constant(name)
         if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
@@ -156,7 +160,8 @@ def _has_one(node: NodeProto, producers: Producers) -> bool:
 
 
 def _difference_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of a sum or difference of exact values, one of which is rounded to integers beyond 2048; else [].
+    """The nodes of a sum or difference of exact values, one of which is rounded to integers beyond 2048; [] for any
+    other node.
 
     Beyond 2048, fp16 has no fractions and no odd integers: `x - floor(x)` becomes 0 there, and so does 3001 - 3000.
     """

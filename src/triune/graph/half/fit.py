@@ -60,15 +60,16 @@ def fit_half(
     unpack, masks = UnpackWeights(file), FitMasks(is_finite=is_laid_out)
     passes: Sequence[GraphPass] = (
         unpack,
-        # Before ConvAffine, which folds a BatchNormalization into the weights of the convolution before it.
+        # FoldVariances runs before ConvAffine, which folds a BatchNormalization into the weights of the convolution
+        # before it.
         FoldVariances(),
         # This must run before ScaleBefore and FitMasks, whose patterns have no Cast.
         DropIdleCasts(),
-        # Before ScaleBefore: a scale that ConvAffine has folded into weights need not be moved.
+        # ConvAffine runs before ScaleBefore, which need not move a scale that is folded into weights.
         *(() if is_laid_out else (ConvAffine(file),)),
         ScaleBefore(file),
         *((FitNorms(keep),) if is_laid_out else ()),
-        # After ScaleBefore, which also multiplies a mask that is added between the product and the scale.
+        # FitMasks runs after ScaleBefore, which also multiplies a mask that is added between the product and the scale.
         masks,
         TidyAndInfer(file),
     )

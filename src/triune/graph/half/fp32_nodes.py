@@ -80,7 +80,7 @@ class _Search:
         for node in graph.node:
             is_carrier = carries_state(node)
             results: list[list[Ranges]] = []
-            # The body of a loop that carries a state is in fp32 whole.
+            # All nodes of a loop's body compute in fp32 if the loop carries a state, so that the body is not searched.
             for subgraph in () if is_carrier else subgraphs_of(node):
                 found_within, of_outputs = self.search(subgraph, values, bounds, constant_sizes, ranges)
                 inner += found_within
@@ -151,7 +151,9 @@ class _Search:
 
 
 def _of_integers(graph: GraphProto) -> dict[str, Ranges]:
-    """LARGE for the inputs of wide integer types, which may be beyond fp16: seconds since 1970, prices, hashes."""
+    """Returns LARGE for each input of a wide integer type: the integers may be beyond fp16, as seconds since 1970,
+    prices and hashes are.
+    """
     wide = [value.name for value in graph.input if value.type.tensor_type.elem_type in WIDE_INTEGERS]
     return dict.fromkeys(wide, frozenset([Range.LARGE]))
 

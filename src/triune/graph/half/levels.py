@@ -1,6 +1,6 @@
 """Find dynamic quantization, whose scale is computed from the tensor itself, and matrix products of quantized levels.
 
-scale = (max(x) - min(x)) / 255; level = round(x / scale). A scale that is rounded to fp16 gives other levels. A sum of
+scale = (max(x) - min(x)) / 255; level = round(x / scale). If the scale is rounded to fp16, levels change. A sum of
 products of levels is beyond fp16 (even 255 * 127 * 3) until the scales after the product multiply it.
 """
 
@@ -37,7 +37,7 @@ def level_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def output_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a quantized output of the model, back to other quantized values or to inputs.
+    """The nodes that compute a quantized output of the model from other quantized values or from inputs.
 
     fp16 may round a number near the middle of two levels to the other one, which changes the output. [] if more than
     one matrix product comes before the output: the results of a whole network are rounded anyway.
@@ -114,7 +114,7 @@ def is_integral(name: str, producers: Producers) -> bool:
 
 
 def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that compute the scales by which `product` multiplies sums of integers; they may be too small for
+    """The nodes that compute the scales by which `product` multiplies sums of integers; The scales may be too small for
     fp16.
     """
     names = list(product.input)

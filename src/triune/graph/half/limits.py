@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 _HALF = np.finfo(np.float16)
 
 LARGEST = float(_HALF.max)
-"""65504."""
+"""The largest finite number of fp16: 65504."""
 
 SMALLEST_NORMAL = float(_HALF.smallest_normal)
-"""6.1e-5: smaller numbers are subnormal, with fewer significant bits, and below 3e-8 they are rounded to 0."""
+"""The smallest normal number of fp16: 6.1e-5. Smaller numbers are subnormal, with fewer significant bits, and below
+3e-8 they are rounded to 0.
+"""
 
 SMALLEST_INVERTED = 1 / LARGEST
-"""1.5e-5: the inverse of a smaller number is infinite."""
+"""The smallest number whose inverse is finite in fp16: 1.5e-5."""
 
 _BLOCK = 1 << 20
 

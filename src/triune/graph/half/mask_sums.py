@@ -15,10 +15,12 @@ from triune.graph.index import Index
 from triune.graph.values import attributes_of
 
 ABSORBING = 1e8
-"""From here on fp32 loses a score of ordinary size in the sum score + mask: its numbers are 8 apart there."""
+"""From this absolute value on, a mask absorbs the scores: fp32 numbers are 8 apart there, so that score + mask rounds
+to the mask.
+"""
 
 _PRECISE = -2048.0
-"""A lower term is assumed to be a mask: exp(-2048) is 0, and below -2048 fp16 represents no fractions."""
+"""A term that may be lower is assumed to be a mask: exp(-2048) is 0, and below -2048 fp16 represents no fractions."""
 
 _SMALL = -16.0
 """Terms from here to 0 need no change: even in a row in which all scores get -16, fp16 rounds the sums to multiples of
@@ -26,7 +28,7 @@ _SMALL = -16.0
 """
 
 _DEEPEST = 8
-"""The depth to which nested sums are followed."""
+"""The largest depth of nested sums that are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ class MaskSums:
         return [term for term in terms if term in masks or self._is_infinite(term)]
 
     def softmax_inputs(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
-        """The value that a Softmax reads, looking through Max and reshapes that keep the last axis; [] if no node
-        computes it.
+        """The value that a Softmax reads, from before Max and reshapes that keep the last axis, and how it reads the
+        value; [] if no node computes the value.
         """
         index = self._index
         if softmax.op_type != "Softmax":
@@ -123,7 +125,9 @@ class MaskSums:
         return []
 
     def _limited(self, name: str) -> tuple[str, float] | None:
-        """The operand and the number if `name` is Max(operand, number) with a number of at most -1e8; else None."""
+        """The operand and the number, if the value `name` is Max(operand, number) with a number of at most -1e8; else
+        None.
+        """
         limit = self._index.producer(name, "Max")
         for position in (0, 1) if limit is not None and len(limit.input) == 2 else ():
             number = self._index.scalar(limit.input[position]) if limit is not None else None

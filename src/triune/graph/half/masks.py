@@ -1,4 +1,4 @@
-"""Replace masks of attention that fp16 cannot represent."""
+"""Replace attention masks that fp16 cannot represent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +129,8 @@ class _Masks:
             if array is None:
                 is_chosen_again = index.producer(inputs[position], "Where") is not None
                 if is_chosen_again or self._sums.masks(self._sums.terms(inputs[position])):
-                    # If a row is masked entirely by two masks, the higher one decides; equal ones would not.
+                    # If a row is masked entirely by two masks, the higher mask decides; if both became equal, neither
+                    # would.
                     return choice.output[0]
             elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:
@@ -151,7 +152,7 @@ class _Masks:
         return total
 
     def _times_live(self, name: str, live: str, axis: int) -> str:
-        """Multiply the rows of scores by `live`; if the scores are q @ k, multiply q instead, which is smaller."""
+        """Multiply the rows of scores by `live`. If the scores are q @ k, multiply q, which is smaller."""
         index = self._index
         node = index.producer(name, "Mul", "Div", "MatMul")
         if node is not None and axis == -1:

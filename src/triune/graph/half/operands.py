@@ -18,11 +18,13 @@ from triune.graph.values import Values, attributes_of
 from triune.graph.weight_files import WeightFile
 
 _SMALLEST_SCALE = 2.0**-10
-"""An operand is multiplied by no less than this: more of its elements would become subnormal in fp16."""
+"""The smallest factor by which an operand is multiplied: a smaller one would make more of its elements subnormal in
+fp16.
+"""
 
 _SMALLEST_WEIGHT = 2.0**-10
-"""The largest weight of a layer, or of a channel, stays at least this large: beside it, the rounding of small weights
-does not matter.
+"""The largest weight of a layer or channel is not scaled below this: small weights beside it may be rounded without
+harm.
 """
 
 
@@ -54,7 +56,7 @@ class Operands:
         self._producers = producers
 
     def is_own_constant(self, product: NodeProto, position: int) -> bool:
-        """Whether an operand is a constant that no other node reads, so that it can be replaced."""
+        """Whether an operand is a constant that only this node reads, so that it can be replaced."""
         name = product.input[position]
         tensor = self._values.tensor(name)
         return tensor is not None and tensor.data_type == TensorProto.FLOAT and self._reads[name] == 1
@@ -163,11 +165,13 @@ class Operands:
         return next((position for position in positions if self.is_own_constant(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """The position of an operand that is not a constant: scaling a large weight in each run would take longer."""
+        """The position of an operand that is not a constant. It is scaled rather than a large weight, which would take
+        longer in each run.
+        """
         return 0 if self._values.tensor(product.input[0]) is None else 1
 
     def _axis(self, product: NodeProto, rank: int) -> int | None:
-        """The axis of a weight that is the channel axis of the result; None if no single axis is."""
+        """The axis of a weight that becomes the channel axis of the result; None if no axis, or more than one, does."""
         attributes = attributes_of(product)
         match product.op_type:
             case "Gemm":

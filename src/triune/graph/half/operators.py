@@ -4,7 +4,7 @@ First come families of operators, then the sets that single modules use; the com
 of the latter say through which operators a search from node to node continues.
 """
 
-# Families.
+# Families of operators.
 
 RESHAPES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
 """The result has the elements of the operand in another shape or order."""
@@ -40,7 +40,7 @@ COPIES = RESHAPES | frozenset(
 MERGES = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
 """Each element of the result is an element of one of the operands."""
 
-# `bounds`: the interval in which the results lie.
+# Sets for `bounds`, which finds the interval in which results lie.
 
 KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "ReduceMean", "MaxPool"} | EXTREMES
 """The results lie within the bounds of the first operand."""
@@ -48,7 +48,7 @@ KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "Re
 KEEP_BOUNDS_OR_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
 """Operators whose results are elements of their operands (`KEEP_BOUNDS`), or 0."""
 
-# `propagation`: through which operators numbers outside fp16's range are passed on.
+# Sets for `propagation`, which follows numbers outside fp16's range through operators.
 
 KEEP_SIZE = RESHAPES | frozenset(
     [
@@ -71,7 +71,7 @@ FUSED_WITH_PREVIOUS = FUSED_VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add"
 FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size"])
 """Operators that compute in fp32 only if fp16 cannot represent one of their constants."""
 
-# `overflow`: where values leave fp16's range.
+# Sets for `overflow`, which finds where values leave fp16's range.
 
 UNDO_SQUARES = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
 """Applied to squares, these give results of about the size of what was squared."""
@@ -82,7 +82,7 @@ READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 """Applied to integers, these give larger integers."""
 
-# `producers`: how large integers become smaller, and how values become outputs.
+# Sets for `producers`: operators that make large integers smaller, or copy values to outputs.
 
 SHIFTS = RESHAPES | LIMITS | {"Add", "Sub"}
 """The results are about as large as the first operand, and integers if it has integers."""
@@ -110,7 +110,7 @@ KEEP_INTEGER_SIZE = (
 COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
 """Operators that copy elements of the operand to the result."""
 
-# `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
+# Sets for `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
 
 COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
 """Each element of the result is one of an operand, perhaps with another sign or clipped."""
@@ -120,12 +120,12 @@ SCALE_INPUTS = COPY_BETWEEN | {"Mul", "Div", "Add", "Sub"}
 
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
-# For `exact`: operators that may stand between a model's input and a comparison, a rounding or an ArgMax.
+# Sets for `exact`: operators that may be between a model's input and a comparison, a rounding or an ArgMax.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
 """Each element of the result is one of an operand, perhaps multiplied by a number or clipped."""
 
-# `scaled_back`: values beyond fp16's range that a later node scales down.
+# Sets for `scaled_back`: values beyond fp16's range that a later node scales down.
 
 SCALE_WITH_OPERANDS = (
     RESHAPES
@@ -151,13 +151,13 @@ SCALE_WITH_OPERANDS = (
         ]
     )
 )
-"""f(s * x) is s * f(x), or nearly so: to scale the operands scales the results."""
+"""f(s * x) is s * f(x), or nearly so: scaling the operands scales the results."""
 
 ACCUMULATIONS = MATRIX_PRODUCTS | {"ReduceSum", "CumSum"}
 PAIRS = frozenset(["Add", "Sub", "Mul"])
 ELEMENTWISE_OF_INPUTS = SCALE_WITH_OPERANDS | PAIRS | {"ReduceSum", "Div", "Reciprocal", "Sqrt", "Pow"}
 
-# `exact`: arithmetic whose results would be wrong if operands were rounded to fp16.
+# Sets for `exact`: arithmetic whose results would be wrong if operands were rounded to fp16.
 
 EXACT_ARITHMETIC = (
     RESHAPES
@@ -186,7 +186,7 @@ EXACT_ARITHMETIC = (
         ]
     )
 )
-"""Coordinates and angles are computed from the model's inputs and integers by these."""
+"""Operators that compute coordinates and angles from the model's inputs and integers."""
 
 FUNCTIONS = SATURATING | frozenset(
     [
@@ -194,12 +194,14 @@ FUNCTIONS = SATURATING | frozenset(
         *("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Atanh"),
     ]
 )
-"""Functions of one operand, and means, that may stand between a model's inputs and a step, as arithmetic may."""
+"""Functions of one operand, and means, that may be between a model's inputs and an operator of `STEPS`, as arithmetic
+may.
+"""
 
 STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
-"""The result jumps where an operand passes a whole number or another operand. So does a Cast to integers."""
+"""Operators whose result jumps where an operand passes an integer or another operand. So does a Cast to integers."""
 
-# `near_zero`: numbers near 0 that logarithms, divisions and comparisons read.
+# Sets for `near_zero`: operators on numbers near 0 that logarithms, divisions and comparisons read.
 
 PROBABILITIES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])
 """Applied to numbers of ordinary size, these may give results near 0 or 1."""
@@ -238,8 +240,8 @@ GUARDS = RESHAPES | {"Clip", "Max", "Add", "Where", "Gather"}
 
 ZERO_TESTS = frozenset(["Sign", "Ceil", "NonZero"])
 
-# For `partners`, `levels`, `mask_sums` and `products`: operators that may stand before or after a node that computes in
-# fp32.
+# Sets for `partners`, `levels`, `mask_sums` and `products`: operators that may be before or after a node that computes
+# in fp32.
 
 SCALES = RESHAPES | {"Mul", "Div", "Neg"}
 SQUARE_SUMS = DENSE_PRODUCTS | {"Mul", "ReduceSum"}
@@ -265,7 +267,7 @@ MASK_SELECTIONS = RESHAPES | frozenset(
 NOT_IN_MASKS = DENSE_PRODUCTS | frozenset(
     ["ConvTranspose", "Softmax", "LSTM", "GRU", "RNN", "LayerNormalization", "If", "Loop"]
 )
-"""Attention masks are not computed by these; values that are count as scores."""
+"""No attention mask is computed by these operators: values that they compute count as scores."""
 
 SCORES_TO_SOFTMAX = (
     RESHAPES
@@ -305,12 +307,12 @@ SOFTMAX_TO_PRODUCT = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", 
 WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"}
 """Operators that compute weights from constants, for instance from quantized ones."""
 
-# `scores`: scales that are moved from the result of a matrix product to its operands.
+# Sets for `scores`, which moves scales from the result of a matrix product to its operands.
 
 SCALE_THROUGH = RESHAPES | {"Slice"}
-"""Each element of the result is one of the first operand, so that to scale either is the same."""
+"""Each element of the result is one of the first operand, so that scaling the operand scales the result."""
 
 POOLING_SCALE_THROUGH = EXTREMES | {"MaxPool", "AveragePool", "ReduceMean"}
-"""To scale the operand or the result is the same if the scale is one number above 0."""
+"""For a scale that is one positive number, scaling the operand gives the same as scaling the result."""
 
 PRODUCT_FOLLOWERS = MATRIX_PRODUCTS | RECTIFIERS | {"Add"}

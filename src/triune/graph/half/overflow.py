@@ -20,7 +20,7 @@ from triune.graph.half.products import may_leave
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges
 
 _ORDINARY = 512.0
-"""The assumed absolute value of activations that nothing is known about."""
+"""The assumed absolute value of activations of unknown size."""
 
 _ACTIVATION = 255.0
 """The assumed absolute value of activations that a layer's weights multiply."""
@@ -117,7 +117,9 @@ class Overflow:
         return NONE, ""
 
     def is_too_small(self) -> bool:
-        """Whether all results are below fp16's smallest normal number, by bounds or by constant factors in a row."""
+        """Whether all results are below fp16's smallest normal number, according to their bounds or to successive
+        constant factors.
+        """
         node = self._node
         if node.op_type not in ("Mul", "Div") or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
             return False
@@ -125,8 +127,8 @@ class Overflow:
         return 0 < size < SMALLEST_NORMAL or factor_of(node.output[0], self._producers) < SMALLEST_INVERTED
 
     def levels(self) -> tuple[Ranges, str]:
-        """`NONE`, and a reason to compute in fp32 if the node reads or writes quantization levels of more than 8
-        bits.
+        """Returns `NONE`, and a reason to compute in fp32 if the node reads or writes quantization levels of more than
+        8 bits.
         """
         node = self._node
         kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}

@@ -9,7 +9,9 @@ from triune.graph.half.producers import DEEPEST, Producers
 
 
 def _producing_nodes(names: list[str], producers: Producers) -> Iterator[NodeProto]:
-    """Yield the node that computes each of these values, the last first. The caller may append names meanwhile."""
+    """Yield the node that computes each of these values, beginning with the last. The caller may append names
+    meanwhile.
+    """
     for _ in range(DEEPEST):
         if not names:
             return
@@ -30,7 +32,9 @@ def score_producers(softmax: NodeProto, producers: Producers) -> Iterator[NodePr
 
 
 def coordinate_producers(coordinates: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that add, scale and concatenate coordinates in an image, up to offsets that layers compute."""
+    """The nodes that add, scale and concatenate coordinates in an image. The search ends at offsets that layers
+    compute.
+    """
     names = [coordinates]
     found: list[NodeProto] = []
     for node in _producing_nodes(names, producers):

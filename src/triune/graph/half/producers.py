@@ -10,7 +10,7 @@ from triune.graph.half.operators import COPY_TO_OUTPUT, KEEP_INTEGER_SIZE, SCALE
 from triune.graph.values import Values, names_read
 
 DEEPEST = 16
-"""The number of nodes in a row after which a search gives up."""
+"""The largest number of nodes in a row that a search follows."""
 
 
 class Producers:
@@ -125,7 +125,7 @@ class Producers:
         )
 
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
-        """Whether all paths from `name`, through Mul, Add and Pow, end in operators of `kinds`."""
+        """Whether all paths from `name`, which go through Mul, Add and Pow only, end in operators of `kinds`."""
         readers = self._readers.get(name, [])
         if not readers or name in self._outputs or depth > DEEPEST:
             return False

@@ -140,8 +140,8 @@ def _is_sum_of_exp(name: str, producers: Producers) -> bool:
 
 
 def _tolerates_overflow(name: str, producers: Producers) -> bool:
-    """Whether all paths from a value end in operators of `OVERFLOW_TOLERANT`, for which infinity is as good as a large
-    number.
+    """Whether all paths from a value end in operators of `OVERFLOW_TOLERANT`, which compute the same from infinity as
+    from a large number.
     """
     seen, names = set[str](), [name]
     while names:

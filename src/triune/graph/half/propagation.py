@@ -30,7 +30,9 @@ from triune.graph.half.ranges import HIGH, LOW, NONE, Range, Ranges
 from triune.graph.values import Values
 
 _FAR = 32.0
-"""If the largest element is this many times another one, the rounding of the smaller one does not matter."""
+"""If the largest element is this many times as large as another element, the rounding of the smaller one does not
+matter.
+"""
 
 
 class Propagation:
@@ -97,8 +99,7 @@ class Propagation:
     def _of_product(self, given: Ranges) -> Ranges:
         """The ranges of a matrix product.
 
-        They are SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1), else
-        SETTLED.
+        SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1); else SETTLED.
         """
         is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
@@ -173,7 +174,8 @@ class Propagation:
     def multiply(self, given: Ranges) -> Ranges:
         """The ranges of a product.
 
-        A large number times a tiny one is of ordinary size, and so is x * (1 / y) where x is about as large as y.
+        A large number times a tiny one is taken to be of ordinary size, as is x * (1 / y), where x is about as large as
+        y.
         """
         given = self._after_last_scale(given)
         one, other = self._operand_ranges
@@ -195,8 +197,8 @@ class Propagation:
         return given
 
     def _after_last_scale(self, given: Ranges) -> Ranges:
-        """Remove INTEGER from the ranges if this is the last of the scales of a sum of integers: then it is within
-        fp16.
+        """Remove INTEGER from the ranges if this node multiplies by the last of the scales of a sum of integers: the
+        result is then within fp16.
         """
         is_last = not self._producers.are_read_by(self._node.output[0], ("Mul", "Div"))
         return given - {Range.INTEGER} if is_last else given
@@ -220,7 +222,7 @@ class Propagation:
         return given - {Range.SQUARE, Range.SUM, Range.LARGE} | {Range.SETTLED}
 
     def raise_to(self, given: Ranges) -> Ranges:
-        """The ranges of a power; a negative exponent means an inverse."""
+        """The ranges of a power. A negative exponent inverts the operand."""
         exponent = self._values.constant(self._node.input[1])
         power = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else 2.0
         if power < 0:

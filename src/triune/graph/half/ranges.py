@@ -12,7 +12,7 @@ class Range(Enum):
     """One way in which the elements of a tensor may be outside fp16's range."""
 
     GUARDED = auto()
-    """Only a constant that fp16 rounds to 0 makes it larger than 0: x + 1e-12."""
+    """Elements are above 0 only because of a constant that fp16 rounds to 0: x + 1e-12."""
     TINY = auto()
     """All elements are near 0: x * 1e-9."""
     LARGE = auto()

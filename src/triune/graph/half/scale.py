@@ -9,7 +9,7 @@ from onnx import NodeProto
 from triune.graph.values import Values
 
 _STRONG = 1 / 128
-"""A scale below this suggests that its operand is beyond fp16: activations of some hundreds are 1/128 of more than
+"""A scale below this suggests that its operand is beyond fp16: activations of more than 512, times 128, exceed
 65504.
 """
 
@@ -51,9 +51,7 @@ def is_strong(scale: Scale) -> bool:
 
 
 def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
-    """The pairs of a value and its scale as which a Mul or Div may be read: a * b is a scaled by b, or b scaled by
-    a.
-    """
+    """The ways to read a Mul or Div as a value and its scale: a * b is a scaled by b, or b scaled by a."""
     if node.op_type not in ("Mul", "Div"):
         return []
     found: list[tuple[str, Scale]] = []

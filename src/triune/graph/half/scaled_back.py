@@ -75,7 +75,7 @@ def _products(name: str, producers: Producers) -> list[NodeProto]:
 
 
 def _may_enlarge(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node adds or multiplies two values that are not constants, or sums up, inverts or enlarges one."""
+    """Whether a node adds or multiplies two values that are not constants, or sums, inverts or enlarges a value."""
     computed = [name for name in node.input if name and producers.values.tensor(name) is None]
     if node.op_type in PAIRS and len(computed) == 2:
         return True

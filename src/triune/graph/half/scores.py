@@ -18,7 +18,7 @@ from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
 _CHOICES = {"Add": (0, 1), "Sub": (0, 1), "Where": (1, 2)}
-"""The positions of the operands that have to be scaled for the result of the operator to be scaled."""
+"""For each operator, the positions of the operands that must be scaled to scale the result."""
 
 _DEEPEST = 8
 
@@ -56,7 +56,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # Search anew, since nodes were added.
+    # Index the graph again, since nodes were added.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)

@@ -30,7 +30,7 @@ def spectrum_producers(square: NodeProto, producers: Producers) -> list[NodeProt
 
 
 def _product_of_inputs(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """A matrix product with constant weights and the arithmetic before it; [] if its operand is of layers."""
+    """A matrix product with constant weights and the arithmetic before it; [] if a layer computes its operand."""
     if node.op_type not in DENSE_PRODUCTS or producers.values.tensor(node.input[1]) is None:
         return []
     name = node.input[0]

@@ -1,4 +1,4 @@
-"""Find nodes that carry floats from step to step."""
+"""Find nodes that carry floats from one step of a loop or sequence to the next."""
 
 from onnx import NodeProto, TensorProto
 
@@ -8,7 +8,7 @@ _RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
 
 
 def carries_state(node: NodeProto) -> bool:
-    """Whether a node is a recurrent layer, or a Loop that carries floats from step to step."""
+    """Whether a node is a recurrent layer, or a Loop that carries floats from one step to the next."""
     if node.op_type != "Loop":
         return node.op_type in _RECURRENT
     # The first inputs of the body are the number of the step and the condition.

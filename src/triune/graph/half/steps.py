@@ -1,8 +1,9 @@
-"""Find what a layer's results go through before a step: `floor(sigmoid(x) * 100)`, the largest of probabilities.
+"""Find the nodes between a layer and an operator whose result jumps (a step): `floor(sigmoid(x) * 100)`, ArgMax of
+probabilities.
 
 A step's result jumps where its operand passes a whole number or another number. fp16 rounds a sigmoid above 0.99976 to
-1: floor gives 100, which is not a row of a table of 100, and probabilities that differ become equal. That the layer's
-results are rounded changes a sigmoid near 1 far less.
+1: floor gives 100, which is not a row of a table of 100, and probabilities that differ become equal. The rounding of
+the layer's own results changes a sigmoid near 1 far less.
 """
 
 import math
@@ -21,7 +22,8 @@ _SQUASHING = SATURATING | {"Softmax"}
 def squashed_producers(step: NodeProto, producers: Producers) -> list[NodeProto]:
     """The nodes from a Sigmoid, Tanh, Softmax or the like to a step, and the step; [] if no path leads there.
 
-    All values between have known bounds: `x * sigmoid(x)` is an activation of the network, whose layers round anyway.
+    All values in between have known bounds. `x * sigmoid(x)`, which has none, is an activation in a network, whose
+    layers round anyway.
 
     Args:
         step: any node; [] if its result does not jump.

@@ -1,4 +1,4 @@
-"""Dequantize weights whose scales fp16 cannot represent, or only as subnormal numbers."""
+"""Dequantize weights whose scales are outside of fp16's range, or subnormal in fp16."""
 
 import numpy as np
 from numpy.typing import NDArray

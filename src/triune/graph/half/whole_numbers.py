@@ -1,4 +1,4 @@
-"""Find what computes whole numbers beyond 2048 (buckets, indices, counts): fp16 does not hold all of them."""
+"""Find the nodes that compute integers beyond 2048 (buckets, indices, counts), not all of which fp16 can represent."""
 
 import math
 

@@ -122,7 +122,7 @@ def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodePro
 
 
 def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
-    """Yield all readings of a node as a step: one for each operand that may be the scores."""
+    """Yield all ways to read a node as a step: one for each operand that may be the scores."""
     for operand in {"Add": (0, 1), "Mul": (0, 1), "Where": (1, 2)}.get(node.op_type, (0,)):
         if not _keeps_rank(index, node, operand):
             continue
@@ -136,7 +136,9 @@ def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
 
 
 def _keeps_rank(index: Index, node: NodeProto, operand: int) -> bool:
-    """Whether the result of a node has the rank of an operand: a constant of shape [1, 1, 1, 1] may lift it."""
+    """Whether the result of a node has the rank of an operand. A constant of shape [1, 1, 1, 1] may make the rank
+    higher.
+    """
     return index.rank(node.output[0]) == index.rank(node.input[operand])
 
 

@@ -19,7 +19,7 @@ from triune.graph.values import attributes_of
 BATCH, STEPS = "batch", "steps"
 
 IsSource: TypeAlias = Callable[[str], bool]
-"""A function that returns whether the value of this name (B, S, C) is where the search back ends."""
+"""A function that returns whether the search back from a value ends at the value of this name, (B, S, C)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,9 @@ def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
 def _axes_after_reshape(
     axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None
 ) -> list[Axis] | None:
-    """The axes after a Reshape that splits an axis of channels, or merges neighbouring ones; None after any other."""
+    """The axes after a Reshape that splits an axis of channels, or merges neighbouring ones; None after any other
+    Reshape.
+    """
     if dims is None or result is None:
         return None
     found: list[Axis] = []

@@ -68,7 +68,9 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
 
 
 def _weight(index: Index, name: str) -> tuple[str, bool]:
-    """The matrix that a Transpose reads, and True; the value itself and False if no Transpose gives it."""
+    """Look back through a Transpose: returns the name of its operand, and True; if no Transpose computes the value,
+    `name` and False.
+    """
     transpose = index.producer(name, "Transpose")
     if transpose is None or perm_of(transpose, 2) != (1, 0):
         return name, False
@@ -85,8 +87,8 @@ def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
 
 
 def _added_bias(index: Index, matmul: NodeProto, width: int) -> tuple[str, list[NodeProto]]:
-    """If the only reader of a MatMul adds a constant vector, the vector's name, the MatMul and the Add; else "" and the
-    MatMul.
+    """The constant vector that an Add after a MatMul adds as bias, and both nodes; "" and the MatMul if another node
+    reads the product, or adds something else.
     """
     add = index.only_reader(matmul.output[0])
     for name in add.input if add is not None and add.op_type == "Add" else ():

@@ -62,7 +62,7 @@ def _cast(index: Index, name: str) -> NodeProto | None:
 
 
 def _in_fp16(index: Index, name: str) -> str | None:
-    """The fp16 value from which `name` is cast, or to which it is cast."""
+    """The fp16 value that a Cast converts to `name`, or from `name`; None if there is none."""
     cast = _cast(index, name)
     if cast is not None:
         return cast.input[0]

@@ -77,7 +77,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             factors = [operand for operand in (0, 1) if index.scalar(node.input[operand]) is not None]
             return bool(factors) and has_equal_halves(index, node.input[1 - factors[0]], width)
         case "Unsqueeze" | "Squeeze":
-            # Only if the size shows that the last axis is still the table's.
+            # Look at the operand only if the size shows that the last axis is still the table's last axis.
             dims = index.dims(table)
             return dims is not None and dims[-1] == width and has_equal_halves(index, node.input[0], width)
         case "Slice":
@@ -85,7 +85,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             is_complete = axes is not None and all(positive(each, rank) != rank - 1 for each in axes)
             return is_complete and has_equal_halves(index, node.input[0], width)
         case "Gather":
-            # A Gather along axis 0 selects rows; of a table of rank 1, elements.
+            # A Gather along axis 0 selects rows of the table, but elements if the table has rank 1.
             is_of_rows = not int(attributes_of(node).get("axis", 0)) and (index.rank(node.input[0]) or 0) > 1
             return is_of_rows and has_equal_halves(index, node.input[0], width)
         case _:

@@ -1,1 +1,3 @@
-"""Optimize ONNX graphs by levels: `levels` is the table of passes, `run` runs and checks them, `save` writes it."""
+"""Optimize ONNX graphs by levels: `levels` is the table of passes, `run` runs and checks them, `save` writes the
+model.
+"""

@@ -16,15 +16,15 @@ from triune.graph.verify.noise import is_random
 from triune.graph.weight_files import num_bytes
 
 EXACT_TOLERANCE = 1e-6
-"""The allowed error of an exact pass, relative to an output's largest value: constants that were folded may be rounded
-otherwise than the runtime rounds.
+"""The allowed error of an exact pass, relative to an output's largest value. It is not 0, since constant folding may
+round differently from the runtime.
 """
 
 _MOST_HELD_BYTES = 1 << 28
-"""The source's sessions stay open if its weights take no more."""
+"""The largest size of a source's weights for which its sessions stay open."""
 
 _MOST_KEPT_BYTES = 1 << 28
-"""The source's results are kept up to this size, and computed again beyond it."""
+"""The largest size of the source's results that are kept; larger results are computed again for each comparison."""
 
 
 class Comparison:
@@ -61,7 +61,7 @@ class Comparison:
             candidate: not changed.
             is_exact: whether only the rounding of folded constants may differ.
             is_plain: whether ONNX Runtime runs both node by node, or optimizes both itself.
-            seconds: after this time no further set of inputs is tried; one is in any case.
+            seconds: after this time no further set of inputs is tried; at least one set is tried.
 
         Raises:
             UnsupportedError, InvalidArgumentError: the source takes none of the inputs, or the candidate does not run.
@@ -87,13 +87,13 @@ class Comparison:
         return self._opened().uncertainty(inputs)
 
     def _answer_ahead(self, *, is_plain: bool, seconds: float) -> None:
-        """Run the source on the inputs that it takes, as far as the time goes."""
+        """Run the source on the sets of inputs that it accepts, until the time is over."""
         started = time.monotonic()
         for position in range(len(self._sets)):
             try:
                 self._answers(position, is_plain=is_plain)
             except (InvalidArgumentError, UnsupportedError):
-                # `verify` raises it if the source takes none.
+                # If the source accepts no set of inputs, `verify` raises this error later.
                 continue
             if time.monotonic() - started > seconds:
                 return

@@ -4,21 +4,21 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How far a graph is rewritten; each level has the passes of those before it."""
+    """How far a graph is rewritten. Each level has its own passes and those of all lower levels."""
 
     O0 = "O0"
-    """Made valid, with the shapes that can be inferred; nothing is rewritten."""
+    """The graph is made valid, and shapes are inferred where possible; nothing is rewritten."""
 
     O1 = "O1"
-    """Exact: the same numbers, by fewer nodes."""
+    """Exact: fewer nodes compute the same numbers."""
 
     O2 = "O2"
-    """Equal up to the rounding of fp32."""
+    """The results are equal up to the rounding of fp32."""
 
     O3 = "O3"
     """Optimize for the runtimes of one unit."""
 
     @property
     def number(self) -> int:
-        """0 to 3."""
+        """The number of the level, from 0 to 3."""
         return int(self.value[1:])

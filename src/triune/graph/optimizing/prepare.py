@@ -1,4 +1,4 @@
-"""Make a model valid for the passes: functions inlined, names of subgraphs its own, shapes inferred."""
+"""Make a model valid for the passes: inline functions, make names in subgraphs unique, infer shapes."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ _INITIALIZERS_ALONE = 4
 """From this IR version on, initializers need not be inputs."""
 
 _FIRST_OPSET = 7
-"""The first operator set whose every operator ONNX Runtime promises to run."""
+"""The oldest operator set that ONNX Runtime promises to support completely."""
 
 
 def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFile) -> tuple[ModelProto, list[str]]:

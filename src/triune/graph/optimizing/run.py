@@ -23,16 +23,20 @@ from triune.graph.verify import OutputVerdict, Verdict, check_given
 from triune.graph.weight_files import WeightFile
 
 MAX_ROUNDS = 8
-"""The largest number of times that the passes of a level run: what one changes may allow another to change more."""
+"""The largest number of times that the passes of a level run. They run again because the change of one pass may allow
+another pass to change more.
+"""
 
 _MARK = "triune.optimized"
-"""The key of the model's property that says for which level and unit the last passes have run."""
+"""The key of the model's metadata that records for which level and unit the last passes have run."""
 
 _PASS_SECONDS = 2.0
-"""The time for comparing the result of one pass with the source; one set of inputs is compared in any case."""
+"""The time limit, in seconds, for comparing the result of one pass with the source. One set of inputs is compared even
+if it takes longer.
+"""
 
 _FINAL_SECONDS = 20.0
-"""The time for comparing the final model with the source."""
+"""The time limit, in seconds, for comparing the final model with the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class _Run:
     Attributes:
         model: the model so far.
         steps: the passes of the level.
-        reports: what those did that changed something, or were left out.
+        reports: what each pass did that changed the model or was left out.
     """
 
     def __init__(
@@ -141,7 +145,7 @@ class _Run:
         self._comparison = comparison
         self._tell = tell
         self._left_out: set[str] = set()
-        # Whether only exact passes have changed the model: later ones are compared with the source, too.
+        # Whether only exact passes have changed the model so far.
         self._is_exact = True
         self._before: list[tuple[int, ModelProto]] = []
         self._mark = f"{level.value} {unit.value}"
@@ -195,7 +199,7 @@ class _Run:
                 return
 
     def _try(self, step: Step) -> bool:
-        """Run a pass, and take its result if it is right; returns whether it was taken and differs."""
+        """Run a pass, and keep its result if it is right. Returns whether a changed model was kept."""
         self._tell(step.name)
         started = time.monotonic()
         candidate = ModelProto()
@@ -243,7 +247,7 @@ def _key(model: ModelProto) -> bytes:
     total = hashlib.sha256()
     for message in (*model.opset_import, *model.graph.input, *model.graph.output, *model.graph.node):
         total.update(message.SerializeToString(deterministic=True))
-    # Passes give changed constants new names.
+    # A changed constant always has a new name, so that names identify constants.
     for tensor in sorted(model.graph.initializer, key=lambda each: each.name):
         total.update(repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
     return total.digest()

@@ -1,4 +1,4 @@
-"""Write a model whose large weights are in other files to one file, or beyond 2 GiB to two."""
+"""Write a model, whose large weights are in other files, to one file; to two files if it exceeds 2 GiB."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.weight_files import data_of, num_bytes, refer, with_data
 
 MOST_INLINE_BYTES = 2**31 - 2**24
-"""Protobuf's limit is 2 GiB, and the nodes take a part of it; larger weights go into a file beside the model."""
+"""The largest size of a model in one file: protobuf's limit is 2 GiB, less some room for the nodes. Larger weights go
+into a second file.
+"""
 
 _ALIGNMENT_BYTES = 64
 """The weights begin at multiples of this, so that runtimes may map them."""
@@ -63,7 +65,7 @@ def _save_beside(model: ModelProto, path: Path) -> None:
 
 
 def _aligned(file: BinaryIO) -> int:
-    """Fill a file up to the alignment; returns its size."""
+    """Pad a file with zeros up to the alignment; returns its size."""
     size = file.tell()
     missing = -size % _ALIGNMENT_BYTES
     file.write(bytes(missing))

@@ -1,4 +1,6 @@
-"""Move operators that only ONNX Runtime defines from ONNX's own domain to another domain, for `Upgrade` to replace."""
+"""Move operators that only ONNX Runtime defines from ONNX's own domain to another domain, where `Upgrade` replaces them
+later.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +12,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.passes.upgrade.adopted import ADOPTED, TABLE
 from triune.graph.values import subgraphs_of
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 
@@ -50,5 +52,5 @@ def _adopt(nodes: Iterable[NodeProto], version: int) -> bool:
 
 
 def _has(op_type: str, version: int) -> bool:
-    """Whether ONNX's operator set `version` has the operator."""
+    """Whether ONNX's operator set `version` has the operator, not marked as deprecated."""
     return _schemas.has(op_type, version, "") and not _schemas.get_schema(op_type, version, "").deprecated

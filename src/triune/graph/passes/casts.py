@@ -1,4 +1,4 @@
-"""Join Casts that follow each other where the type between them holds every value."""
+"""Join successive Casts if the type between them can represent every value."""
 
 from collections.abc import Mapping
 
@@ -27,8 +27,8 @@ _HELD_BY: Mapping[int, frozenset[int]] = {
 
 
 class Casts(GraphPass):
-    """Given a Cast of a Cast to a type that holds every value of the type before. Result: one Cast of the first one's
-    operand, or none if the type is the operand's.
+    """Given a Cast of a Cast, whose type in between can represent every value of the first operand. Result: one Cast of
+    that operand, or none if the final type is the operand's.
     """
 
     name = "casts"

@@ -1,4 +1,4 @@
-"""Refuse models that contradict themselves."""
+"""Refuse models that contradict themselves: whose attributes, constants and shapes do not fit together."""
 
 import itertools
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Consistent(GraphPass):
 
 def require_none(found: Iterable[tuple[NodeProto, str]]) -> None:
     """Raise an InvalidArgumentError that lists these nodes and their contradictions, if there are any."""
-    # Several nodes that replace one node of the model have its name.
+    # Nodes that replace the same node of the user's model have its name, so that messages may be equal.
     told = list(dict.fromkeys(f"{_called(node)}: {why}" for node, why in found))
     if told:
         text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"

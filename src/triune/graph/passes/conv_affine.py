@@ -16,8 +16,8 @@ from triune.graph.weight_files import WeightFile
 _Array = NDArray[Any]
 
 _LARGEST = 2.0**32
-"""The largest absolute value of a weight, and of a factor's reciprocal: with these, sums that overflow come of inputs
-beyond 1e28.
+"""The largest absolute value of a weight, and of a factor's reciprocal. With these limits, a sum overflows only for
+inputs beyond 1e28.
 """
 
 

@@ -9,12 +9,12 @@ from onnx import NodeProto, TensorProto
 from triune.graph.editing import Edit, node_of
 
 _MOST_FACTORS = 4
-"""No pattern has more factors."""
+"""The largest number of factors that is searched: no pattern has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """number * value * value ...
+    """A product of a constant and values: number * value * value ....
 
     Attributes:
         number: the product of the constants.
@@ -36,7 +36,7 @@ def factors_of(edit: Edit, node: NodeProto) -> Factors:
         before = edit.producer(name, "Mul", "Div")
         is_inner = before is not None and edit.only_reader(name) is node
         if node.op_type == "Div" and position:
-            # A quotient by a value is not a product.
+            # The division by a value that is not constant ends the search: it is one factor.
             return Factors(1.0, (node.output[0],))
         if before is None or not is_inner or (before.op_type == "Div" and edit.scalar(before.input[1]) is None):
             values.append(name)
@@ -48,7 +48,7 @@ def factors_of(edit: Edit, node: NodeProto) -> Factors:
 
 
 def scaled(edit: Edit, name: str) -> tuple[float, str]:
-    """A value as number * other value; as 1 * itself if no constant multiplies it."""
+    """Read a value as number * other value; as 1 * itself if no constant multiplies it."""
     node = edit.producer(name, "Mul", "Div")
     if node is not None:
         found = factors_of(edit, node)
@@ -58,7 +58,7 @@ def scaled(edit: Edit, name: str) -> tuple[float, str]:
 
 
 def is_near(number: float | None, wanted: float) -> bool:
-    """Whether a constant is a number that was written with the digits of fp32, or of a paper."""
+    """Whether a constant equals a number up to the few digits with which exporters write it."""
     return number is not None and abs(number - wanted) <= 2e-6 * abs(wanted)
 
 

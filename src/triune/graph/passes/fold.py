@@ -19,7 +19,7 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES
 
 MAX_ELEMENTS = 1 << 20
-"""Larger results are not folded: an Expand of a scalar must not become a constant of a gigabyte."""
+"""Larger results are not folded: an Expand of a scalar could become a constant of a gigabyte."""
 
 _MOST_SIZES = 64
 """A 1-D tensor with more elements is not treated as a shape."""
@@ -28,7 +28,7 @@ _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLi
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _FIRST_AS_TODAY = 13
 _OTHERWISE_BEFORE = frozenset(["Softmax", "LogSoftmax", "Hardmax", "Resize", "Upsample", "BatchNormalization"])
-"""Operators that computed something else before operator set 13, which ONNX's reference evaluator does not know."""
+"""Operators whose meaning changed in operator set 13. ONNX's reference evaluator knows only the new meaning."""
 
 _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 """Types of quantized weights that no runtime keeps quantized; so their DequantizeLinear is folded."""
@@ -60,7 +60,7 @@ class Fold(GraphPass):
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How nodes are folded: in which operator set, and whether constants may grow."""
+    """How nodes are folded: by which version of the operator set, and whether constants may grow."""
 
     opset: int
     grows: bool
@@ -111,7 +111,7 @@ def _evaluate(
         if part.is_known:
             return [part.array()]
     feeds: dict[str, NDArray[Any]] = {}
-    # Weights may be read from files, so none is read for a node that has other inputs, too.
+    # Look at large constants last: they may be read from files, which is not needed if another input is not constant.
     for name in sorted(filter(None, node.input), key=lambda name: values.tensor(name) is not None):
         array = constant(name)
         if array is None:
@@ -245,7 +245,7 @@ def partly_known(
             if given is None:
                 return None
             if node.op_type == "Unsqueeze":
-                # In older operator sets the axes are an attribute.
+                # In older operator sets `axes` is an attribute, not an input.
                 axes = attributes.get("axes") if len(node.input) < 2 else constant(node.input[1])
                 if not given.is_scalar or axes is None or len(axes) != 1:
                     return None

@@ -47,7 +47,8 @@ class AneLayout(GraphPass):
 
 class SafeHalf(GraphPass):
     """Given a model of core operators in fp32. Result: the same numbers by nodes that stay within fp16: masks, scales
-    and norms are rewritten. The model still computes in fp32; a conversion to fp16 keeps in fp32 what has no such form.
+    and norms are rewritten. The model still computes in fp32; a later conversion to fp16 keeps nodes in fp32 that
+    cannot be rewritten so.
     """
 
     name = "safe_half"

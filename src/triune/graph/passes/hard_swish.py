@@ -67,7 +67,7 @@ class _Search:
                 continue
             base, shift = self._sum_with_constant(x)
             other, further = self._sum_with_constant(clip.input[0])
-            # The Clip reads x + 3; or x is z + a, and the Clip reads z + b.
+            # Either the Clip reads x + 3; or x is z + a, and the Clip reads z + b.
             if other == x and _is_three(further, np.zeros((), np.float32)) and self._is_within(further, x):
                 return x
             if (
@@ -89,7 +89,7 @@ class _Search:
         return name, np.zeros((), np.float32)
 
     def _is_within(self, constant: NDArray[Any], x: str) -> bool:
-        """Whether a sum of a value and a constant has the value's shape."""
+        """Whether adding a constant to a value leaves the value's shape unchanged."""
         shape = self._values.shape(x)
         if not constant.ndim or shape is None:
             return not constant.ndim

@@ -11,7 +11,9 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
-"""The largest number of repetitions. The rank of one Reshape may allow ONNX to infer the next one."""
+"""The largest number of times that inference runs. It runs again because a rank that was found for one Reshape may
+allow ONNX to infer the next.
+"""
 
 
 class Infer(GraphPass):

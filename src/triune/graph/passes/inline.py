@@ -28,7 +28,7 @@ take square roots of negative variances, Celu's is right only if alpha is positi
 target's type is known.
 """
 
-# onnx's stubs lack most of a schema's members.
+# `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
 
 MAX_DEPTH = 32
@@ -58,7 +58,7 @@ class Inline(GraphPass):
     name = "inline"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep` are operators that are not replaced although they have a body."""
+        """`keep` has the names of operators that are not inlined although they have a body."""
         self._kept = {*CORE_OPS, *_DECOMPOSED, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -254,7 +254,7 @@ def _renamed_body(node: NodeProto, body: FunctionProto, prefix: str, graph: Grap
         if info.name in names and names[info.name] not in node.output:
             copy = ValueInfoProto.FromString(info.SerializeToString())
             copy.name = names[info.name]
-            # The dimension names of a function mean nothing in the model.
+            # Remove names of dimensions: the names in a function have no meaning in the model.
             for dim in copy.type.tensor_type.shape.dim:
                 if dim.HasField("dim_param"):
                     dim.ClearField("dim_param")

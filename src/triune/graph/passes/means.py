@@ -71,7 +71,7 @@ def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
     False if the number is so small that the type has few significant bits for it (1e-7 in fp16): then 1 / (n - 1) might
     round to the same number, and sum / (n - 1) is not a mean.
     """
-    # ml_dtypes publishes partial types.
+    # `Any`, since the type annotations of ml_dtypes are incomplete.
     library: Any = ml_dtypes
     limits = library.finfo(factor.dtype)
     is_near = math.isclose(float(factor.astype(np.float64)), exact, rel_tol=float(limits.eps))

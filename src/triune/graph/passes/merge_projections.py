@@ -11,7 +11,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.weight_files import WeightFile
 
 _SIZES_ARE_AN_INPUT = 13
-"""From this operator set on, the sizes of a Split are an input."""
+"""From this operator set on, the sizes of a Split are an input, not an attribute."""
 
 _LEAST = 3
 """At least this many products are merged: queries, keys and values."""
@@ -23,9 +23,9 @@ class _Projection:
 
     Attributes:
         product: the MatMul.
-        add: the Add of the bias, which alone reads the product; None without.
+        add: the Add of the bias, the product's only reader; None if there is no bias.
         weight: the name of a constant of fp32, (inputs, outputs).
-        bias: the name of a constant of fp32, (outputs); "" without.
+        bias: the name of a constant of fp32, (outputs); "" if there is none.
         size: the number of outputs.
     """
 

@@ -147,8 +147,8 @@ def _dequantized(packed: Packed, block: int) -> NDArray[Any]:
 
 
 def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, bits: int) -> Packed:
-    """Quantized weights from unsigned levels. Without zero points the middle of the range stands for 0, so the levels
-    become signed.
+    """Quantized weights from unsigned levels. Without zero points the middle level means 0, so the levels become
+    signed.
     """
     signed, unsigned = _PACKED[bits]
     if zero is not None:

@@ -42,13 +42,13 @@ _QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 _WRAPS = frozenset(
     ["Add", "Sub", "Mul", "Div", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"]
 )
-"""Operators whose results may leave the range of an integer type of 8 or 16 bits: -128 / -1 is 128."""
+"""Operators whose results may exceed an integer type of 8 or 16 bits, for instance -128 / -1 = 128."""
 
 _SCATTERS = frozenset(["ScatterND", "ScatterElements"])
 """These do so where they add or multiply."""
 
 _BEYOND_INT32 = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
-"""Types with whole numbers that int32 does not hold."""
+"""Integer types with numbers that int32 cannot represent."""
 
 
 class Narrow(GraphPass):
@@ -56,8 +56,9 @@ class Narrow(GraphPass):
     wrap around.
 
     Where ONNX allows only INT64 (the shape of a Reshape), a Cast to INT64 is inserted. Integers between QuantizeLinear
-    and DequantizeLinear keep their type. A constant outside int32 is an error if none within says the same, and
-    `narrow_array` raises one for an input. If the model computes an INT64 outside int32, it wraps without an error.
+    and DequantizeLinear keep their type. A constant outside int32 is replaced by the nearest int32 if that has the same
+    effect, else it is an error; `narrow_array` raises an error for an input. If the model computes an INT64 outside
+    int32, it wraps without an error.
     """
 
     name = "narrow"
@@ -70,7 +71,7 @@ class Narrow(GraphPass):
         """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
 
         Raises:
-            UnsupportedError: a constant does not fit into int32 or fp32, and none that does says the same.
+            UnsupportedError: a constant does not fit into int32 or fp32, and no constant that fits has the same effect.
         """
         _Graph(model.graph, {}, Names(model.graph), self._file).narrow()
         large = Large(self._file)
@@ -81,7 +82,9 @@ class Narrow(GraphPass):
 
 
 class _Graph:
-    """Converts one graph. Each name then stands for the converted value; copies in the old type are added if needed."""
+    """Converts one graph. Each value keeps its name in the new type; copies in the old type are added where nodes need
+    them.
+    """
 
     def __init__(
         self,
@@ -219,7 +222,7 @@ class _Graph:
 
 
 def _retype(kind: TypeProto) -> None:
-    # To read the field tensor_type of a sequence's type would turn it into a tensor's.
+    # Check the field first: reading `tensor_type` of a sequence's type would turn it into a tensor's type.
     if kind.HasField("tensor_type"):
         elem_type = kind.tensor_type.elem_type
         kind.tensor_type.elem_type = NARROWED.get(elem_type, elem_type)

@@ -1,4 +1,6 @@
-"""Compare whole numbers within int32 with constants beyond it: x < 2^40 is x <= 2^31 - 1, and x == 2^40 is false."""
+"""Compare integers within int32 with constants beyond it: x < 2^40 becomes x <= 2^31 - 1, and x == 2^40 becomes
+false.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +31,7 @@ are, by `narrow_values`.
 """
 
 COMPARISONS = frozenset(["Equal", *(op_type for op_type, _, _ in _NEXT)])
-"""The operators that compare whole numbers."""
+"""The operators that compare integers."""
 
 
 def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[Any] | None], build: Builder) -> bool:
@@ -58,7 +60,7 @@ def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[A
 
 
 def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) -> bool:
-    """`x == c` where `c` is within int32, and false elsewhere."""
+    """Build `x == c` for the elements of the constant c that are within int32, and false for the others."""
     is_within = (array >= _INT32.min) & (array <= _INT32.max)
     if is_within.all():
         return False
@@ -69,7 +71,9 @@ def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) 
 
 
 def _ordered(node: NodeProto, position: int, array: NDArray[Any], op_type: str, step: int, build: Builder) -> bool:
-    """The comparison by the next whole numbers, unless one of these is beyond the other end of int32."""
+    """Build the comparison with the next integer instead, as x < c is x <= c - 1. Returns False if that integer is
+    beyond the other end of int32.
+    """
     stepped = np.asarray(array.astype(object) + step)
     if (stepped.min() < _INT32.min) if step < 0 else (stepped.max() > _INT32.max):
         return False

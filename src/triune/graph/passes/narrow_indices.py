@@ -1,4 +1,4 @@
-"""Store indices in int32 where they fit, and read them without a Cast to int64."""
+"""Store indices in int32 where they fit, so that no Cast to int64 is needed."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
@@ -8,7 +8,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of
 
 _POSITIONS = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1}
-"""Operators that take indices of int32 as well as of int64, and at which position."""
+"""Operators that take indices of int32 as well as of int64, and the position of the indices."""
 
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1
 

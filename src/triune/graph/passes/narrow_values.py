@@ -35,7 +35,7 @@ _ABOVE: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (1,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (0,)),
 }
-"""The positions of the operands for which a number above int32 has the same effect as the largest int32."""
+"""The positions of operands in which a number above int32 has the same effect as the largest int32."""
 
 _BELOW: Mapping[str, tuple[int, ...]] = {
     "Clip": (1,),
@@ -43,7 +43,7 @@ _BELOW: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (0,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
 }
-"""The positions of the operands for which a number below int32 has the same effect as the lowest int32."""
+"""The positions of operands in which a number below int32 has the same effect as the lowest int32."""
 
 
 _COPIED_OPERANDS: Mapping[str, tuple[int, ...]] = {
@@ -51,7 +51,9 @@ _COPIED_OPERANDS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Concat", "Max", "Min"], ()),
     "Where": (1, 2),
 }
-"""Operators whose results are elements of the operands at these positions, or of any operand if there are none."""
+"""Operators whose results are elements of the operands at these positions; of any operand if no positions are
+listed.
+"""
 
 
 def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -168,7 +170,7 @@ def _copies_elements(name: str, node: NodeProto) -> bool:
 def _is_clipped_harmlessly(name: str, array: NDArray[Any], node: NodeProto) -> bool:
     """Whether clipping `array` to int32 changes nothing for the node that reads it."""
     if node.op_type == "Slice":
-        # In a Slice, exporters write the largest integer for "to the end".
+        # In a Slice, only `starts` and `ends` are clipped: exporters write the largest integer for "to the end".
         return name != node.input[0]
     positions = {position for position, read in enumerate(node.input) if read == name}
     harmless = [

@@ -1,4 +1,4 @@
-"""Remove nodes that hand on their operand as it is."""
+"""Remove nodes that pass their operand on unchanged."""
 
 from collections.abc import Mapping, Sequence
 
@@ -84,7 +84,9 @@ def _is_idle_dropout(edit: Edit, node: NodeProto) -> bool:
 
 
 def _neutral_operand(edit: Edit, node: NodeProto) -> str | None:
-    """The other operand of a Mul or Div by 1, a Pow with exponent 1, a Sub of 0, or an Add of 0 in integers or -0.0."""
+    """The operand that a node passes on unchanged: of a Mul or Div by 1, a Pow with exponent 1, a Sub of 0, or an Add
+    of 0 in integers or -0.0; else None.
+    """
     neutral = 1 if node.op_type in ("Mul", "Div", "Pow") else 0
     orders = ((0, 1), (1, 0)) if node.op_type in ("Mul", "Add") else ((0, 1),)
     for position, other in orders:

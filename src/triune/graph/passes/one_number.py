@@ -1,4 +1,4 @@
-"""Give one rank to values of If and Loop that have shape [] in one branch or step and [1] in another."""
+"""Make values of If and Loop that have shape [] in one branch or step, and [1] in another, have the same rank."""
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto

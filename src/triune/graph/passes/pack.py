@@ -1,4 +1,4 @@
-"""Rewrite all forms in which exporters write quantized weights as one: DequantizeLinear of constants."""
+"""Rewrite all the forms in which exporters write quantized weights into one form: DequantizeLinear of constants."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Raise a model's operator set, and recover newer operators from their parts."""
+"""Raise a model's operator set, and replace patterns of nodes by the newer operators that compute the same."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ from triune.graph.weights import Large
 
 
 class RaiseOpset(GraphPass):
-    """Given a model of an older operator set than ONNX Runtime has kernels for, with patterns for which that one has an
-    operator. Result: the same model of that operator set, with these operators. Other models stay as they are.
+    """Given a model of an older operator set, with patterns for which the newest set that ONNX Runtime has kernels for
+    has an operator. Result: the same model in that newer set, with these operators. Other models stay as they are.
     """
 
     name = "raise_opset"
@@ -40,7 +40,7 @@ class RaiseOpset(GraphPass):
         try:
             raised = Upgrade()(raised)
         except UnsupportedError:
-            # Some operators have no successor; the model stays of its set.
+            # Some operators have no counterpart in the newer set. The model then keeps its operator set.
             return model
         large.give_back(raised)
         raised = TidyAndInfer(self._file)(raised)

@@ -1,4 +1,4 @@
-"""Recover Gelu from the nodes that exporters write for it.
+"""Replace the nodes that exporters write for Gelu by the operator Gelu.
 
 Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016): x * (1 + erf(x / sqrt(2))) / 2, and the approximation
 x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2.

@@ -1,4 +1,4 @@
-"""Recover HardSwish from the nodes that exporters write for it.
+"""Replace the nodes that exporters write for HardSwish by the operator HardSwish.
 
 Howard et al., "Searching for MobileNetV3" (2019): x * min(max(x + 3, 0), 6) / 6.
 """

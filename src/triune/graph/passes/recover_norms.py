@@ -1,4 +1,4 @@
-"""Recover LayerNormalization and RMSNormalization from the nodes that exporters write for them."""
+"""Replace the nodes that exporters write for LayerNormalization and RMSNormalization by these operators."""
 
 from dataclasses import dataclass
 

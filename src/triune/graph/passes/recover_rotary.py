@@ -1,4 +1,4 @@
-"""Recover RotaryEmbedding from the nodes that exporters write for it."""
+"""Replace the nodes that exporters write for rotary embeddings by RotaryEmbedding."""
 
 from onnx import ModelProto, NodeProto, TensorProto
 

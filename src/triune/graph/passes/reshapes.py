@@ -1,4 +1,4 @@
-"""Join Reshapes that follow each other, and write the shapes of those whose sizes are known."""
+"""Join successive Reshapes, and write the target shapes whose sizes are known as constants."""
 
 from collections.abc import Sequence
 
@@ -65,7 +65,9 @@ def _axes(edit: Edit, node: NodeProto) -> list[int] | None:
 
 
 def _target(index: Index, node: NodeProto) -> list[int] | None:
-    """The constant shape of a Reshape whose shape is computed; None if it is constant or not known well enough."""
+    """The constant shape of a Reshape whose shape is computed; None if the shape is constant already, or too little of
+    it is known.
+    """
     if len(node.input) < 2 or node.domain not in ("", "ai.onnx") or index.is_constant(node.input[1]):
         return None
     wanted = _known(index.elements(node.input[1]), index.dims(node.output[0]))
@@ -77,13 +79,15 @@ def _target(index: Index, node: NodeProto) -> list[int] | None:
         is_copy = isinstance(dim, str) and axis < len(given) and given[axis] == dim
         copied.append(dim if isinstance(dim, int) else 0 if is_copy else -1)
     if copied.count(-1) == 1 and 0 in copied:
-        # A copied size may be 0. Then the size of -1 cannot be computed.
+        # A size that is copied may be 0, and then the size for -1 cannot be computed.
         return None
     return copied if copied.count(-1) <= 1 else None
 
 
 def _known(elements: Sequence[Dim] | None, dims: Dims | None) -> Dims | None:
-    """The sizes of a shape that nodes compute, from its elements and from the shape of the result."""
+    """The sizes of a shape that nodes compute, as far as its elements or the shape of the Reshape's result tell
+    them.
+    """
     if elements is None:
         return dims
     if dims is None or len(dims) != len(elements):

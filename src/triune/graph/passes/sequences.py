@@ -51,7 +51,8 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
             if made is not None:
                 sequences[name] = made
             if any(each.output[0] in given for each in build.nodes):
-                # The Split for this node exists since the pass ran before. The node stays because it is still read.
+                # An earlier run of the pass built the Split for this node already. The node itself stays because it is
+                # still read.
                 build.nodes.clear()
         elif node.domain in ("", "ai.onnx") and node.op_type in _READERS and node.input[0] in sequences:
             is_read = _read(node, values, sequences[node.input[0]], build)

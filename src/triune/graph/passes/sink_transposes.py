@@ -1,4 +1,4 @@
-"""Move Transposes behind elementwise operators, where they meet another one."""
+"""Move Transposes behind elementwise operators, so that they meet and join another Transpose."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ numbers.
 _BINARY = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"])
 
 _MOST_ELEMENTS = 1 << 16
-"""Larger constants are not transposed."""
+"""Constants of more elements are not transposed."""
 
 
 class SinkTransposes(GraphPass):
@@ -104,7 +104,9 @@ _HERE = ""
 
 
 def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], before: str) -> list[str] | None:
-    """The inputs of an elementwise node in front of the Transpose, `_HERE` for the value; None if it cannot move."""
+    """The inputs that an elementwise node has if it is moved before the Transpose, with `_HERE` for the value; None if
+    it cannot be moved.
+    """
     if node.domain not in ("", "ai.onnx") or list(node.input).count(value) != 1:
         return None
     position = list(node.input).index(value)
@@ -128,7 +130,9 @@ def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], 
 
 
 def _transposed(edit: Edit, name: str, perm: Sequence[int]) -> str:
-    """A constant as it broadcasts against the value in front of the Transpose; a single number as it is."""
+    """A constant, transposed so that it broadcasts against the value before the Transpose; a single number stays as it
+    is.
+    """
     shape = edit.values.static_shape(name)
     if shape is None or all(size == 1 for size in shape):
         return name
@@ -140,7 +144,7 @@ def _transposed(edit: Edit, name: str, perm: Sequence[int]) -> str:
 
 
 def _behind(edit: Edit, node: NodeProto) -> None:
-    """Move two equal Transposes behind the node that alone reads both."""
+    """Move two equal Transposes behind the node that is the only reader of both."""
     if len(node.input) != 2 or node.input[0] == node.input[1]:
         return
     found = [edit.producer(name, "Transpose") for name in node.input]

@@ -1,4 +1,4 @@
-"""How often a Loop runs, if its condition depends on constants and on the number of the step alone."""
+"""Compute how often a Loop runs, if its condition depends only on constants and on the number of the step."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _COUNTING = frozenset(
 """The operators that may compute the condition of a loop: operators that count and compare."""
 
 _MOST_ELEMENTS = 64
-"""A larger constant is not what a condition counts with."""
+"""A constant of more elements is not read: conditions count with small ones."""
 
 
 def num_steps(loop: NodeProto, values: Values, most: int) -> int | None:
@@ -112,7 +112,7 @@ class _Counting:
         )
 
     def goes_on(self, step: int) -> bool:
-        """Compute a step: whether another one follows. Steps are computed in order."""
+        """Compute a step; returns whether another step follows. Steps are computed in order."""
         assert self.graph is not None
         model = helper.make_model(self.graph, opset_imports=[helper.make_opsetid("", OPSET)])
         given = {self._step: np.array(step), self._on: np.array(True), **self._carried}

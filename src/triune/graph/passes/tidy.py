@@ -69,7 +69,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    # The default of an input stays: without it, a caller would have to give the input.
+    # Keep an initializer that is the default of an input: without it, a caller would have to give the input.
     kept_names = needed | {value.name for value in graph.input}
     used = [tensor for tensor in graph.initializer if tensor.name in kept_names]
     if len(used) != len(graph.initializer):

@@ -1,4 +1,4 @@
-"""Join Transposes that follow each other."""
+"""Join successive Transposes."""
 
 from onnx import ModelProto, NodeProto
 

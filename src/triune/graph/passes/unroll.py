@@ -10,7 +10,7 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _MOST_STEPS = 64
 _MOST_NODES = 4096
-"""A Loop of more steps, or that would become more nodes, stays."""
+"""A Loop that would become more nodes than this stays."""
 
 
 class Unroll(GraphPass):
@@ -53,7 +53,7 @@ def _num_steps(loop: NodeProto, values: Values) -> int | None:
         return None
     steps = num_steps(loop, values, _MOST_STEPS)
     num_scanned = len(body.output) - len(body.input) + 1
-    # Without any step, the scanned outputs would be empty.
+    # With 0 steps the scan outputs would be empty.
     if steps is None or len(body.node) * steps > _MOST_NODES or (num_scanned and not steps):
         return None
     return steps
@@ -69,7 +69,7 @@ def _has_sequences(graph: GraphProto) -> bool:
 
 
 def _copies(loop: NodeProto, steps: int, names: Names) -> list[NodeProto]:
-    """The nodes of a body for each step, and those that give the outputs of the Loop."""
+    """The nodes of all steps, each a copy of the body, and those that compute the outputs of the Loop."""
     body: GraphProto = attributes_of(loop)["body"]
     num_carried = len(body.input) - 2
     carried, scanned = list(loop.input[2:]), [list[str]() for _ in body.output[1 + num_carried :]]

@@ -72,7 +72,7 @@ class HalfInterface:
 
 
 def half_interface(graph: GraphProto) -> HalfInterface:
-    """Create the pass that, after `Widen`, makes those inputs and outputs fp16 again that are fp16 now."""
+    """Create the pass that is to run after `Widen`: it makes those inputs and outputs fp16 again that are fp16 now."""
     inputs, outputs = (
         [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
         for values in (graph.input, graph.output)

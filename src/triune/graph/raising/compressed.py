@@ -7,7 +7,7 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.raising.types import Array
 
-# Limits how much a small file can expand in memory. The entries that Apple's own tools write have at most 8.
+# A limit on how much a small file can expand in memory. Entries that Apple's own tools write have at most 8 elements.
 _MOST_ELEMENTS_OF_ENTRY = 256
 
 

@@ -11,8 +11,8 @@ from triune.graph.raising.types import DType
 def quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` of floats.
 
-    1 / y is written as Reciprocal. Of Div, ONNX Runtime would make x / y of (1 / y) * x, which may differ in the last
-    bit: 41 * (1 / 41) is below 1, and a Floor behind it makes 0 of that.
+    1 / y is written as Reciprocal. If it were a Div, ONNX Runtime would replace (1 / y) * x by x / y, which may differ
+    in the last bit: 41 * (1 / 41) is below 1 in fp32, and a Floor makes it 0.
     """
     one = x.constant
     is_one = one is not None and one.size == 1 and float(one.reshape(-1)[0]) == 1

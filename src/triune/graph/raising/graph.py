@@ -29,7 +29,7 @@ _ELEM_TYPES = MappingProxyType(
         DType.UINT16: TensorProto.UINT16,
         DType.UINT32: TensorProto.UINT32,
         DType.UINT64: TensorProto.UINT64,
-        # One element in each byte, since the reader of programs unpacks them.
+        # Each element takes one byte, since the reader of programs unpacks them.
         DType.INT4: TensorProto.INT8,
         DType.UINT1: TensorProto.UINT8,
         DType.UINT2: TensorProto.UINT8,
@@ -222,7 +222,7 @@ class Graph:
         return tensor.name
 
     def constant(self, value: Any, dtype: DType) -> Tensor:
-        """A constant of `dtype`."""
+        """Create a constant of type `dtype`."""
         return self.root.constant(np.asarray(value), dtype)
 
     def ints(self, *values: int) -> Tensor:
@@ -230,7 +230,7 @@ class Graph:
         return self.root.constant(np.array(values, np.int64), DType.INT64)
 
     def like(self, value: Any, tensor: Tensor) -> Tensor:
-        """A constant of the element type of `tensor`."""
+        """Create a constant of the element type of `tensor`."""
         return self.root.constant(np.asarray(value), tensor.dtype)
 
     def cast(self, tensor: Tensor, dtype: DType) -> Tensor:

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from triune.graph.raising.types import Array, DType
 
-# Weights of fewer elements become floats: integers, a scale and a node would hardly be smaller.
+# Weights of fewer elements are stored as floats: quantized, with a scale and a node, they would hardly be smaller.
 FEWEST = 1024
 _ELEM_TYPES = MappingProxyType(
     {
@@ -82,8 +82,8 @@ def quantized_weights(
 
 
 def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) -> QuantizedWeights | None:
-    """Express data - zero_point as a Cast of INT16, since differences of 8 bits take 9; None if there is a zero point
-    for each block.
+    """Express data - zero_point as a Cast of INT16 integers: the difference of two 8-bit integers takes 9 bits. None if
+    there is a zero point for each block.
     """
     if zero_point is not None and np.any(zero_point):
         if any(size not in (1, whole) for size, whole in zip(zero_point.shape, data.shape, strict=True)):

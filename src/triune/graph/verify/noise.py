@@ -24,7 +24,9 @@ _EXPONENTIAL = frozenset(["Softmax", "Exp", "Attention", "MultiHeadAttention", "
 """Operators that compute exponentials of their first operand, or of products with it."""
 
 PHASE: Final = "triune/noise/phase"
-"""The name of an input, FP32 [], that models of new operator sets get. The noise of a run follows from its value."""
+"""The name of the input, FP32 [], that is added to models of new operator sets. The noise of a run follows from its
+value.
+"""
 
 _FIRST_CAST_LIKE = 15
 """The first operator set with CastLike, which noise of masked scores needs."""
@@ -33,15 +35,19 @@ _FIRST_WITHOUT_RANDOM = 22
 """The first operator set whose random operators ONNX Runtime lacks: there the noise is a sine of the elements."""
 
 _OFTEN = 2.0**22
-"""The angle of the largest element: so large that elements which differ by a rounding error have other sines."""
+"""The angle for the largest element. It is so large that elements that differ by a rounding error have different
+sines.
+"""
 
 _LEAST = 1e-30
 
 _ROUNDINGS: Final = 2.0**-21
-"""The noise on that operand, relative to its largest score: the rounding errors of a sum of some terms."""
+"""The noise on the operand of an exponential, relative to its largest score: the rounding errors of a sum of several
+terms.
+"""
 
 _MASK: Final = -9000.0
-"""Scores below this are masked: exporters add -10,000 and less."""
+"""Scores below this are masked: exporters add -10,000 or less."""
 
 _EXACT = frozenset(
     [
@@ -51,20 +57,20 @@ _EXACT = frozenset(
         *("QuantizeLinear", "DequantizeLinear"),
     ]
 )
-"""Operators that round nothing: for equal operands all runtimes compute equal results."""
+"""Operators that do not round: for equal operands all runtimes compute equal results."""
 
 _NEAR_ZERO: Mapping[str, float] = {
     **dict.fromkeys(["Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu"], 2.0**-22),
     **dict.fromkeys(["Mish", "Softplus", "LogSoftmax"], 2.0**-22),
     "Sigmoid": 2.0**-26,
 }
-"""The absolute errors of ONNX Runtime's kernels for e^x - 1, 1 + tanh(x), log(1 + x), and Sigmoid, which is 0 at -18
-there.
+"""The absolute errors near 0 of ONNX Runtime's kernels for e^x - 1, 1 + tanh(x), log(1 + x), and for Sigmoid, which
+they round to 0 at -18.
 """
 
 
 def has_steps(model: ModelProto) -> bool:
-    """Whether the model has an operator that quantizes floats."""
+    """Whether the model has an operator that quantizes floats, so that outputs change in steps."""
     return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
 
 
@@ -94,7 +100,7 @@ def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto 
     if not has_random:
         noisy.graph.input.append(helper.make_tensor_value_info(PHASE, TensorProto.FLOAT, []))
     names = Names(model.graph)
-    names.value("noise")  # The names are collected before the copy is changed.
+    names.value("noise")  # Collects all names of the model before its copy is changed.
     _Noise(names, step, exponential, is_exact=is_exact, has_random=has_random).put_into(noisy.graph, set())
     return noisy
 
@@ -176,7 +182,7 @@ class _Noise:
     def _random(self, name: str, size: float, largest: str = "") -> tuple[list[NodeProto], str]:
         """Build nodes that make noise up to `size`, of the type and shape of a value.
 
-        `largest` names the absolute value of its largest element that counts, if nodes compute that already.
+        `largest` is the name of the value's largest absolute element, if nodes compute it already; else "".
         """
         self._count += 1
         noise = self._names.value(f"{name}/noise")

@@ -18,10 +18,12 @@ from triune.graph.verify.unsigned import use_unsigned_weights
 _Form: TypeAlias = Literal["optimized", "plain", "noisy"]
 
 _OTHER_RESULT: Final = 10.0
-"""The difference to one other result is multiplied by this, since a single sample may underestimate the spread."""
+"""The uncertainty is the difference to one other result times this, since a single sample may underestimate the
+spread.
+"""
 
 _NOISY_RESULTS: Final = 1.5
-"""The difference to the most distant of several results with noise is multiplied by this."""
+"""The uncertainty is the largest difference between results with noise, times this."""
 
 _NOISY: Final[tuple[_Form, ...]] = ("noisy",) * 8
 
@@ -88,8 +90,8 @@ class OnnxModel:
                 try:
                     other = self._run(inputs, form)
                 except UnsupportedError:
-                    # ONNX Runtime may lack kernels for the model without optimizations. Then the output counts as
-                    # certain.
+                    # ONNX Runtime may lack kernels for running the model without optimizations. Then its outputs count
+                    # as certain.
                     break
                 for name, array in answer.items():
                     times = factor if form == "plain" else _NOISY_RESULTS

@@ -21,7 +21,7 @@ from triune.graph.conversion.shapes import InputShape
 _WITHIN_HALF = frozenset(
     ["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends", "nearly equal numbers"]
 )
-"""The kinds of values with which sums and products stay within fp16 in most models."""
+"""The kinds of values for which sums and products stay within fp16's range in most models."""
 
 
 def samples_of(
@@ -43,7 +43,7 @@ def samples_of(
     """
     interface = _interface(model, shapes, given)
     if is_half:
-        # The numbers in `ends` of floats are beyond fp16.
+        # The numbers in `ends` of float inputs are beyond fp16's range.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
     if not interface:
         return [InputSet("yours", dict(given))]

@@ -17,7 +17,9 @@ explains it.
 """
 
 _FEW = 0.01
-"""The part of integers that fp16 may decide otherwise without being called wrong by default."""
+"""The share of integers that may differ, since rounding to fp16 may change a comparison, without the output being
+called wrong by default.
+"""
 
 
 class Verdict(Enum):
@@ -67,7 +69,7 @@ class OutputVerdict:
 
     @property
     def is_in_few_integers(self) -> bool:
-        """Whether integers or booleans alone differ, and few of them: one in a hundred at most."""
+        """Whether only integers or booleans differ, at most one in a hundred of them."""
         return not self.allowed and self.share <= _FEW
 
     @property
@@ -159,8 +161,8 @@ class Answers:
             share = float(np.count_nonzero(one != other)) / max(one.size, 1)
             return OutputVerdict(name, shape, np.inf if share else 0.0, 0.0, 0.0, inputs.name, share)
         with np.errstate(all="ignore"):
-            # Integers are compared before the conversion to fp64, which cannot represent all 64-bit numbers. Unequal
-            # ones differ by at least 1.
+            # Compare integers before the conversion to fp64, which cannot represent all 64-bit integers. Unequal
+            # integers differ by at least 1.
             is_same = (one == other) | ((one != one) & (other != other))
             least = 1.0 if expected.dtype.kind in "biu" else 0.0
             one, other = one.astype(np.float64), other.astype(np.float64)
@@ -181,8 +183,8 @@ def _excused(found: OutputVerdict, mean: float, uncertainty: Difference | None) 
 
 
 def _severity(found: OutputVerdict) -> tuple[bool, float]:
-    """The key by which verdicts are compared: wrong ones are worse, then a larger ratio of error to allowed error is;
-    of integers, more wrong ones are.
+    """The key by which verdicts are compared. A wrong verdict is worse than any other; then the larger ratio of error
+    to allowed error is worse, or for integers the larger share of wrong elements.
     """
     is_wrong = found.verdict is Verdict.WRONG
     return is_wrong, found.error / found.allowed if found.allowed else found.share

@@ -16,11 +16,11 @@ Compute: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 class Uncertain(Protocol):
-    """A model that knows how certain its outputs are, as `OnnxModel` does."""
+    """A model that estimates how uncertain its outputs are, as `OnnxModel` does."""
 
     @property
     def is_random(self) -> bool:
-        """Whether it may draw random numbers."""
+        """Whether the model may draw random numbers."""
         ...
 
     def uncertainty(self, inputs: Mapping[str, Array], /) -> Mapping[str, Difference]:
@@ -29,7 +29,7 @@ class Uncertain(Protocol):
 
 
 _SECONDS = 20.0
-"""After this time, in seconds, no further set is run: for large models a few sets suffice."""
+"""After this time, in seconds, no further set of inputs is run: for large models a few sets suffice."""
 
 
 def verify(
@@ -52,8 +52,8 @@ def verify(
         sets: sets of inputs. A set that the source rejects, for instance an index out of range, is skipped.
         source: runs the model, whose outputs count as right.
         result: runs the conversion, whose outputs are judged.
-        model: the one of the two that is an ONNX model; an error within the uncertainty of its outputs in ONNX Runtime
-            is not a fault.
+        model: the ONNX model, the source or the result of the conversion. An error within the uncertainty of its
+            outputs in ONNX Runtime is not a fault.
         tolerance: the allowed error of floats, relative to an output's largest value; integers and booleans must be
             equal.
         otherwise: further sets, used if the source rejects all of `sets`.

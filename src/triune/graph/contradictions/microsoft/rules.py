@@ -124,7 +124,7 @@ def _rotary(facts: Facts) -> Iterator[str]:
 
 
 def _bias(facts: Facts) -> Iterator[str]:
-    """BiasGelu and FastGelu."""
+    """Check BiasGelu and FastGelu: the bias has an element for each element of the last axis."""
     if facts.name(1):
         yield from must_be(facts, 1, [facts.size(0, -1)])
 
@@ -141,7 +141,7 @@ def _skip_norm(facts: Facts) -> Iterator[str]:
 
 
 def _embed(facts: Facts) -> Iterator[str]:
-    """EmbedLayerNormalization and QEmbedLayerNormalization: ids (batch, steps), tables (words, width)."""
+    """Check EmbedLayerNormalization and QEmbedLayerNormalization: ids (batch, steps), tables (words, width)."""
     yield from must_be(facts, 0, [None, None])
     ids = facts.shape(0)
     for index in (1, 7):
@@ -155,7 +155,7 @@ def _embed(facts: Facts) -> Iterator[str]:
 
 
 def _pool(facts: Facts) -> Iterator[str]:
-    """QLinearAveragePool and NhwcMaxPool."""
+    """Check QLinearAveragePool and NhwcMaxPool."""
     kernel, rank = facts.attributes["kernel_shape"], facts.rank(0)
     if rank is not None and len(kernel) != rank - 2:
         yield f"'kernel_shape' is {list(kernel)}, and {facts.described(0)} needs {rank - 2} sizes"
@@ -182,7 +182,7 @@ def _lstm(facts: Facts) -> Iterator[str]:
 
 
 def _gemm(facts: Facts) -> Iterator[str]:
-    """QGemm: two matrices."""
+    """Check QGemm: both operands are matrices."""
     yield from must_be(facts, 0, [None, None])
     yield from must_be(facts, 3, [None, None])
 
@@ -196,7 +196,7 @@ def _of_blocks(facts: Facts, default: int) -> Iterator[str]:
 
 
 def _n_bits(facts: Facts) -> Iterator[str]:
-    """MatMulNBits: weights (N, blocks, bytes) and scales (N, blocks), or as many elements in another shape."""
+    """Check MatMulNBits: weights (N, blocks, bytes) and scales (N, blocks), or as many elements in another shape."""
     found = [*_of_blocks(facts, _SMALLEST_BLOCK)]
     yield from found
     width, columns = facts.attributes["K"], facts.attributes["N"]
@@ -221,7 +221,7 @@ def _n_bits(facts: Facts) -> Iterator[str]:
 
 
 def _gather_blocks(facts: Facts) -> Iterator[str]:
-    """GatherBlockQuantized."""
+    """Check GatherBlockQuantized."""
     yield from _of_blocks(facts, 128)
     for name, default in (("gather_axis", 0), ("quantize_axis", 1)):
         yield from must_be_an_axis(facts, name, facts.attributes.get(name, default), facts.rank(0))

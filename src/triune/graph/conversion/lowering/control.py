@@ -56,11 +56,11 @@ class LoopParts(Generic[V]):
         return is_going, results[:count], results[count:]
 
     def finished(self, results: Sequence[V]) -> Sequence[V]:
-        """The results of a step, as the target needs them: unchanged, unless a subclass changes them."""
+        """The results of a step in the form that the target needs. A subclass may change them."""
         return results
 
     def give_carried(self, values: Sequence[V]) -> None:
-        """Let the first of `values` be the node's outputs for the carried values."""
+        """Set the node's outputs for the carried values to the first of `values`."""
         self._context.give_all(values[: len(self.carried)])
 
     def hands_on(self, index: int) -> bool:
@@ -69,6 +69,6 @@ class LoopParts(Generic[V]):
         return name == self.body.input[1 + index].name
 
     def no_steps(self) -> Refusal:
-        """The refusal of a loop that has no step, and collects values."""
+        """The error for a loop of 0 steps that collects values: its results would be empty."""
         runtime = self._context.builder.runtime
         return Refusal(f"the loop has no steps, so that its results are empty; {runtime} has no empty tensors")

@@ -24,7 +24,7 @@ _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _written(c: NodeContext[V]) -> None:
-    """Lower a node to `Builder.elementwise` of the same name."""
+    """Lower a node to the operation of the same name, by `Builder.elementwise`."""
     op = c.node.op_type
     attributes = {name: c.attributes.get(name, default) for name, default in _ATTRIBUTES.get(op, {}).items()}
     c.give(c.builder.elementwise(op, *map(c.input, range(len(c.node.input))), **attributes))

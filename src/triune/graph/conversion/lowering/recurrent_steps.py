@@ -81,7 +81,7 @@ def _activation(b: Builder[V], name: str, alpha: float | None, beta: float | Non
 
 
 class _Cell(Generic[V]):
-    """The weights of one direction, and the computation of a step: X W^T + H R^T + B, with ONNX's names W, R and B."""
+    """The weights of one direction, and the computation of a step: gates = X W^T + H R^T + B, with ONNX's names."""
 
     def __init__(self, c: NodeContext[V], layer: Layer[V], position: int, activations: list[_Activation[V]]) -> None:
         b = self._b = c.builder

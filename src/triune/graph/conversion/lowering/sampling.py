@@ -10,7 +10,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 _MODES: Mapping[str, str] = {"bilinear": "linear", "bicubic": "cubic"}
-"""The names of the modes in operator set 16, and the present names."""
+"""Maps the names that the modes have in operator set 16 to their present names."""
 
 
 def mode_of(c: NodeContext[V]) -> str:
@@ -64,7 +64,7 @@ class _Sampler(Generic[V]):
         return b.sub(b.mul(shifted, self._half(self._length(size))), 0.5)
 
     def sample(self) -> V:
-        """Compute the node's output."""
+        """Compute the node's output: the image's elements, interpolated at the grid's coordinates."""
         if self._mode == "nearest":
             result = self._read(
                 [
@@ -131,8 +131,8 @@ class _Sampler(Generic[V]):
         return self._b.clip(coordinate, 0.0, self._length(size, 1))
 
     def _reflected(self, coordinate: V, size: Dim[V]) -> V:
-        """Reflect coordinates at the image's borders, which are the centers of the outermost elements with
-        align_corners, else their outer edges.
+        """Reflect coordinates at the image's borders: with align_corners these are the centers of the outermost
+        elements, without it their outer edges.
         """
         b = self._b
         low = 0.0 if self._aligned else -0.5

@@ -11,7 +11,9 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 MOST_BOXES: Final = 4096
-"""More boxes are refused: all pairs are compared at once, which for 4096 boxes takes 64 MiB of fp32 for each class."""
+"""The largest number of boxes that is accepted. All pairs are compared at once, which for 4096 boxes takes 64 MiB of
+fp32 for each class.
+"""
 
 
 def non_max_suppression(c: NodeContext[V]) -> None:
@@ -68,14 +70,14 @@ def _edges(b: Builder[V], boxes: V, *, is_centered: bool) -> V:
 
 
 def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: Dim[V]) -> V:
-    """Compute BOOL (rows, count), whether each box is dropped, for boxes (rows, 4, count) ordered by score and the
-    threshold `most`.
+    """Compute whether each box is dropped, BOOL (rows, count), from boxes (rows, 4, count) in the order of their scores
+    and the threshold `most`.
     """
     top, left, bottom, right = b.split(ordered, [1] * 4, 1)
     shared = b.mul(_overlap(b, left, right), _overlap(b, top, bottom))
     area = b.mul(b.sub(bottom, top), b.sub(right, left))
     both = b.sub(b.add(area, b.transpose(area, [0, 2, 1])), shared)
-    # IoU > threshold, as intersection > threshold * union, so that boxes of area 0 divide nothing by 0.
+    # Compare intersection > threshold * union rather than IoU > threshold, which divides by 0 for boxes of area 0.
     is_much = b.greater(shared, b.mul(both, most))
     own = b.iota(count)
     is_after = b.greater(b.unsqueeze(own, [0, 1]), b.unsqueeze(own, [0, 2]))
@@ -90,7 +92,7 @@ def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: D
 
 
 def _overlap(b: Builder[V], low: V, high: V) -> V:
-    """The lengths (rows, count, count) of the intersections of each two intervals (rows, 1, count)."""
+    """The lengths (rows, count, count) of the overlaps of all pairs of intervals (rows, 1, count)."""
     begin = b.maximum(low, b.transpose(low, [0, 2, 1]))
     end = b.minimum(high, b.transpose(high, [0, 2, 1]))
     return b.elementwise("Relu", b.sub(end, begin))

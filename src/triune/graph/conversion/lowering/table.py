@@ -1,4 +1,4 @@
-"""The table of the lowerings that targets share. The table of a target takes precedence over it."""
+"""The table of the lowerings that all targets share. A target's own table takes precedence."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ from triune.graph.conversion.lowering import (
 )
 
 C = TypeVar("C", bound=NodeContext[Any])
-"""The context of nodes in a target."""
+"""The class of the target's `NodeContext`."""
 
 SHARED: Final[Mapping[str, Lowering]] = {
     **blocks.TABLE,
@@ -33,5 +33,5 @@ SHARED: Final[Mapping[str, Lowering]] = {
 
 
 def with_own(*tables: Mapping[str, Callable[[C], None]]) -> Mapping[str, Callable[[C], None]]:
-    """The lowerings of a target: those in its own tables, and the shared ones of all other operators."""
+    """The lowerings of a target: those in its own tables, and the shared lowerings for all other operators."""
     return {**SHARED, **{op: lowering for table in tables for op, lowering in table.items()}}

@@ -13,7 +13,7 @@ from triune.graph.conversion.problems import Refusal
 Array: TypeAlias = NDArray[Any]
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER", "LEAF")
-"""The comparisons. TreeEnsemble states them by their index here, the older operators by these names."""
+"""ONNX's names of the comparisons. TreeEnsemble stores indices in this list, the older operators store the names."""
 
 _EQ, _MEMBER, _LEAF = (MODES.index(name) for name in ("BRANCH_EQ", "BRANCH_MEMBER", "LEAF"))
 _CODES = {name.encode(): code for code, name in enumerate(MODES)}
@@ -108,7 +108,7 @@ def _array(attribute: AttributeProto) -> Array:
 
 
 def _either(arrays: Mapping[str, Array], *names: str) -> Array:
-    """The first of these attributes that exists and is not empty."""
+    """The first of the attributes `names` that exists and is not empty."""
     found = next((arrays[name] for name in names if name in arrays and arrays[name].size), None)
     if found is None:
         raise KeyError(f"there is no {' or '.join(names)}")

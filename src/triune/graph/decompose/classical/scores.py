@@ -63,7 +63,9 @@ def probit(c: Context, p: str) -> str:
 
 
 def both_classes(c: Context, score: str, transform: str, *, is_probability: bool) -> str:
-    """Build the scores (N, 2) of two classes from the score (N, 1) of the second class."""
+    """Build the scores (N, 2) of both classes of a binary classifier, which has only the score (N, 1) of the second
+    class.
+    """
     b = c.build
     if transform == "LOGISTIC":
         parts = [b.op("Sigmoid", each) for each in (b.op("Neg", score), score)]

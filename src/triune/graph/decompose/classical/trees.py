@@ -30,7 +30,7 @@ from triune.graph.decompose.classical.tables import (
 from triune.graph.decompose.context import Context, Decomposition
 
 MAX_DEPTH = 512
-"""Deeper trees are refused: each level takes about ten nodes of the graph."""
+"""The largest depth of a tree. Deeper trees are refused, since each level takes about ten nodes of the graph."""
 
 # For each mode: whether it is true if the feature is NaN, less than, equal to, or greater than the threshold.
 _TRUTHS = {
@@ -47,7 +47,7 @@ _AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 
 @dataclass(frozen=True, slots=True)
 class _Trees:
-    """An ensemble, and the leaves that the nodes built so far have found.
+    """An ensemble, and the leaves that the rows of the input reach in it.
 
     Attributes:
         tables: the names of its constants, by their names in `tables_of`.
@@ -242,7 +242,7 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
 def _of_two(c: Context, trees: _Trees, transform: str) -> None:
     """Give the label and scores of two classes, as ONNX Runtime's TreeAggregatorClassifier does.
 
-    The score of the second class decides. If that class has no score, the score of the first class does.
+    The score of the second class decides. If that class has no score, the score of the first class decides.
     """
     b, base = c.build, _base(c)
     total = _sum(c, trees)
@@ -264,7 +264,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return post_transformed(c, scores, transform)
 
     def without_second() -> tuple[str, str]:
-        """The deciding score and both scores, where the second class has no score."""
+        """The deciding score and both scores, for rows in which the second class has no score."""
         if base.size == 2:
             decisive = add(first, 0)
             return decisive, both(decisive, second)

@@ -76,10 +76,11 @@ def range_of(c: Context, size: str, start: str = "") -> str:
 
 
 def causal(c: Context, num_queries: str, num_keys: str, num_past: str) -> str:
-    """Build the causal mask, BOOL (queries, keys): query i attends to key j <= i + past, the last query to all keys.
+    """Build the causal mask, BOOL (queries, keys): query i attends to key j <= i + past, and the last query attends to
+    all keys.
 
-    That is what ONNX Runtime's CPU kernel does (attention_helper.h), also where keys are not as many as cached ones and
-    queries. The sizes are INT64 (1,); `num_past` is the number of cached keys.
+    ONNX Runtime's CPU kernel does the same (attention_helper.h), even if the number of keys is not the number of cached
+    keys plus the number of queries. The sizes are INT64 (1,); `num_past` is the number of cached keys.
     """
     b, one = c.build, c.build.ints(1)
     before = range_of(c, b.op("Sub", num_queries, one), num_past)

@@ -1,4 +1,4 @@
-"""GroupQueryAttention of com.microsoft, in which language models are exported."""
+"""GroupQueryAttention of com.microsoft, the form of attention in which exporters write language models."""
 
 import numpy as np
 from onnx import TensorProto

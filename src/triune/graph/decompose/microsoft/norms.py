@@ -69,8 +69,8 @@ def embed_layer_normalization(c: Context) -> bool:
 
 
 def q_embed_layer_normalization(c: Context) -> bool:
-    """QEmbedLayerNormalization: EmbedLayerNormalization with 8-bit tables; their scales and zero points follow the
-    mask.
+    """QEmbedLayerNormalization: EmbedLayerNormalization with 8-bit tables. The inputs after the mask are the scales and
+    zero points of the tables.
     """
     tables: list[str] = []
     for position in range(2, 7):

@@ -10,8 +10,8 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def same_as(op_type: str, defaults: Mapping[str, Any] | None = None) -> Decomposition:
-    """A decomposition into ONNX's operator with the same inputs and attributes; `defaults` are those that differ from
-    ONNX's.
+    """A decomposition into ONNX's operator with the same inputs and attributes. `defaults` are the attributes' default
+    values, where they differ from ONNX's.
     """
 
     def decompose(c: Context) -> bool:

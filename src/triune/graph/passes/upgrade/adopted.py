@@ -1,4 +1,5 @@
-"""Rules for operators that are in ONNX's domain only in ONNX Runtime, not in ONNX or not in the model's operator set.
+"""Rules for operators that only ONNX Runtime defines in ONNX's domain: ONNX, or the model's operator set, has no such
+operator.
 
 `passes.adopt` finds these. The rules follow ONNX Runtime's kernels (`contrib_ops/cpu`), which still include operators
 that ONNX has removed.

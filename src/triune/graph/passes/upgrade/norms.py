@@ -52,7 +52,7 @@ def _batch_normalization(c: Context) -> None:
     node.output.extend(outputs)
     if not (c.output(3) or c.output(4)):
         return
-    # Outputs 3 and 4, saved_mean and saved_var, are statistics of this batch over all axes but that of channels.
+    # Outputs 3 and 4, saved_mean and saved_var, are statistics of this batch over all axes except the channel axis.
     axes = c.build.ints(0, *range(2, rank_of(c, c.input(0))))
     mean = c.build.op("ReduceMean", c.input(0), axes, keepdims=1)
     centred = c.build.op("Sub", c.input(0), mean)
@@ -62,8 +62,8 @@ def _batch_normalization(c: Context) -> None:
 
 
 def _write_per_feature(c: Context, *, is_training: bool) -> None:
-    """Write (x - mean) / sqrt(var + epsilon) * scale + bias for spatial = 0: all four have the shape of x without the
-    batch.
+    """Write (x - mean) / sqrt(var + epsilon) * scale + bias for spatial = 0, where mean, var, scale and bias have the
+    shape of x without the batch axis.
     """
     if is_training:
         raise UnsupportedError(

@@ -9,7 +9,7 @@ from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, required, rewrite
 
 _ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
-"""Index i of the result reads index i / scale of the operand."""
+"""Element i of the result is read at coordinate i / scale of the operand."""
 
 
 def _resize(c: Context) -> None:

@@ -1,4 +1,4 @@
-"""The rule for Scan of operator set 8, whose inputs have an axis for the batch before that for the steps."""
+"""The rule for Scan of operator set 8, whose inputs have a batch axis before the axis of steps."""
 
 from collections.abc import Iterable, Mapping
 
