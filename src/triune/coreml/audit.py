@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from triune.graph.passes.run import Watcher
 
 _DOUBT = 10.0
-"""A pass may change answers by this multiple of the difference between two executors of the program before it."""
+"""A pass may change outputs by this multiple of the difference between two executors on the program before the pass."""
 
 _HALF_PASS = "common::add_fp16_cast"
-"""The pass that casts to fp16. It changes answers on purpose, and `verify` measures by how much."""
+"""The pass that casts to fp16. It changes outputs on purpose; `verify` measures by how much."""
 
 _LAST_STEP = "naming"
-"""The last step of `passes.pipeline.optimize`: from here on the program must be executable."""
+"""The last step of `passes.pipeline.optimize`. From this step on, the program must be executable."""
 
 _WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros", "ends"])
 """The sets of inputs for which values stay in the range of fp16."""
@@ -148,7 +148,8 @@ class _Snapshot:
     """A program between two passes, with its outputs for each set of inputs."""
 
     def __init__(self, program: Any, version: int, inputs: Sequence[InputSet]) -> None:
-        # This module imports coremltools, which is optional. Here it is installed, since it has built the program.
+        # Import here: the module needs coremltools, which is optional, but certainly installed now, since it has built
+        # the program.
         from triune.coreml.lowering.saving import specification_of
 
         self._folder = tempfile.TemporaryDirectory()

@@ -1,4 +1,6 @@
-"""Find out whether values of a program's inputs decide shapes. `graph.by_values` does the same for ONNX models."""
+"""Find out whether the shapes in a program depend on the values of its inputs. `graph.by_values` does the same for ONNX
+models.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +21,7 @@ _SIZES: Final = frozenset(
         "target_size_width",
     }
 )
-"""The parameters, of any operation, whose values decide the shape of the result."""
+"""The parameters, of any operation, whose values determine the shape of the result."""
 
 _SIZES_OF: Final[Mapping[str, frozenset[str]]] = {
     "non_zero": frozenset({"x"}),
@@ -29,7 +31,7 @@ _SIZES_OF: Final[Mapping[str, frozenset[str]]] = {
 
 
 def are_shapes_by_values(function: Function) -> bool:
-    """Whether the values of the inputs, not only their shapes, decide the shape of any value of a function.
+    """Whether the shape of any value in a function depends on the values of the inputs, not only on their shapes.
 
     If that is unknown, as for results of loops and conditions, the answer is yes.
     """

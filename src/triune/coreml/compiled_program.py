@@ -25,14 +25,14 @@ from triune.coreml.weights import FolderWeights, inside
 PROGRAM = "model.mil"
 CORE_DATA = "coremldata.bin"
 _NEURAL_NETWORK = "model.espresso.net"
-# The folder of the first model of a pipeline: each of its models is a folder of its own.
+# A compiled pipeline has a folder for each of its models. This is the folder of the first one.
 _FIRST_OF_PIPELINE = "model0"
 
 _LARGEST_TEXT_BYTES = 1 << 28
 _LARGEST_DATA_BYTES = 1 << 26
-# coremldata.bin: the kind of model (502 is an ML Program), a number that is 5 or 9, 20 zeros, and the length of the
-# name that follows, "generic". Then the specification's version, 28 zeros, the size of the description, and the
-# description.
+# The layout of coremldata.bin: the kind of model (502 is an ML Program), a number that is 5 or 9, 20 zeros, the length
+# of the name that follows, and the name "generic". Then come the specification's version, 28 zeros, the size of the
+# description, and the description.
 _HEAD = struct.Struct("<II20xQ")
 _DESCRIPTION = struct.Struct("<I28xQ")
 _ML_PROGRAM = 502

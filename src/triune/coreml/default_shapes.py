@@ -1,4 +1,4 @@
-"""Checks of the default shapes of flexible inputs, which Core ML makes when it loads a program."""
+"""Check the default shapes of flexible inputs, which Core ML also computes when it loads a program."""
 
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.description import ArrayFeature, FunctionDescription
@@ -21,7 +21,9 @@ _SAME_SHAPE = frozenset(
         "tanh",
     }
 )
-"""Operations whose output has the shape of `x`; through others a shape is followed where it is declared."""
+"""Operations whose output has the shape of `x`. After other operations, a shape is known only if the program declares
+it.
+"""
 
 
 def check_stacks(function: Function, described: FunctionDescription, model: str) -> None:

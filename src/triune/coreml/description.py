@@ -74,7 +74,7 @@ class ArrayFeature:
         return tuple(shape) == self.shape
 
     def limits(self) -> str:
-        """The allowed shapes, for messages."""
+        """The allowed shapes as text, for messages."""
         if self.shapes:
             return "one of " + ", ".join(str(list(shape)) for shape in self.shapes)
         if self.bounds:
@@ -113,7 +113,7 @@ class ImageFeature:
         return (width, height) == (self.width, self.height)
 
     def limits(self) -> str:
-        """The allowed sizes, for messages."""
+        """The allowed sizes as text, for messages."""
         if self.sizes:
             return "one of " + ", ".join(f"{width}x{height}" for width, height in self.sizes)
         if self.width_bounds is not None:
@@ -167,7 +167,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class FunctionDescription:
-    """A function's interface.
+    """The interface of a function: its inputs, outputs and states.
 
     Attributes:
         predicted_feature: a classifier's output with the label; empty if the model is not a classifier.
@@ -187,9 +187,10 @@ class Description:
     """A model's interface.
 
     Attributes:
-        functions: by name.
+        functions: the interfaces of the functions, by name.
         default_function: the function that runs when none is named.
-        metadata: author, license, version, short description, and what the author defined; those that are given.
+        metadata: author, license, version, short description, and entries that the author defined, as far as they are
+            given.
     """
 
     functions: Mapping[str, FunctionDescription]

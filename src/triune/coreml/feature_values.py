@@ -46,9 +46,9 @@ def default_of(feature: Feature, kind: TensorType) -> Array:
 def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
     """Convert a value to an array of the feature's type, and check its shape.
 
-    int64 in the range of int32 becomes int32. Floats for an integer input lose their fraction, as in Core ML
-    (coremltools' TestFuseOnehotMatmulToGather passes fractions to int32 on a Mac). Floats are rounded to narrower
-    floats; in fp16 they may become infinite, as in Core ML.
+    int64 is converted to int32 if all numbers are in its range. Floats for an integer input lose their fraction, as in
+    Core ML (coremltools' TestFuseOnehotMatmulToGather passes fractions to int32 on a Mac). Floats are rounded to
+    narrower floats; in fp16 they may become infinite, as in Core ML.
 
     Raises:
         InvalidArgumentError: the value is not an array of numbers, has another shape, or a number does not fit.
@@ -73,7 +73,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
         return converted
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
-        # The comparison is false for NaN, which is then refused.
+        # The comparison is false for NaN, so that NaN is refused.
         if not (np.trunc(array.min()) >= limits.min and np.trunc(array.max()) <= limits.max):
             raise InvalidArgumentError(
                 f"'{name}' has values that {feature.dtype.value} cannot hold: it is of {array.dtype}, "

@@ -104,7 +104,8 @@ class Model(LoadedModel):
 
     @property
     def signature(self) -> Signature:
-        """The inputs and outputs of this function as tensors, without its states: images are UINT8 (height, width, 3).
+        """The inputs and outputs of this function as tensors, without its states. An image is a tensor UINT8 (height,
+        width, 3).
 
         Raises:
             UnsupportedError: one of them is not a tensor.
@@ -158,11 +159,11 @@ class Model(LoadedModel):
         return f"{inputs} -> {outputs}"
 
     def _by_own_names(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace names of the source by names of the program."""
+        """Replace names of the source model by names of the program."""
         own = {tensor.name: name for name, tensor in read_source(self.package).inputs.items()}
         found: dict[str, Any] = {}
         for name, value in inputs.items():
-            # A name that is both is the program's.
+            # A name that occurs in both is taken as the program's.
             chosen = name if name in {feature.name for feature in self.interface.inputs} else own.get(name, name)
             if chosen in inputs and chosen != name:
                 raise InvalidArgumentError(f"input '{chosen}' is given twice, once as '{name}', its name in the source")

@@ -10,10 +10,12 @@ from typing import Any, Final
 from triune.coreml.quiet import quiet
 
 _SMALLEST: Final = 1024
-"""Weights of fewer elements stay."""
+"""Weights of fewer elements are not packed."""
 
 _LEAST_ZEROS: Final = 0.1
-"""The share of zeros from which a bitmask, which costs one bit for each of 16, saves space."""
+"""The smallest share of zeros for which a bitmask is used. It takes one bit for each weight of 16 bits, and so saves
+space.
+"""
 
 
 def pack_palettes(path: Path, group: int | None) -> None:
@@ -21,7 +23,8 @@ def pack_palettes(path: Path, group: int | None) -> None:
 
     Args:
         path: the package.
-        group: how many output channels share a table; None for all. Weights whose channels it does not divide stay.
+        group: how many output channels share a table; None for all. Weights whose number of channels is not a multiple
+            of `group` stay unchanged.
     """
 
     def packed(library: Any, model: Any) -> Any:
@@ -33,10 +36,10 @@ def pack_palettes(path: Path, group: int | None) -> None:
 
 
 def pack_zeros(path: Path) -> None:
-    """Store weights with many zeros as the others and a bit for each. Changes the package."""
+    """Store weights with many zeros as the nonzero weights and a bit for each weight. Changes the package."""
 
     def packed(library: Any, model: Any) -> Any:
-        # A weight counts as 0 up to this: only zeros do.
+        # Weights up to this magnitude count as 0: only zeros do.
         config = library.OpThresholdPrunerConfig(
             threshold=0.0, minimum_sparsity_percentile=_LEAST_ZEROS, weight_threshold=_SMALLEST
         )
@@ -47,7 +50,7 @@ def pack_zeros(path: Path) -> None:
 
 def _rewrite(path: Path, change: Callable[[Any, Any], Any]) -> None:
     with quiet(), _without_warnings():
-        # coremltools imports slowly, and publishes no types.
+        # Import here, since coremltools is slow to import. It publishes no types.
         import coremltools
         from coremltools.optimize import coreml
 

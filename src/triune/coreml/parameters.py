@@ -16,7 +16,9 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class PerSpatial:
-    """A default that has `count` times `value` for each dimension of `x` after batch and channels."""
+    """A default value: a list with `value` repeated `count` times for each dimension of `x` after batch and
+    channels.
+    """
 
     value: int
     count: int = 1
@@ -299,7 +301,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "upsample_bilinear": {**_UPSAMPLE, "align_corners": True, "half_pixel_centers": None},
         "upsample_nearest_neighbor": _UPSAMPLE,
         "while_loop": {"loop_vars": REQUIRED},
-        # Operations of Core ML, which coremltools writes for its own `coreml_update_state`.
+        # Operations of Core ML that coremltools writes in place of its own `coreml_update_state`.
         "write_state": {"input": REQUIRED, "data": REQUIRED},
     }
 )

@@ -50,11 +50,11 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
     return message
 
 
-# The cache makes later calls cheap: every message that is read or written needs the module.
+# Cached, since this is called for every message that is read or written.
 @functools.cache
 def _module(name: str) -> Any:
-    # Elsewhere than on Apple's systems, coremltools warns for each class of its compiled module, which is not needed
-    # here.
+    # Except on Apple's systems, coremltools warns about each class of its compiled module, which is missing there and
+    # not needed here.
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)

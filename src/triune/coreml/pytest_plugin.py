@@ -1,4 +1,4 @@
-"""A plugin for pytest, with which coremltools predicts with Triune: `pytest -p triune.coreml.pytest_plugin`.
+"""A plugin for pytest that makes coremltools predict with Triune: `pytest -p triune.coreml.pytest_plugin`.
 
 Tests need no change: checks for a Mac (`utils._is_macos()`) succeed, and `MLModel.predict` works. The header of the
 run, or its last line for a quiet run (`-q`), says that the results are Triune's. On Apple's systems nothing changes.
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     with warnings.catch_warnings():
         # The header of the run says the same as this warning.
         warnings.simplefilter("ignore")
-        # The import itself changes coremltools, so that it must not be above.
+        # Import here, not at the top of the file: the import itself changes coremltools.
         from triune.coreml import anywhere
 
         executor: Any = config.getoption(_OPTION)
@@ -48,7 +48,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say so at the end of a quiet run, which has no header."""
+    """Say at the end of a quiet run, which has no header, that results are Triune's."""
     if sys.platform != "darwin" and terminalreporter.config.get_verbosity() < 0:
         terminalreporter.write_line("triune: coremltools predicted with Triune; these answers are not Core ML's")
 

@@ -6,8 +6,8 @@ import os
 import warnings
 from collections.abc import Generator
 
-# Parts of messages that are dropped. "Saving value type of" comes for sizes that coremltools has as int64 in numpy; MIL
-# has int32, in which Triune writes programs.
+# Parts of messages that are dropped. "Saving value type of" is logged for sizes that are int64 in numpy: MIL has int32,
+# and Triune writes int32.
 _NOISE = (
     "Failed to load _ML",
     "Saving value type of",
@@ -21,7 +21,7 @@ _NOISE = (
 
 
 class _NoiseFilter(logging.Filter):
-    """Drops log records that say nothing about the model."""
+    """Drops log records that tell nothing about the model."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         # Passes of coremltools log every constant that they remove.
@@ -47,7 +47,7 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            # Passes of coremltools compute with constants that may be infinite; numpy would warn of these.
+            # Passes of coremltools compute with constants that may be infinite, of which numpy would warn.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)

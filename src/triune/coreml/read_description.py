@@ -39,7 +39,7 @@ def read_description(proto: Any, file: str) -> Description:
 
     Args:
         proto: `Model_pb2.ModelDescription`.
-        file: what errors call the file.
+        file: the file's name in error messages.
 
     Raises:
         InvalidArgumentError: a feature has no type, a shape is negative, a name appears twice.
@@ -131,7 +131,7 @@ def _array(proto: Any, where: str) -> ArrayFeature:
     match proto.WhichOneof("ShapeFlexibility"):
         case "enumeratedShapes":
             listed = tuple(_shape(each.shape, where) for each in proto.enumeratedShapes.shapes)
-            # The default shape is allowed, whether it is listed or not.
+            # The default shape is always allowed, even if it is not listed.
             shapes = tuple(dict.fromkeys((*((shape,) if shape else ()), *listed)))
         case "shapeRange":
             bounds = tuple(_bounds(each, where) for each in proto.shapeRange.sizeRanges)

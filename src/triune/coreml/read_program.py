@@ -34,7 +34,7 @@ def read_program(proto: Any, weights: Weights, file: str) -> Program:
     Args:
         proto: `MIL_pb2.Program`.
         weights: where its weight files are.
-        file: what errors call the file.
+        file: the file's name in error messages.
 
     Raises:
         InvalidArgumentError: a name is used before it is defined or defined twice, a constant does not have the size

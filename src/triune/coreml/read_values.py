@@ -48,7 +48,7 @@ def read_type(proto: Any, where: str) -> Type:
 
     Args:
         proto: `MIL_pb2.ValueType`.
-        where: what errors call the value.
+        where: the value's name in error messages.
 
     Raises:
         InvalidArgumentError: the type is malformed: it has no kind, a size is out of range, or it is a list of lists.
@@ -78,7 +78,7 @@ def read_value(proto: Any, weights: Weights, where: str) -> Constant:
     Args:
         proto: `MIL_pb2.Value`.
         weights: where the weight files are.
-        where: what errors call the value.
+        where: the value's name in error messages.
 
     Raises:
         InvalidArgumentError: it does not have the size of its type, or is not in its file.
@@ -187,7 +187,9 @@ _WIDE = MappingProxyType({"floats": np.float32, "doubles": np.float64, "ints": n
 
 
 def _convert(values: Sequence[Any], field: str, dtype: DType, where: str) -> Array:
-    """Convert a repeated field to a vector of `dtype`. The numbers must be of the same kind as it, and in its range."""
+    """Convert a repeated field to a vector of `dtype`. The numbers must be of the same kind as `dtype`, and in its
+    range.
+    """
     kind = "f" if dtype is DType.BF16 else dtype.numpy.kind
     if kind not in _KINDS[field] or dtype.bits in range(1, 8):
         raise InvalidArgumentError(f"{where}: {dtype.value} cannot be given as '{field}'")

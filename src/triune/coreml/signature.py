@@ -78,7 +78,7 @@ def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
 
 
 def precision_of(package: Package, function: str | None) -> str:
-    """The precision of a function: "fp16" if any operation computes in it, else "fp32"."""
+    """The precision of a function: "fp16" if any operation computes in fp16, else "fp32"."""
     operations = package.function(function).block.operations
     kinds = (output.type for operation in operations if operation.op != "const" for output in operation.outputs)
     return "fp16" if any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds) else "fp32"
@@ -107,7 +107,7 @@ def _input(feature: Feature, package: str) -> TensorSpec:
 def _output(feature: Feature, program: Function, package: str) -> TensorSpec:
     match feature.type:
         case ArrayFeature() as array:
-            # The interface may lack the shape, which the program has.
+            # The interface may lack the shape; the program has it.
             return _spec(feature, _DATATYPES[array.dtype], _computed_shape(feature.name, program) or _shape(array))
         case ImageFeature() as image:
             return _image(feature, image)

@@ -11,7 +11,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreml.package import Package
 
 SOURCE_KEY = "triune.source"
-"""The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
+"""The key in the package's user-defined metadata. Its value is JSON with the names, types and shapes of the source
+model.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, sam
 _LARGEST = 2**31 - 1
 
 _ROUNDED = 2.0**-10
-"""How far the next value of a state may be off, of its largest value: it is rounded to fp16."""
+"""The tolerance for the next value of a state, relative to its largest value: it is rounded to fp16."""
 
 
 def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]) -> Verified:

@@ -80,5 +80,5 @@ def installed(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> 
             uninstall()
 
 
-# The only import in Triune with a side effect, which is the purpose of this module.
+# The only import in Triune that has a side effect: coremltools is replaced when this module is imported.
 install()

@@ -18,7 +18,8 @@ from triune.coreml.anywhere.module import NAME
 from triune.coreml.quiet import quiet
 
 _PACKAGE = "coremltools"
-# When imported, this module derives classes from the classes of the compiled module, or sets None instead.
+# On import, this module of coremltools derives classes from classes of the compiled module, or sets them to None if
+# that is missing.
 _DERIVING = "coremltools.models.ml_program.experimental.compute_plan_utils"
 _FLAG = "_IS_MACOS"
 _ORIGINALS = "triune_originals"
@@ -94,7 +95,7 @@ def _loaded_modules() -> list[ModuleType]:
 def _switch(module: ModuleType, *, is_open: bool) -> None:
     """Set, in all loaded modules of coremltools, the flag for macOS and the names of the compiled module's classes.
 
-    Where such a name is None it gets the class of `module`. With `is_open` false both are undone.
+    A name that is None is set to the class of `module`. If `is_open` is false, both changes are undone.
     """
     proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
     for each in _loaded_modules():

@@ -16,7 +16,7 @@ from triune.hardware.rules import Facts
 from triune.hardware.rules import refusal as hardware_refusal
 
 _FLOATS: Mapping[DType, str] = {DType.FP16: "fp16", DType.FP32: "fp32", DType.FP64: "fp64", DType.BF16: "bf16"}
-# The constants that index, or that say where a slice begins.
+# For each operation, the parameter with indices or with the beginning of a slice.
 _INDEX: Mapping[str, str] = {
     "gather": "indices",
     "gather_along_axis": "indices",
@@ -28,7 +28,7 @@ _INDEX: Mapping[str, str] = {
 _LOADED_ONCE = "constexpr_"
 
 
-# The units that each compute unit of coremltools allows, the preferred one first.
+# For each compute unit setting of coremltools, the units that it allows, in the order of preference.
 ASKED: Mapping[str, tuple[Unit, ...]] = {
     "CPU_ONLY": (Unit.CPU,),
     "CPU_AND_GPU": (Unit.GPU, Unit.CPU),
@@ -114,7 +114,7 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
     """
     facts = facts_of(operation, values)
     refusals = {unit: hardware_refusal(facts, unit, "mil") for unit in ASKED[units]}
-    # The CPU runs everything.
+    # The CPU can run every operation.
     supported = tuple(unit for unit in ASKED[units] if refusals[unit] is None)
     return Placement(supported[0], supported, refusal(operation, values))
 
@@ -136,7 +136,7 @@ def facts_of(operation: Operation, values: Values) -> Facts:
         if isinstance(kind, TensorType) and kind.dtype not in _FLOATS and kind.dtype is not DType.BOOL
     ]
     floats = [_FLOATS[kind.dtype] for kind in tensors if kind.dtype in _FLOATS]
-    # A wide float anywhere decides, not only in the first result.
+    # A float type other than fp16 in any operand or result decides, not only in the first result.
     wide = next((dtype for dtype in floats if dtype != "fp16"), "")
     dtype = integers[0].value if integers else wide or next(iter(floats), "bool")
     weight = values.tensor(operation, "weight")
@@ -163,7 +163,7 @@ def _collect(block: Block, types: dict[str, Type], constants: dict[str, Array], 
         if is_loaded_once(operation):
             known.update(each.name for each in operation.outputs)
         value = operation.attributes.get("val")
-        # Weights are not read here, so that they stay packed.
+        # Leave out weights, so that they need not be read from their file.
         if operation.op == "const" and value is not None and isinstance(value.stored, np.ndarray):
             constants[operation.name] = value.stored
         for nested in operation.blocks:

@@ -21,7 +21,7 @@ from triune.coreml.package import read_model, read_package
 from triune.coreml.pillow import to_pillow
 from triune.coreml.pipeline import load_model
 
-# Core ML's own message begins so, and some programs look for that.
+# Core ML's own message begins with this text, and some programs check for it.
 _PREDICTION = "Unable to compute the prediction using ML Program: "
 
 

@@ -69,7 +69,7 @@ def clip(x: Array, alpha: Array, beta: Array) -> Array:
     return np.minimum(np.maximum(x, alpha), beta)
 
 
-# coremltools' front ends also write the names of types in Python and numpy.
+# coremltools' front ends also write type names of Python and numpy.
 _SPELLINGS: Mapping[str, str] = {
     "double": "fp64",
     "float": "fp32",
@@ -89,7 +89,7 @@ def cast(x: Array, dtype: str) -> Array:
     if target is DType.STRING or x.dtype == object:
         raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
     if target.numpy.kind == "u" and x.dtype.kind == "f":
-        # To cast a negative float directly to an unsigned integer is undefined in C.
+        # In C, casting a negative float directly to an unsigned integer is undefined.
         return np.trunc(x).astype(np.int64).astype(target.numpy)
     return x.astype(target.numpy)
 
@@ -127,7 +127,7 @@ _UNARY: Mapping[str, Callable[[Array], Any]] = {
     "exp": np.exp,
     "floor": np.floor,
     "logical_not": np.logical_not,
-    # Halves are rounded to the even integer.
+    # Numbers halfway between two integers are rounded to the even one.
     "round": np.rint,
     "sign": np.sign,
     "sin": np.sin,

@@ -20,7 +20,8 @@ _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begi
 # If one operand is an integer and the other a float, numpy would return a float. MIL declares the type of the operand
 # that is not constant.
 _MIXED = frozenset({"linear", "matmul"})
-# Errors of numpy and Python for values of a wrong type, size or range. Parameters are not checked one by one.
+# Exceptions that numpy and Python raise for values of a wrong type, size or range. Parameters are not checked one by
+# one, so these are translated.
 _UNSUITABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 # Operations that need the scope: control flow, states and constants.
 _NEEDS_SCOPE = frozenset({"const", "cond", "while_loop", "read_state", "write_state"})

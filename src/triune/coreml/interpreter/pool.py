@@ -13,7 +13,7 @@ from triune.coreml.mil import Array
 def avg_pool(exclude_padding_from_average: Any, x: Array, pad: Array, **window: Any) -> Array:
     """Compute the mean of each window. Padding counts as zeros, or not at all if `exclude_padding_from_average`.
 
-    What the last window has beyond the padding never counts.
+    Elements of the last window that are beyond the padding never count.
     """
     sums, pads = _pool(np.add, 0.0, x, pad, **window)
     inside = np.ones((1, 1, *x.shape[2:]), x.dtype)

@@ -9,8 +9,8 @@ from triune.coreml.mil import Array, DType
 
 
 def quantize(input: Array, zero_point: Array | None, scale: Array, axis: Any, output_dtype: str) -> Array:  # noqa: A002 (MIL's name)
-    """Compute round(input / scale) + zero_point, clipped to the range of the type. Halves are rounded to the even
-    integer.
+    """Compute round(input / scale) + zero_point, clipped to the range of the type. Numbers halfway between two integers
+    are rounded to the even one.
     """
     target = DType(output_dtype).numpy
     limits = np.iinfo(target)

@@ -42,7 +42,9 @@ def topk(
 
 
 def band_part(x: Array, lower: Any, upper: Any) -> Array:
-    """Keep `lower` diagonals below the main one and `upper` above it; the rest is 0. Negative means all diagonals."""
+    """Keep `lower` diagonals below the main one and `upper` above it; the rest is 0. A negative number means all
+    diagonals.
+    """
     row, column = np.indices(x.shape[-2:])
     inside = ((lower < 0) | (row - column <= lower)) & ((upper < 0) | (column - row <= upper))
     return np.where(inside, x, np.zeros_like(x))
@@ -60,7 +62,9 @@ def concat(values: tuple[Array, ...], axis: Any, interleave: Any) -> Array:
 
 
 def cumsum(x: Array, axis: Any, exclusive: Any, reverse: Any) -> Array:
-    """Add up all elements up to each, without it if `exclusive`; from the end if `reverse`."""
+    """Compute the running sum along an axis: up to and including each element, or excluding it if `exclusive`; from the
+    end if `reverse`.
+    """
     axis = int(axis)
     ordered = np.flip(x, axis) if reverse else x
     sums = np.cumsum(ordered, axis, dtype=x.dtype)

@@ -1,4 +1,4 @@
-"""Find states that add something to themselves in each call, which Core ML's states, of fp16, lose if it is small."""
+"""Find states to which each call adds something. Core ML's states are fp16, so that a small addition is lost."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _SCALES = frozenset(["Mul", "Div"])
 _SUMS = frozenset(["Add", "Sub"])
 
 _MOST_NODES = 32
-"""The number of nodes in a row after which a search gives up."""
+"""The largest number of nodes in a row that a search follows."""
 
 
 def accumulating_note(graph: GraphProto, states: Mapping[str, str]) -> list[str]:
@@ -33,12 +33,12 @@ def accumulating_note(graph: GraphProto, states: Mapping[str, str]) -> list[str]
 
 
 def _accumulates(graph: GraphProto, state: str, following: str) -> bool:
-    """Whether the next value of a state of floats is the state, perhaps times a constant, plus something."""
+    """Whether the next value of a state of floats is the state plus something, perhaps times a constant."""
     values = Values(graph)
     if values.elem_type(state) not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return False
     makers = {name: node for node in graph.node for name in node.output}
-    # Each with whether a sum has been passed.
+    # Pairs of a value still to be followed, and whether an addition is between it and the state's next value.
     waiting = [(following, False)]
     for _ in range(_MOST_NODES):
         if not waiting:

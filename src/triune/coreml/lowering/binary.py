@@ -55,7 +55,7 @@ def _is_known_non_negative(x: Var) -> bool:
 def _size_symbols_of(x: Var) -> set[Any]:
     """Return the symbols of dimension sizes from which `x` is computed. A size is at least 0.
 
-    coremltools also makes symbols for other unknown numbers, which may be negative. Those are not returned.
+    coremltools also creates symbols for other unknown numbers. These are not returned, since they may be negative.
     """
     sizes: set[Any] = set()
     seen: set[int] = set()

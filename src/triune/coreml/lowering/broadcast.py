@@ -22,8 +22,7 @@ def broadcast_to(x: Var, shape: Sequence[int]) -> Var:
 
 
 def broadcast_with(x: Var, shape: Var) -> Var:
-    """Broadcast `x` as numpy does, against a value of another shape. The vector `shape` holds that shape, and is known
-    only at run time.
+    """Broadcast `x` as numpy does, against a value of the shape `shape`, a vector that is known only at run time.
 
     `x` is multiplied by ones of that shape, which changes no number, infinity or NaN.
     """

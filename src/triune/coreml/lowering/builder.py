@@ -22,7 +22,7 @@ _NAMES = {
     "GreaterOrEqual": "greater_equal",
     "LessOrEqual": "less_equal",
 }
-"""MIL's name for each ONNX operator, where it is not ONNX's name in small letters."""
+"""MIL's name for each ONNX operator whose name in MIL is not the ONNX name in lower case."""
 
 _WORDS = {"float16": "fp16", "float32": "fp32", "int32": "int32"}
 
@@ -167,7 +167,7 @@ class MilBuilder(Builder[Var]):
     def top_k(self, x: Var, count: Any, axis: int, *, is_largest: bool) -> tuple[Var, Var]:
         if isinstance(count, int):
             return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
-        # `topk` takes no number that is computed, so all are sorted, and the first of them taken.
+        # `topk` takes no k that is computed at run time, so sort all elements and take the first k.
         order = mb.argsort(x=x, axis=axis, ascending=not is_largest)
         ends = [np.int32(0)] * x.rank
         ends[axis] = count

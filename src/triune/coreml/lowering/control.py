@@ -43,8 +43,8 @@ def _if(c: Context) -> None:
             given.append(c.lower_graph(graph, c.scope, {}))
             for name, *values in zip(c.node.output, *given, strict=True):
                 _require_one_shape(name, values)
-            # MIL requires that the results of a branch are computed in it, so that values from outside pass an
-            # identity. It hands on in fp32 what a branch computes in fp32.
+            # MIL requires that the results of a branch are computed in it, so a value from outside passes through an
+            # identity. In fp32, the identity does not round a result that is computed in fp32.
             with in_fp32():
                 return [mb.identity(x=value) for value in given[-1]]
 
@@ -60,8 +60,8 @@ def _if(c: Context) -> None:
 def _with_own_sizes(value: Var) -> Var:
     """A copy of an If's result whose unknown sizes are equal to no other sizes of the program.
 
-    coremltools gives the result the sizes of the first branch, and would compute with these; the second branch may have
-    others.
+    coremltools declares the sizes of the first branch for the result, and would compute with these; the second branch
+    may have other sizes.
     """
     sizes = mb.shape(x=value)
     sizes._sym_val = None
@@ -211,7 +211,7 @@ def _row_shape(output: Any) -> list[int] | None:
 
 
 def _buffer(output: Any, most: Any, shape: Sequence[Any]) -> Var:
-    """Make a buffer of zeros for a scan output: `most` rows, each of shape `shape`.
+    """Make a buffer of zeros for a scan output: one row for each of the `most` possible steps, each of shape `shape`.
 
     Raises:
         Refusal: `most` is None, or Core ML lacks the element type.
@@ -233,7 +233,9 @@ def _row(value: Var) -> Var:
 
 
 def _first_rows(buffer: Var, steps: Var, *, is_bool: bool) -> Var:
-    """Return the first `steps` rows of a buffer; the rest was never written. Convert them to bool if `is_bool`."""
+    """Return the first `steps` rows of a buffer, since later rows were never written. Convert them to bool if
+    `is_bool`.
+    """
     rest = sizes_of(buffer)[1:]
     end = as_vector([steps, *rest])
     cut = mb.slice_by_index(x=buffer, begin=[0] * buffer.rank, end=end)

@@ -1,4 +1,4 @@
-"""Programs joined to one of several functions, which share weights."""
+"""Join programs into one program of several functions, which share weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ def joined(programs: Mapping[str, Any]) -> Any:
         program.add_function(name, each.functions["main"])
     program.default_function_name = first
     program.export_as_multifunction = True
-    # The passes have run.
+    # All passes have run on each program already.
     program.skip_all_passes = True
     _share_weights(program)
     return program
 
 
 def _share_weights(program: Any) -> None:
-    """Give all constants that are stored as weights an id by their contents. Without one, coremltools takes constants
-    of one name in two functions for one.
+    """Give each constant that is stored as a weight an id computed from its contents. Without ids, coremltools takes
+    constants of the same name in two functions for the same constant.
     """
     for block in blocks_of(program):
         for op in block.operations:

@@ -24,11 +24,12 @@ def _gather(c: Context) -> None:
     if indices.val is not None and np.min(indices.val) < 0:
         indices = negative_from_end(indices, sizes_of(x)[axis])
     if indices.rank == 0 and x.rank == 1 and x.sym_val is not None:
-        # coremltools follows numbers that are inputs, and fails over a single one that is not an array.
+        # coremltools tries to compute with index inputs symbolically, and fails on a scalar index.
         one = mb.expand_dims(x=indices, axes=[0])
         c.give(through_int(x, lambda each: mb.squeeze(x=mb.gather(x=each, indices=one, axis=axis), axes=[0])))
         return
-    # If the indices are computed, a pass of coremltools adds the size to negative ones, for targets that lack these.
+    # If the indices are computed at run time, a pass of coremltools adds the size to negative indices, for targets
+    # whose gather does not accept these.
     c.give(through_int(x, lambda each: mb.gather(x=each, indices=indices, axis=axis)))
 
 
@@ -41,7 +42,7 @@ def _gather_elements(c: Context) -> None:
 
 
 def _cut_to(x: Var, indices: Var, axis: int) -> Var:
-    """Slice `x` to the size of `indices` in each dimension but `axis`, as MIL's gather_along_axis requires."""
+    """Slice `x` to the size of `indices` in each dimension except `axis`, as MIL's gather_along_axis requires."""
     others = [place for place in range(x.rank) if place != axis]
     ends = [sizes_of(x)[axis] if place == axis else size for place, size in enumerate(sizes_of(indices))]
     if all(x.shape[place] == indices.shape[place] for place in others):

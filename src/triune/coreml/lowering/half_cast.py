@@ -12,7 +12,9 @@ _PASS: Any = FP16ComputePrecision
 
 _LARGEST_HALF = 65504.0
 _INFINITE = 1e38
-"""From this magnitude on, coremltools treats a number as infinite, and fp16 has infinities."""
+"""coremltools treats numbers of at least this magnitude as infinite. fp16 has infinities, so that such numbers do not
+overflow.
+"""
 
 _BLOCK = 1 << 20
 _MOST_CHECKED_ELEMENTS = 400

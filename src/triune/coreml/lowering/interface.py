@@ -44,7 +44,7 @@ class Feature:
         name: its name in the package.
         elem_type: TensorProto.DataType in the narrowed graph.
         shape: an input's shape; a size that is not fixed is a symbol of coremltools. () for a scalar.
-        given: the shape that the user stated for an input, by `--shape` for example; None if none.
+        given: the shape that the user gave for an input, by `--shape` for example; None if the user gave none.
         is_wide: whether an fp16 value is passed as fp32, since interfaces have fp16 only from iOS16 on.
         next: for a state, the name of the graph's output that is its next value; else empty.
     """
@@ -58,8 +58,8 @@ class Feature:
     next: str = ""
 
     def placeholder(self) -> Any:
-        """The input of MIL's function: for a scalar a vector of one element, since Core ML passes no scalars. All
-        states are of fp16, since Core ML has no others.
+        """The input of MIL's function: a scalar is passed as a vector of one element, since Core ML has no scalar
+        inputs. All states are of fp16, since Core ML has no others.
         """
         if self.next:
             return mb.state_tensor_placeholder(self.shape or (1,), types.fp16)
@@ -104,7 +104,7 @@ class Interface:
         inputs: the inputs.
         outputs: the outputs.
         states: the inputs of the graph that are states.
-        opset: the deployment target, as the constant that coremltools has for it.
+        opset: the deployment target, as coremltools' constant.
     """
 
     inputs: Sequence[Feature]
@@ -197,7 +197,7 @@ def _require_one_enumerated(inputs: Sequence[Feature], target: Target) -> None:
 
 
 class _UniqueNames:
-    """Gives each input and output a name that Core ML accepts and that no other has."""
+    """Gives each input and output a unique name that Core ML accepts."""
 
     def __init__(self, names: Sequence[str]) -> None:
         # Names that Core ML accepts as they are stay, and are not given to other inputs or outputs.

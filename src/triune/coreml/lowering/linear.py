@@ -16,7 +16,7 @@ HEIGHT = 2
 
 
 _MOST_AXES = 3
-"""The largest rank of the operand of MIL's `linear`."""
+"""The largest rank of an operand that MIL's `linear` accepts."""
 
 
 def _matmul(c: Context) -> None:

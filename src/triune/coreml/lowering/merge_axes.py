@@ -57,7 +57,7 @@ class MergeAxes(GraphPass):
 
 
 class _Region:
-    """The values with one axis too many, and the nodes that compute and read them."""
+    """The values with one axis too many for Core ML, and the nodes that compute and read them."""
 
     def __init__(self, graph: GraphProto, values: Values, names: Names) -> None:
         self._graph = graph
@@ -146,7 +146,7 @@ class _Region:
         return self._part(node, changed)
 
     def _take(self, node: NodeProto, changed: NodeProto, place: int) -> bool:
-        """Change a Gather of one index along another axis."""
+        """Change a Gather of a single index along another axis than the merged ones."""
         axis = int(attributes_of(node).get("axis", 0)) % (MAX_RANK + 1)
         is_one = self._values.rank(node.input[1]) == 0 and node.input[0] in self._place
         if not is_one or axis in (place, place + 1):
@@ -157,7 +157,7 @@ class _Region:
         return self._part(node, changed)
 
     def _part(self, node: NodeProto, changed: NodeProto) -> bool:
-        """Part the two axes again in a result without some of the others."""
+        """Split the merged axis into two again, in a result that lacks some of the other axes."""
         self._nodes.append(changed)
         shape = self._values.shape(node.output[0])
         if shape is None or sum(size is None for size in shape) > 1:

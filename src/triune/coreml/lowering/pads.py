@@ -49,15 +49,17 @@ def _pad(c: Context) -> None:
 
 
 def _is_plain(c: Context, x: Var) -> bool:
-    """Whether MIL's pad takes amounts that are computed: of floats, along all axes, by a constant."""
+    """Whether MIL's pad accepts amounts that are computed at run time: it does for floats that are padded with a
+    constant along all axes.
+    """
     is_constant = c.attributes.get("mode", "constant") == "constant" and (not c.has(2) or c.constant(2) is not None)
     return is_constant and is_float(x) and not c.has(3)
 
 
 def _computed(c: Context, x: Var) -> Var:
-    """Pad by amounts that are computed while the model runs; negative ones are refused then."""
+    """Pad by amounts that are computed at run time. The program fails if one is negative."""
     value = c.constant(2) if c.has(2) else np.zeros(())
-    # ONNX has the amounts before all axes first, MIL those of each axis.
+    # ONNX lists the amounts before all axes first, then those after them. MIL lists both amounts of each axis together.
     by_axis = mb.transpose(x=mb.reshape(x=c.input(1), shape=[2, x.rank]), perm=[1, 0])
     widths = mb.reshape(x=by_axis, shape=[2 * x.rank])
     filler = 0.0 if value is None else float(value.reshape(-1)[0])
@@ -65,7 +67,7 @@ def _computed(c: Context, x: Var) -> Var:
 
 
 def _gathered(c: Context, x: Var, mode: str) -> Var:
-    """Repeat elements of `x` by amounts that are computed while the model runs: a gather along each axis."""
+    """Repeat elements of `x` by amounts that are computed at run time: a gather along each axis."""
     for axis in range(x.rank):
         before, after = (_element(c.input(1), place) for place in (axis, axis + x.rank))
         if any(each.val is None or int(each.val) for each in (before, after)):
@@ -85,15 +87,15 @@ def _places(line: Var, size: Var, mode: str) -> Var:
     last = mb.sub(x=size, y=np.int32(1))
     if mode == "edge":
         return mb.minimum(x=mb.maximum(x=line, y=np.int32(0)), y=last)
-    # A mirrored axis repeats with a period of 2 * (size - 1): all elements forth, and all but the ends back. A single
-    # element repeats itself.
+    # A mirrored axis repeats with a period of 2 * (size - 1): all elements forwards, then all except the first and last
+    # backwards. A single element repeats itself.
     period = mb.maximum(x=mb.mul(x=last, y=np.int32(2)), y=np.int32(1))
     forth = mb.mod(x=line, y=period)
     return mb.minimum(x=forth, y=mb.sub(x=period, y=forth))
 
 
 def _element(vector: Var, place: int) -> Var:
-    """A scalar of a vector."""
+    """The element of a vector at index `place`, as a scalar."""
     return mb.squeeze(x=mb.slice_by_index(x=vector, begin=[place], end=[place + 1]), axes=[0])
 
 

@@ -52,14 +52,16 @@ def _max_pool(c: Context) -> None:
 
 
 def _words(c: Context, x: Var) -> Mapping[str, Any] | None:
-    """The window of a pool whose padding depends on a size that is not known; None if its padding is known."""
+    """MIL's word for the padding of a pool, whose amount depends on a size that is not known; None if the amount is
+    known.
+    """
     window = pool_window(c.attributes, image_sizes(x))
     words = pad_words(x, window, c.target)
     return None if words is None else {"kernel_sizes": window.kernel, "strides": window.strides, **words}
 
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
-    """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the latter."""
+    """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the padding after it."""
     window = pool_window(c.attributes, image_sizes(x))
     widths = padding_of(x, window)
     if not c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME:
@@ -94,7 +96,7 @@ def _max_with_indices(c: Context, x: Var, window: Window, widths: Widths) -> tup
     origins: Var = None
     for offsets in np.ndindex(*window.kernel):
         begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
-        # The slice ends before positions at which the rest of the window would exceed the padded image.
+        # End the slice before positions at which the remaining part of the window would exceed the padded image.
         ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
         values = mb.slice_by_index(
             x=padded,

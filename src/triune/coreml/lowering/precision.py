@@ -1,4 +1,4 @@
-"""Marks of the operations that stay in fp32 when a program is cast to fp16."""
+"""Mark the operations that stay in fp32 when a program is cast to fp16."""
 
 import contextlib
 from collections.abc import Collection, Generator
@@ -15,7 +15,9 @@ from triune.graph.half.states import carries_state
 from triune.graph.passes.halve import ALWAYS_FP32
 
 _KEPT = "fp32"
-"""The mark of operations that the user wants in fp32 (`--keep-fp32`), or of steps that carry a state."""
+"""The mark of operations that compute in fp32 because the user asked for it (`--keep-fp32`), or because they are in a
+step that carries a state.
+"""
 
 _WIDE = "wide"
 """The mark of operations whose values fp16 cannot represent."""
@@ -23,7 +25,9 @@ _WIDE = "wide"
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 
 _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
-"""Operations into which passes fuse several: inside one, only its operands are rounded to fp16."""
+"""Operations into which passes fuse several marked operations. Inside such an operation nothing is rounded to fp16,
+only its operands are.
+"""
 
 _NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormalization"})
 """Nodes that become one normalization operation each. If they must compute in fp32, the reason is their operands, or
@@ -44,7 +48,7 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
     """
     marks: list[str] = []
     is_wide = node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name)
-    # What a comparison found wrong in fp16 is wrong by the operation itself, and not only by its operands.
+    # A comparison showed that such a node itself is wrong in fp16, not only its operands.
     is_blamed = not options.wide.isdisjoint(node.output)
     is_named = bool(options.keep_fp32 & {node.name, node.op_type})
     if is_blamed or is_named or carries_state(node) or (is_wide and node.op_type in _NORMS):
@@ -77,7 +81,7 @@ def is_kept(op: Any) -> bool:
 
 
 def _is_of_kept(op: Any) -> bool:
-    """Whether the operand x is the result of an operation that computes in fp32."""
+    """Whether the operand `x` of an operation is computed in fp32."""
     maker = op.x.op
     return maker is not None and is_kept(maker)
 

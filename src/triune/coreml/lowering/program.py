@@ -103,7 +103,7 @@ class ProgramWriter(GraphWriter[Var]):
         return program
 
     def _update(self, state: Var, source: str, scope: conversion.Scope[Var]) -> None:
-        """Write a state's next value. Nothing reads the state afterwards."""
+        """Write a state's next value. It is the last operation on the state."""
         value = self.output(source, scope)
         if value is not None:
             mb.coreml_update_state(state=state, value=value if value.dtype == types.fp16 else _halved(value))

@@ -1,4 +1,6 @@
-"""Lowering of QuantizeLinear and DequantizeLinear. Integers of 8 and 16 bits are int32 within the same limits."""
+"""Lowering of QuantizeLinear and DequantizeLinear. Integers of 8 and 16 bits become int32, limited to the range of the
+original type.
+"""
 
 from collections.abc import Mapping
 
@@ -17,7 +19,9 @@ _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UI
 
 
 def _spread(c: Context, value: Var, x: Var) -> Var:
-    """Make a scale or zero point broadcast to `x`: a number for all, for each slice of `axis`, or for each block."""
+    """Reshape a scale or zero point so that it broadcasts to `x`. It is one number for all, for each index of `axis`,
+    or for each block.
+    """
     if value.rank == 0 or (value.rank == 1 and value.shape[0] == 1):
         return value
     axis = positive(int(c.attributes.get("axis", 1)), x.rank)

@@ -40,7 +40,8 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
         if c.attributes.get(name, plain) != plain:
             raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
     if mode == "nearest" and coordinate_mode(c.attributes) == "half_pixel_symmetric":
-        # ONNX Runtime computes these coordinates in fp64. In fp32 another of two equally near elements may be picked.
+        # ONNX Runtime computes these coordinates in fp64. In fp32, the other of two almost equally near elements may be
+        # taken.
         raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
     native = _native(c, x, axes) if mode == "linear" else None
     if native is not None:
@@ -62,7 +63,9 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
 
 
 def _weighted_sum(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -> Var:
-    """Add up weight * element over `picked`, pairs of indices along `axis` and weights. Weights may be None: no sum."""
+    """Add up weight * element over `picked`: pairs of indices along `axis` and weights. A weight of None means that
+    there is one pair, whose elements are the result.
+    """
     total: Var = None
     for indices, weights in picked:
         part = through_int(x, lambda value, at=indices: mb.gather(x=value, indices=at, axis=axis))

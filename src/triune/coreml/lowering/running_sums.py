@@ -15,7 +15,7 @@ def _cumsum(c: Context) -> None:
     if not c.attributes.get("exclusive", 0):
         c.give(total)
         return
-    # An exclusive sum begins with a zero and lacks the last sum. The slice may have any length, but is never empty.
+    # An exclusive sum begins with a zero and omits the last sum. The slice may have any length but 0.
     zero = mb.mul(x=_cut(x, axis, 0, 1), y=like(x, 0)) if not is_float(x) else _zeros(x, axis)
     if is_reverse:
         c.give(_cut(mb.concat(values=[total, zero], axis=axis), axis, 1, None))
@@ -30,7 +30,9 @@ def _zeros(x: Var, axis: int) -> Var:
 
 
 def _cut(x: Var, axis: int, begin: int, end: int | None) -> Var:
-    """A slice along one axis: to its end if `end` is None, and from there if `end` is negative."""
+    """A slice along one axis. If `end` is None, it extends to the end of the axis; a negative `end` counts from
+    there.
+    """
     begins, ends = [0] * x.rank, [0] * x.rank
     begins[axis], ends[axis] = begin, end or 0
     masks = [each != axis for each in range(x.rank)]

@@ -16,7 +16,7 @@ _library: Any = coremltools
 _backend: Any = load
 _utils: Any = utils
 _WRITER = "MIL FileWriter"
-"""How the messages of coremltools' writer of weights begin."""
+"""The beginning of messages of coremltools' writer of weights."""
 
 _PREFIX = "com.github.apple.coremltools"
 

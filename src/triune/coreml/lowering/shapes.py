@@ -43,7 +43,7 @@ def to_scalar(x: Var) -> Var:
     if x.rank == 0:
         return x
     if not all(is_fixed(size) for size in x.shape):
-        # A squeeze would leave dimensions of free sizes in the type of its result.
+        # Unlike reshape, a squeeze would leave dimensions of unknown size in the type of its result.
         x = mb.reshape(x=x, shape=[1])
     return mb.squeeze(x=x, axes=list(range(x.rank)))
 
@@ -53,7 +53,7 @@ def _target(x: Var, sizes: list[int]) -> Any:
     filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
     if 0 not in filled:
         return filled
-    # MIL's reshape has 0 for a kept size, too, but loses it if other sizes are symbols. A single 0 can become -1.
+    # A 0 keeps a size in MIL's reshape, too, but not if other sizes are symbols. A single 0 can become -1.
     if filled.count(0) == 1 and -1 not in filled:
         return [-1 if each == 0 else each for each in filled]
     dims = sizes_of(x)
@@ -68,8 +68,7 @@ def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
     own = sizes_of(x)[:length]
     own += [1] * (length - len(own))
     if shape.sym_val is not None:
-        # A symbol is the size of a dimension, and sizes in Core ML are never 0. So only zeros that are known are
-        # replaced.
+        # A symbol is the size of a dimension, which is never 0 in Core ML, so only known zeros are replaced.
         known = [not is_fixed(each) or each != 0 for each in shape.sym_val]
         if all(known):
             return shape
@@ -115,7 +114,7 @@ def _constant_of_shape(c: Context) -> None:
 def _range(c: Context) -> None:
     start, limit, delta = (c.input(index) for index in range(3))
     if is_float(start) and any(c.constant(index) is None for index in (0, 2)):
-        # How many elements a range of floats has depends on the rounding of (limit - start) / step.
+        # The number of elements of a range of floats depends on the rounding of (limit - start) / step.
         raise Refusal(f"a range of {dtype_name(start)} whose start or step is computed; make them constants")
     c.give(mb.range_1d(start=start, end=limit, step=delta))
 

@@ -57,7 +57,7 @@ class _SliceOperands:
         elif step > 0:
             self._cut_forwards(axis, start, end)
         elif isinstance(start, int) and isinstance(end, int) and start in (-1, _END) and end <= -_END:
-            # These bounds are the whole dimension in reverse order. Masked bounds have the same meaning.
+            # These bounds select the whole dimension in reverse order, as the masks of begin and end do.
             return
         else:
             raise Refusal("a slice with a negative step whose bounds or size are computed; give fixed sizes")
@@ -67,7 +67,7 @@ class _SliceOperands:
             raise Refusal("an empty slice: Core ML has no empty tensors")
         last = places[-1]
         self._begins[axis], self._begin_masks[axis] = places.start, False
-        # MIL has no index for "before the first element". The mask of the end is set instead.
+        # MIL has no index for "before the first element", so the mask of the end is set.
         is_whole = places.step < 0 and last + places.step < 0
         self._end_masks[axis] = is_whole
         self._ends[axis] = 0 if is_whole else last + (1 if places.step > 0 else -1)

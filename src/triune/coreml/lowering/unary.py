@@ -66,7 +66,7 @@ def _prelu(c: Context) -> None:
 
 
 def _is_per_channel(shape: tuple[int, ...], x: Var) -> bool:
-    """Whether slopes of `shape` are one for each channel of `x`, and MIL's prelu takes these."""
+    """Whether the shape means one slope for each channel of `x`, and MIL's prelu accepts this."""
     # For x of rank 3 or 5, MIL's prelu takes only one slope for all channels.
     return x.rank == 4 and len(shape) == x.rank - 1 and shape[0] == x.shape[1] and all(dim == 1 for dim in shape[1:])
 
@@ -81,7 +81,7 @@ def _clip(c: Context) -> None:
 
 
 def _is_range(low: Array, high: Array) -> bool:
-    """Whether MIL's clip takes the limits: rounded to fp16, both are finite and `low` is less than `high`."""
+    """Whether MIL's clip accepts the limits: rounded to fp16, both are finite, and `low` is less than `high`."""
     with np.errstate(over="ignore"):
         ends = np.float16(low), np.float16(high)
     return bool(np.isfinite(ends).all() and ends[0] < ends[1])

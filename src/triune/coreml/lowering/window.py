@@ -1,4 +1,6 @@
-"""The padding of convolutions and pools. MIL requires constants for it, or has the words "same" and "same_lower"."""
+"""The padding of convolutions and pools. MIL requires it as constants, or as one of the words "same" and
+"same_lower".
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,7 +40,8 @@ def pad_words(x: Var, window: Window, target: Target) -> Mapping[str, Any] | Non
     end or at the start if the padding is odd.
 
     Raises:
-        Refusal: the target is too old for "same_lower", or the window is dilated, for which MIL does not say it.
+        Refusal: the target is too old for "same_lower", or the window is dilated, for which MIL does not define these
+            words.
     """
     if all(window.padding(axis, size) is not None for axis, size in enumerate(image_sizes(x))):
         return None

@@ -85,8 +85,8 @@ class Words:
         return word
 
     def expect_kind(self, kind: Kind, what: str) -> Word:
-        """Take the next token. Raises InvalidArgumentError, with `what` as the expected one, if it is of another
-        kind.
+        """Take the next token. Raises InvalidArgumentError if it is of another kind; `what` names the expected token in
+        the message.
         """
         word = self.take()
         if word.kind != kind:
@@ -94,7 +94,7 @@ class Words:
         return word
 
     def separated(self, closing: str) -> Generator[None]:
-        """Iterate once for each element of a list that is separated by commas, and take the token `closing` at its end.
+        """Iterate once for each element of a comma-separated list, and take the token `closing` at its end.
 
         In each pass the body of the caller's loop must take the tokens of one element.
         """
@@ -133,7 +133,7 @@ class Words:
     def _read(self) -> Word:
         found = _WORD.match(self._text, self._offset)
         if found is None:
-            # Skip blanks, in order to quote the text that is not a token.
+            # Skip blanks, so that the error quotes the text that is not a token.
             at = self._offset
             while self._text[at].isspace():
                 at += 1

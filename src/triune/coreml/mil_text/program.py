@@ -22,7 +22,8 @@ from triune.coreml.mil_text.values import read_value_text
 from triune.coreml.protos import mil_pb2
 
 _VERSIONS = re.compile(r"1\.[0-9]{1,2}")
-# The version of the protobuf, whatever that of the text is. The first programs in text had the same version.
+# The version that is written to the protobuf, whatever the version of the text is. The first programs in text had this
+# version.
 _PROTO_VERSION = 1
 _OPSETS = MappingProxyType(
     {
@@ -44,7 +45,7 @@ def read_text(text: str, file: str) -> Any:
 
     Args:
         text: the text of the program.
-        file: what errors call the text.
+        file: the name of the text in error messages.
 
     Returns:
         `MIL_pb2.Program`.

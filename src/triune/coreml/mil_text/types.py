@@ -22,7 +22,7 @@ _LONGEST_NUMBER = 20
 
 
 def is_value_next(words: Words) -> bool:
-    """Whether the next words are a value, which begins with its type, rather than a name."""
+    """Whether the next words are a value rather than a name: a value begins with its type."""
     first, second = words.peek().text, words.peek(1).text
     return second == "<" if first in _COMPOUND else second == "(" and words.peek().kind == "name"
 

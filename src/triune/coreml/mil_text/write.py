@@ -28,7 +28,7 @@ def write_text(proto: Any) -> str:
 
 
 class _Writer:
-    """Writes one program. In version 1.0 the type of a scalar has brackets: `tensor<int32, []>`."""
+    """Writes one program. In version 1.0, the type of a scalar has empty brackets: `tensor<int32, []>`."""
 
     def __init__(self, *, is_old: bool) -> None:
         self._is_old = is_old

@@ -14,7 +14,8 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import rename
 
 Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
-# Errors of Python and numpy for a malformed operation. The operation's name is added to the message.
+# Exceptions that Python and numpy raise for a malformed operation. They are translated, with the operation's name in
+# the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
 
 
@@ -168,9 +169,7 @@ class Families:
         self.control_flow = MappingProxyType(dict(control_flow))
 
     def missing(self, block: Block) -> Iterator[str]:
-        """Yield each operation of a block, and of the blocks within it, that cannot be raised: its name and its
-        type.
-        """
+        """Yield the name and type of each operation, in a block and the blocks within it, that cannot be raised."""
         for operation in block.operations:
             known = operation.op == "const" or operation.op in self.table or operation.op in self.control_flow
             if not known:
@@ -184,7 +183,7 @@ def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> d
     kinds = {each.dtype for given in arguments.values() for each in given}
     if not kinds.issuperset((DType.FP16, DType.FP32)):
         return dict(arguments)
-    # Constants are not cast here, but where they are used, to the type of `x`.
+    # Do not cast constants here: they are cast to the type of `x` where they are used.
     return {
         name: tuple(
             graph.cast(each, DType.FP32) if each.dtype is DType.FP16 and each.constant is None else each

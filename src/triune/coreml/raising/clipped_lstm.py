@@ -30,7 +30,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """MIL's names of the activations: of the three gates, of the cell gate, and of the cell state for the output."""
+    """MIL's names of the activations: for the three gates, for the cell gate, and for the cell state before it is
+    output.
+    """
 
     gates: str
     cell: str

@@ -75,7 +75,7 @@ def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Ten
 
 
 def _enter(raiser: BlockRaiser, block: Block, values: Sequence[Tensor], states: Sequence[str]) -> None:
-    """Bind the inputs of a block to the first of `values`, and `states` to the rest."""
+    """Bind the inputs of a block to the first of `values`, and `states` to the remaining ones."""
     count = len(block.inputs)
     if count + len(states) != len(values):
         raise InvalidArgumentError(f"a block has {count} inputs for {len(values) - len(states)} variables")

@@ -29,7 +29,7 @@ def dtype_called(name: str) -> DType:
 
 
 def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """Write the ONNX operator `op_type`, which means the same. It computes in floats."""
+    """Write the ONNX operator `op_type`, which computes the same, in floats."""
     return graph.op(op_type, given["x"])
 
 
@@ -77,7 +77,8 @@ def _clip(graph: Graph, given: Given) -> Tensor:
 def _clamp(graph: Graph, x: Tensor, low: float, high: float) -> Tensor:
     lower, upper = graph.like(low, x), graph.like(high, x)
     if low <= high and x.dtype is DType.FP32:
-        # Write Clip where there are both limits: ONNX Runtime fuses it into a preceding Conv, but not Min and Max.
+        # With both limits, write Clip rather than Min and Max, since ONNX Runtime fuses only Clip into a preceding
+        # Conv.
         return graph.op("Clip", x, lower, upper)
     return graph.op("Min", graph.op("Max", x, lower), upper)
 
@@ -193,7 +194,7 @@ _SAME = MappingProxyType(
         "exp": "Exp",
         "floor": "Floor",
         "relu": "Relu",
-        # Both round to the nearest integer, and halves to the even one.
+        # Both operators round to the nearest integer, and numbers halfway between two integers to the even one.
         "round": "Round",
         "sigmoid": "Sigmoid",
         "sign": "Sign",

@@ -99,7 +99,7 @@ def _tensor_type(value: Output) -> TensorType:
 
 
 def _declared(function: Function) -> dict[str, TensorType]:
-    """The declared types of the inputs of a function and of all results in it, by name."""
+    """The declared types of a function's inputs and of all values that its operations compute, by name."""
     outputs = [output for operation in function.block.operations for output in operation.outputs]
     found: dict[str, TensorType] = {}
     for output in (*function.inputs, *outputs):

@@ -19,8 +19,8 @@ from triune.coreml.raising.sampling import SAMPLING_MODES, grid, resampled
 from triune.coreml.raising.tensor_transformation import cropped
 from triune.graph.raising.graph import Graph, Tensor
 
-# For MIL's sampling modes, the equal transformation of coordinates in ONNX's Resize. Other modes have none that is
-# equal for every size.
+# For each sampling mode of MIL, ONNX's coordinate transformation that is equal to it. Other modes have no
+# transformation that is equal for every size.
 _TRANSFORMATIONS = MappingProxyType(
     {"STRICT_ALIGN_CORNERS": "align_corners", "DEFAULT": "asymmetric", "UNALIGN_CORNERS": "half_pixel"}
 )

@@ -37,7 +37,9 @@ def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tens
 
 
 def _quantize(graph: Graph, given: Given) -> Tensor:
-    """Write clip(round(input / scale) + zero_point). Halves are rounded to the even integer."""
+    """Write clip(round(input / scale) + zero_point). Numbers halfway between two integers are rounded to the even
+    one.
+    """
     dtype = dtype_called(given.text("output_dtype"))
     (scale, zero_point), attributes = _parameters(graph, given, dtype)
     # Quantize from fp32: ONNX Runtime (1.32) fuses a Concat of values quantized from fp16 to QLinearConcat, which it

@@ -18,7 +18,7 @@ from triune.coreml.raising.given import Given
 from triune.coreml.raising.recurrent_activation import attributes
 from triune.graph.raising.graph import Graph, Tensor
 
-# The gates in ONNX's order, as indices into MIL's order.
+# The order in which ONNX has MIL's gates, as indices into MIL's order.
 _LSTM_GATES = (0, 2, 1, 3)
 _LSTM_PEEPHOLES = (0, 2, 1)
 _GRU_GATES = (2, 0, 1)
@@ -53,7 +53,7 @@ def _weights(given: Given, gates: Sequence[int], suffix: str = "") -> tuple[Arra
 
 
 def _vector(given: Given, name: str, size: int, like: Array) -> Array:
-    """An optional vector; zeros where it is not given."""
+    """An optional vector; zeros if it is not given."""
     value = given.maybe_array(name)
     if value is None:
         return np.zeros(size, like.dtype)

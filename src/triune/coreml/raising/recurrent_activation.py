@@ -31,7 +31,7 @@ def _op_type(name: str) -> str:
 
 
 def attributes(given: Given, parameters: Sequence[str], directions: int) -> dict[str, Any]:
-    """The attributes by which ONNX's recurrent operators choose their activations.
+    """The attributes that give ONNX's recurrent operators their activations.
 
     Args:
         given: the operation.

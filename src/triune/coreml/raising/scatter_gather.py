@@ -45,7 +45,7 @@ def _with_shape(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _may_ignore_indices(given: Given, indices: Tensor, limits: Tensor) -> bool:
-    """Whether the scatter ignores indices out of range, and there may be some."""
+    """Whether the scatter ignores indices out of range, and some indices may be out of range."""
     if given.opset in _OLDER or _is_validated(given):
         return False
     if indices.constant is None or limits.constant is None:

@@ -59,8 +59,8 @@ def _region(graph: Graph, given: Given) -> _Region:
     first, last = np.where(steps > 0, 0, _LARGEST), np.where(steps > 0, _LARGEST, -_LARGEST)
     starts = _choose(graph, no_begin, graph.constant(first, DType.INT64), begin)
     ends = _choose(graph, no_end, graph.constant(last, DType.INT64), end)
-    # One element at `begin` is the slice from `begin` to `begin + 1`. For -1 the end would be 0, so that it is the
-    # dimension's end.
+    # One element at `begin` is the slice from `begin` to `begin + 1`. If `begin` is -1, that end would be 0, so the end
+    # of the dimension is used instead.
     if squeezed.any():
         after = _after(graph, starts)
         ends = _choose(graph, squeezed, after, ends)

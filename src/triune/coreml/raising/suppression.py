@@ -13,12 +13,13 @@ from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 
 def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Write non-maximum suppression: for each image, the best boxes that do not overlap a better one too much.
+    """Write non-maximum suppression: for each image, keep boxes in the order of their scores, except those that overlap
+    a kept box too much.
 
     Boxes are sorted by falling score; the score of a box is that of its best class. With `per_class_suppression` only
     boxes of one class suppress each other. If no box reaches `score_threshold`, the best one is taken. The results are
-    filled up to `max_boxes`, with zeros, indices with -1. From iOS 17 on boxes lie along the last axis, and there are
-    neither a `score_threshold` nor the output with their number.
+    padded to `max_boxes`: with zeros, and the indices with -1. From iOS 17 on boxes lie along the last axis, and there
+    are neither a `score_threshold` nor the output with their number.
     """
     is_older = len(given.operation.outputs) == 4
     boxes, scores = (graph.cast(given[name], DType.FP32) for name in ("boxes", "scores"))

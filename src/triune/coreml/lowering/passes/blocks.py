@@ -1,4 +1,4 @@
-"""Functions on blocks of coremltools' programs, for Triune's own passes."""
+"""Functions for Triune's own passes that read and change blocks of coremltools' programs."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -17,7 +17,7 @@ _PASS: Any = ScopeSource.COREMLTOOLS_GRAPH_PASS
 def in_pass(name: str) -> Generator[None]:
     """A context for changes by pass `name`: an operation that replaces another takes over its scopes.
 
-    Scopes are coremltools' marks of operations. One of them says that an operation must compute in fp32.
+    Scopes are marks that coremltools attaches to operations. One mark says that an operation must compute in fp32.
     """
     scope: Any = ScopeInfo(source=_PASS, data=[name])
     with mb.scope(scope):

@@ -10,7 +10,7 @@ from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
 from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _MOST_AXES = 3
-"""The largest rank of the operand of MIL's `linear`."""
+"""The largest rank of an operand that MIL's `linear` accepts."""
 
 
 class FuseLinear(MilPass):

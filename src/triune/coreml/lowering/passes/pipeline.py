@@ -1,4 +1,4 @@
-"""The sequence of passes that run between the writing of a program and its saving."""
+"""The sequence of passes that run after a program is written and before it is saved."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +26,7 @@ FP16 = "common::add_fp16_cast"
 PASSES: Sequence[Pass[Any]] = (
     VendorPass("common::dead_code_elimination"),
     VendorPass("common::const_elimination"),
-    # This splits a transpose between two reshapes whose operand has more than five dimensions, the most that Core ML
-    # has.
+    # Core ML allows at most five dimensions. This pass splits a transpose with more dimensions between two reshapes.
     VendorPass("common::expand_high_rank_reshape_and_transpose"),
     FuseGelu(),
     FuseLayerNorm(),
@@ -37,7 +36,7 @@ PASSES: Sequence[Pass[Any]] = (
     # The pass that casts to fp16 identifies values by name, so that names must be unique.
     VendorPass("common::dedup_op_and_var_names"),
     VendorPass(FP16),
-    # From iOS17 on, MIL's gathers take no negative indices: this pass adds the size of the dimension to them.
+    # From iOS17 on, MIL's gathers accept no negative indices: this pass adds the size of the dimension to them.
     VendorPass("common::guard_negative_gather_indices"),
     VendorPass("common::const_elimination"),
     FuseCasts(),
