@@ -1,7 +1,7 @@
 """Find outputs that Apple's compiler changes when it rewrites a program.
 
-The compiler also rewrites a program when it is loaded, so that the original cannot be run. A copy in which barriers
-keep the compiler from fusing operations stands for it. Apple's interpreter runs both. `verify` compares a program with
+The compiler also rewrites a program when it is loaded, so that the original cannot be run. Instead, a copy is run in
+which barriers keep the compiler from fusing operations. Apple's interpreter runs both. `verify` compares a program with
 its source in ONNX Runtime; this module compares only the two programs.
 """
 
@@ -71,7 +71,7 @@ def _compared(
             try:
                 reference = computed(before, options, each.arrays)
             except TriuneError as error:
-                # The program may refuse inputs that were made up.
+                # The program may refuse made-up inputs.
                 refusal = error
                 continue
             is_answered = True
@@ -101,7 +101,7 @@ def _findings(
     changed = list(differences(step, inputs.name, reference, found, tolerance, largest_input=inputs.largest))
     if not changed:
         return
-    # An output that is nearer to the source than the reference is not a fault. Fused constants of fp16, for instance,
+    # An output that is nearer to the source than the reference is not a fault: fused constants of fp16, for instance,
     # are rounded only once.
     wanted = origin.run(inputs.arrays)
     for each in changed:

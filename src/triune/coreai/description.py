@@ -51,11 +51,15 @@ class Feature:
 
     @property
     def image(self) -> Image | None:
-        """Its type as an image; None if it is not an image. Raises UnsupportedError for an unknown pixel format."""
+        """The feature's type as an image; None if it is not an image. Raises UnsupportedError for an unknown pixel
+        format.
+        """
         return image_of(self.type)
 
     def spec(self) -> TensorSpec:
-        """The tensor by which a request passes it; for an image, its bytes. Raises UnsupportedError for other types."""
+        """The tensor that a request passes for the feature; for an image, its bytes. Raises UnsupportedError for other
+        types.
+        """
         image = self.image
         if image is not None:
             return TensorSpec(self.name, DataType.UINT8, image.shape)

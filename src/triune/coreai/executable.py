@@ -73,7 +73,7 @@ class AppleExecutable:
         try:
             entered = self._open.enter_async_context(asset.load(path).executable(_options(unit)))
             model: Any = self._loop.run_until_complete(entered)
-        # Exceptions of Swift and MLIR have no common base class but Exception.
+        # Exceptions of Swift and MLIR have only `Exception` as common base class.
         except Exception as error:
             raise InvalidArgumentError(f"Core AI does not load '{path.name}': {error}") from error
         try:

@@ -28,7 +28,9 @@ _NOISE = re.compile(
 
 
 Rewrite: TypeAlias = Callable[[str, Sequence[Value]], tuple[str, Sequence[Value]]]
-"""A function that gives an operation's name and operands, of the name and operands that are asked for."""
+"""A function that replaces an operation: it takes the operation's name and operands, and returns those of the operation
+to write instead.
+"""
 
 _REWRITE: ContextVar[Rewrite | None] = ContextVar("rewrite", default=None)
 

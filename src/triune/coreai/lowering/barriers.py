@@ -20,17 +20,18 @@ _SUMS = frozenset({"add", "sub"})
 _PRODUCTS = frozenset({"mul", "divide"})
 _CONVOLUTIONS = frozenset({"conv2d", "conv3d"})
 
-# Operations that the compiler moves behind the next one, or drops in pairs that undo each other.
+# Operations that the compiler moves behind the next operation, or removes in pairs that undo each other.
 _MOVED = frozenset({"reshape", "expand_dims", "shrink_dims", "broadcast_to", "broadcast_in_dims", "transpose"})
-# Operations that the compiler drops if the result has the type of an operand.
+# Operations that the compiler removes if the result has the type of an operand.
 _KEEPS_TYPE = frozenset({"slice", "concat", "pad", "tile"})
 
 
 def place_barriers(body: Any) -> None:
-    """Write a barrier between any two operations of a module that the compiler would combine to something else.
+    """Write a barrier between any two operations of a module that the compiler would replace by others with different
+    results.
 
     Args:
-        body: the body of the module, whose context must not have been left.
+        body: the body of the module. The module's MLIR context must still be entered.
     """
     known = Known()
     for operation in list(_operations(body)):
@@ -58,7 +59,7 @@ def place_all_barriers(body: Any) -> None:
     known = Known()
     for operation in list(_operations(body)):
         for value in operation.results:
-            # No barrier after shapes and attributes: their readers require constants.
+            # Put no barrier after shapes and attributes: operations that read them require constants.
             if not is_number(value) or known.may_be_constant(value):
                 continue
             with ir.InsertionPoint.after(operation), ir.Location.unknown():
@@ -82,9 +83,8 @@ def _operations(block: Any) -> Iterator[Any]:
 
 
 def _maker(value: Value, *moves: str) -> Any | None:
-    """The operation that computes `value`; None for an argument.
-
-    Operations that the compiler moves or drops are skipped, and so are those named in `moves`.
+    """The operation that computes `value`, skipping operations that the compiler moves or removes and those named in
+    `moves`; None for an argument.
     """
     while True:
         operation = value.owner
@@ -100,16 +100,16 @@ def _maker(value: Value, *moves: str) -> Any | None:
 
 
 def _drops_cast(operation: Any) -> bool:
-    """Whether the compiler drops the cast whose result this cast reads, and the result changes.
+    """Whether the compiler removes the cast whose result this cast reads, and so changes the result.
 
-    In a chain of two casts, source to middle to last, it drops the first cast, unless middle has fewer bits than source
-    and than last.
+    In a chain of two casts, source to middle to last, it removes the first cast, unless middle has fewer bits than
+    source and than last.
     """
     first = _maker(operation.operands[0])
     if first is None or name_of(first) != "cast":
         return False
     source, middle, last = (dtype_of(each) for each in (first.operands[0], first.results[0], operation.results[0]))
-    # Sizes are cast from uint32 to int32 and back, which is exact: none is that large.
+    # Sizes are cast from uint32 to int32 and back, which is exact, since no size is beyond int32.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
     # If middle is fp32 and last is fp16, the cast to fp32 changes no result: fp32 represents every number of the types

@@ -12,7 +12,7 @@ def less(x: Value, y: Value) -> Value:
 
 
 def _greater_or_equal(x: Value, y: Value) -> Value:
-    # Not the negation of x < y: that would be true for NaN, with which every comparison is false.
+    # Do not negate x < y, which would give true for NaN: every comparison with NaN is false.
     return ops.or_(ops.broadcasting_greater(x, y), ops.broadcasting_equal(x, y))
 
 
@@ -21,7 +21,8 @@ def _less_or_equal(x: Value, y: Value) -> Value:
 
 
 def _mod(x: Value, y: Value, *, fmod: int) -> Value:
-    # The result of Core AI's modulo has the sign of x, as ONNX's Mod has with fmod=1. With fmod=0 it has that of y.
+    # The result of Core AI's modulo has the sign of x, as that of ONNX's Mod with fmod=1. With fmod=0, the result must
+    # have the sign of y.
     rest = ops.broadcasting_modulo(x, y)
     if fmod:
         return rest

@@ -40,7 +40,7 @@ _NAMES = {
     "Min": "minimum",
     "ReduceProd": "reduce_product",
 }
-"""Core AI's name for each ONNX operator, where it is not ONNX's name in small letters."""
+"""Core AI's name for each ONNX operator whose name in Core AI is not the ONNX name in lower case."""
 
 
 class CoreAIBuilder(Builder[Value]):
@@ -113,7 +113,8 @@ class CoreAIBuilder(Builder[Value]):
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
         if op == "ArgMin":
-            # The smallest is the largest of -x; for integers of -1 - x, since the least integer has no negative.
+            # The index of the smallest x is that of the largest -x. For integers use -1 - x, since the lowest integer
+            # cannot be negated.
             x = unary.negative(x) if self.is_float(x) else self.sub(-1, x)
         found = cast(ops.argmax(x, values.int32(axis)), np.int32)
         return found if keepdims else ops.shrink_dims(found, values.int32s([axis]))

@@ -28,7 +28,7 @@ def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) 
 
     Args:
         function: a function of the model, whose body is in core ops.
-        operands: the value of each operand, by the operand's name.
+        operands: the program's value for each operand, by the operand's name.
         opset: the version of ONNX's operators in the body.
     """
     inputs = [_input(name, value) for name, value in operands.items()]
@@ -78,7 +78,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def private_function(name: str, kinds: Sequence[Any], names: Sequence[str], declared: Any, module: Any) -> Any:
-    """Add a private function, which is never inlined, at the beginning of the block `module`."""
+    """Add a private function, which is never inlined, at the beginning of `module`, the module's block of functions."""
     return dialect.GraphOp(
         name,
         list(kinds),
