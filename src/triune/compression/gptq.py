@@ -51,43 +51,54 @@ def gptq(
     )
     if not moments.count or not np.isfinite(moments.second).all():
         return nearest
-    levels = _rounded(weight.astype(np.float32), nearest, moments.second, bits)
+    most = (1 << (bits - 1)) - 1 if is_symmetric else (1 << bits) - 1
+    scales = nearest.scale.astype(np.float32)
+    zeros = np.zeros_like(scales) if nearest.zero_point is None else nearest.zero_point.astype(np.float32)
+    levels = rounded(weight.astype(np.float32), scales, zeros, moments.second, (-most if is_symmetric else 0, most))
     if levels is None:
         return nearest
-    found = Packed(nearest.elem_type, levels, nearest.scale, nearest.zero_point)
+    found = Packed(nearest.elem_type, levels.astype(nearest.data.dtype), nearest.scale, nearest.zero_point)
     return found if moments.error(found.whole() - weight) <= moments.error(nearest.whole() - weight) else nearest
 
 
-def _rounded(
-    weight: NDArray[np.float32], form: Packed, second: NDArray[np.float32], bits: int
-) -> NDArray[np.int8 | np.uint8] | None:
-    """The levels [out, in] in the scales of `form`; None if H has no inverse."""
+def rounded(
+    weight: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    zeros: NDArray[np.float32],
+    second: NDArray[np.float32],
+    limits: tuple[int, int],
+) -> NDArray[np.float32] | None:
+    """The levels [out, in], whole numbers, of weights `scale * (level - zero)`; None if H has no inverse.
+
+    Args:
+        weight: [out, in].
+        scales: [out, in / group].
+        zeros: of the same shape; they need not be whole.
+        second: H, [in, in].
+        limits: the lowest and the highest level.
+    """
     order = np.argsort(-np.diag(second), kind="stable")
     factor = _factor(second[np.ix_(order, order)].astype(np.float64))
     if factor is None:
         return None
     size = weight.shape[1]
-    places = order // (size // form.scale.shape[1])
-    is_symmetric = form.data.dtype == np.int8
-    most = (1 << (bits - 1)) - 1 if is_symmetric else (1 << bits) - 1
-    least = -most if is_symmetric else 0
+    places = order // (size // scales.shape[1])
     # Each row here is a column of the matrix, so that weights that are read and changed together are adjacent in
     # memory.
     left = np.ascontiguousarray(weight.T[order])
-    scales = form.scale.astype(np.float32).T[places]
-    zeros = np.zeros_like(scales) if form.zero_point is None else form.zero_point.astype(np.float32).T[places]
+    scales, zeros = scales.T[places], zeros.T[places]
     levels = np.empty_like(left)
     for begin in range(0, size, _AT_ONCE):
         end = min(begin + _AT_ONCE, size)
         errors = np.empty_like(left[begin:end])
         for at in range(begin, end):
-            level = np.clip(np.rint(left[at] / scales[at]) + zeros[at], least, most)
+            level = np.clip(np.rint(left[at] / scales[at] + zeros[at]), *limits)
             levels[at] = level
             error = (left[at] - (level - zeros[at]) * scales[at]) / factor[at, at]
             errors[at - begin] = error
             left[at + 1 : end] -= factor[at, at + 1 : end, np.newaxis] * error
         left[end:] -= factor[begin:end, end:].T @ errors
-    result = np.empty(weight.shape, form.data.dtype)
+    result = np.empty_like(weight)
     result[:, order] = levels.T
     return result
 

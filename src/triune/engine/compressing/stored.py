@@ -7,12 +7,11 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.compression.gptq import gptq
+from triune.compression.gptq import gptq, rounded
 from triune.compression.integers import quantized
 from triune.compression.moments import Moments
 from triune.compression.options import GROUPS, WeightForm
 from triune.engine.weights.tensors import Bits
-from triune.graph.packed import Packed
 
 _BITS: dict[WeightForm, Bits] = {WeightForm.INT4: 4, WeightForm.INT8: 8}
 
@@ -25,7 +24,7 @@ class Codes:
         codes: UINT8 [out, in].
         bits: the bits of a code.
         scales: FP16 [out, in / group].
-        offsets: FP16 [out, in / group]: -scale * zero point.
+        offsets: FP16 [out, in / group].
         group: how many weights of a row share a scale.
     """
 
@@ -80,29 +79,51 @@ def stored(
         form: INT4, INT8, FP16, BF16 or FP32.
         group: how many weights of a row share a scale.
         moments: what GPTQ rounds by; None rounds to the nearest level.
-        is_symmetric: whether the levels lie around 0.
+        is_symmetric: whether the levels lie around 0. Otherwise they lie between the smallest and the largest weight of
+            a group.
     """
     bits = _BITS.get(form)
     if bits is None:
         return Floats(weight.astype(_FLOATS[form]))
+    if not is_symmetric:
+        return _with_offsets(weight, bits, group, moments)
     if moments is None:
-        packed = quantized(
-            weight, bits, axis=None, block_axis=1, block=group, is_symmetric=is_symmetric, scale_type=np.float16
-        )
+        packed = quantized(weight, bits, axis=None, block_axis=1, block=group, scale_type=np.float16)
     else:
-        packed = gptq(weight, moments, bits, group, is_symmetric=is_symmetric, scale_type=np.float16)
-    return _codes(packed, bits, group)
+        packed = gptq(weight, moments, bits, group, is_symmetric=True, scale_type=np.float16)
+    # MLX's codes have no sign. The offset is exact: the scale times a power of two.
+    middle = 1 << (bits - 1)
+    scales = packed.scale.astype(np.float16)
+    codes = (packed.data.astype(np.int16) + middle).astype(np.uint8)
+    return Codes(codes, bits, scales, (-middle * scales.astype(np.float32)).astype(np.float16), group)
 
 
 _FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.BF16: ml_dtypes.bfloat16}
 
 
-def _codes(packed: Packed, bits: Bits, group: int) -> Codes:
-    scales = packed.scale.astype(np.float16)
-    if packed.data.dtype == np.int8:
-        # MLX's codes have no sign. The offset is exact: the scale times a power of two.
-        middle = 1 << (bits - 1)
-        codes = (packed.data.astype(np.int16) + middle).astype(np.uint8)
-        return Codes(codes, bits, scales, (-middle * scales.astype(np.float32)).astype(np.float16), group)
-    zeros = np.zeros(scales.shape, np.float32) if packed.zero_point is None else packed.zero_point.astype(np.float32)
-    return Codes(packed.data, bits, scales, (-zeros * scales.astype(np.float32)).astype(np.float16), group)
+def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: Moments | None) -> Codes:
+    """Codes whose offset is the smallest weight of a group, and with the highest code the largest: both are floats in
+    MLX's layout, so that no zero point must be whole, as those of ONNX are. Weights that have this form already (GGUF's
+    Q4_1, in groups of 32 or fewer) lose nothing.
+
+    GPTQ's codes are taken if the errors of outputs are smaller by them.
+    """
+    most = (1 << bits) - 1
+    blocks = weight.reshape(len(weight), -1, group)
+    limits = np.finfo(np.float16)
+    offsets = np.clip(blocks.min(axis=2), limits.min, limits.max).astype(np.float16)
+    spans = blocks.max(axis=2) / np.float32(most) - offsets.astype(np.float32) / np.float32(most)
+    # A group of equal weights is its offset, whatever its scale.
+    scales = np.clip(spans, limits.smallest_normal, limits.max).astype(np.float16)
+    steps, lows = scales.astype(np.float32), offsets.astype(np.float32)
+    codes = blocks - lows[..., np.newaxis]
+    codes /= steps[..., np.newaxis]
+    np.rint(codes, out=codes)
+    nearest = Codes(np.clip(codes, 0, most).astype(np.uint8).reshape(weight.shape), bits, scales, offsets, group)
+    if moments is None or not moments.count or not np.isfinite(moments.second).all():
+        return nearest
+    levels = rounded(weight, steps, -lows / steps, moments.second, (0, most))
+    if levels is None:
+        return nearest
+    found = Codes(levels.astype(np.uint8), bits, scales, offsets, group)
+    return found if moments.error(found.whole() - weight) <= moments.error(nearest.whole() - weight) else nearest
