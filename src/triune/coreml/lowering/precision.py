@@ -51,7 +51,8 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
     # A comparison showed that such a node itself is wrong in fp16, not only its operands.
     is_blamed = not options.wide.isdisjoint(node.output)
     is_named = bool(options.keep_fp32 & {node.name, node.op_type})
-    if is_blamed or is_named or carries_state(node) or (is_wide and node.op_type in _NORMS):
+    is_carrier = options.fits_half and carries_state(node)
+    if is_blamed or is_named or is_carrier or (is_wide and node.op_type in _NORMS):
         marks.append(_KEPT)
     if is_wide:
         marks.append(_WIDE)

@@ -41,6 +41,9 @@ class ConversionOptions:
             S) (`triune.graph.ane`).
         wide: for precision fp16 or mixed, the names of the first results of further nodes that compute in fp32, as they
             are called in the prepared graph, since a comparison found fp16 wrong there (`triune.graph.blame`).
+        fits_half: for precision fp16, whether the graph is rewritten so that its numbers stay within fp16, and nodes
+            that fp16 cannot compute stay in fp32 (`triune.graph.half`). Without it every float is fp16: that is for
+            measuring what these rewrites are worth.
     """
 
     precision: Precision = Precision.FP32
@@ -49,9 +52,12 @@ class ConversionOptions:
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     layout: Layout = Layout.SOURCE
     wide: frozenset[str] = frozenset()
+    fits_half: bool = True
 
     def __post_init__(self) -> None:
         if self.keep_fp32 and self.precision is not Precision.MIXED:
             raise InvalidArgumentError("nodes to keep in fp32 need precision 'mixed'; give --precision mixed")
         if self.precision is Precision.MIXED and not self.keep_fp32:
             raise InvalidArgumentError("precision 'mixed' needs nodes to keep in fp32; give --keep-fp32 NODE_OR_OP")
+        if not self.fits_half and self.precision is not Precision.FP16:
+            raise InvalidArgumentError(f"fits_half=False needs precision 'fp16', not '{self.precision.value}'")

@@ -129,6 +129,8 @@ def _prepared(
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes, traps=traps)
+    if not options.fits_half:
+        return Prepared(half(narrow), options.wide, notes, traps)
     tell("looking for values that fp16 cannot represent")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
     core = half(fitted.model)

@@ -1,0 +1,13 @@
+"""Models that packages ship, beside those of the zoo: where their files are, and inputs as their makers give them."""
+
+from collections.abc import Mapping
+
+from support.package_models.model import PackageModel
+from support.package_models.pictures import PICTURES
+from support.package_models.sounds import SOUNDS
+from support.package_models.texts import TEXTS
+
+MODELS: Mapping[str, PackageModel] = {**PICTURES, **SOUNDS, **TEXTS}
+"""By name."""
+
+__all__ = ["MODELS", "PackageModel"]
