@@ -1,1 +1,1 @@
-"""The transformer engine."""
+"""The transformer engine: generates text with decoders, and embeds or classifies texts with encoders."""

@@ -13,7 +13,7 @@ from triune.core.units import Unit
 from triune.engine.generation import Usage
 
 MAX_ANSWERS: Final = 128
-"""The most answers to one prompt, as in OpenAI's API."""
+"""The largest number of answers to one prompt, as in OpenAI's API."""
 
 
 @dataclass(eq=False, slots=True)
@@ -21,7 +21,7 @@ class Ticket:
     """A request that was admitted.
 
     Attributes:
-        num_answers: the answers that it asks for.
+        num_answers: the number of answers that it asks for.
         arrived_ns: when it arrived.
         has_begun: whether one of its answers has a token, or has failed.
     """
@@ -47,7 +47,7 @@ class Admission:
         name: the model's name, for errors.
         clock: the clock.
         statistics: the counters to change.
-        max_running: the most answers that are computed at the same time.
+        max_running: the largest number of answers that are computed at the same time.
         limits: how many more answers may wait or be unread, and how long they may wait.
         """
         self.statistics = statistics
@@ -120,7 +120,7 @@ class Admission:
             await self._is_empty.wait()
 
     def succeed(self, ticket: Ticket, usages: list[Usage], unit: Unit) -> None:
-        """Count a request whose answers are complete, as one of the unit that gave the last token."""
+        """Count a request whose answers are complete. It counts for the unit that computed the last token."""
         statistics = self.statistics
         total_ns = self._clock.now_ns() - ticket.arrived_ns
         queue_ns = min(each.queue_ns for each in usages)
@@ -138,7 +138,7 @@ class Admission:
         self.statistics.record_failure(_reason_of(error), self._clock.now_ns() - ticket.arrived_ns)
 
     def record_step(self, num_sequences: int, elapsed_ns: int, unit: Unit) -> None:
-        """Count a step of a unit, as a batch of its sequences."""
+        """Count a step of a unit as a batch with one request for each sequence."""
         self.statistics.record_batch(num_sequences, 1, 0, elapsed_ns, 0)
         busy = self.statistics.unit_busy_ns
         busy[unit] = busy.get(unit, 0) + elapsed_ns

@@ -1,4 +1,4 @@
-"""Chooses the tokens that follow a step: draws them from the logits, under each answer's constraint."""
+"""Choose the tokens that follow a step: draw them from the logits, under each answer's constraint."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -63,7 +63,7 @@ def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], 
 
 
 def _taken(sequence: Sequence, chosen: Sample) -> Sample:
-    """Have the sequence go on with a token, unless it fails by that."""
+    """Append a token to a sequence. If that fails, the sequence fails alone."""
     if chosen.token != FAILED.token:
         try:
             sequence.go_on(chosen.token)
@@ -73,7 +73,9 @@ def _taken(sequence: Sequence, chosen: Sample) -> Sample:
 
 
 def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
-    """Whether the row after a token that was taken can be used."""
+    """Whether the next row of logits is valid after the token that was chosen: the token is the draft that was
+    computed.
+    """
     return (
         chosen.token != FAILED.token
         and place < len(piece.drafts)
@@ -83,7 +85,7 @@ def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
-    """Draw a token for each sequence by its row of logits, after `place` drafts."""
+    """Draw a token for each sequence from its row of logits after `place` drafts."""
     samples: list[Sample] = []
     for sequence, row, best in zip(sequences, logits, best_tokens(logits).tolist(), strict=True):
         try:
@@ -94,16 +96,21 @@ def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -
 
 
 def _failed(sequence: Sequence, error: BaseException) -> Sample:
-    """Fail one sequence of a step. What a request asks for, and even a defect, costs the other sequences nothing."""
+    """Fail one sequence of a step. An invalid request, and even a defect in the code, does not affect the other
+    sequences.
+    """
     if not isinstance(error, TriuneError):
         error = defect_of("the next token could not be chosen", error)
-    # Its traceback refers to the sequence and to the logits of the step, which would wait for the garbage collector.
+    # Drop the traceback: it refers to the sequence and to the logits of the step, which would stay in memory until
+    # garbage collection.
     sequence.error = error.with_traceback(None)
     return FAILED
 
 
 def _allowed(sequence: Sequence, place: int, logits: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """The tokens that a sequence's constraint or rules allow after `place` drafts."""
+    """The tokens that a sequence's constraint or rules allow after `place` drafts: BOOL [vocabulary]; None if all are
+    allowed.
+    """
     if sequence.rules is not None:
         return sequence.rules.allowed(logits)
     if sequence.matcher is None:

@@ -1,4 +1,4 @@
-"""The engine without threads: it takes sequences, computes steps, and returns the tokens that each step gave."""
+"""The engine without threads: it takes sequences, computes steps, and returns the tokens of each step."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -39,10 +39,11 @@ class EngineCore:
 
     Attributes:
         vocab_size: the number of token ids that the model's embedding has.
-        context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
-            allow.
+        context_tokens: the largest number of tokens of a sequence, prompt and answer together, that `limits` and the
+            cache allow.
         speculator: guesses tokens, and counts how many of them were right.
-        share: of hardware that other models use too; None if no other does. The caller of `step` takes the turns.
+        share: the turns on hardware that other models use too; None if no other model does. The caller of `step` takes
+            the turns.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class EngineCore:
         self._second_tier = second_tier
         self._pool = KVBlockPool(decoder.num_blocks, second_tier.evict if second_tier is not None else None)
         limits = limits or SchedulerLimits()
-        # The keys and values of an answer's last token are never needed.
+        # The keys and values of an answer's last token are not needed, since no token follows.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
@@ -104,37 +105,37 @@ class EngineCore:
 
     @property
     def failure(self) -> TriuneError | None:
-        """Why the last step failed as a whole; None if it did not."""
+        """The error with which the last step failed for all sequences; None if it did not."""
         return self._steps.failure
 
     @property
     def num_waiting(self) -> int:
-        """Sequences without blocks. Any thread may ask."""
+        """The number of sequences without blocks. May be called from any thread."""
         return self._scheduler.num_waiting
 
     @property
     def num_running(self) -> int:
-        """Sequences with blocks. Any thread may ask."""
+        """The number of sequences with blocks. May be called from any thread."""
         return self._scheduler.num_running
 
     @property
     def pool(self) -> KVBlockPool:
-        """The KV blocks. Any thread may ask for their numbers."""
+        """The pool of KV blocks. Its numbers may be read from any thread."""
         return self._pool
 
     @property
     def block_size(self) -> int:
-        """The tokens of a KV block."""
+        """The number of tokens of a KV block."""
         return self._decoder.block_size
 
     @property
     def cache_form(self) -> str:
-        """The name of the layout of blocks: engines of one model with the same form can exchange them."""
+        """The name of the memory layout of blocks. Engines of one model with the same layout can exchange blocks."""
         return self._decoder.cache_form
 
     @property
     def adapters(self) -> Mapping[str, bytes]:
-        """The digests of the LoRA adapters by name. Any thread may ask."""
+        """The digests of the LoRA adapters by name. May be called from any thread."""
         return self._adapters.digests
 
     def state(self) -> EngineState:
@@ -239,7 +240,7 @@ class EngineCore:
         return state
 
     def prepare(self, state: SequenceState, *, salt: bytes = b"", most_tokens: int) -> bool:
-        """Put a part of the keys and values of `state` into the prefix cache, where `resume` finds them.
+        """Put some of the keys and values of `state` into the prefix cache, where `resume` finds them.
 
         Args:
             state: what `export` returned.

@@ -10,13 +10,13 @@ FIRST_TOKEN_SECONDS: Final = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
 )
-"""vLLM's buckets of the time to the first token."""
+"""The upper limits of the buckets of the time to the first token, in seconds, as in vLLM."""
 
 BETWEEN_TOKENS_SECONDS: Final = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
 )
-"""vLLM's buckets of the time between two tokens of an answer."""
+"""The upper limits of the buckets of the time between two tokens of an answer, in seconds, as in vLLM."""
 
 
 @dataclass(slots=True)
@@ -24,8 +24,8 @@ class EngineCounters:
     """Totals since the model was loaded.
 
     Attributes:
-        num_prompt_tokens: tokens of prompts whose answers began; each answer to a prompt counts it.
-        num_cached_tokens: those of them that were found in the prefix cache.
+        num_prompt_tokens: tokens of prompts, counted for each answer that began.
+        num_cached_tokens: how many of these were found in the prefix cache.
         num_tokens: tokens generated.
         first_token_seconds: from a request's arrival to the first token of each answer.
         between_tokens_seconds: from one token of an answer to the next one.

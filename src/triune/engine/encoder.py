@@ -16,19 +16,21 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 Ids: TypeAlias = NDArray[np.int64]
 
 _CHARACTERS_A_TOKEN: Final = 256
-"""Texts with more characters for each token that a model reads are refused unread. Spaces make no tokens."""
+"""A text with more characters than this for each token that a model can read is refused without reading. The limit is
+needed since spaces may give no tokens.
+"""
 
 
 _QUICK_CHARACTERS: Final = 1 << 10
-"""Inputs up to this length are read by the worker that computes them, and computed together. While longer
-inputs are read, the texts of other requests are computed between their parts.
+"""Inputs of up to this length are tokenized and computed together, by one worker. Longer inputs are tokenized in parts,
+and texts of other requests are computed in between.
 """
 
 _TOKEN_CHARACTERS: Final = 4
-"""About as many characters make a token."""
+"""About how many characters a token has."""
 
 _PART_CHARACTERS: Final = 1 << 16
-"""The length of the parts in which longer inputs are read."""
+"""The length of the parts in which longer inputs are tokenized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class TextEncoder:
 
     Attributes:
         tokenizer: the tokenizer.
-        max_tokens: the most tokens of a text, special tokens included.
-        vocab_size: rows of the embedding.
-        output: the output of the graph that has a row for each text.
-        width: the numbers of a row.
+        max_tokens: the largest number of tokens of a text, special tokens included.
+        vocab_size: the number of rows of the embedding.
+        output: the graph's output with a row for each text.
+        width: the length of a row.
     """
 
     tokenizer: Tokenizer
@@ -50,14 +52,14 @@ class TextEncoder:
     width: int
 
     def read(self, inputs: Sequence[object], first: int = 0) -> list[Ids]:
-        """The tokens of texts.
+        """Tokenize texts.
 
         Args:
             inputs: each a text, its bytes in UTF-8, or the ids of its tokens. Special tokens are added to texts only.
-            first: the place of the first one among all inputs of the request, for errors.
+            first: the index of the first text among all inputs of the request, for error messages.
 
         Raises:
-            InvalidArgumentError: one is empty, too long, no UTF-8, or holds an unknown token.
+            InvalidArgumentError: a text is empty, too long or not UTF-8, or a token is unknown.
         """
         texts = {at: self._text(each, at) for at, each in enumerate(inputs, first) if isinstance(each, str | bytes)}
         encoded = dict(zip(texts, self.tokenizer.encode_all(list(texts.values())), strict=True))
@@ -75,11 +77,11 @@ class TextEncoder:
         return tokens
 
     def is_quick(self, inputs: Sequence[object]) -> bool:
-        """Whether `read` takes a few milliseconds at most, and `compute` a step."""
+        """Whether `read` takes a few milliseconds at most, and `compute` a single step."""
         return self.tokenizer.is_quick and self.expected_tokens(inputs) * _TOKEN_CHARACTERS <= _QUICK_CHARACTERS
 
     def expected_tokens(self, inputs: Sequence[object]) -> int:
-        """About how many tokens `read` will find, without reading."""
+        """About how many tokens `read` will find, estimated from the number of characters."""
         characters = _length([each for each in inputs if isinstance(each, str | bytes)])
         ids = _length([each for each in inputs if not isinstance(each, str | bytes)])
         return ids + -(-characters // _TOKEN_CHARACTERS) + len(inputs)
@@ -96,7 +98,7 @@ class TextEncoder:
         yield begin, len(inputs), length
 
     def compute(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
-        """The rows of texts, FP32 [texts, width], in runs of texts of like length.
+        """Compute the rows of texts, FP32 [texts, width]. Texts of similar length are computed together.
 
         Raises:
             InternalError: the runtime failed, or gave NaN or infinity.
@@ -135,7 +137,7 @@ class TextEncoder:
 
 
 def _length(inputs: Sequence[object]) -> int:
-    """The characters, bytes and ids of inputs together."""
+    """The total length of inputs, in characters, bytes and ids."""
     return sum(len(each) for each in inputs if isinstance(each, Sized))
 
 
@@ -147,7 +149,7 @@ def _ids(given: object, at: int) -> Ids:
 
 
 def pack(texts: Sequence[Ids]) -> Mapping[str, Array]:
-    """The inputs of a graph in the packed form (`models.encoder_forms.PackedEncoder`) for texts, each its tokens."""
+    """Pack tokenized texts into the inputs of a graph in the packed form (`models.encoder_forms.PackedEncoder`)."""
     lengths = np.array([len(each) for each in texts], np.int64)
     begins = np.cumsum(lengths) - lengths
     steps = np.arange(int(lengths.max()))

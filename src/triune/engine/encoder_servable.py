@@ -21,18 +21,18 @@ from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
 
 if TYPE_CHECKING:
-    # It imports the library of tokenizers, which only servers of checkpoints need.
+    # Import here: the module needs the library `tokenizers`, which only servers of checkpoints need.
     from triune.engine.encoder import Ids, TextEncoder
 
 _MAX_READERS: Final = 2
-"""The most threads that read long texts at the same time."""
+"""The largest number of threads that tokenize long texts at the same time."""
 
 MAX_INPUTS: Final = 2048
-"""The most texts of a request."""
+"""The largest number of texts of a request."""
 
 
 class EncoderServable(ModelServable[Servable]):
-    """A `Servable` that answers requests of texts through another one, which computes parts of them.
+    """A `Servable` for requests of texts. It divides a request into parts, which another servable computes.
 
     Input `text_input`: BYTES [texts]. Outputs: `embedding` or `logits` FP32 [texts, width], and `num_tokens` INT32
     [texts]. It is an `EmbeddingModel` if the first output is `embedding`.
@@ -110,14 +110,16 @@ class EncoderServable(ModelServable[Servable]):
         return asyncio.ensure_future(self._in_parts(call, given))
 
     async def _in_parts(self, call: Call, texts: Sequence[object]) -> InferenceResponse:
-        """Read long texts in a thread and compute them, both a part at a time, between which other requests go."""
+        """Tokenize long texts in a thread and compute them, one part after another, so that other requests are computed
+        in between.
+        """
         read: list[Ids] = []
         for begin, end, length in self._encoder.parts_to_read(texts):
             async with self._slots.slot(length):
                 read += await in_thread(self._encoder.read, texts[begin:end], begin)
         parts: list[list[int]] = []
         answers: dict[int, InferenceResponse] = {}
-        # How long a part may be is asked when it is its turn.
+        # The size of a part is determined when the part's turn comes.
         waiting = steps_of([len(each) for each in read], self._steps.num_tokens, PART_TEXTS)
 
         async def compute() -> None:
@@ -139,7 +141,7 @@ class EncoderServable(ModelServable[Servable]):
             # If one part fails or the request is cancelled, the others are cancelled.
             for task in tasks:
                 task.cancel()
-        # Thousands of embeddings are megabytes: copied here, they would hold the event loop.
+        # Copying thousands of embeddings (megabytes) here would block the event loop, so a thread does it.
         response = await in_thread(self._joined, call, parts, [answers[number] for number in range(len(parts))])
         return response if call.finish is None else await self._finishing.run(call.finish, response)
 
@@ -156,7 +158,7 @@ class EncoderServable(ModelServable[Servable]):
     def _joined(
         self, call: Call, parts: Sequence[Sequence[int]], answers: Sequence[InferenceResponse]
     ) -> InferenceResponse:
-        """The answers to parts as one, its rows in the order of the texts."""
+        """Join the answers to parts into one, with rows in the order of the texts."""
         order = np.argsort(np.concatenate(parts))
         outputs = {name: np.concatenate([each.outputs[name] for each in answers])[order] for name in answers[0].outputs}
         return InferenceResponse(self._name, self._version, outputs, call.request.id)

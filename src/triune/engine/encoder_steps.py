@@ -1,4 +1,4 @@
-"""How many tokens of texts an encoder computes at a time, so that those of other clients need not wait for long."""
+"""Determine how many tokens of texts an encoder computes in a step, so that other clients need not wait for long."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
@@ -6,24 +6,26 @@ from typing import Final
 from triune.core.units import Unit
 
 STEP_NS: Final = 100_000_000
-"""What a step takes while requests share the model, as far as MIN_TOKENS and MAX_TOKENS allow. A short request waits
-for the step that runs.
+"""The duration of a step, in ns, that is aimed at while requests share the model, within MIN_TOKENS and MAX_TOKENS. A
+short request waits for the running step.
 """
 
 MIN_TOKENS: Final = 256
-"""The tokens of the shortest step. Fewer take longer each: threads meet after every operation."""
+"""The tokens of the shortest step. Fewer tokens would take longer per token, since threads synchronize after every
+operation.
+"""
 
 MAX_TOKENS: Final = 1024
-"""The tokens of the longest step. More make no runtime faster, and take more memory."""
+"""The tokens of the longest step. More tokens would make no runtime faster, and take more memory."""
 
 _SHARED_STEPS: Final = 32
 """After a request arrives while another one is computed, more are expected to do so for this many steps."""
 
 _FIRST_TOKENS: Final = 512
-"""The tokens of a step before any was measured."""
+"""The tokens of a step before a step was measured."""
 
 _WEIGHT: Final = 0.2
-"""How much the newest step counts in the mean."""
+"""The weight of the newest step in the moving average."""
 
 
 class StepSize:
@@ -53,8 +55,8 @@ class StepSize:
         self._token_ns[unit] = before + _WEIGHT * (token_ns - before) if before else token_ns
 
     def num_tokens(self) -> int:
-        """The most tokens of a step, counted as if all its texts were as long as the longest. One text may have
-        more.
+        """The largest number of tokens of a step, where each text counts as long as the longest text of the step. A
+        single longer text is allowed.
         """
         if not self._num_shared:
             return MAX_TOKENS
@@ -66,10 +68,10 @@ def steps_of(lengths: Sequence[int], step_tokens: Callable[[], int], most: int |
     """Group texts of similar length into steps. Yields the positions of the texts of each step.
 
     Args:
-        lengths: the tokens of each.
-        step_tokens: called before each step; returns its most tokens, where each text counts as long as the longest
-            text of the step. A text with more tokens gets a step of its own.
-        most: the most texts of a step; None for no limit.
+        lengths: the number of tokens of each text.
+        step_tokens: called before each step; returns the largest number of tokens of the step, where each text counts
+            as long as the longest text of the step. A text with more tokens gets a step of its own.
+        most: the largest number of texts of a step; None for no limit.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     begin = 0

@@ -30,7 +30,7 @@ _DEFAULT_LIMITS: Final = QueueLimits()
 
 
 class Engine:
-    """A `TextModel`. Made and used on the event loop's thread; steps run on a thread of each unit.
+    """A `TextModel`. It is created and used on the event loop's thread; each unit has a thread for its steps.
 
     Attributes:
         counters: the counts of tokens.
@@ -81,7 +81,7 @@ class Engine:
 
     @property
     def statistics(self) -> ModelStatistics:
-        """Triton's counters: a request to `generate` counts once, a step as a batch of its sequences."""
+        """Triton's counters. Each call of `generate` counts as a request, and each step as a batch of its sequences."""
         return self._admission.statistics
 
     @property
@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def context_tokens(self) -> int:
-        """Implements `TextModel.context_tokens`. As many as fit the cache of each unit."""
+        """Implements `TextModel.context_tokens`: the number of tokens that fit into the cache of every unit."""
         return min(each.core.context_tokens for each in self.replicas.all)
 
     def room_behind(self, num_prompt_tokens: int) -> int:
@@ -221,7 +221,7 @@ class Engine:
         self._close_decoder()
 
     async def _begun(self, request: Generation, ticket: Ticket) -> Group:
-        """Hand a request to the thread."""
+        """Pass a new request to a replica's thread."""
         prompt = request.prompt
         if isinstance(prompt, str):
             prompt = await self.tokenize(prompt, is_templated=request.is_templated)
@@ -242,7 +242,7 @@ class Engine:
         return await self._start(group)
 
     async def _resumed(self, moved: MovedAnswer, ticket: Ticket) -> Group:
-        """Hand an answer that another server began to the thread."""
+        """Pass an answer that another server began to a replica's thread."""
         self._transfers.check(moved)
         grammar = await self._grammar(moved.request)
         text = self._text

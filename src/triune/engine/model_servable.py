@@ -1,4 +1,4 @@
-"""Base class of servables that answer requests of tensors with a text, speech or embedding model."""
+"""Base class of servables that answer requests, whose inputs are tensors, with a text, speech or embedding model."""
 
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar

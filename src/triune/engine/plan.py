@@ -17,8 +17,8 @@ from triune.engine.sequence import Sequence
 class Piece:
     """Tokens of one sequence in a step.
 
-    Keys and values of drafts are written behind those of the sequence's tokens. Those of wrong drafts are overwritten
-    by the next step.
+    Keys and values of drafts are written after those of the sequence's tokens. The next step overwrites those of wrong
+    drafts.
 
     Attributes:
         sequence: the sequence.
@@ -26,8 +26,8 @@ class Piece:
         end: the number of them that are in the cache after the step.
         has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
         drafts: guesses of the tokens that follow.
-        source: the row of its only token among the tokens of the step before, if that step still computes it; None if
-            its tokens are known.
+        source: if the previous step still computes the piece's only token, the token's row in that step; None if the
+            tokens are known.
         num_encoded: the tokens that the encoder reads for the sequence before the step.
     """
 
@@ -41,22 +41,22 @@ class Piece:
 
     @property
     def num_tokens(self) -> int:
-        """The tokens that the step computes of it."""
+        """The number of tokens that the step computes for the piece, drafts included."""
         return self.end - self.begin + len(self.drafts)
 
     @property
     def token_ids(self) -> Seq[int]:
-        """The tokens; 0 for one that is not known yet."""
+        """The token ids; 0 for a token that is not known yet."""
         return (0,) if self.source is not None else (*self.sequence.tokens[self.begin : self.end], *self.drafts)
 
     @property
     def scored(self) -> range:
-        """The places of its tokens after which the probability of the prompt's next token is to be noted."""
+        """The positions of the piece's tokens after which the probability of the prompt's next token is recorded."""
         scores = self.sequence.scores
         return range(0) if scores is None else scores.unread(self.begin, self.end)
 
     def first(self, count: int) -> "Piece":
-        """The first `count` tokens of it, which has no drafts."""
+        """The first `count` tokens of the piece, which must have no drafts."""
         if count == self.num_tokens:
             return self
         return Piece(self.sequence, self.begin, self.begin + count, False, num_encoded=self.num_encoded)
@@ -64,7 +64,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A step.
+    """The plan of a step.
 
     Attributes:
         pieces: the pieces of sequences that it computes, in the order of the packed tokens.
@@ -80,8 +80,8 @@ class Plan:
 
     @property
     def takes_best(self) -> bool:
-        """Whether each token to be chosen is the most probable one, and no probabilities are wanted, so that no logits
-        are needed.
+        """Whether each token to be chosen is the most probable one and no probabilities are wanted: then no logits are
+        needed.
         """
         return all(piece.sequence.takes_best for piece in self.choosing) and not any(
             piece.scored for piece in self.pieces
@@ -89,18 +89,22 @@ class Plan:
 
     @property
     def num_going(self) -> int:
-        """The number of sequences whose last token alone is computed, with guesses of the tokens that follow it."""
+        """The number of sequences for which the step computes only the last token, and guesses of the tokens that
+        follow it.
+        """
         return sum(piece.end - piece.begin == 1 for piece in self.pieces)
 
     @property
     def num_read(self) -> int:
-        """The tokens of all other sequences, prompts and answers that are computed again, and those of sources."""
+        """The tokens of all other sequences: of prompts, of answers that are computed again, and of texts that an
+        encoder reads.
+        """
         num_encoded = sum(piece.num_encoded for piece in self.pieces)
         return num_encoded + sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
 
     @property
     def num_tokens(self) -> int:
-        """The tokens of the step."""
+        """The number of tokens of the step."""
         return sum(piece.num_tokens for piece in self.pieces)
 
     @property
@@ -109,11 +113,11 @@ class Plan:
         return self.takes_best and not any(piece.drafts for piece in self.pieces)
 
     def going(self) -> "Plan":
-        """The plan without sequences that have ended."""
+        """The plan without pieces of sequences that have ended."""
         return Plan(tuple(piece for piece in self.pieces if piece.sequence.finish_reason is None))
 
     def shares(self) -> list[Share]:
-        """Which sequences the energy of the step is charged to: by their tokens, prompts and answers apart.
+        """How the energy of the step is divided among sequences: by their tokens, separately for prompts and answers.
 
         A token of a prompt that is computed again, after a preemption, counts as one of the prompt.
         """
@@ -156,13 +160,17 @@ class Plan:
         )
 
     def _chosen_rows(self, begins: NDArray[np.int32]) -> Iterator[int]:
-        """The packed tokens after which tokens are chosen. `begins` is INT32 [pieces + 1], where pieces begin."""
+        """The rows, among the packed tokens, after which tokens are chosen. `begins` is INT32 [pieces + 1], the row at
+        which each piece begins.
+        """
         for piece, end in zip(self.pieces, begins[1:].tolist(), strict=True):
             if piece.has_logits:
                 yield from range(end - 1 - len(piece.drafts), end)
 
     def _scored_rows(self, begins: NDArray[np.int32]) -> Iterator[int]:
-        """The packed tokens after which the prompt's next token gets its probability."""
+        """The rows, among the packed tokens, after which the prompt's next token gets its probability. `begins` is as
+        in `_chosen_rows`.
+        """
         for piece, begin in zip(self.pieces, begins.tolist(), strict=False):
             for place in piece.scored:
                 yield begin + place - piece.begin

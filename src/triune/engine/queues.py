@@ -14,7 +14,7 @@ from triune.engine.sequence import Sequence
 
 
 class Queues:
-    """Gives KV blocks to sequences, and takes them back. Used from one thread.
+    """Allocates KV blocks to sequences, and frees them. Used from one thread.
 
     Attributes:
         waiting: the sequences without blocks.
@@ -58,8 +58,8 @@ class Queues:
             the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence must wait.
         """
         table = sequence.table
-        # The last token is computed in any case, since its logits choose the next one. A sequence that waits for blocks
-        # is asked for in each step: hash its tokens once.
+        # The last token is always computed, since its logits choose the next one. This is called in each step for a
+        # sequence that waits for blocks, so keep the hashes of its tokens.
         if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
             sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
         num_cached = table.share(sequence.hashes[: sequence.num_sharable // self._block_size])
@@ -86,7 +86,8 @@ class Queues:
         return count
 
     def make_room(self, sequence: Sequence, num_tokens: int, planned: set[int], now_ns: int) -> bool:
-        """Allocate blocks for a running sequence; if there are not enough, preempt less urgent ones, else itself.
+        """Allocate blocks for a running sequence; if there are not enough, preempt less urgent sequences, or else this
+        sequence itself.
 
         Sequences that are part of the plan already keep their blocks.
         """
@@ -112,7 +113,7 @@ class Queues:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence that has ended out of both queues. Its blocks are free at once."""
+        """Remove a sequence that has ended from both queues. Its blocks are free at once."""
         for queue in (self.waiting, self.running):
             if sequence in queue:
                 queue.remove(sequence)

@@ -1,4 +1,4 @@
-"""Rules by which the logits themselves decide what may follow in an answer."""
+"""Rules by which the logits themselves determine which tokens may follow in an answer."""
 
 from typing import Protocol
 
@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 class TokenRules(Protocol):
-    """Follows one answer. Used by the engine's thread; other threads may look at it when the answer has ended."""
+    """Applies rules to one answer. Used by the engine's thread; other threads may read it after the answer has
+    ended.
+    """
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         """The tokens that may come next, BOOL [vocabulary], chosen by their logits, FP32 [vocabulary], which are not

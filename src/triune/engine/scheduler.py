@@ -1,8 +1,8 @@
-"""Decides which tokens the next step computes.
+"""Decide which tokens the next step computes.
 
-A step holds one token of each sequence that decodes, then pieces of prompts, up to a number of tokens in all: so a long
-prompt does not keep the answers of others waiting. Among equals the more urgent comes first; `queues` says which
-sequence holds which KV blocks.
+A step has one token of each sequence that decodes, then pieces of prompts, up to a total number of tokens, so that a
+long prompt does not delay the answers of others. More urgent sequences come first; `queues` decides which sequence gets
+which KV blocks.
 """
 
 from collections.abc import Mapping
@@ -24,22 +24,22 @@ from triune.engine.source import Source
 from triune.engine.turns import Turn, find_turns
 
 SCORED_TOKENS: Final = 64
-"""The most tokens of a step that belong to prompts whose probabilities are wanted: each takes a row of logits, which of
-a vocabulary of 150,000 are 0.6 MB.
+"""The largest number of tokens in a step that belong to prompts whose probabilities are wanted. Each takes a row of
+logits, which is 0.6 MB for a vocabulary of 150,000.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
-    """What a step may hold.
+    """The limits of a step and of the running sequences.
 
     Attributes:
         step_tokens: the most tokens of a step.
         sequences: the most sequences that have blocks at a time.
         context_tokens: the most tokens of a sequence, prompt and answer together.
         ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
-        source_tokens: the most tokens of texts whose encoder's output is held for sequences with blocks, all counted as
-            long as the longest; one may have more.
+        source_tokens: the largest number of tokens of texts whose encoder output is held for sequences with blocks.
+            Each text counts as long as the longest. A single text may have more.
     """
 
     step_tokens: int = 512
@@ -50,7 +50,7 @@ class SchedulerLimits:
 
 
 class Scheduler:
-    """Plans steps over the sequences that it was given. Used from one thread."""
+    """Plans steps for the sequences that it was given. Used from one thread."""
 
     def __init__(
         self,
@@ -80,12 +80,12 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Sequences without blocks."""
+        """The number of sequences without blocks."""
         return len(self._queues.waiting)
 
     @property
     def num_running(self) -> int:
-        """Sequences with blocks."""
+        """The number of sequences with blocks."""
         return len(self._queues.running)
 
     @property
@@ -134,7 +134,7 @@ class Scheduler:
         self._queues.remove(sequence)
 
     def schedule(self) -> Plan:
-        """Plan the next step. The plan is empty if no sequence can be computed on.
+        """Plan the next step. The plan is empty if no sequence can continue.
 
         Decoding sequences come first, then sequences whose prompts are being read, then waiting ones, each group in the
         order of urgency. If no block is free, a less urgent sequence is preempted and its blocks are freed.
@@ -160,8 +160,8 @@ class Scheduler:
         return self._plan({id(piece.sequence): (piece, rows.get(id(piece))) for piece in running.pieces})
 
     def _plan(self, running: Mapping[int, tuple[Piece, int | None]]) -> Plan | None:
-        """A step. Keys of `running` are the ids of sequences that are being computed, each with its piece and with the
-        row of the token that this gives.
+        """Plan a step; None if blocks were missing. `running` has, by id, the sequences that the previous step still
+        computes: the piece of each, and the row of the token that it will get.
         """
         queues, now_ns, budget = self._queues, self._clock.now_ns(), _Budget(self._step_tokens)
         turns = self._turns(now_ns)
@@ -205,7 +205,7 @@ class Scheduler:
             count = queues.begin(sequence, room, now_ns)
             if not count:
                 self._lacks_blocks = True
-                # Do not plan the sequences behind it: shorter ones might always find room, and it would wait for ever.
+                # Do not plan the sequences behind this one: if shorter ones went first, it might wait for ever.
                 break
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))
@@ -213,7 +213,7 @@ class Scheduler:
         return Plan(tuple(pieces))
 
     def _turns(self, now_ns: int) -> Seq[Turn]:
-        """The changes of places that are due."""
+        """The turns that are due: sequences that must give up their blocks so that waiting ones can run."""
         queues = self._queues
         if not queues.waiting or sum(each.num_to_compute for each in queues.running) >= self._step_tokens:
             return ()
@@ -225,7 +225,9 @@ class Scheduler:
         )
 
     def _has_room(self, sequence: Sequence, begun: Seq[Sequence], gone: Seq[Sequence]) -> bool:
-        """Whether a waiting sequence can begin after others have begun, and after yet others gave up their blocks."""
+        """Whether a waiting sequence can begin, after the sequences `begun` have begun and the sequences `gone` have
+        given up their blocks.
+        """
         left = [each for each in (*self._queues.running, *begun) if each not in gone]
         needed = sum(self._num_blocks(each) for each in (sequence, *begun)) + len(left)
         free = self._pool.num_available + sum(len(each.table.blocks) for each in gone)
@@ -236,7 +238,7 @@ class Scheduler:
         )
 
     def _num_blocks(self, sequence: Sequence) -> int:
-        """The most blocks that the first piece of a sequence takes."""
+        """The largest number of blocks that the first piece of a sequence takes."""
         return -(-min(self._step_tokens, len(sequence.tokens)) // self._block_size)
 
     def _has_room_for(self, source: Source, running: Seq[Sequence]) -> bool:
@@ -320,8 +322,8 @@ class _Budget:
     """The tokens that a step has room for.
 
     Attributes:
-        tokens: of any sequence.
-        scored_tokens: of prompts whose probabilities are wanted.
+        tokens: the tokens of any sequence.
+        scored_tokens: the tokens of prompts whose probabilities are wanted.
     """
 
     tokens: int
@@ -332,7 +334,7 @@ class _Budget:
         return min(self.tokens, self.scored_tokens) if sequence.is_scored else self.tokens
 
     def take(self, sequence: Sequence, count: int) -> None:
-        """Take the room of `count` tokens of a sequence, and of those that an encoder reads for it before."""
+        """Subtract `count` tokens of a sequence, and the tokens that an encoder reads for it before."""
         self.tokens = max(0, self.tokens - count - sequence.num_unread)
         if sequence.is_scored:
             self.scored_tokens -= count
@@ -356,5 +358,5 @@ def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece 
 
 
 def _whole(sequence: Sequence, begin: int) -> Piece:
-    """All tokens of a sequence from `begin` on, with what an encoder is to read for it."""
+    """A piece with all tokens of a sequence from `begin` on, and the tokens that an encoder must read for it before."""
     return Piece(sequence, begin, len(sequence.tokens), has_logits=True, num_encoded=sequence.num_unread)

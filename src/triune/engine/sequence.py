@@ -19,7 +19,7 @@ from triune.engine.structured.matcher import Matcher
 
 
 class FinishReason(Enum):
-    """Why a sequence has ended, in OpenAI's words where it has one."""
+    """Why a sequence has ended. The values are OpenAI's `finish_reason` where OpenAI has one."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -118,8 +118,8 @@ class Sequence:
         self.tokens = list(self.prompt)
 
     def follow(self, other: "Sequence") -> None:
-        """Take over the times, the bill and the probabilities of the prompt of the sequence that another unit computed
-        before this one goes on.
+        """Copy the times, the bill and the prompt's probabilities from `other`, the same sequence as another unit
+        computed it before.
         """
         self.scores = other.scores
         if other.started_ns is not None:
@@ -144,8 +144,8 @@ class Sequence:
 
     @property
     def num_sharable(self) -> int:
-        """The most of its tokens whose keys and values it may take from the prefix cache. Tokens that are followed by
-        one whose probability is wanted, and not known yet, have to be computed.
+        """The largest number of tokens whose keys and values the sequence may take from the prefix cache. A token must
+        be computed if the next token's probability is wanted and not known yet.
         """
         return self.scores.num_read if self.scores is not None and self.is_scored else len(self.tokens) - 1
 
@@ -156,7 +156,7 @@ class Sequence:
 
     @property
     def num_unread(self) -> int:
-        """The tokens of its source that the encoder is to read before its next step."""
+        """The number of tokens of its source that the encoder must read before the sequence's next step."""
         return 0 if self.memory else len(self.source)
 
     def forget_source(self) -> None:
@@ -166,12 +166,12 @@ class Sequence:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer's constraint lets nothing follow."""
+        """Whether the answer's constraint allows no further token."""
         return self.matcher is not None and self.matcher.is_ended
 
     @property
     def takes_best(self) -> bool:
-        """Whether its next token is the most probable one, whatever the probabilities."""
+        """Whether the next token is the most probable one and no probabilities are wanted."""
         return self.matcher is None and self.rules is None and self.sampling.takes_best
 
     def go_on(self, token: int) -> None:

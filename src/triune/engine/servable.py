@@ -1,4 +1,4 @@
-"""A text model as a servable: Triton's requests of tensors, as its vLLM backend takes them."""
+"""A text model as a servable: requests and responses are tensors with the names of Triton's vLLM backend."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -47,7 +47,7 @@ class TextServable(ModelServable[ServedTextModel]):
     """Answers requests of tensors with a text model. A request is one prompt; see `triton.read_generation`."""
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """Refuse the request: a client must be ready for any number of responses.
+        """Refuse the request, since the model may give any number of responses to it.
 
         Raises:
             UnsupportedError: always.
@@ -98,7 +98,7 @@ class TextServable(ModelServable[ServedTextModel]):
                     yield texts, not num_open
 
     async def _whole(self, request: Generation, before: str) -> AsyncGenerator[tuple[list[str], bool]]:
-        """All answers at once, each with `before` before it."""
+        """Generate all answers, and yield them at once as texts, each after the text `before`."""
         parts: list[list[str]] = [[before] for _ in range(request.num_answers)]
         async with aclosing(self.model.generate(request)) as deltas:
             async for delta in deltas:

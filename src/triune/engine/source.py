@@ -25,7 +25,7 @@ class SourceRules:
     max_tokens: int
 
     def checked(self, tokens: Seq[int]) -> Source:
-        """The tokens of a prompt, as the encoder reads them.
+        """Check the tokens of a prompt that the encoder is to read, and return them as a tuple.
 
         Raises:
             InvalidArgumentError: there are none, or too many.
@@ -43,7 +43,7 @@ class SourceRules:
 
 
 class SourceReader(Protocol):
-    """An encoder. Used on the thread of the engine's steps."""
+    """An encoder that reads prompts. Used on the thread of the engine's steps."""
 
     def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
         """Encode each text. Returns the decoder's input for it, or the error of the encoder."""

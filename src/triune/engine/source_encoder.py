@@ -1,4 +1,4 @@
-"""The encoder of a model that reads a text and writes another one, as a compiled graph."""
+"""Run the encoder of an encoder-decoder model, a compiled graph."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -15,7 +15,7 @@ from triune.engine.source import Source
 
 
 class SourceEncoder:
-    """A `SourceReader` over the graph of `write_encoder` in the packed form, with `gives_memory`."""
+    """A `SourceReader` that runs the graph of `write_encoder` in the packed form, with `gives_memory`."""
 
     def __init__(self, executable: Executable) -> None:
         """`executable` is closed by `close`."""

@@ -55,8 +55,8 @@ class Steps:
     """Computes the steps of a scheduler's sequences with one decoder. Used from one thread.
 
     Attributes:
-        last_plan: what the last step computed.
-        failure: why it failed as a whole; None if it did not.
+        last_plan: the plan of the last step.
+        failure: the error with which the last step failed for all sequences; None if it did not.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Steps:
         self.failure: TriuneError | None = None
 
     def step(self) -> Results:
-        """Compute one step. Where the decoder can run ahead, the step after it begins before its tokens are read.
+        """Compute one step. If the decoder can run ahead, the next step begins before this step's tokens are read.
 
         Returns:
             the sequences that got a token, each with it, and those that ended by an error, each with None. A sequence
@@ -135,7 +135,7 @@ class Steps:
         return _Running(plan, self._clock.now_ns())
 
     def _begin(self, running: _Running, before: PendingTokens | None = None) -> None:
-        """Have the decoder begin a step. `before` are the tokens of the previous step, if that still runs."""
+        """Begin a step on the decoder. `before` are the tokens of the previous step, if that is still running."""
         self._before_writing()
         step = running.plan.step()
         if running.plan.pieces[0].sequence.memory:
@@ -153,14 +153,14 @@ class Steps:
         if plan is None or not plan.pieces or not plan.gives_one_token_each:
             return None
         if any(piece.num_encoded for piece in plan.pieces):
-            # The encoder would run at the same time as the running step. So the step is planned again later.
+            # The encoder would run at the same time as the running step, so this step is planned again later.
             return None
         following = self._new(plan)
         try:
             self._begin(following, running.tokens)
         except TriuneError:
-            # This step will be planned again. If the error is its own, and not from the step before, it occurs again
-            # then.
+            # The step will be planned again. If the error belongs to this step, and not to the running one, it will
+            # occur again.
             return None
         return following
 
@@ -219,7 +219,7 @@ class Steps:
             self.last_plan = running.plan = running.plan.going()
 
     def _end_unread(self, running: _Running) -> Results:
-        """End a step that has no sequence left."""
+        """End a step all of whose sequences have ended."""
         self._end(running)
         self.forget()
         return self._take_unreadable()
@@ -239,12 +239,12 @@ class Steps:
             running.work = self._account.begin(self._clock.now_ns(), running.plan.going().shares)
 
     def _end(self, running: _Running) -> None:
-        """Have no more energy charged to a step."""
+        """Record the end of a step, up to which its energy is charged."""
         if running.work is not None:
             running.work.ended_ns = self._clock.now_ns()
 
     def _fail(self, running: _Running, error: TriuneError) -> Results:
-        """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the
+        """End all sequences of a step with an error. The content of their blocks is unknown, so none is put into the
         prefix cache.
         """
         self._end(running)
@@ -256,7 +256,9 @@ class Steps:
 
 
 def _score(plan: Plan, logits: NDArray[np.float32]) -> None:
-    """Note the probabilities of prompts' tokens: FP32 [rows, vocabulary], a row for each of the `scored` tokens."""
+    """Record the probabilities of prompts' tokens. `logits` is FP32 [rows, vocabulary], with a row for each of the
+    `scored` tokens.
+    """
     row = 0
     for piece in plan.pieces:
         places, scores = piece.scored, piece.sequence.scores

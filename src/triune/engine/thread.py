@@ -1,4 +1,4 @@
-"""The engine's thread: it takes jobs from the event loop, computes steps, and hands the tokens back."""
+"""The engine's thread: it receives jobs from the event loop, computes steps, and passes the tokens back."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.sequence import FinishReason, Sequence
 
 _CHECK_SECONDS: Final = 1.0
-"""How long the engine is idle before its invariants are checked, so that the check delays no request that follows
-another.
+"""The time for which the engine is idle before it checks its invariants, so that the check does not delay a request
+that follows soon.
 """
 
 _T = TypeVar("_T")
@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _PART_TOKENS = 64
-"""Before each step, at most this many tokens that another engine computed get their keys and values written: this takes
-tens of milliseconds.
+"""The keys and values that another engine computed are written in parts of this many tokens, one before each step,
+since this takes tens of milliseconds.
 """
 
 
@@ -76,7 +76,8 @@ class EngineThread:
         self._commands.put(partial(self._cancel, job))
 
     async def export(self, job: Job, *, form: str = "", max_tokens: int | None = None) -> SequenceState:
-        """Take a job out between two steps: see `EngineCore.export`. All its outputs are received before this returns.
+        """Remove a job between two steps, and return its state: see `EngineCore.export`. All its outputs are received
+        before this returns.
 
         Raises:
             UnavailableError: the job has ended. And as `EngineCore.export`.
@@ -84,7 +85,7 @@ class EngineThread:
 
         def export() -> SequenceState:
             if job in self._moving and job.state is not None:
-                # It has not begun here.
+                # The job has not begun here: its keys and values were not all written.
                 self._moving.remove(job)
                 fits = job.state.cached.form in ("", form)
                 return job.state if fits else replace(job.state, cached=KeysAndValues())
@@ -95,7 +96,9 @@ class EngineThread:
         return await self._call(export)
 
     def refuse(self, why: str) -> None:
-        """Fail the jobs that have not begun with an UnavailableError. Followers of those that have will be computed."""
+        """Fail the jobs that have not begun with an UnavailableError. The followers of jobs that have begun will still
+        be computed.
+        """
         self._commands.put(partial(self._refuse, why))
 
     def stop(self) -> None:
@@ -198,14 +201,16 @@ class EngineThread:
             self._jobs[job.sequence] = job
 
     def _move_part(self) -> None:
-        """Write a part of the keys and values of the job that has waited longest, which goes on after the last one."""
+        """Write some of the keys and values of the job that has waited longest; after the last of them, the job
+        continues.
+        """
         job = self._moving.popleft()
         state = job.state
         if job.is_cancelled or state is None:
             return
         try:
             if self._core.prepare(state, salt=job.salt, most_tokens=_PART_TOKENS):
-                # The others wait: they would evict what was written.
+                # The other jobs wait: their keys and values would evict those that were written.
                 self._moving.appendleft(job)
                 return
             job.state = None

@@ -1,4 +1,4 @@
-"""Sampling parameters as Triton's vLLM backend takes them: vLLM's names, in JSON or as parameters of the request."""
+"""Read sampling parameters as Triton's vLLM backend does: vLLM's names, in JSON or as parameters of the request."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 
 _DEFAULT_MAX_TOKENS: Final = 16
-"""vLLM's default."""
+"""The default number of tokens of an answer, as in vLLM."""
 
 
 def read_generation(
     prompt: str, sampling_parameters: str | None, parameters: Mapping[str, Any], priority: int
 ) -> Generation:
-    """The request for a prompt.
+    """Create the request for a prompt.
 
     Args:
         prompt: the prompt.
@@ -36,7 +36,7 @@ def read_generation(
     read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
     of_request: dict[str, Any] = {"max_tokens": _DEFAULT_MAX_TOKENS, "priority": priority}
     of_request |= {field: read.pop(name) for name, field in _OF_REQUEST.items() if name in read}
-    # vLLM's older word for all tokens.
+    # Older versions of vLLM use -1 for all tokens.
     if read.get("top_k") == -1:
         del read["top_k"]
     sampling = SamplingParameters(num_logprobs=read.pop("logprobs", None), **read)

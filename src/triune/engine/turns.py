@@ -1,4 +1,4 @@
-"""Decides which running sequences are preempted for waiting ones. Otherwise a very long answer would run until its end.
+"""Decide which running sequences are preempted for waiting ones. Otherwise a very long answer would run until its end.
 
 A sequence runs for at least one turn. The turn is short if a waiting sequence has not begun yet. The keys and values of
 a preempted sequence stay in the prefix cache while there is room; otherwise they must be computed again, and so a long
@@ -12,10 +12,12 @@ from typing import Final, NamedTuple
 from triune.engine.sequence import Sequence
 
 FIRST_TURN_TOKENS: Final = 8
-"""The tokens of a turn while a request waits that has no token yet."""
+"""The tokens of a turn while a request waits that has no token yet. A turn is the tokens that a sequence may compute
+before it can be preempted.
+"""
 
 TURN_TOKENS: Final = 256
-"""The least tokens of a turn while a sequence waits that had its own."""
+"""The smallest number of tokens of a turn while a sequence waits that has had a turn before."""
 
 
 class Turn(NamedTuple):
@@ -71,7 +73,7 @@ def find_turns(
 
 
 def is_over(running: Sequence, waiting: Sequence, level: int) -> bool:
-    """Whether a sequence's turn is over now that another one waits, whose priority is `level` by now."""
+    """Whether the turn of `running` is over because `waiting` waits, whose priority has become `level` by waiting."""
     if running.priority < level:
         return False
     if waiting.started_ns is None:

@@ -1,1 +1,3 @@
-"""A decoder's weights in fewer bits: found, rounded, compared on text, and written as a checkpoint."""
+"""Compress a decoder's weights: find the matrices, round them to fewer bits, compare the predictions on text, and write
+a checkpoint.
+"""

@@ -1,4 +1,4 @@
-"""How far a decoder with other weights is from its source on text."""
+"""Measure how much the predictions of a decoder with compressed weights differ from those of its source on text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ from triune.compression.accuracy import TextAccuracy
 from triune.engine.compressing.graph import TextGraph
 
 _EACH: Final = 4
-"""All probabilities are compared at each fourth place: they take 200 kB a place for a vocabulary of 50,000."""
+"""Complete probabilities are compared at every fourth token only: for a vocabulary of 50,000 they take 200 kB a
+token.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +34,10 @@ class _Predictions:
 
 
 class TextComparison:
-    """The predictions of a decoder on texts, to which those with other weights are compared."""
+    """The predictions of a decoder on texts, with which predictions with other weights are compared."""
 
     def __init__(self, graph: TextGraph, texts: Sequence[Sequence[int]]) -> None:
-        """Compute those of the graph as it is. Each text has two tokens or more."""
+        """Compute the predictions of the graph with its present weights. Each text has at least two tokens."""
         self._graph = graph
         self._texts = texts
         self._expected: Final = [_predicted(graph.logits(tokens), tokens) for tokens in texts]
@@ -46,7 +48,7 @@ class TextComparison:
         return all(each.is_finite for each in self._expected)
 
     def accuracy(self) -> TextAccuracy:
-        """The accuracy of the graph as it is now."""
+        """Compare the predictions of the graph with its present weights."""
         found = [_predicted(self._graph.logits(tokens), tokens) for tokens in self._texts]
         same = [one.best == other.best for one, other in zip(self._expected, found, strict=True)]
         divergences = [_divergence(one.logs, other.logs) for one, other in zip(self._expected, found, strict=True)]
@@ -71,11 +73,11 @@ def _predicted(logits: NDArray[np.float32], tokens: Sequence[int]) -> _Predictio
 
 
 def _perplexity(texts: Sequence[_Predictions]) -> float:
-    """exp(-mean log p); infinite where that is beyond FP64."""
+    """The perplexity, exp(-mean(log p)), where p is the probability of each next token; infinite if it exceeds FP64."""
     with np.errstate(over="ignore"):
         return float(np.exp(np.concatenate([each.losses for each in texts]).mean()))
 
 
 def _divergence(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """sum(p (log p - log q)) of each place."""
+    """The Kullback-Leibler divergence sum(p (log p - log q)) at each token."""
     return np.maximum((np.exp(one) * (one - other)).sum(axis=1, dtype=np.float64), 0)

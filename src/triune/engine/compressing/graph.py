@@ -13,7 +13,7 @@ from triune.engine.weights import Checkpoint, DenseTensor
 from triune.graph.session import GraphSession
 
 _JOIN: Final = " + "
-"""Between the names of matrices that a graph multiplies as one (`ModelBuilder.linears`)."""
+"""The separator between the names of matrices that a graph multiplies as one matrix (`ModelBuilder.linears`)."""
 
 
 class TextGraph:
@@ -21,8 +21,8 @@ class TextGraph:
 
     Attributes:
         values: the weights that can be changed, fp32, by name: all matrices, and the vectors of norms and biases as the
-            graph takes them (Gemma's norms with 1 added).
-        sites: the products, in the order in which they are computed.
+            graph reads them (Gemma's norms with 1 added).
+        sites: the matrix products, in the order in which they are computed.
     """
 
     def __init__(self, checkpoint: Checkpoint, num_tokens: int) -> None:
@@ -30,7 +30,7 @@ class TextGraph:
 
         Args:
             checkpoint: a decoder. Its weights are unpacked to fp32.
-            num_tokens: the most tokens of a text.
+            num_tokens: the largest number of tokens of a text.
 
         Raises:
             UnsupportedError: the architecture has no decoder.

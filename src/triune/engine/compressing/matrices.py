@@ -1,4 +1,4 @@
-"""Bring a decoder's matrices to fewer bits by one method, and change its graph accordingly."""
+"""Compress a decoder's matrices by one method, and put them into its graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from triune.engine.compressing.stored import Stored, group_of, stored
 from triune.engine.weights.config import LlamaConfig
 
 TABLES: Final = ("model.embed_tokens.weight", "lm_head.weight")
-"""The matrices with a row for each token. They are stored in 8 bits where others have 4: as llama.cpp does, since what
-they lose no later layer makes up for.
+"""The matrices with a row for each token. They are stored in 8 bits if other matrices have 4, as in llama.cpp, since no
+later layer compensates their errors.
 """
 
 
@@ -29,7 +29,7 @@ class Form:
     Attributes:
         weights: INT4, INT8, FP16, BF16 or FP32.
         group: how many weights of a row share a scale; None if a whole row does.
-        is_symmetric: whether the levels lie around 0.
+        is_symmetric: whether the levels are symmetric around 0.
     """
 
     weights: WeightForm
@@ -43,11 +43,11 @@ class Form:
 
 @dataclass(slots=True)
 class Made:
-    """Matrices that one method made.
+    """The compressed matrices that one method computed.
 
     Attributes:
         method: the method.
-        matrices: by name.
+        matrices: the matrices by name.
         inputs: by name of a matrix, what AWQ multiplied its columns with.
         outputs: by name of a matrix, what AWQ divided its rows by.
         vectors: the norms that AWQ changed, as the graph takes them.
@@ -68,12 +68,12 @@ class Matrices:
     """The matrices of a decoder.
 
     Attributes:
-        names: of all that can be compressed, in order.
+        names: the names of all matrices that can be compressed, in order.
         notes: by name, what differs from the form that was asked for.
     """
 
     def __init__(self, graph: TextGraph, config: LlamaConfig, form: Form) -> None:
-        """`graph` has the weights of the source, which are copied where they change."""
+        """`graph` has the weights of the source. Those that are changed are copied first."""
         self._graph = graph
         self._config = config
         self._form = form
@@ -89,7 +89,7 @@ class Matrices:
                     self.notes[name] = note
 
     def make(self, methods: Sequence[Method], texts: Sequence[Sequence[int]]) -> list[Made]:
-        """All matrices by each method."""
+        """Compress all matrices by each method. `texts` are token ids from which GPTQ and AWQ learn."""
         self.restore()
         found = [Made(method) for method in methods]
         left = set(self.names)
@@ -98,31 +98,31 @@ class Matrices:
                 self._make_site(made, site, moments)
             left.difference_update(site.weights)
         for made in found:
-            # A table that is looked up in, and multiplied by nothing.
+            # This matrix is only looked up in, never multiplied.
             for name in sorted(left):
                 made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         return found
 
     def in_form(self, made: Made, name: str, form: WeightForm) -> Stored:
-        """A matrix of `made` in another form, rounded to the nearest level."""
+        """Store a matrix of `made` in another form; weights are rounded to the nearest level."""
         return self._stored(made, name, form, None)
 
     def put(self, made: Made, matrices: Mapping[str, Stored]) -> None:
-        """Give the graph these matrices, and the norms of `made`."""
+        """Put these matrices, and the norms of `made`, into the graph."""
         self.restore()
         self._graph.values.update(made.vectors)
         self._graph.values.update({name: each.whole() for name, each in matrices.items()})
 
     def restore(self) -> None:
-        """Give the graph the weights of the source."""
+        """Put the weights of the source back into the graph."""
         self._graph.values.update(self._source)
 
     def weights_db(self, made: Made, name: str, matrix: Stored) -> float:
-        """The signal to quantization noise of a matrix, in dB."""
+        """The ratio of signal to quantization noise of a matrix, in dB."""
         return sqnr_db(self._floats(made, name), matrix.whole())
 
     def half(self, made: Made, name: str) -> WeightForm:
-        """The form of 16 bits that a matrix loses less in."""
+        """The 16-bit form, FP16 or BF16, in which a matrix loses less."""
         return half_form(self._floats(made, name))
 
     def _make_site(self, made: Made, site: Site, moments: Moments) -> None:
@@ -141,7 +141,7 @@ class Matrices:
                 self._fold(made, fold, scaling.scales)
         for name in site.weights:
             form = self._form.of(name)
-            # A table that is looked up in, too, must keep its rows, not only its products.
+            # GPTQ keeps products exact, not rows. A matrix that is also looked up in must keep its rows.
             learns = made.method is Method.GPTQ and name not in TABLES
             made.matrices[name] = self._stored(made, name, form, moments if learns else None)
             floats = self._floats(made, name)
@@ -149,7 +149,9 @@ class Matrices:
             made.noise[name] = moments.error(made.matrices[name].whole() - floats) / size if size > 0 else 0.0
 
     def _fold_of(self, site: Site) -> str | None:
-        """The norm, or the matrix, whose outputs are the inputs of a site, and of no other."""
+        """The name of the norm or matrix whose outputs are the inputs of this site only, so that AWQ can scale its
+        rows.
+        """
         layer, _, kind = site.weights[0].removesuffix(".weight").rpartition(".")
         match kind:
             case "q_proj":
@@ -165,7 +167,8 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # The form was chosen already. A row that is divided by the scales keeps its codes.
+            # The form of this matrix was chosen before. Dividing a row by its AWQ scale changes the scales of the
+            # codes, not the codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
             made.vectors[name] = self._source[name] / scales

@@ -35,7 +35,7 @@ class Codes:
     group: int
 
     def whole(self) -> NDArray[np.float32]:
-        """The weights, as the engine computes with them."""
+        """Dequantize the weights to FP32 as the engine does."""
         rows, columns = self.codes.shape
         values = self.codes.reshape(rows, -1, self.group).astype(np.float32)
         values *= self.scales.astype(np.float32)[..., np.newaxis]
@@ -72,7 +72,7 @@ def group_of(group: int | None, columns: int) -> tuple[int, str]:
 def stored(
     weight: NDArray[np.float32], form: WeightForm, group: int, moments: Moments | None, *, is_symmetric: bool
 ) -> Stored:
-    """A matrix [out, in] in a form.
+    """Store a matrix [out, in] in a form.
 
     Args:
         weight: the matrix.

@@ -9,11 +9,13 @@ from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.files import read_file
 
 WINDOW: Final = 512
-"""The tokens of a text that is read at once; of models with a shorter context fewer."""
+"""The number of tokens of a text that is read at once; fewer for models with a shorter context."""
 
 _MOST_CALIBRATION: Final = 8
 _MOST_COMPARISON: Final = 4
-"""The most windows of each kind. More change no figure that matters, and each is read many times."""
+"""The largest number of windows of each kind. More windows hardly change the figures, and each is computed many
+times.
+"""
 
 _MOST_BYTES: Final = 64 << 20
 _FEWEST_TOKENS: Final = 64
@@ -90,7 +92,7 @@ def _read(path: Path) -> str:
 
 
 def _own() -> str:
-    # The module is large, and nothing else needs it.
+    # Import here: the module is large and not needed elsewhere.
     from pydoc_data import topics
 
     return "\n".join(topics.topics[name] for name in sorted(topics.topics))

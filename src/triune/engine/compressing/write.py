@@ -35,12 +35,12 @@ def write_mlx(
         source: the checkpoint's path.
         checkpoint: the checkpoint, of LLaMA's family; the tokenizer, the config and all other tensors are taken from
             it.
-        matrices: by name.
+        matrices: the compressed matrices by name.
         vectors: norms that changed, as the checkpoint stores them.
         folder: where to write; it does not exist.
 
     Raises:
-        UnsupportedError: the config of a GGUF file has something that config.json cannot say.
+        UnsupportedError: the config of a GGUF file has a setting that config.json cannot express.
         OSError, InvalidArgumentError: the disk is full, or the folder cannot be written.
     """
     folder.mkdir()
@@ -66,7 +66,9 @@ def write_mlx(
 
 
 def _quantization(codes: Mapping[str, Codes]) -> dict[str, object]:
-    """The sizes of most matrices, and of the others by module."""
+    """The entry `quantization` of config.json: bits and group size of most matrices, and by module those of matrices
+    that differ.
+    """
     sizes = [(each.bits, each.group) for each in codes.values()]
     bits, group = max(dict.fromkeys(sizes), key=sizes.count)
     found: dict[str, object] = {"group_size": group, "bits": bits, "mode": "affine"}

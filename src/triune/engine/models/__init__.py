@@ -1,4 +1,4 @@
-"""Architectures as ONNX graphs, one a file."""
+"""Write architectures of transformers as ONNX graphs. Each file has one architecture."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,8 @@ def write_model(
         weights: the checkpoint.
         form: "paged" for a cache of blocks, "plain" for none.
         num_positions: the longest context in tokens; None takes the model's own.
-        adapters: LoRA adapters; each token may have one of them. Without any, the graph has no trace of them.
+        adapters: LoRA adapters; each token may have one of them. Without adapters, the graph has no inputs and nodes
+            for them.
 
     Raises:
         UnsupportedError: the architecture has no decoder, or none with adapters.
@@ -100,7 +101,7 @@ def write_encoder(
         gives_memory: whether the outputs are what a decoder in the paged form reads (`DecoderStep.memory`).
 
     Raises:
-        UnsupportedError: the architecture has no encoder, or not such a one.
+        UnsupportedError: the architecture has no encoder, or none with the asked outputs.
     """
     if gives_memory and not isinstance(config, T5Config | WhisperConfig):
         raise UnsupportedError(f"{_name(config)} has no decoder that reads an encoder")
@@ -118,7 +119,7 @@ def write_encoder(
 
 
 def _require_positions(most: int, wanted: int | None) -> None:
-    """Require that a model with learned positions has as many as are asked for."""
+    """Check that a model with learned positions has as many positions as are asked for. Raises InvalidArgumentError."""
     if wanted is not None and wanted > most:
         raise InvalidArgumentError(
             f"a context of {wanted} tokens is asked for; the model has an embedding for each of {most} positions and "

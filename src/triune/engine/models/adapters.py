@@ -45,7 +45,7 @@ class Adapters:
         self._chosen = graph.op("Unsqueeze", ids, graph.ints(-1))
 
     def added(self, y: str, x: str, sizes: Mapping[str, int]) -> str:
-        """Add to `y` what adapters add.
+        """Add the products of the tokens' adapters to `y`.
 
         Args:
             y: the products of `x` with the matrices of layers, one after the other.
@@ -75,7 +75,7 @@ class Adapters:
         if self._rows:
             x = graph.op("Gather", x, self._rows)
         narrow = graph.product_with(x, f"{whole}.adapters down", np.concatenate(downs))
-        # A Where, since a product with 0 and 1 would be NaN where another adapter's numbers are infinite.
+        # Use Where: a product with 0 would be NaN if another adapter's numbers are infinite.
         own = graph.op("Where", self._mask(tuple(owners)), narrow, graph.scalar(0))
         added = graph.product_with(own, f"{whole}.adapters up", up)
         if not self._rows:
@@ -83,7 +83,9 @@ class Adapters:
         return graph.op("ScatterND", y, self._places(), added, reduction="add")
 
     def _places(self) -> str:
-        """The rows as ScatterND takes them, [adapted, 1], once in a graph."""
+        """The positions of the tokens with adapters in the shape [adapted, 1] that ScatterND requires. The node is
+        built once in a graph.
+        """
         if not self._column:
             self._column = self._graph.op("Unsqueeze", self._rows, self._graph.ints(-1))
         return self._column

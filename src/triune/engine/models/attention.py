@@ -8,15 +8,15 @@ from typing import Final
 from triune.engine.models.builder import ModelBuilder
 
 MASKED: Final = -10_000.0
-"""Added to the scores of padding, as in BERT. Finite in every precision, so that a text without tokens
-gives no NaN.
+"""The number that is added to the scores of padding, as in BERT. It is finite in every precision, so that a text
+without tokens gives no NaN.
 """
 
 
 def attend(
     graph: ModelBuilder, query: str, key: str, value: str, *, num_heads: int, scale: float = 1.0, added: str = ""
 ) -> str:
-    """Attention of [batch, tokens, heads * size] to keys and values [batch, tokens, heads * size].
+    """Build the attention of queries [batch, tokens, heads * size] to keys and values [batch, tokens, heads * size].
 
     Args:
         graph: the graph.
@@ -44,7 +44,9 @@ def scores_of(graph: ModelBuilder, query: str, key: str, *, num_heads: int, scal
 
 
 def _by_heads(graph: ModelBuilder, x: str, num_heads: int, order: Sequence[int]) -> str:
-    """[batch, tokens, heads * size] as [batch, tokens, heads, size], with the dimensions in this order."""
+    """Reshape [batch, tokens, heads * size] to [batch, tokens, heads, size], and transpose the dimensions to
+    `order`.
+    """
     return graph.op("Transpose", graph.op("Reshape", x, graph.ints(0, 0, num_heads, -1)), perm=list(order))
 
 
@@ -57,6 +59,6 @@ def mask_of(graph: ModelBuilder, kept: str) -> str:
 
 
 def steps_of(graph: ModelBuilder, x: str, axis: int = 1) -> str:
-    """The numbers 0, 1, ... up to the size of an axis of `x`: INT64 [size]."""
+    """Build the vector 0, 1, ..., n - 1, where n is the size of an axis of `x`: INT64 [n]."""
     number = graph.op("Squeeze", graph.op("Shape", x, start=axis, end=axis + 1))
     return graph.op("Range", graph.number(0), number, graph.number(1))

@@ -1,6 +1,6 @@
-"""BERT as a graph, with sentence embeddings by sentence-transformers' files, and heads that classify texts or tokens.
-
-Devlin et al., 2018 (arXiv:1810.04805); sentence embeddings: Reimers and Gurevych, 2019 (arXiv:1908.10084).
+"""Write BERT as a graph, with sentence embeddings as in the files of sentence-transformers, and heads that classify
+texts or tokens. Devlin et al., 2018 (arXiv:1810.04805); sentence embeddings: Reimers and Gurevych, 2019
+(arXiv:1908.10084).
 """
 
 from triune.engine.models.builder import ModelBuilder, Weights

@@ -1,4 +1,4 @@
-"""A builder of transformers as ONNX graphs, out of a checkpoint's tensors."""
+"""A builder of transformers as ONNX graphs, from the tensors of a checkpoint."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,7 +18,7 @@ from triune.graph.held import HeldModel, held_tensor
 from triune.graph.weight_files import LARGE_BYTES
 
 OPSET = 23
-"""The first operator set with RMSNormalization, RotaryEmbedding and Attention."""
+"""The version of the operator set of the graphs: the first that has RMSNormalization, RotaryEmbedding and Attention."""
 
 _IR_VERSION = 11
 
@@ -34,12 +34,12 @@ class Weights(Protocol):
     """The source of a model's tensors, such as a checkpoint."""
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor; matrices are [out, in]."""
+        """Read a tensor of the checkpoint. Matrices are [out, in]."""
         ...
 
 
 class ModelBuilder(Builder):
-    """Collects nodes and weights. Activations are FP32; a weight is in the graph as the checkpoint has it."""
+    """Collects the nodes and weights of a graph. Activations are FP32; weights keep the checkpoint's types."""
 
     def __init__(self, name: str, weights: Weights, adapters: Sequence[Adapter] = ()) -> None:
         """Args:
@@ -84,7 +84,9 @@ class ModelBuilder(Builder):
         return self.table(f"ints {' '.join(map(str, values))}", np.array(values, np.int64))
 
     def table(self, name: str, array: ArrayLike) -> str:
-        """A constant of this name and of the array's type. If there is one of this name already, it is returned."""
+        """Add a constant of this name and of the array's type, unless there is one of this name already; returns the
+        name.
+        """
         values = np.asarray(array)
         return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
 
@@ -93,11 +95,13 @@ class ModelBuilder(Builder):
         return name in self._initializers
 
     def rows(self, name: str, indices: NDArray[np.int64]) -> str:
-        """Rows of a small matrix of the checkpoint, one for each index, as FP32."""
+        """Add the rows `indices` of a small matrix of the checkpoint as an FP32 constant; returns its name."""
         return self.table(f"{name}.rows", self._tensor(name).dequantize()[indices])
 
     def vector(self, name: str, plus: float = 0.0) -> str:
-        """A small tensor of the checkpoint as FP32, with `plus` added: a bias, the weight of a norm or convolution."""
+        """Add a small tensor of the checkpoint as an FP32 constant, with `plus` added: a bias, or the weight of a norm
+        or convolution.
+        """
         return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
 
     def choose_adapters(self, *shape: str) -> None:
@@ -105,12 +109,14 @@ class ModelBuilder(Builder):
         self._adapters.declare(*shape)
 
     def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:
-        """`x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias`, plus what adapters add."""
+        """Build `x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias` if `has_bias`, plus the
+        products of adapters.
+        """
         y = self._product(x, name, has_bias)
         return self._adapters.added(y, x, {name: self._tensor(f"{name}.weight").shape[0]})
 
     def product_with(self, x: str, name: str, matrix: NDArray[np.float32]) -> str:
-        """`x` times the transpose of a matrix [out, in], which is a constant of this name."""
+        """Build `x` times the transpose of `matrix` [out, in], which is stored as a constant called `name`."""
         return self.op("MatMul", x, self.op("Transpose", self.table(name, matrix), perm=[1, 0]))
 
     def linears(self, x: str, names: Sequence[str], *, has_bias: bool = False) -> list[str]:
@@ -130,7 +136,9 @@ class ModelBuilder(Builder):
         return self.ops("Split", len(names), y, self.ints(*sizes.values()), axis=-1)
 
     def embedding(self, ids: str, name: str) -> str:
-        """The rows `ids` of the matrix `{name}.weight`, as FP32. If it is packed, only these rows are unpacked."""
+        """Build the rows `ids` of the matrix `{name}.weight` as FP32. If the matrix is packed, only these rows are
+        unpacked.
+        """
         name = f"{name}.weight"
         tensor = self._tensor(name)
         if isinstance(tensor, DenseTensor):
@@ -149,7 +157,7 @@ class ModelBuilder(Builder):
         return self.op("Reshape", whole, self.op("Concat", self.op("Shape", ids), self.ints(-1), axis=0))
 
     def rms_norm(self, x: str, name: str, epsilon: float, plus: float = 0.0) -> str:
-        """Root mean square normalization over the last axis with the weight `{name}.weight`, `plus` added to it."""
+        """Build root mean square normalization over the last axis. Its weight is `{name}.weight` plus `plus`."""
         return self.op("RMSNormalization", x, self.vector(f"{name}.weight", plus), axis=-1, epsilon=epsilon)
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
@@ -158,7 +166,7 @@ class ModelBuilder(Builder):
         return self.op("LayerNormalization", x, *given, axis=-1, epsilon=epsilon)
 
     def activation(self, x: str, kind: str) -> str:
-        """An activation, named as in Hugging Face's configs."""
+        """Build an activation function. `kind` is its name in Hugging Face's configs."""
         match kind:
             case "silu":
                 return self.op("Mul", x, self.op("Sigmoid", x))
@@ -195,9 +203,7 @@ class ModelBuilder(Builder):
         return self.op("Add", y, self.vector(f"{name}.bias")) if has_bias else y
 
     def _tensor(self, name: str) -> Tensor:
-        """A tensor of the checkpoint, read once. The checkpoint would read it again at each call, and tied weights are
-        used twice.
-        """
+        """A tensor of the checkpoint. It is kept once read, since tied weights are used twice."""
         if name not in self._read:
             self._read[name] = self._weights.tensor(name)
         return self._read[name]
@@ -206,8 +212,8 @@ class ModelBuilder(Builder):
         return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
 
     def _matrix(self, name: str) -> str:
-        """A matrix [out, in] as FP32. A packed one stays packed in the graph, and runtimes fuse the nodes that unpack
-        it.
+        """Build a matrix [out, in] as FP32. A packed matrix stays packed in the graph, and runtimes fuse the nodes that
+        unpack it.
         """
         tensor = self._tensor(name)
         if isinstance(tensor, DenseTensor):
@@ -227,17 +233,17 @@ class ModelBuilder(Builder):
         return self.op("Reshape", numbers, self.ints(*tensor.shape))
 
     def _codes(self, name: str, tensor: PackedTensor) -> str:
-        """A packed matrix's codes [out, in], or [out, blocks, block size] if its zero points are not whole numbers."""
+        """Build a packed matrix's codes [out, in]; or [out, blocks, block size] if its zero points are not integers."""
         rows, columns = tensor.shape
         blocks = () if tensor.offsets is None else (columns // tensor.block_size,)
         shape = (rows, *blocks, tensor.block_size if blocks else columns)
         return self._hold(f"{name}.codes", _CODES[tensor.bits, tensor.is_signed], shape, tensor.codes)
 
     def _gathered_codes(self, ids: str, name: str, tensor: PackedTensor) -> str:
-        """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two codes share a byte."""
+        """Build the codes of the rows `ids` as FP32 [..., in]; or [..., in / 2, 2] if two codes share a byte."""
         if tensor.bits == 8:
             return self.cast(self.op("Gather", self._codes(name, tensor), ids), TensorProto.FLOAT)
-        # Gather does not support elements of 4 bits. So whole bytes are gathered, and arithmetic splits them.
+        # Gather does not support elements of 4 bits, so gather whole bytes and split them by arithmetic.
         pairs = self.op("Gather", self.table(f"{name}.bytes", tensor.codes), ids)
         pairs = self._unsqueezed(self.cast(pairs, TensorProto.FLOAT))
         high = self.op("Floor", self.op("Mul", pairs, self.scalar(1 / 16)))
@@ -276,7 +282,7 @@ def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
     scales = tensor.scales.astype(np.float32, copy=False)
     if tensor.offsets is None:
         return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
-    # In a block of scale 0 all weights equal the offset, which no zero point expresses. So such a scale becomes 1e-10
-    # times the offset: the codes (up to 255) times this scale are lost when FP32 adds the offset.
+    # In a block of scale 0, all weights equal the offset, which no zero point expresses. Replace the scale by 1e-10
+    # times the offset: the product of a code (up to 255) and this scale is too small to change the offset in FP32.
     scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-10), scales)
     return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)

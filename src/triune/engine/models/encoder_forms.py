@@ -34,30 +34,32 @@ class EncoderForm(Protocol):
         ...
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:
-        """Attention of all tokens of a text, of [..., heads * size]. `bias` is added to the scores: FP32 [1, heads,
-        tokens, tokens] over `steps()`.
+        """Build the attention of all tokens of a text, [..., heads * size]. `bias` is added to the scores: FP32 [1,
+        heads, tokens, tokens], for the positions `steps()`.
         """
         ...
 
     def steps(self) -> str:
-        """The positions of the longest text, INT64 [tokens]."""
+        """Build the positions in the longest text: INT64 [tokens]."""
         ...
 
     def first(self, hidden: str) -> str:
-        """[..., width] to the first token of each text, [batch, width]."""
+        """Build the hidden state of the first token of each text, [batch, width], from [..., width]."""
         ...
 
     def mean(self, hidden: str) -> str:
-        """[..., width] to the mean of the tokens of each text, [batch, width]; 0 for a text without tokens."""
+        """Build the mean of the hidden states of each text, [batch, width], from [..., width]; 0 for a text without
+        tokens.
+        """
         ...
 
     def largest(self, hidden: str) -> str:
-        """[..., width] to the largest of each number among the tokens of a text, [batch, width]."""
+        """Build the elementwise maximum of the hidden states of each text, [batch, width], from [..., width]."""
         ...
 
 
 def encoder_form_of(name: EncoderFormName, graph: ModelBuilder) -> EncoderForm:
-    """The form of this name. Declares the graph's first inputs."""
+    """Create the form of this name, which declares the graph's first inputs."""
     return PackedEncoder(graph) if name == "packed" else PlainEncoder(graph)
 
 
@@ -97,7 +99,7 @@ class _Encoder:
 
 
 class PlainEncoder(_Encoder):
-    """Texts of equal length, the shorter ones filled up.
+    """Texts of equal length: shorter ones are padded.
 
     Inputs: `input_ids`, `attention_mask` (1 keeps a token, 0 masks it) and maybe `token_type_ids`, INT64 [batch,
     tokens].
@@ -180,5 +182,5 @@ class PackedEncoder(_Encoder):
         return self._largest(self._filled(hidden))
 
     def _filled(self, x: str) -> str:
-        """[tokens, width] to [batch, longest, width]."""
+        """Build padded rows [batch, longest, width] from packed tokens [tokens, width]."""
         return self._graph.op("Gather", x, self._rows)

@@ -149,7 +149,7 @@ class Explicit:
         return self._masks[window]
 
     def _by_heads(self, x: str, num_heads: int, order: Sequence[int]) -> str:
-        """[1, tokens, heads * size] as [1, tokens, heads, size], with the dimensions in this order."""
+        """Reshape [1, tokens, heads * size] to [1, tokens, heads, size], and transpose the dimensions to `order`."""
         graph = self._graph
         return graph.op("Transpose", graph.op("Reshape", x, graph.ints(0, 0, num_heads, -1)), perm=list(order))
 

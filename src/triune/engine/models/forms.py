@@ -35,15 +35,15 @@ class Form(Protocol):
         ...
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
-        """[..., heads * size] to [..., heads, size]."""
+        """Build [..., heads, size] from [..., heads * size]."""
         ...
 
     def join_heads(self, x: str) -> str:
-        """[..., heads, size] to [..., heads * size]."""
+        """Build [..., heads * size] from [..., heads, size]."""
         ...
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
-        """Rotary embedding of [..., heads * size]."""
+        """Build the rotary embedding of queries or keys [..., heads * size]."""
         ...
 
     def attend(
@@ -60,14 +60,14 @@ class Form(Protocol):
         softcap: float = 0.0,
         distance_bias: str = "",
     ) -> str:
-        """Causal attention of [..., heads * size], once for each layer, in the order of layers. `distance_bias` is
-        added to the scores: FP32 [heads, distances], column d for a key that is d tokens before its query; keys further
-        back have the last column.
+        """Build the causal attention of a layer, [..., heads * size]. Call it once for each layer, in the order of
+        layers. `distance_bias` is added to the scores: FP32 [heads, distances], column d for a key that is d tokens
+        before its query; keys further back have the last column.
         """
         ...
 
     def wanted(self, hidden: str) -> str:
-        """The hidden states of the tokens whose logits are wanted."""
+        """Build the hidden states of the tokens whose logits are wanted."""
         ...
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
@@ -76,7 +76,7 @@ class Form(Protocol):
 
 
 def form_of(choice: FormChoice, graph: ModelBuilder, num_positions: int) -> Form:
-    """The form, for contexts of up to `num_positions` tokens. Declares the graph's first inputs."""
+    """Create the form, for contexts of up to `num_positions` tokens. It declares the graph's first inputs."""
     if isinstance(choice, ExplicitSize):
         return Explicit(graph, num_positions, choice)
     return Paged(graph, num_positions) if choice == "paged" else Plain(graph, num_positions)
@@ -127,7 +127,7 @@ class Paged:
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """Implements `Form.rotate`."""
         graph = self._graph
-        # Each packed token is a row of a batch, with one token. So no runtime has to transpose heads and tokens.
+        # Make each packed token a row of a batch with one token, so that no runtime has to transpose heads and tokens.
         rows = graph.op("Unsqueeze", x, graph.ints(1))
         rotated = _rotate(graph, rows, num_heads, head_size, rope, self._num_positions, self._rows_of_positions())
         return graph.op("Squeeze", rotated, graph.ints(1))
@@ -176,7 +176,7 @@ class Paged:
             self._graph.output(name, TensorProto.FLOAT, *shape)
 
     def _rows_of_positions(self) -> str:
-        """The positions as [tokens, 1], once in a graph."""
+        """The positions as [tokens, 1]. The node is built once in a graph."""
         if self._rows is None:
             self._rows = self._graph.op("Unsqueeze", self._positions, self._graph.ints(1))
         return self._rows
@@ -266,7 +266,7 @@ class Plain:
         return self._biases[distance_bias]
 
     def _window_mask(self, window: int) -> str:
-        """BOOL [tokens, tokens]: whether a key is less than `window` tokens before a query."""
+        """Build BOOL [tokens, tokens]: whether a key is less than `window` tokens before a query."""
         if window not in self._masks:
             graph = self._graph
             queries = graph.op("Unsqueeze", self._range, graph.ints(1))
@@ -278,11 +278,13 @@ class Plain:
 def _rotate(
     graph: ModelBuilder, x: str, num_heads: int, head_size: int, rope: Rope, num_positions: int, positions: str
 ) -> str:
-    """RotaryEmbedding of [batch, tokens, heads * size], with one pair of tables in a graph for each rope."""
+    """Build RotaryEmbedding of [batch, tokens, heads * size]. A graph has one pair of tables (cosines and sines) for
+    each rope.
+    """
     cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
     if not graph.has_table(cosines):
         for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
             graph.table(name, table)
-    # 0 means the whole head. OpenVINO fuses that into fewer nodes than if the size is stated.
+    # A size of 0 means the whole head. OpenVINO fuses this into fewer nodes than if the size is given.
     part = rope.rotary_dim if rope.rotary_dim != head_size else 0
     return graph.op("RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=part)

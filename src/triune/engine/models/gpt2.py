@@ -1,6 +1,5 @@
-"""GPT-2, and GPT-3's published shapes, as a graph.
-
-Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
+"""Write GPT-2, and the published shapes of GPT-3, as a graph. Radford et al., "Language Models are Unsupervised
+Multitask Learners" (2019).
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,9 @@ from triune.graph.held import HeldModel
 def write_gpt2(
     config: Gpt2Config, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
-    """The graph in this form (`forms` says the inputs and outputs), for contexts of up to `num_positions` tokens."""
+    """Write the graph in this form, for contexts of up to `num_positions` tokens. `forms` describes the inputs and
+    outputs.
+    """
     graph = ModelBuilder("gpt2", weights, adapters)
     form = form_of(form_choice, graph, num_positions)
     tokens, places = graph.embedding(form.ids, "transformer.wte"), graph.embedding(form.positions(), "transformer.wpe")

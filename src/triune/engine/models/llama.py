@@ -16,7 +16,9 @@ from triune.graph.held import HeldModel
 def write_llama(
     config: LlamaConfig, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
-    """The graph in this form (`forms` says the inputs and outputs), for contexts of up to `num_positions` tokens."""
+    """Write the graph in this form, for contexts of up to `num_positions` tokens. `forms` describes the inputs and
+    outputs.
+    """
     graph = ModelBuilder(config.model_type, weights, adapters)
     form = form_of(form_choice, graph, num_positions)
     x = graph.embedding(form.ids, "model.embed_tokens")

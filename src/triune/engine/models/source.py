@@ -11,7 +11,7 @@ from triune.engine.models.forms import FormName
 
 
 class Source(Protocol):
-    """An encoder's output, one for each text."""
+    """The output of an encoder, to which a decoder attends: one sequence for each text."""
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
         """The keys or the values of a layer, [batch, source tokens, heads * size]. `project` computes them from the
@@ -20,14 +20,16 @@ class Source(Protocol):
         ...
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
-        """Attention of [..., heads * size] to all of the text's keys and values, which `read` returned."""
+        """Build the attention of queries [..., heads * size] to all of the text's keys and values, which `read`
+        returned.
+        """
         ...
 
 
 class PlainSource:
-    """The output itself, for whole sequences of equal length.
+    """The encoder's output as an input of the graph, for whole sequences of equal length.
 
-    Inputs: `encoder_hidden_states` FP32 [batch, source, width]; if texts are filled up to one length,
+    Inputs: `encoder_hidden_states` FP32 [batch, source, width]; if texts are padded to one length,
     `encoder_attention_mask` INT64 [batch, source] with 1 for each token.
     """
 
@@ -58,7 +60,7 @@ class PagedSource:
     """
 
     def __init__(self, graph: ModelBuilder, width: int, *, is_masked: bool) -> None:
-        """`width`: heads * size."""
+        """`width` is heads * size, the width of keys and values."""
         self._graph = graph
         self._width = width
         self._rows = graph.input("token_rows", TensorProto.INT64, "sequences", "longest")
@@ -88,7 +90,7 @@ class WatchedSource:
     """
 
     def __init__(self, graph: ModelBuilder, width: int, heads: Sequence[tuple[int, int]]) -> None:
-        """`heads`: the layers and heads to watch."""
+        """`heads` has the pairs (layer, head) whose scores are recorded."""
         self._graph = graph
         self._width = width
         self._heads = heads
@@ -104,7 +106,7 @@ class WatchedSource:
         return attend(self._graph, query, key, value, num_heads=num_heads, scale=scale)
 
     def scores(self) -> str:
-        """The scores of the watched heads of a batch of one text, [watched heads, tokens, source]."""
+        """The scores of the recorded heads, for a batch of one text: [recorded heads, tokens, source]."""
         graph = self._graph
         found = [
             graph.op("Gather", graph.op("Gather", self._scores[layer], graph.ints(0)), graph.ints(head), axis=1)
@@ -116,7 +118,8 @@ class WatchedSource:
 def source_of(
     name: FormName, graph: ModelBuilder, width: int, *, is_masked: bool, num_attended: int | None = None
 ) -> Source:
-    """The source for a graph in this form. Declares the graph's inputs; the form has declared its own already.
+    """Create the source for a graph in this form. It declares further inputs of the graph; the form must have declared
+    its own before.
 
     Args:
         name: the form.

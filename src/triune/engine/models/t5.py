@@ -1,4 +1,4 @@
-"""T5 as two graphs, an encoder and a decoder. Only a bias of the attention scores tells them positions.
+"""T5 as two graphs, an encoder and a decoder. Their only information about positions is a bias of the attention scores.
 
 Raffel et al., 2019 (arXiv:1910.10683); gated MLPs of version 1.1: Shazeer, 2020 (arXiv:2002.05202).
 """
@@ -19,9 +19,9 @@ from triune.graph.held import HeldModel
 def write_t5_encoder(
     config: T5Config, weights: Weights, form_name: EncoderFormName, *, gives_memory: bool = False
 ) -> HeldModel:
-    """The encoder in this form (`encoder_forms` says the inputs). Output: `last_hidden_state` FP32 [..., width]. With
-    `gives_memory` the outputs are instead what the paged decoder reads: `cross_key.N` and `cross_value.N` FP32 [...,
-    heads * size] for each layer N of the decoder.
+    """Write the encoder in this form. `encoder_forms` describes the inputs. Output: `last_hidden_state` FP32 [...,
+    width]. With `gives_memory` the outputs are instead what the paged decoder reads: `cross_key.N` and `cross_value.N`
+    FP32 [..., heads * size] for each layer N of the decoder.
     """
     graph = ModelBuilder("t5_encoder", weights)
     form = encoder_form_of(form_name, graph)
@@ -45,7 +45,7 @@ def write_t5_encoder(
 
 
 def write_t5_decoder(config: T5Config, weights: Weights, form_name: FormName, num_positions: int) -> HeldModel:
-    """The decoder in this form: `forms` and `source` say its inputs and outputs."""
+    """Write the decoder in this form. `forms` and `source` describe its inputs and outputs."""
     graph = ModelBuilder("t5_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=True, num_attended=config.num_heads * config.d_kv)
@@ -103,7 +103,8 @@ def _bias_by_distance(graph: ModelBuilder, config: T5Config) -> str:
 def _bias_between(graph: ModelBuilder, config: T5Config, steps: str) -> str:
     """The position bias that all layers of the encoder add to their scores, FP32 [1, heads, queries, keys]."""
     most = config.relative_attention_max_distance
-    # Row d is the bias of a key that is d - most tokens after the query. All distances beyond `most` share a bucket.
+    # Row d has the bias of a key that is d - most tokens after the query. All distances of at least `most` share a
+    # bucket.
     by_distance = _rows_of_bias(graph, config, "encoder", np.arange(-most, most + 1))
     distances = graph.op("Sub", steps, graph.op("Unsqueeze", steps, graph.ints(1)))
     limited = graph.op("Clip", distances, graph.number(-most), graph.number(most))
@@ -125,7 +126,8 @@ def _rows_of_bias(graph: ModelBuilder, config: T5Config, stack: str, distances: 
 def distance_buckets(
     distances: NDArray[np.int64], num_buckets: int, max_distance: int, *, is_causal: bool
 ) -> NDArray[np.int64]:
-    """The bucket of each distance from a query to a key. The distance to a later key is positive.
+    """Compute the bucket of each distance from a query to a key, which is positive if the key is later (T5's relative
+    position bias).
 
     Half of the buckets are for single distances, the others for ranges that grow up to `max_distance`. If attention is
     not causal, later keys have half of all buckets.
@@ -137,7 +139,7 @@ def distance_buckets(
         num_buckets //= 2
         offset, ago = np.where(distances > 0, num_buckets, 0), np.abs(distances)
     num_single = num_buckets // 2
-    # In fp32, as in T5's code: at the borders of ranges the rounding decides which bucket it is.
+    # Compute in fp32, as T5's code does: at the borders of ranges, rounding decides which bucket it is.
     share = np.log(np.maximum(ago, 1).astype(np.float32) / np.float32(num_single)) / np.float32(
         math.log(max_distance / num_single)
     )

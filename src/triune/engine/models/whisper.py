@@ -15,8 +15,8 @@ from triune.graph.held import HeldModel
 
 
 def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memory: bool) -> HeldModel:
-    """The encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions. Output:
-    `last_hidden_state` FP32 [batch, frames, width]; with `gives_memory` what the paged decoder reads instead,
+    """Write the encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions.
+    Output: `last_hidden_state` FP32 [batch, frames, width]; with `gives_memory` what the paged decoder reads instead,
     `cross_key.N` and `cross_value.N` for each layer N of it, of the same shape.
     """
     graph = ModelBuilder("whisper_encoder", weights)
@@ -49,7 +49,7 @@ def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memo
 def write_whisper_decoder(
     config: WhisperConfig, weights: Weights, form_name: FormName, num_positions: int
 ) -> HeldModel:
-    """The decoder in this form: `forms` and `source` say its inputs and outputs."""
+    """Write the decoder in this form. `forms` and `source` describe its inputs and outputs."""
     graph = ModelBuilder("whisper_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=False)

@@ -1,4 +1,4 @@
-"""Copies keys and values of one sequence out of a cache, and into another one."""
+"""Copy the keys and values of one sequence out of a cache, and into another one."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -19,8 +19,8 @@ def copied_out(decoder: DecoderExecutable, blocks: Seq[int], num_tokens: int, fo
         decoder: owns the cache.
         blocks: the sequence's blocks, at least those of the tokens.
         num_tokens: the number of tokens.
-        form: the `cache_form` of the decoder that they are for. Blocks of that form are copied as they are; keys and
-            values for any other one are read as FP32.
+        form: the `cache_form` of the decoder that will receive them. Blocks of that form are copied as they are; keys
+            and values for any other one are read as FP32.
     """
     if not num_tokens:
         return KeysAndValues()

@@ -18,7 +18,7 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "fp16": np.dtype("<f2"),
     "bf16": DataType.BF16.dtype,
 }
-"""The types of keys and values."""
+"""The numpy types of keys and values, by the names in the head."""
 
 _KINDS: Final[Mapping[str, ConstraintKind]] = {
     each: each for each in ("json_schema", "json_object", "regex", "lark", "gbnf", "choice")
@@ -27,7 +27,7 @@ _NUMBERS: Final = ("temperature", "top_p", "min_p", "repetition_penalty", "prese
 
 
 def read_cache(head: Fields) -> tuple[np.dtype[Any], list[tuple[int, int]]]:
-    """The type of keys and values, and heads and their size for each array."""
+    """Read the type of keys and values, and for each array the number of heads and their size."""
     cache = head.inner("cache")
     if cache is None:
         raise head.wrong("cache", "an object")
@@ -46,7 +46,7 @@ def read_cache(head: Fields) -> tuple[np.dtype[Any], list[tuple[int, int]]]:
 
 
 def read_parameters(head: Fields) -> SamplingParameters:
-    """How tokens are chosen."""
+    """Read how tokens are chosen."""
     given = head.inner("sampling")
     if given is None:
         raise head.wrong("sampling", "an object")
@@ -68,7 +68,7 @@ def read_parameters(head: Fields) -> SamplingParameters:
 
 
 def read_random(head: Fields) -> RandomState:
-    """The state of random numbers."""
+    """Read the state of the random number generator."""
     given = head.items("random") or []
     texts = [each for each in given if isinstance(each, str) and 0 < len(each) <= 32]
     try:
@@ -79,7 +79,7 @@ def read_random(head: Fields) -> RandomState:
 
 
 def read_adapter_name(head: Fields) -> tuple[str | None, bytes]:
-    """The name and the digest of the LoRA adapter; None and nothing without one."""
+    """Read the name and the digest of the LoRA adapter; None and b"" if there is none."""
     given = head.items("adapter")
     if given is None:
         if head.get("adapter") is not None:
@@ -92,7 +92,7 @@ def read_adapter_name(head: Fields) -> tuple[str | None, bytes]:
 
 
 def read_constraint(head: Fields) -> Constraint | None:
-    """The answer's constraint; None if it has none."""
+    """Read the answer's constraint; None if it has none."""
     given = head.items("constraint")
     if given is None:
         if head.get("constraint") is not None:
@@ -105,7 +105,7 @@ def read_constraint(head: Fields) -> Constraint | None:
 
 
 def read_stops(head: Fields) -> tuple[str, ...]:
-    """The stop texts."""
+    """Read the stop texts."""
     given = head.items("stop")
     if given is None or not all(isinstance(each, str) for each in given):
         raise head.wrong("stop", "texts")
@@ -113,7 +113,7 @@ def read_stops(head: Fields) -> tuple[str, ...]:
 
 
 def read_name(head: Fields, name: str) -> str:
-    """A text that is not empty, and not long."""
+    """Read a text that must not be empty, and not too long."""
     text = head.text(name)
     if not 0 < len(text) <= 1024:
         raise head.wrong(name, "a text of 1 to 1024 characters")
@@ -121,7 +121,7 @@ def read_name(head: Fields, name: str) -> str:
 
 
 def read_digits(head: Fields, name: str) -> bytes:
-    """Bytes that are written as digits of base 16."""
+    """Read bytes that are written as hexadecimal digits."""
     return _bytes_of(head, name, head.text(name))
 
 

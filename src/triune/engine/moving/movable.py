@@ -22,7 +22,8 @@ class MovableTextModel(Protocol):
         ...
 
     async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
-        """Take out an answer that is under way. Its generator ends with the reason MOVED, after all its tokens so far.
+        """Remove an answer that is under way, and return its state. Its generator ends with the reason MOVED, after all
+        tokens so far.
 
         Args:
             request_id: the request's id.
@@ -46,10 +47,10 @@ class MovableTextModel(Protocol):
         ...
 
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
-        """Go on with an answer: what comes is what follows the tokens so far. As `TextModel.generate` else.
+        """Continue an answer: yields the text after the tokens so far. For the rest, see `TextModel.generate`.
 
         Raises:
-            InvalidArgumentError: it is of other weights, does not fit the model, or has ended.
+            InvalidArgumentError: the answer is of other weights, does not fit the model, or has ended.
             AlreadyExistsError: an answer with its id is under way.
             UnavailableError, InternalError: as `TextModel.generate`.
         """

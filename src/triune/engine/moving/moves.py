@@ -1,4 +1,4 @@
-"""From a running sequence to its state, and back."""
+"""Convert a running sequence to its state, and a state to a running sequence."""
 
 from collections.abc import Sequence as Seq
 
@@ -50,10 +50,10 @@ def state_of(
 
 
 def replay(sequence: Sequence, state: SequenceState, matcher: Matcher | None) -> None:
-    """Bring a new sequence, which has the prompt only, to where the answer of `state` is.
+    """Append the answer of `state` to a new sequence, which has only the prompt, and set its random numbers.
 
     Raises:
-        InvalidArgumentError: the answer is complete under its constraint; or the state of random numbers is none.
+        InvalidArgumentError: the answer is complete under its constraint; or the state of random numbers is invalid.
     """
     for token in state.answer:
         sequence.go_on(token)
@@ -65,7 +65,7 @@ def replay(sequence: Sequence, state: SequenceState, matcher: Matcher | None) ->
 
 
 def advanced(matcher: Matcher, answer: Seq[int]) -> Matcher:
-    """Bring a matcher that is at the beginning of an answer to its end.
+    """Advance a matcher from the beginning of an answer to its end.
 
     Raises:
         InvalidArgumentError: the answer breaks its constraint.

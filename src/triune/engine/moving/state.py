@@ -37,7 +37,8 @@ class KeysAndValues:
 class SequenceState:
     """A sequence between two of its steps.
 
-    What depends on tokens alone is made anew from them: penalties, and the place in the grammar of a constraint.
+    Data that depend only on tokens are not included, but computed again: penalties, and the position in a constraint's
+    grammar.
 
     Attributes:
         prompt: the prompt's token ids.
@@ -47,7 +48,7 @@ class SequenceState:
         ending: when the answer ends.
         priority: 0 is the most urgent.
         adapter: the name of the LoRA adapter; None for the model as it is.
-        cached: keys and values of the first tokens. What is missing is computed again.
+        cached: keys and values of the first tokens; the others are computed again.
         source: the tokens of the text that an encoder reads for it; empty if none does.
     """
 

@@ -37,12 +37,12 @@ class Movable:
 
     @classmethod
     def of(cls, weights_key: bytes, decoder: DecoderExecutable) -> "Movable":
-        """Read the size from a decoder's cache."""
+        """Determine the bytes of keys and values of a token from a decoder's cache."""
         return cls(weights_key, sum(each.nbytes for each in decoder.read_tokens([0], 1)))
 
 
 class Transfers:
-    """Used on the event loop's thread."""
+    """Moves running answers of one engine to other servers and back. Used on the event loop's thread."""
 
     def __init__(self, name: str, movable: Movable | None, replicas: Replicas) -> None:
         """Args:
@@ -88,7 +88,7 @@ class Transfers:
             why = "it may call tools" if may_call else "the model's weights have no key"
             raise UnsupportedError(f"answer '{shown}' cannot be moved, since {why}")
         max_tokens = len(answer.job.prompt) + answer.num_tokens + _MORE_TOKENS
-        # Keys and values, and the bytes that are written of them.
+        # Ask for the memory of the keys and values, and of the bytes to which they are written.
         grant(2 * max_tokens * movable.token_bytes)
         state = await self._replicas.of(answer.job).thread.export(answer.job, max_tokens=max_tokens)
         if answer.finish_reason is not None:
@@ -113,7 +113,7 @@ class Transfers:
         """Check that an answer is of this model's weights, and of one of its LoRA adapters.
 
         Raises:
-            InvalidArgumentError: it is not.
+            InvalidArgumentError: the answer is of other weights or another adapter.
         """
         key = self._movable.weights_key if self._movable is not None else b""
         if moved.weights != key or not key:

@@ -1,4 +1,4 @@
-"""A running answer as bytes, which another server reads: versioned, checksummed, and with checked sizes.
+"""Write a running answer as bytes that another server reads: with a version, a checksum, and checked sizes.
 
 All numbers are little-endian:
 
@@ -50,22 +50,24 @@ _PREFIX: Final = struct.Struct("<8sIIQ")
 _CHECKSUM_BYTES: Final = 32
 _MAX_HEAD_BYTES: Final = 1 << 20
 _MAX_MARKS: Final = 1 << 16
-"""The most commas, brackets and braces of the head. JSON is parsed in one call, which holds all other threads."""
+"""The largest number of commas, brackets and braces of the head. JSON is parsed in one call, during which no other
+thread runs.
+"""
 
 MAX_TOKENS: Final = 1 << 20
 """The most tokens of a sequence."""
 
 _VALUE_BYTES: Final = 64
-"""At least the memory of a token, or of a value in the head, as an object."""
+"""An estimate of the memory of a Python object: at least this much for a token, or for a value in the head."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovedAnswer:
-    """An answer that another server goes on with.
+    """An answer that another server is to continue.
 
     Attributes:
-        model: the name of the model where it came from.
-        weights: names the model's weights (`weights.key`).
+        model: the model's name on the server where the answer began.
+        weights: identifies the model's weights (`weights.key`).
         adapter: names the LoRA adapter's weights; empty without one.
         request: what the client asked for, without its prompt but with its id.
         state: the sequence.
@@ -119,14 +121,17 @@ def encode(answer: MovedAnswer) -> list[bytes]:
 
 
 def memory_of(num_bytes: int) -> int:
-    """The most memory that an answer of `num_bytes` takes while it is read and its keys and values are written."""
-    # Keys and values of 16 bits take twice the bytes as FP32, and each token takes a Python object.
+    """The largest memory that an answer of `num_bytes` takes while it is read and its keys and values are written to
+    the cache.
+    """
+    # Keys and values of 16 bits double in size as FP32, and each token becomes a Python object.
     values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)
     return 3 * num_bytes + _VALUE_BYTES * values
 
 
 def decode(data: memoryview) -> MovedAnswer:
-    """Read what `encode` wrote. Arrays are views of `data`, but for FP32 ones of another order.
+    """Read what `encode` wrote. Arrays are views of `data`, except FP32 arrays whose byte order differs from this
+    machine's.
 
     Raises:
         InvalidArgumentError: the bytes are broken, or a value is out of range.
@@ -139,7 +144,7 @@ def decode(data: memoryview) -> MovedAnswer:
         raise PayloadTooLargeError(f"the head of the exported sequence has {num_marks} values; {_MAX_MARKS} may be")
     try:
         document = cast("object", json.loads(str(text, "utf-8"), object_pairs_hook=without_duplicates))
-        # Python's parser takes escapes of lone surrogates, which no text can hold.
+        # Python's parser accepts escapes of lone surrogates, which cannot be encoded as UTF-8.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _broken(f"its head is no JSON: {error}") from None
@@ -226,7 +231,7 @@ def _checksum(*parts: bytes | memoryview) -> bytes:
 
 
 def _narrowed(arrays: Seq[Array]) -> tuple[str, Seq[Array]]:
-    """The smallest of the types that hold the numbers of FP32 arrays exactly, and the arrays in it."""
+    """The smallest type that represents the numbers of FP32 arrays exactly, and the arrays in that type."""
     if not arrays:
         return "fp32", arrays
     if not any((each.view(np.uint32) & 0xFFFF).any() for each in arrays):

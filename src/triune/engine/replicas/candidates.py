@@ -11,23 +11,25 @@ from triune.engine.replicas.replica import Replica
 from triune.engine.replicas.router import Asked, Choice, choose
 
 _INLINE_TOKENS: Final = 1024
-"""Prompts up to this length are looked up in the prefix caches on the event loop's thread, within 1 ms."""
+"""Prompts of up to this length are looked up in the prefix caches on the event loop's thread, which takes less than 1
+ms.
+"""
 
 _FIRST_EXPECTED: Final = 128
-"""The tokens that an answer is expected to have before any has ended."""
+"""The number of tokens that an answer is expected to have, until an answer has ended."""
 
 _WEIGHT: Final = 0.1
 """The weight of a new answer's length in the moving average of lengths."""
 
 
 class Candidates:
-    """Used on the event loop's thread."""
+    """Estimates which replicas can take an answer, and how well. Used on the event loop's thread."""
 
     def __init__(self, replicas: Sequence[Replica], clock: Clock, preference: UnitPreference | None) -> None:
         """Args:
         replicas: all replicas of the model, at least one.
         clock: the clock of the steps.
-        preference: leaves out units by the power mode and their heat; None leaves out none.
+        preference: excludes units because of the power mode or their temperature; None excludes none.
         """
         self._all = replicas
         self._clock = clock
@@ -51,7 +53,7 @@ class Candidates:
         return [each for each in able if each.placement.unit in units]
 
     def able_beside(self, source: Replica) -> list[Replica]:
-        """The replicas that can go on with an answer of another one, which failed; perhaps none."""
+        """The replicas, perhaps none, that can continue an answer of another replica, which failed."""
         now_ns = self._clock.now_ns()
         return [each for each in self.usable() if each is not source and not each.refusal(now_ns)]
 
@@ -104,7 +106,7 @@ class Candidates:
         return Choice(place, then, choice.reason)
 
     async def _cached(self, job: Job) -> Mapping[Replica, int]:
-        """How many tokens of a prompt each replica has in its prefix cache."""
+        """The number of tokens of a prompt that each replica has in its prefix cache."""
         if job.state is not None or job.salt:
             return {}
 

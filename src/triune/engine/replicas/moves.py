@@ -49,7 +49,7 @@ class Moves:
             try:
                 await self.move(job, target, word, why)
             except UnavailableError:
-                # It ended first.
+                # The job ended first.
                 pass
             except Exception as error:  # noqa: BLE001 - it stays where it is
                 left = source.jobs.get(job) if source is not None else None
@@ -63,17 +63,17 @@ class Moves:
         self._tasks[job] = asyncio.ensure_future(move())
 
     async def move(self, job: Job, target: Replica, word: str, why: str) -> None:
-        """Have another replica go on with a job; nothing happens if it computes it already.
+        """Let another replica continue a job; does nothing if that replica computes the job already.
 
         Args:
             job: the job.
             target: the other replica.
-            word: why, as `counts` has it.
-            why: why, for the answer's report.
+            word: the reason, as a key of `counts`.
+            why: the reason, for the answer's report.
 
         Raises:
             UnavailableError: the job has ended.
-            TriuneError: its keys and values cannot be copied; the job goes on where it is.
+            TriuneError: its keys and values cannot be copied; the job then stays where it is.
         """
         source = self._where.get(job)
         if source is None:
@@ -136,7 +136,7 @@ class Moves:
         self._count(source, target, "failed")
         reason = f"begun again after {num_tokens} tokens, since the unit '{source.placement.unit.value}' failed: {why}"
         self._go_on(job, other, source, target, reason)
-        # A step that hangs may end at some time.
+        # A step that hangs may still end later. The job must not continue then.
         job.is_cancelled = True
         source.thread.cancel(job)
         return other
@@ -147,7 +147,7 @@ class Moves:
         for each, following in ((job, other), *((each, each) for each in followers)):
             left = source.forget(each) or Left(0, 1)
             if following is not each or each.state is None:
-                # It is computed from its tokens.
+                # The job is computed again from its tokens.
                 left.num_prompt_tokens = each.num_prompt_tokens
             self._where.pop(each, None)
             self._where[following] = target

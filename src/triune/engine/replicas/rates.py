@@ -1,4 +1,4 @@
-"""How long the steps of a replica take, as measured: when it was loaded, and by each step since."""
+"""Measure how long the steps of a replica take: when it is loaded, and in each step since."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,7 +9,7 @@ _WEIGHT: Final = 0.2
 
 
 class Curve:
-    """Durations by size: a moving mean for each power of two, with lines between them."""
+    """Durations by size: a moving average for each power of two, with linear interpolation in between."""
 
     def __init__(self) -> None:
         self._points: dict[int, tuple[float, float]] = {}
@@ -30,7 +30,8 @@ class Curve:
     def of(self, size: float) -> float:
         """The expected duration in nanoseconds; 0 if nothing was measured.
 
-        Below the smallest size that was measured it is that one's. Above the largest it grows in proportion.
+        Below the smallest measured size it is the duration of that size. Above the largest it grows in proportion to
+        the size.
         """
         points = sorted(self._points.values())
         if not points:
@@ -45,7 +46,7 @@ class Curve:
 
 @dataclass(slots=True)
 class Speeds:
-    """What steps take in one situation.
+    """How long steps take, alone or while another unit computes.
 
     Attributes:
         prompts: by the tokens of prompts that a step reads; the time for answers in the same step is taken off.

@@ -1,4 +1,4 @@
-"""A replica of a text model on one unit: its decoder, KV cache and thread, and the jobs that it computes."""
+"""A replica of a text model on one unit: its decoder, its KV cache, its thread, and the jobs that it computes."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from triune.engine.thread import EngineThread
 from triune.hardware.heat.slowing import SpeedWatch
 
 _AGAIN_NS: Final = 10_000_000_000
-"""After a step that failed, a unit gets no new answers for so long, and twice as long after each further failure."""
+"""For this time, in ns, a unit gets no new answers after a step that failed. It doubles after each further failure."""
 
 _MOST_DOUBLINGS: Final = 5
 
@@ -87,23 +87,25 @@ class Replica:
 
     @property
     def thread(self) -> EngineThread:
-        """Its thread, once it was started."""
+        """The replica's thread. Raises InternalError before `start`."""
         if self._thread is None:
             raise InternalError("a replica was not started")
         return self._thread
 
     def start(self, receive: Received, clock: Clock, name: str) -> None:
-        """Start its thread. Raises NoThreadError."""
+        """Start the replica's thread. Raises NoThreadError."""
         self._thread = EngineThread(self.core, lambda outputs, times: receive(self, outputs, times), clock, name)
 
     def add(self, job: Job, left: Left) -> None:
-        """Count a job as one that it computes."""
+        """Record that this replica computes a job."""
         self.jobs[job] = left
         self._num_prompt_tokens += left.num_prompt_tokens
         self._num_left += left.num_tokens
 
     def forget(self, job: Job) -> Left | None:
-        """Count a job no more; None if it does not compute it."""
+        """Record that this replica does not compute a job any more. Returns what was left of it; None if it did not
+        compute the job.
+        """
         left = self.jobs.pop(job, None)
         if left is not None:
             self._num_prompt_tokens -= left.num_prompt_tokens
@@ -111,7 +113,7 @@ class Replica:
         return left
 
     def gave(self, job: Job) -> None:
-        """Count a token of a job."""
+        """Count a token that was generated for a job."""
         left = self.jobs.get(job)
         if left is None:
             return
@@ -130,7 +132,7 @@ class Replica:
             self._num_failures = 0
 
     def refusal(self, now_ns: int) -> str:
-        """Why it gets no new answers now; empty if it does."""
+        """Why the replica gets no new answers now; empty if it does."""
         if self.thread.failure is not None:
             return f"'{self.placement.unit.value}' is lost: {self.thread.failure}"
         if self.stalled or self.drained:
@@ -141,17 +143,19 @@ class Replica:
         return ""
 
     def num_cached(self, tokens: Sequence[int], adapter: str | None) -> int:
-        """How many of a prompt's tokens are in its prefix cache. Any thread may ask; it takes time with the prompt."""
+        """How many of a prompt's tokens are in the replica's prefix cache. May be called from any thread; takes time in
+        proportion to the prompt.
+        """
         size = self.core.block_size
         salt = self.core.adapters.get(adapter, b"") if adapter is not None else b""
         return len(self.core.pool.find(block_hashes(tokens[:-1], size, salt))) * size
 
     def outlook(self, num_cached: int = 0, without: Collection[Job] = ()) -> Outlook:
-        """How the router sees it.
+        """A snapshot of the replica for the router.
 
         Args:
             num_cached: tokens of the new prompt in its prefix cache.
-            without: jobs that do not count.
+            without: jobs that are not counted.
         """
         outlook = Outlook(
             self.placement.unit,

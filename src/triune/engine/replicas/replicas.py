@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 
 class Replicas:
-    """Used on the event loop's thread.
+    """The replicas of a text model: starts them, divides jobs among them, and stops them. Used on the event loop's
+    thread.
 
     Attributes:
         all: the replicas, the preferred one first.
@@ -104,7 +105,9 @@ class Replicas:
         return await self._candidates.choose(job, num_answers)
 
     def add(self, jobs: Sequence[Job], choice: Choice) -> None:
-        """Have a replica compute the first of `jobs`, and the others, which follow it, after its first token."""
+        """Let a replica compute the first of `jobs`. The other jobs follow it: the replica computes them after its
+        first token.
+        """
         replica, then = self.all[choice.place], self.all[choice.then]
         for place, job in enumerate(jobs):
             self._where[job] = replica
@@ -146,7 +149,7 @@ class Replicas:
             self.heed()
 
     def heed(self) -> None:
-        """Have answers leave units that are too hot, where the model has others."""
+        """Move answers away from units that are too hot, if the model has other units."""
         if self._power is None or self._power.hot is self._hot:
             return
         self._hot = self._power.hot
@@ -160,8 +163,8 @@ class Replicas:
 
         Args:
             replica: the replica.
-            word: why, as `Moves.counts` has it.
-            why: why, for the answers' reports.
+            word: the reason, as a key of `Moves.counts`.
+            why: the reason, for the answers' reports.
         """
         others = [each for each in self._candidates.usable() if each is not replica]
         if others:
@@ -187,7 +190,7 @@ class Replicas:
             each.thread.stop()
 
     def join(self) -> None:
-        """Wait for the ends of the threads. Blocks."""
+        """Wait until the threads have ended. This blocks."""
         for each in self.all:
             each.thread.join()
 
@@ -215,7 +218,7 @@ class Replicas:
         self._balance(replica, why)
 
     def _balance(self, replica: Replica, why: str) -> None:
-        """Move those answers of a replica that another one is expected to finish sooner."""
+        """Move answers from a replica to another one that is expected to finish them sooner."""
         able = self._candidates.usable()
         for job, left in list(replica.jobs.items()):
             if left.is_stuck or left.is_named:

@@ -1,4 +1,4 @@
-"""Which replica of a model takes an answer: a decision by figures, without a clock and without side effects."""
+"""Decide which replica of a model takes an answer: from figures only, without a clock and without side effects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Outlook:
         unit: its unit.
         rates: how long its steps take.
         num_prompt_tokens: tokens of prompts that it is to read.
-        num_answers: answers that it computes, those that wait included.
-        num_left: tokens that these answers are expected to get, in all.
+        num_answers: the number of answers that it computes or that wait for it.
+        num_left: the number of tokens that these answers are expected to get, in total.
         max_answers: the most answers that it computes at a time; others wait.
         num_cached: tokens of the new prompt that are in its prefix cache.
     """

@@ -62,7 +62,7 @@ class SamplingParameters:
         """Check the values.
 
         Raises:
-            InvalidArgumentError: a value is out of range, or no finite number.
+            InvalidArgumentError: a value is out of range, or not a finite number.
         """
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
@@ -100,4 +100,4 @@ class SamplingParameters:
 
 
 SAMPLING_FIELDS: frozenset[str] = frozenset(each.name for each in fields(SamplingParameters))
-"""The names of the parameters, for those who read them from a request."""
+"""The names of the parameters, for code that reads them from a request."""

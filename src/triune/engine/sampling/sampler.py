@@ -17,13 +17,13 @@ from triune.core.errors import InvalidArgumentError
 from triune.engine.sampling.parameters import SamplingParameters
 
 _THRESHOLDS = (3e-2, 1e-3, 1e-5, 0.0)
-"""Thresholds for a token's weight, as shares of the largest weight. The next lower one is tried if the tokens above it
-are too few.
+"""Thresholds for a token's weight, as shares of the largest weight. If too few tokens are above a threshold, the next
+lower one is tried.
 """
 
 _GROUP = 256
-"""The number of neighbouring token ids in a group. To draw from the whole vocabulary, first a group is drawn by its
-sum.
+"""The number of neighbouring token ids in a group. To draw from the whole vocabulary, a group is drawn first, by the
+sum of its probabilities.
 """
 
 
@@ -31,7 +31,7 @@ _MOST: Final = (1 << 128) - 1
 
 
 class RandomState(NamedTuple):
-    """The state of a generator of random numbers, PCG64: two whole numbers of 128 bits."""
+    """The state of a random number generator, PCG64: two integers of 128 bits."""
 
     state: int
     increment: int
@@ -77,7 +77,7 @@ class SamplingState:
         self._random.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
 
     def fork(self) -> "SamplingState":
-        """A second state at the same place, which reports no probabilities."""
+        """A copy of the state, which reports no probabilities."""
         other = copy(self)
         other.parameters = replace(self.parameters, num_logprobs=None)
         if not self.parameters.is_greedy:
@@ -160,11 +160,11 @@ def sample(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list
 def sample_row(
     logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None = None
 ) -> Sample:
-    """Choose the next token of one sequence. Row by row, arrays stay in the CPU's caches.
+    """Choose the next token of one sequence. One row at a time fits into the CPU's caches.
 
     Args:
         logits: FP32 [vocabulary]. They are not changed. A logit of -inf is a token that is never chosen.
-        best: what `best_tokens` says of them.
+        best: the index of the largest logit, from `best_tokens`.
         state: draws one random number, unless its choice is greedy.
         allowed: the tokens that may be chosen, bool [vocabulary]; None for all.
     """
@@ -285,6 +285,6 @@ def _top(logits: NDArray[np.float32], weights: NDArray[np.float32], count: int) 
         if len(tokens) >= count:
             break
     else:
-        # Fewer tokens have a weight that FP32 holds.
+        # Fewer tokens than `count` have a weight that is not 0 in FP32.
         tokens = np.arange(len(logits))
     return tokens[np.argsort(-logits[tokens], kind="stable")][:count]

@@ -1,1 +1,1 @@
-"""Speculative decoding: a step also computes guesses of the tokens that follow, and as many as are right are kept."""
+"""Speculative decoding: a step also computes guesses of the tokens that follow. Right guesses are kept."""

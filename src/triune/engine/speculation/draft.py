@@ -30,8 +30,8 @@ class DraftModel:
     """A `Proposer`.
 
     A guess is the token that the small model's logits give for the sequence's own parameters and its next random
-    number. The large model draws with the same number, so that the two agree the more often, the closer their
-    distributions are; with greedy choice, when both prefer the same token. LoRA adapters do not change the small model.
+    number. The large model draws with the same random number, so that both choose the same token the more often, the
+    closer their distributions are. LoRA adapters do not change the small model.
 
     Attributes:
         is_broken: whether the small model has failed; it guesses nothing more then.
@@ -40,9 +40,10 @@ class DraftModel:
     def __init__(self, decoder: DecoderExecutable, context_tokens: int, step_tokens: int = _STEP_TOKENS) -> None:
         """Args:
         decoder: the small model, with the vocabulary of the large one. The caller closes it.
-        context_tokens: the most tokens that it reads of a sequence; none is guessed for longer ones.
-        step_tokens: the most tokens that it reads before it guesses. A sequence that has more new ones waits for its
-            first guess.
+        context_tokens: the largest number of tokens of a sequence that the small model reads; for longer sequences
+            nothing is guessed.
+        step_tokens: the largest number of tokens that it reads before it guesses. A sequence with more new tokens gets
+            no guess in this step.
         """
         self._decoder = decoder
         self._context_tokens = context_tokens
@@ -57,7 +58,7 @@ class DraftModel:
         return self._pool
 
     def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
-        """Implements `Proposer.propose`. A failure of the small model is logged, and costs no answer."""
+        """Implements `Proposer.propose`. A failure of the small model is logged, and affects no answer."""
         if self.is_broken:
             return {}
         try:
@@ -114,7 +115,7 @@ class DraftModel:
                 for each in going
             ]
         for each in guesses:
-            # Keys and values of the last guess are not computed.
+            # The keys and values of the last guess are not computed yet.
             each.cursor.guessed = each.tokens[: len(each.tokens) - 1]
         return {each.sequence: each.tokens for each in guesses if each.tokens}
 
@@ -194,7 +195,7 @@ class _Guess:
         return self._matcher.allowed(may_end=place >= self.sequence.ending.min_tokens)
 
     def take(self, token: int) -> bool:
-        """Take a guess. Returns whether another one follows."""
+        """Append a guessed token. Returns whether another guess follows."""
         if token == FAILED.token:
             return False
         self.tokens.append(token)

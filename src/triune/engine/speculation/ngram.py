@@ -1,4 +1,4 @@
-"""Guesses that a sequence goes on as it did after the same tokens before (prompt lookup)."""
+"""Guess that a sequence continues as it did after the same tokens before (prompt lookup)."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -31,7 +31,7 @@ class NgramProposer:
         self._histories.pop(sequence, None)
 
     def check(self) -> None:
-        """Implements `Proposer.check`. Nothing is held that could break."""
+        """Implements `Proposer.check`. This proposer holds no blocks that could be miscounted."""
 
     def _continuation(self, sequence: Sequence, count: int) -> Seq[int]:
         history = self._histories.get(sequence)

@@ -1,4 +1,4 @@
-"""How many tokens are worth guessing: by what a token more costs a step, and by how often guesses were right."""
+"""Decide how many tokens to guess, from the cost of one more token in a step, and from how often guesses were right."""
 
 import math
 from typing import Final
@@ -11,7 +11,7 @@ _FIRST_WEIGHT: Final = 2.0
 """The weight of the initial estimate `_FIRST_RATE`, as a number of checked guesses."""
 
 _LEAST_RATE: Final = 0.1
-"""Guesses that are less probable are not made, however cheap they are."""
+"""The lowest probability of a guess that is made, however cheap guesses are."""
 
 _MARGIN: Final = 1.2
 """How much more probable than needed a guess must be, since costs and probabilities are estimates."""
@@ -34,7 +34,7 @@ _MAX_TOKENS: Final = 128
 """Only the times of steps with at most this many tokens are recorded."""
 
 _MOST_WEIGHT: Final = 8.0
-"""The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""
+"""The latest checks count together at most as much as this many, so that a change in the text is noticed soon."""
 
 _KEPT_IDLE: Final = 0.97
 """The weight of earlier checks is multiplied by this after a step without guesses, so that a sequence whose guesses
@@ -80,11 +80,11 @@ class Accuracy:
 
 
 class StepCost:
-    """What steps cost, as a line: a constant, and an amount for each token.
+    """The duration of a step as a linear function: a constant, and an amount for each token.
 
-    The line is fitted to the shortest of the latest times that steps of each number of tokens took. What else the
-    machine does makes steps longer, by amounts that have nothing to do with their tokens. Where all steps have the same
-    number of tokens, a token is taken to cost a fifth of the constant.
+    The line is fitted to the shortest of the latest times that steps of each number of tokens took. Longer times are
+    ignored, since other work of the machine causes them. If all steps have the same number of tokens, a token is
+    assumed to cost a fifth of the constant.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class StepCost:
         self._guess_seconds: float | None = None
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """Count a step in which each sequence had one token and its guesses."""
+        """Record the duration of a step in which each sequence had one token and its guesses."""
         if num_tokens > _MAX_TOKENS:
             return
         for count in self._weights:
@@ -103,7 +103,7 @@ class StepCost:
         self._seconds[num_tokens] = min(seconds, known * _FORGOTTEN)
 
     def observe_guesses(self, num_guesses: int, seconds: float) -> None:
-        """Count what making guesses took, apart from the step that computes them; 0 guesses for a step without any."""
+        """Record how long making guesses took, apart from the step that checks them; 0 guesses if there were none."""
         if not num_guesses:
             self._guess_seconds = self._guess_seconds and self._guess_seconds * _KEPT_GUESS
             return
@@ -131,7 +131,7 @@ class StepCost:
         return min(max(_MARGIN * num_sequences * cost / seconds, _LEAST_RATE), 1.0)
 
     def _line(self, num_tokens: int) -> tuple[float, float]:
-        """The line's slope, and its seconds at a number of tokens."""
+        """The slope of the line, and its value in seconds at a number of tokens."""
         points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
         # Add an assumed step of 8 tokens more than the most frequent number. Unlike a measured step, which may have
         # been slow by chance, it is never forgotten, so that guesses are tried again.

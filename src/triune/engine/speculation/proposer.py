@@ -1,4 +1,4 @@
-"""The seam of what guesses tokens."""
+"""The protocol of classes that guess tokens."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -8,7 +8,7 @@ from triune.engine.sequence import Sequence
 
 
 class Proposer(Protocol):
-    """Guesses how sequences go on. Used from the engine's thread."""
+    """Guesses how sequences continue. Used from the engine's thread."""
 
     def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
         """Guess the next tokens of sequences.

@@ -1,4 +1,4 @@
-"""Adds guesses to steps, and learns from what became of them."""
+"""Add guesses to steps, and learn from how many were right."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -42,11 +42,13 @@ class Speculator:
 
     @property
     def is_guessing(self) -> bool:
-        """Whether guesses are made by the tokens of answers, which must be known before a step is planned."""
+        """Whether guesses are made. They depend on the tokens of answers, which must be known before a step is
+        planned.
+        """
         return self._proposer is not None
 
     def drafts(self, plan: Plan) -> Mapping[Piece, Seq[int]]:
-        """Guesses of the tokens that follow the pieces of a step."""
+        """Guess the tokens that follow the pieces of a step."""
         choosing = plan.choosing
         least_rate = self._cost.least_rate(len(choosing), plan.num_tokens) if self._proposer is not None else 1.0
         found: dict[Piece, Seq[int]] = {}
@@ -124,5 +126,5 @@ class Speculator:
 
 
 def _fitting(sequence: Sequence, drafts: Seq[int]) -> Seq[int]:
-    """The first of some guesses, as far as the constraint allows them."""
+    """The first of the guesses, up to the first that the constraint does not allow."""
     return drafts[: sequence.matcher.num_fitting(drafts)] if drafts and sequence.matcher is not None else drafts

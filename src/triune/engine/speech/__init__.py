@@ -1,1 +1,1 @@
-"""Speech: Whisper's way from sound to text with times, as openai/whisper describes it."""
+"""Speech recognition with Whisper: from sound to text with timestamps, as openai/whisper computes it."""

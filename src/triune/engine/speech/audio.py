@@ -1,6 +1,6 @@
 """Audio files as samples: libsndfile decodes them, soxr changes their rate.
 
-A file of a kilobyte may hold hours of silence, so its length is checked before anything of it is kept.
+A file of a kilobyte may contain hours of silence, so its length is checked before any samples are stored.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 
 RATE: Final = 16_000
-"""Samples in a second, as Whisper reads them."""
+"""The number of samples in a second that Whisper reads."""
 
 DECODING_BYTES: Final = 32 << 20
 """The most memory that decoding a file takes in addition to the file: some parts, in FP32."""
@@ -27,8 +27,8 @@ _MAX_RATE: Final = 384_000
 _MIN_RATE: Final = 1_000
 
 _DENSE_RATE: Final = 192_000
-"""The most samples a second, of all channels together, in a file of the greatest length: two channels of 96,000. A
-shorter file may have more.
+"""The largest sampling rate, summed over all channels, of a file of the greatest length: two channels of 96,000. A
+shorter file may have a higher rate.
 """
 
 _PART_SAMPLES: Final = 1 << 20
@@ -39,10 +39,11 @@ _UNKNOWN_FRAMES: Final = 1 << 62
 
 
 def audio_seconds(content: Content, max_seconds: float) -> float:
-    """How long an audio file is: by its headers, beyond which it is never decoded, or else counted.
+    """The length of an audio file in seconds: from its headers, beyond which it is never decoded; without a length
+    there, by counting the samples.
 
     Raises:
-        InvalidArgumentError: it is not an audio file of a known form, or holds nothing.
+        InvalidArgumentError: it is not an audio file of a known format, or is empty.
         PayloadTooLargeError: it is longer than `max_seconds`.
     """
     file, num_frames = _open(content, max_seconds)
@@ -51,7 +52,7 @@ def audio_seconds(content: Content, max_seconds: float) -> float:
 
 
 class AudioDecoder:
-    """Decodes an audio file part by part, so that who waits for it may leave in between. Used by one thread at a time.
+    """Decodes an audio file part by part, so that decoding can be cancelled in between. Used by one thread at a time.
 
     The file (WAV, FLAC, MP3, Ogg or AIFF) is closed when the decoder is freed.
     """
@@ -72,7 +73,7 @@ class AudioDecoder:
         self._num_decoded = 0
 
     def decode_part(self) -> bool:
-        """Decode a million samples more: a fraction of a second of work. Returns whether any are left.
+        """Decode a million further samples, which takes a fraction of a second. Returns whether samples are left.
 
         Raises:
             InvalidArgumentError: the file is damaged, or holds no samples.
@@ -92,7 +93,8 @@ class AudioDecoder:
         return self._left > 0
 
     def take(self) -> NDArray[np.float32]:
-        """What was decoded since the last call: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
+        """The samples that were decoded since the last call: FP32 [samples] at RATE, one channel (the mean of all),
+        from -1 to 1.
 
         Raises:
             InvalidArgumentError: it has numbers that are not finite.
@@ -102,7 +104,9 @@ class AudioDecoder:
 
 
 def checked_samples(samples: NDArray[np.float32], max_seconds: float) -> NDArray[np.float32]:
-    """Samples that a client gave, FP32 [samples] at RATE, as `AudioDecoder` gives them. Raises as that does."""
+    """Check samples that a client sent, FP32 [samples] at RATE, as `AudioDecoder` returns them. Raises the same
+    errors.
+    """
     seconds = len(samples) / RATE
     if seconds > max_seconds:
         raise PayloadTooLargeError(
@@ -170,7 +174,9 @@ def _open(content: Content, max_seconds: float) -> tuple[Any, int]:
 
 
 def _read_on(file: Any) -> None:
-    """Make a file of unknown length readable: behind each block, soundfile would seek to where it is, which fails."""
+    """Make a file of unknown length readable: after each block, soundfile would seek to the current position, which
+    fails.
+    """
     file.seekable = lambda: False
 
 
@@ -232,5 +238,5 @@ def _read(file: Any, count: int) -> NDArray[np.float32]:
 
 def _reason(error: Exception) -> str:
     reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
-    # libsndfile says of a damaged MP3 that no file is there.
+    # For a damaged MP3, libsndfile reports that there is no regular file.
     return "it is damaged" if "regular file" in reason else reason

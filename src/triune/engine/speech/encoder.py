@@ -1,4 +1,4 @@
-"""The encoder: from a window's samples to what the decoder reads."""
+"""Run Whisper's encoder: from the samples of a window to the keys and values that the decoder reads."""
 
 import threading
 
@@ -56,6 +56,6 @@ class SpeechEncoder:
         return found
 
     def close(self) -> None:
-        """Wait for a window that is computed, and free the executable."""
+        """Wait until a running computation has ended, and free the executable."""
         with self._lock:
             self._executable.close()

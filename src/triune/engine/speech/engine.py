@@ -32,7 +32,9 @@ from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 _PROMPT_CHARACTERS: Final = 8192
-"""The most characters of a prompt that are looked at, from its end: the model reads 223 tokens of it."""
+"""The largest number of characters of a prompt that are read, counted from its end: the model reads 223 tokens of
+it.
+"""
 
 _FORGETTING_TEMPERATURE: Final = 0.5
 """A window that was decoded at a higher temperature is not part of the next window's prompt."""
@@ -50,8 +52,8 @@ class SpeechEngine:
     """A `SpeechModel`. Made and used on the event loop's thread.
 
     The windows of all requests are decoded together. A request has one window at a time, since the next one begins
-    where the times of the last say. At most `max_running` requests are read at the same time. Where more are to be,
-    they take turns of a window.
+    where the times of the last say. At most `max_running` requests are read at the same time. If there are more, they
+    take turns, one window each.
 
     Attributes:
         placement: where the model runs.
@@ -135,7 +137,7 @@ class SpeechEngine:
             async with aclosing(self._windows(HeldAudio(content, self._max_seconds), request)) as windows:
                 is_last = False
                 while not is_last:
-                    # A client that reads slowly keeps no place.
+                    # While a slow client reads, its request keeps no other request waiting.
                     async with self._places.slot(1):
                         if not ticket.has_begun:
                             self._admission.require_open()
@@ -191,7 +193,7 @@ class SpeechEngine:
             raise UnsupportedError(f"model '{self._name}' knows English only, so that it cannot translate")
 
     async def _windows(self, audio: HeldAudio, request: SpeechRequest) -> AsyncGenerator[_Window]:
-        """Read one window after the other."""
+        """Transcribe one window after another."""
         before = await self._prompt_tokens(request.prompt)
         language = request.language or ""
         at = 0
@@ -212,7 +214,9 @@ class SpeechEngine:
             at += num_samples
 
     def _cut(self, text: WindowText, at: int, num_samples: int) -> tuple[list[Segment], int]:
-        """The segments of a window that begins at sample `at`, and how many samples they read."""
+        """The segments of a window that begins at sample `at`, and the number of samples that they cover: the next
+        window begins there.
+        """
         pieces, seconds = cut(text.tokens, self._special, num_samples / RATE)
         segments: list[Segment] = []
         for piece in pieces:

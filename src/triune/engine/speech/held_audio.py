@@ -1,4 +1,4 @@
-"""The audio of a request, decoded as far as it is read: an hour of it would take hundreds of megabytes."""
+"""The audio of a request, decoded only as far as it is read: an hour of samples would take hundreds of megabytes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,16 @@ class HeldAudio:
         self._max_seconds = max_seconds
         self._decoder: AudioDecoder | None = None
         self._is_whole = False
-        # The samples that were decoded and not read yet, and where they begin.
+        # The samples that were decoded but not read yet, and the index of the first of them.
         self._samples: NDArray[np.float32] = np.empty(0, np.float32)
         self._start = 0
 
     async def window(self, at: int) -> NDArray[np.float32]:
-        """The window that begins at a sample, no earlier than the one before; shorter at the end.
+        """The window that begins at sample `at`, which must not be before the previous window; the last window is
+        shorter.
 
         Raises:
-            InvalidArgumentError: the file is damaged, or it is none.
+            InvalidArgumentError: the file is damaged, or not an audio file.
             PayloadTooLargeError: it is longer than `max_seconds`.
         """
         await self._decode_to(at + WINDOW_SAMPLES)
@@ -42,7 +43,7 @@ class HeldAudio:
         return self._start + len(self._samples) >= at + FRAME_SAMPLES
 
     async def _decode_to(self, end: int) -> None:
-        # If the client leaves, the part that is being decoded is the last one.
+        # If the client disconnects, only the part that is being decoded is finished.
         while not self._is_whole and self._start + len(self._samples) < end:
             await in_thread(self._decode)
 

@@ -1,4 +1,4 @@
-"""Sequences that are awaited whole, on the engine's thread."""
+"""Sequences that the engine's thread computes, each awaited to its end."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ class Jobs:
         """Compute a job to its end. Cancelling it frees its blocks within a step.
 
         Raises:
-            TriuneError: why it failed.
+            TriuneError: the error with which the job failed.
         """
         future: asyncio.Future[Sequence] = asyncio.get_running_loop().create_future()
         self._waiting[job] = future

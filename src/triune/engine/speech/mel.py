@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from triune.engine.speech.audio import RATE
 
 WINDOW_SECONDS: Final = 30
-"""The sound that the encoder reads at once."""
+"""The duration of the sound that the encoder reads at once."""
 
 WINDOW_SAMPLES: Final = WINDOW_SECONDS * RATE
 FRAME_SAMPLES: Final = 160
-"""Samples from one frame to the next."""
+"""The number of samples from one frame to the next."""
 
 WINDOW_FRAMES: Final = WINDOW_SAMPLES // FRAME_SAMPLES
 
@@ -26,7 +26,7 @@ def log_mel(samples: NDArray[np.float32], num_bands: int) -> NDArray[np.float32]
     """The spectrogram of one window, FP32 [bands, WINDOW_FRAMES].
 
     Args:
-        samples: FP32 [samples] at RATE, at most WINDOW_SAMPLES; silence fills the rest.
+        samples: FP32 [samples] at RATE, at most WINDOW_SAMPLES; the window is padded with silence.
         num_bands: 80, or 128 for large-v3.
     """
     whole = np.zeros(WINDOW_SAMPLES, np.float32)
@@ -46,7 +46,9 @@ def _hann() -> NDArray[np.float32]:
 
 @functools.cache
 def _filters(num_bands: int) -> NDArray[np.float32]:
-    """Triangles between frequencies that are evenly spaced on Slaney's scale, each with the same area."""
+    """The filters of the mel bands: triangles between frequencies that are evenly spaced on Slaney's scale, each with
+    the same area.
+    """
     edges = _hertz(np.linspace(0.0, _mel(RATE / 2), num_bands + 2))
     bins = np.linspace(0, RATE / 2, _FFT // 2 + 1)
     slopes = edges[:, np.newaxis] - bins
@@ -56,7 +58,7 @@ def _filters(num_bands: int) -> NDArray[np.float32]:
 
 
 _LINEAR_HERTZ: Final = 1000.0
-"""Slaney's scale is linear up to here, and logarithmic beyond."""
+"""Slaney's scale is linear up to this frequency, and logarithmic above it."""
 
 _LINEAR_MELS: Final = 15.0
 _STEP: Final = np.log(6.4) / 27.0

@@ -12,7 +12,7 @@ _SHARES: Final = (Share(Phase.ENCODE, 1.0),)
 
 
 class Meter(NamedTuple):
-    """The energy account that is charged, and the clock that times its works."""
+    """The account to which energy is charged, and the clock that measures the times of the computations."""
 
     account: Account
     clock: Clock

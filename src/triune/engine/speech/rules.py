@@ -11,7 +11,7 @@ from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
 from triune.engine.weights.config import WhisperConfig
 
 _LATEST_START: Final = round(1.0 / SECONDS_A_STAMP)
-"""The first word of a window begins within its first second."""
+"""The highest timestamp with which a window may begin: its first word begins within the first second."""
 
 
 class WindowRules:
@@ -77,14 +77,15 @@ class WindowRules:
                 row[: self._tokens.end] = -np.inf
         stamps = [each for each in chosen if each >= first]
         if stamps:
-            # A segment is longer than nothing: only what ends one may be repeated, by what begins the next.
+            # A segment must not be empty: a timestamp may be repeated only if it first ends a segment and then begins
+            # the next one.
             is_end = is_stamp and len(chosen) > 1 and chosen[-2] < first
             row[first : stamps[-1] + (0 if is_end else 1)] = -np.inf
 
 
 class FirstLook:
-    """The `TokenRules` of a window's first look: the logits after the token that begins a transcript say whether
-    somebody speaks, and which language. Nothing is chosen but the end.
+    """The `TokenRules` that detect speech and language: the logits after the token that begins a transcript have the
+    probabilities of both. Only the end token is allowed.
 
     Attributes:
         no_speech: the probability that nobody speaks.
@@ -117,7 +118,7 @@ def compression_ratio(text: str) -> float:
 
 
 def mean_logprob(logprob: float, tokens: Sequence[int]) -> float:
-    """The mean over tokens and the end."""
+    """The mean of the log probability over the tokens and the end token."""
     return logprob / (len(tokens) + 1)
 
 

@@ -23,9 +23,9 @@ class SpeechRequest:
     Attributes:
         language: the code of the language that is spoken, such as "de"; None finds it in the first window.
         translates: whether the text shall be English, whatever is spoken.
-        prompt: a text that might precede; the model goes on in its style and spelling.
-        temperature: 0 takes the likeliest words, and tries again with higher temperatures where they repeat themselves
-            or are unlikely.
+        prompt: a text that might precede; the model continues in its style and spelling.
+        temperature: 0 takes the most probable words, and tries again with higher temperatures if they repeat themselves
+            or are improbable.
         has_stamps: whether the model computes times. Without them each segment is a window of 30 s.
         has_words: whether the times of words are found, too.
         bills: gets the bill of each window and each text that is computed for the request; None if nobody asks for its
@@ -123,7 +123,7 @@ class Piece:
 
 
 def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[list[Piece], float]:
-    """Cut a window's tokens where its times say so.
+    """Cut a window's tokens into segments at its timestamps.
 
     Args:
         tokens: what the model wrote, without the token that ends it.
@@ -131,7 +131,7 @@ def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[l
         seconds: the sound in the window.
 
     Returns:
-        the pieces, and how many seconds of the window are read by them: the next window begins there.
+        the pieces, and the number of seconds of the window that they cover: the next window begins there.
     """
     first = special.first_stamp
     is_stamp = [each >= first for each in tokens]

@@ -1,4 +1,4 @@
-"""A speech model as a servable: Triton's requests of tensors."""
+"""A speech model as a servable, for Triton's requests, whose inputs are tensors."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -18,7 +18,9 @@ _TASKS = ("transcribe", "translate")
 
 
 class SpeechServable(ModelServable[ServedSpeechModel]):
-    """A `Servable` of one audio file a request, as it is (`audio`) or as samples at 16 kHz (`samples`)."""
+    """A `Servable` whose requests have one audio file each, either as bytes (`audio`) or as samples at 16 kHz
+    (`samples`).
+    """
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
         """Implements `Servable.submit`."""

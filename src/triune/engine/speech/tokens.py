@@ -1,4 +1,4 @@
-"""Whisper's special tokens, and the prompts that are made of them."""
+"""Whisper's special tokens, and the prompts that consist of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 SECONDS_A_STAMP: Final = 0.02
-"""From one token of time to the next."""
+"""The time between successive timestamp tokens."""
 
 _NUM_STAMPS: Final = 1501
 _MULTILINGUAL_ROWS: Final = 51_865
-"""English-only models have fewer tokens. Their tokenizers have tokens of languages, too, which they never learned."""
+"""The number of rows of a multilingual model's embedding; English-only models have fewer. Their tokenizers also have
+tokens of languages, which the models never learned.
+"""
 
 
 @dataclass(frozen=True, slots=True)

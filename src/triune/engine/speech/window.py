@@ -1,4 +1,6 @@
-"""Reads one window: the likeliest text, and another try where that is doubtful (openai/whisper, `transcribe.py`)."""
+"""Transcribe one window: take the most probable text, and try again if that is doubtful (openai/whisper,
+`transcribe.py`).
+"""
 
 import asyncio
 import secrets
@@ -63,7 +65,7 @@ class WindowText:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether another try may be better."""
+        """Whether another try may give a better text."""
         if self.is_silent:
             return False
         return self.compression_ratio > _MOST_COMPRESSED or self.mean_logprob < _LEAST_LOGPROB
@@ -92,7 +94,7 @@ class WindowReader:
         """Read a window.
 
         Args:
-            memory: what the encoder gave.
+            memory: the keys and values that the encoder computed.
             request: the request.
             before: the tokens of the text before the window.
             language: the code of the language; empty finds it.
@@ -118,7 +120,7 @@ class WindowReader:
             language = look.language
             text = await self._try(memory, request, before, language, temperatures[0], salt)
         else:
-            # Both are computed in the same steps.
+            # The detection of speech and the first try are computed in the same steps.
             trying = self._try(memory, request, before, language, temperatures[0], salt)
             tasks = asyncio.ensure_future(self._run(looking, request)), asyncio.ensure_future(trying)
             try:

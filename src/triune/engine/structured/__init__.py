@@ -1,1 +1,1 @@
-"""Structured output: answers that keep to a JSON schema, a regular expression, a grammar or a choice of texts."""
+"""Structured output: answers that match a JSON schema, a regular expression, a grammar or a choice of texts."""

@@ -1,4 +1,4 @@
-"""Compiles constraints for one model's vocabulary."""
+"""Compile constraints for the vocabulary of one model."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ the longest allowed length 80 MiB (see `trial.parser_limits`); usually a constra
 """
 
 _MAX_WAITING: Final = 32
-"""The most constraints that wait, of the short ones and of the long ones."""
+"""The largest number of constraints that wait, separately for short and long ones."""
 
 _SHORT_CHARACTERS: Final = 4096
 """Constraints up to this length are compiled in a separate process, so that they do not wait for longer ones."""
@@ -39,7 +39,7 @@ class Grammar:
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:
-        matcher: nothing was accepted by it yet.
+        matcher: a matcher that has not accepted a token yet.
         vocab_size: the rows of the model's embedding.
         end_tokens: the model's own end tokens.
         """
@@ -48,7 +48,7 @@ class Grammar:
         self._end_tokens = end_tokens
 
     def matcher(self) -> Matcher:
-        """The state of one more answer."""
+        """Create the state of a further answer."""
         return Matcher(self, self._matcher.deep_copy(), self._vocab_size, self._end_tokens)
 
 
@@ -56,10 +56,10 @@ class _Lane:
     """Compiles one constraint at a time.
 
     Attributes:
-        lock: whoever compiles has it.
-        trials: tries constraints first; used by who has the lock.
-        waiting: has a place for each constraint that waits or is compiled.
-        slots: whose turn it is on the event loop: short constraints pass longer ones.
+        lock: held while a constraint is compiled.
+        trials: tries a constraint in another process first; used only while the lock is held.
+        waiting: limits the number of constraints that wait or are compiled.
+        slots: the turns on the event loop: short constraints come before longer ones.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class ConstraintCompiler:
                 try:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    # It is nobody else's turn before the thread has ended.
+                    # Wait until the thread has ended before the next turn begins.
                     await in_thread_or_here(lane.trials.interrupt)
                     await asyncio.wait([work])
                     if not work.cancelled():
@@ -170,17 +170,18 @@ class _Vocabulary:
         self._bytes = tokenizer.token_bytes
         self.greedy: LLTokenizer | None = None
         self.eos_token_id = next(iter(tokenizer.tokens.eos), None)
-        # A token without bytes is never allowed. Special tokens get names that no text has: these are not UTF-8.
+        # A token without bytes is never allowed. Special tokens get names that occur in no text, since they are not
+        # UTF-8.
         self.tokens = [*self._bytes, *[b""] * (vocab_size - len(self._bytes))]
         self.special_token_ids = sorted({*tokenizer.special_ids, *tokenizer.tokens.eos})
         for token in self.special_token_ids:
             self.tokens[token] = b"\xff" + str(tokenizer.backend.id_to_token(token)).encode()
 
     def __call__(self, text: str) -> Iterable[int]:
-        """The tokens of a text that the grammar leaves no choice of, as the model would most likely write it."""
+        """The tokens of a text that the grammar requires, as the model would most likely write them."""
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         if b"".join(self._bytes[each] for each in ids) == text.encode():
             return ids
-        # The tokenizer puts a space before a text, or changes letters.
+        # This tokenizer puts a space before a text, or changes letters.
         assert self.greedy is not None
         return self.greedy.greedy_tokenize(text)

@@ -1,4 +1,4 @@
-"""Finds JSON schemas that only endless answers could meet, since a part of them requires itself."""
+"""Find JSON schemas that only endless answers could match, since a part of the schema requires itself."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, cast
@@ -10,19 +10,19 @@ _COMPOUND: Final = frozenset({"object", "array"})
 
 
 def require_end(schema: object) -> None:
-    """Check that some value that meets a schema has an end.
+    """Check that some finite value matches a schema.
 
-    What this does not understand is taken to have one. Work grows with the square of the number of references.
+    Unknown keywords are assumed to allow one. Work grows with the square of the number of references.
 
     Args:
         schema: as parsed from JSON, nested no deeper than the interpreter's stack allows.
 
     Raises:
-        InvalidArgumentError: none has.
+        InvalidArgumentError: no finite value matches it.
     """
     targets = {reference: _target(schema, reference) for reference in _references(schema)}
     ending = {reference for reference, target in targets.items() if target is None}
-    # Repeat until nothing changes: a schema that needs only references with an end has an end itself.
+    # Repeat until nothing changes: a schema has a finite value if the references that it requires have.
     while found := [each for each in targets if each not in ending and _can_end(targets[each], ending)]:
         ending.update(found)
     if not _can_end(schema, ending):
@@ -31,7 +31,7 @@ def require_end(schema: object) -> None:
 
 
 def _can_end(schema: object, ending: Collection[str]) -> bool:
-    """Whether a value that meets the schema has an end, if values of the references `ending` have."""
+    """Whether a finite value matches the schema, given that finite values match the references `ending`."""
     if not isinstance(schema, dict):
         return True
     given = cast("Mapping[str, Any]", schema)

@@ -1,4 +1,4 @@
-"""Writes constraints as grammars of llguidance."""
+"""Write constraints as grammars of llguidance."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from triune.core.errors import InvalidArgumentError
 from triune.engine.structured.constraint import MAX_GRAMMAR_CHARACTERS, Constraint
 
 _WHITESPACE: Final = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
-"""How much whitespace there may be where JSON allows it. Without a limit, small models write whitespace for ever."""
+"""The largest amount of whitespace where JSON allows it. Without a limit, small models write whitespace for ever."""
 
 _ASCII: Final = "d"
-"""The classes of regular expressions that are of ASCII only: who asks for digits means 0 to 9."""
+"""Classes of regular expressions that are limited to ASCII: a user who writes a class for digits means 0 to 9."""
 
 
 def grammar_of(constraint: Constraint) -> str:
-    """The constraint as llguidance's JSON form of a grammar. Only the outer form of the text is checked.
+    """Write a constraint as a grammar in llguidance's JSON form. Only the outer form of the text is checked.
 
     Raises:
         InvalidArgumentError: the text is not the JSON, schema, list of texts or GBNF that it should be.
@@ -71,13 +71,16 @@ def _lark_of_gbnf(text: str) -> str:
     try:
         # The library drops the leading zeros of escapes, so that \u0041b becomes \u41b.
         return gbnf_to_lark(_ESCAPE.sub(_character, text))
-    # The library raises plain exceptions, RecursionError for groups nested too deeply, and IndexError at some ends.
+    # The library raises plain exceptions, RecursionError for groups nested too deeply, and IndexError at some truncated
+    # texts.
     except Exception as error:
         raise InvalidArgumentError(f"the gbnf cannot be read: {error or type(error).__name__}") from error
 
 
 def _character(escape: re.Match[str]) -> str:
-    """The character that an escape names, or one of ASCII as an escape that the library reads rightly."""
+    """The character that an escape stands for. A character of ASCII stays an escape, in a form that the library reads
+    correctly.
+    """
     digits = next((each for each in escape.groups() if each), None)
     if digits is None:
         return escape[0]

@@ -19,7 +19,7 @@ class Matcher:
 
     def __init__(self, grammar: object, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:
-        grammar: what the answer keeps to; it is in use as long as this object exists.
+        grammar: the answer's grammar; it counts as in use as long as this object exists.
         matcher: the library's state, at the beginning of the answer.
         vocab_size: the rows of the model's embedding.
         end_tokens: the model's own end tokens.
@@ -83,7 +83,7 @@ def _cannot_go_on(matcher: LLMatcher) -> InvalidArgumentError:
 
 
 def reason_of(matcher: LLMatcher) -> str:
-    """The library's words for a matcher that failed, in one line."""
+    """The library's error message for a matcher that failed, in one line."""
     lines = [line.strip() for line in matcher.get_error().splitlines()]
     # Some lines repeat the grammar, which may be long.
     words = [f"{line[:117]}..." if len(line) > 120 else line for line in lines if line not in ("", "<non-verbose/>")]

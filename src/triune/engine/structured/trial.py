@@ -22,7 +22,9 @@ MAX_MEMORY_BYTES: Final = 1 << 29
 
 _LIMITS: Final = Limits(load_seconds=60.0, memory_bytes=MAX_MEMORY_BYTES)
 _STACK_BYTES: Final = 1 << 21
-"""A quarter of the smallest stack of the threads that use the grammar later, so that these do not overflow."""
+"""The stack of the process: a quarter of the smallest stack of the threads that use the grammar later. A grammar that
+passes here cannot overflow theirs.
+"""
 
 PARSER_LIMITS: Final = {
     "max_items_in_row": 1000,
@@ -37,7 +39,7 @@ _LEAST_FUEL: Final = 250_000
 _FUEL_A_CHARACTER: Final = 8
 _MOST_FUEL: Final = 1_000_000
 """The fuel for the lexer's first form: a unit takes about 80 bytes, and half a microsecond. The largest published
-schemas (FHIR) need half a million; what is short and needs as much, such as `a{100000}`, only repeats.
+schemas (FHIR) need half a million; a short text that needs as much, such as `a{100000}`, is only repetition.
 """
 
 
@@ -48,7 +50,7 @@ def parser_limits(grammar: str) -> LLParserLimits:
 
 
 class Trials:
-    """Compiles grammars in a process that is kept for the next one. Used by one thread at a time."""
+    """Compiles grammars in a separate process, which is kept for the next grammar. Used by one thread at a time."""
 
     def __init__(self) -> None:
         self._process: WorkerProcess | None = None
@@ -73,7 +75,7 @@ class Trials:
                 with self._lock:
                     was_interrupted, self._is_trying, self._is_interrupted = self._is_interrupted, False, False
                 if was_interrupted:
-                    # It may have answered before it was killed.
+                    # The process may have answered before it was killed.
                     self.close()
         except (WorkerEndedError, UnavailableError) as error:
             self.close()
@@ -84,7 +86,9 @@ class Trials:
             ) from error
 
     def interrupt(self) -> None:
-        """End what is being tried, if anything is. Any thread may call it, while the caller of `require` owns this."""
+        """Interrupt the running trial, if there is one. May be called from any thread while another thread is in
+        `require`.
+        """
         with self._lock:
             if self._is_trying and self._process is not None:
                 self._is_interrupted = True
@@ -143,7 +147,7 @@ def require_usable(matcher: LLMatcher) -> None:
     """Check that a grammar was compiled, and that an answer can begin.
 
     Raises:
-        InvalidArgumentError: with the library's reason.
+        InvalidArgumentError: the grammar cannot be used; the message has the library's reason.
     """
     if not matcher.is_error():
         is_stuck = not any(matcher.compute_bitmask())

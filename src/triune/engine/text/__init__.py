@@ -1,1 +1,1 @@
-"""From tokens to the text of an answer, piece by piece."""
+"""Turn tokens into the text of an answer, piece by piece."""

@@ -13,7 +13,7 @@ from triune.engine.text.stops import StopFinder
 
 
 class Answer:
-    """Collects what an answer grew by since its client read last.
+    """Collects the part of an answer that its client has not read yet.
 
     Tokens of a client that reads slowly are merged, so an answer takes no more memory than its `max_tokens` tokens.
 
@@ -22,7 +22,7 @@ class Answer:
         num_tokens: the tokens so far.
         last_ns: when its last token was computed; at first, when the request arrived.
         finish_reason: why it has ended; None while it goes on.
-        units: for each unit the tokens that it gave.
+        units: for each unit the number of tokens that it computed.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Answer:
         self._has_prompt = job.num_prompt_logprobs is not None
 
     def go_on_after(self, tokens: Sequence[int]) -> None:
-        """Begin after tokens whose text the client has, from a server that generated them.
+        """Continue an answer after tokens that another server generated, and whose text the client has. Raises
+        InvalidArgumentError if a token is not the model's, or a stop text ended the answer.
 
         Raises:
             InvalidArgumentError: a token is not the model's, or a stop text ended the answer.
@@ -78,11 +79,13 @@ class Answer:
         self.take()
 
     def move(self) -> None:
-        """End here: another engine goes on. Text that may begin a stop text, or a character, comes from there."""
+        """End the answer here: another engine continues it. Held-back text, which may begin a stop text or a character,
+        comes from that engine.
+        """
         self.finish_reason, self._is_moved = FinishReason.MOVED, True
 
     def add(self, sample: Sample, reason: FinishReason | None, now_ns: int) -> None:
-        """Take a token. If a stop text is complete with it, `finish_reason` is STOP afterwards, whatever `reason` is.
+        """Append a token. If it completes a stop text, `finish_reason` is STOP afterwards, whatever `reason` is.
 
         Args:
             sample: the token.

@@ -1,4 +1,4 @@
-"""Incremental detokenization: tokens become text one after another."""
+"""Incremental detokenization: convert tokens into text one after another."""
 
 import codecs
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ class Detokenizer:
     """Turns the tokens of one answer into text.
 
     A character may begin in one token and end in another one. Its bytes are held back until it is complete. Bytes that
-    are not UTF-8 become U+FFFD. However the tokens divide them, the text is that of all bytes together.
+    are not UTF-8 become U+FFFD. The text is the same as if all bytes were decoded together.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Detokenizer:
         return self._decoder.decode(added)
 
     def end(self) -> str:
-        """The rest of the text: U+FFFD if a character is incomplete, else empty. No token may follow."""
+        """The remaining text: U+FFFD if a character is incomplete, else empty. No token may follow."""
         return self._decoder.decode(b"", final=True)
 
 

@@ -12,7 +12,7 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TextSide:
-    """What turns text into tokens, and tokens into text.
+    """The parts of a model that convert text to tokens, and tokens to text.
 
     Attributes:
         tokenizer: the tokenizer.

@@ -1,4 +1,4 @@
-"""Finds the texts that end an answer, across the borders of tokens."""
+"""Find the stop texts that end an answer, even if they extend over several tokens."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -24,7 +24,7 @@ class StopFinder:
     def __init__(self, stops: Sequence[str], *, is_included: bool = False) -> None:
         """Args:
         stops: the stop texts; none of them may be empty.
-        is_included: whether the text ends behind the stop text, not before it.
+        is_included: whether the text ends after the stop text, not before it.
 
         Raises:
             InvalidArgumentError: a stop text is empty, or there are too many, or they are too long.
@@ -46,8 +46,8 @@ class StopFinder:
         """Take the next piece of the text.
 
         Returns:
-            the text that was held back or is new, as far as no stop text may begin in it; and the stop text that was
-            found, or None. After one was found, no piece may follow.
+            the held-back and new text up to where a stop text may begin; and the stop text that was found, or None.
+                After one was found, no piece may follow.
         """
         if not self._stops:
             return text, None
@@ -62,7 +62,7 @@ class StopFinder:
         return whole[:end], None
 
     def end(self) -> str:
-        """The text that is still held back. No piece may follow."""
+        """The text that is still held back. No further piece may be added."""
         return self._held
 
     def _advance(self, letter: str) -> str | None:

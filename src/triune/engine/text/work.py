@@ -1,4 +1,4 @@
-"""Tokenizing, detokenizing and rendering for one model: what takes long runs in a thread."""
+"""Tokenize, detokenize and render for one model. Work that takes long runs in a thread."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ quick on every short text.
 """
 
 _LONG_CHARACTERS: Final = 100_000
-"""Longer texts are read one after the other: no other thread runs while their ids, up to a million, become a list, and
-several at once would hold all others up for half a second.
+"""Texts with more characters are tokenized one after another: while their ids, up to a million, become a Python list,
+no other thread runs, and several at once would block all others for half a second.
 """
 
 _MAX_THREADS: Final = 4
@@ -27,7 +27,7 @@ _MAX_THREADS: Final = 4
 
 
 class TextWork:
-    """Used on the event loop's thread. Short texts do not wait for long ones."""
+    """Tokenizes, detokenizes and renders. Used on the event loop's thread. Short texts do not wait for long ones."""
 
     def __init__(self, name: str, text: TextSide) -> None:
         """Args:
@@ -65,7 +65,8 @@ class TextWork:
         Raises:
             PayloadTooLargeError: the text has more characters than `context_tokens` tokens can have.
         """
-        # A token is at most so long, so a text that is longer than the context has more tokens, too.
+        # A token has at most `_longest_token` characters, so a text that exceeds the context's characters also exceeds
+        # its tokens.
         longest = context_tokens * self._longest_token
         if len(text) > longest:
             raise PayloadTooLargeError(

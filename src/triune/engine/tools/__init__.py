@@ -1,1 +1,1 @@
-"""Parses the text of a model into its parts: the answer, tool calls and reasoning."""
+"""Divide the text of a model into its parts: the answer, tool calls and reasoning."""

@@ -1,4 +1,4 @@
-"""Reads a text that arrives in pieces. Parsers are generators: where they need more of the text, they yield."""
+"""Read a text that arrives in pieces. Parsers are generators: they yield when they need more of the text."""
 
 import json
 import re

@@ -32,9 +32,9 @@ _KEYS: Final = ("name", "type", "id", *_ARGUMENTS)
 
 
 class ToolCallReader:
-    """Parts the text of one answer into text and calls. The pieces of the text do not matter for what is found.
+    """Divides the text of one answer into text and tool calls. It does not matter in which pieces the text arrives.
 
-    What begins like a call and is none stays text. White space around calls is dropped.
+    Text that begins like a call, but is not one, stays text. White space around calls is dropped.
 
     Attributes:
         num_calls: the calls that have begun.
@@ -105,7 +105,7 @@ class ToolCallReader:
         self._pieces.append(CallArguments(self.num_calls - 1, text))
 
     def _calls(self, opening: str) -> Reading[bool]:
-        """Read what follows an opening. False if it is not a call: then no piece was made."""
+        """Read a call after its opening. Returns False if there is no call: then no piece was added."""
         cursor = self._cursor
         if opening == _PYTHON:
             return (yield from self._objects())
@@ -262,7 +262,7 @@ class ToolCallReader:
 
 
 def _string(text: str | None) -> str | None:
-    """The value of a JSON string; None if the text is none."""
+    """The value of a JSON string; None if the text is not a JSON string."""
     try:
         value = None if text is None else decoded(text)
     except ValueError:

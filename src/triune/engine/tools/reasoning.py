@@ -1,4 +1,4 @@
-"""Finds the reasoning of a model, `<think>...</think>`, before its answer, while the text arrives.
+"""Find the reasoning of a model, `<think>...</think>`, before its answer, while the text arrives.
 
 DeepSeek R1, Qwen 3, SmolLM 3 and others write it so. Some chat templates end the prompt with `<think>`, so that the
 text begins within the reasoning.
@@ -11,7 +11,7 @@ REASONING_MARKERS: Final = frozenset({OPENING, CLOSING})
 """Texts that are special tokens of some models, which the reader has to see."""
 
 _MOST_SPACES: Final = 64
-"""White space before `<think>`, in characters; after more, the text is not taken as reasoning."""
+"""The largest number of spaces before `<think>`. After more, the text is not taken as reasoning."""
 
 
 def is_open_after(text: str) -> bool:
@@ -20,7 +20,8 @@ def is_open_after(text: str) -> bool:
 
 
 class ReasoningReader:
-    """Parts the text of one answer into its reasoning and the rest. White space around the reasoning is dropped.
+    """Divides the text of one answer into its reasoning and the remaining text. White space around the reasoning is
+    dropped.
 
     Attributes:
         is_inside: whether the text so far ends within the reasoning.

@@ -14,7 +14,7 @@ class Affine:
 
     Attributes:
         codes: [rows, columns]; INT8 without offsets, UINT8 with them.
-        bits: the least of 4 and 8 that hold the codes.
+        bits: 4 if the codes fit into 4 bits, else 8.
         scales: FP16 or FP32 [rows, columns / block_size].
         offsets: FP32 of the same shape; None if all are 0.
         block_size: the number of codes of a row that share a scale.

@@ -1,4 +1,4 @@
-"""Compares a config with the tensors that are there, before any of them is read."""
+"""Compare a config with the shapes of the tensors that exist, before any tensor is read."""
 
 from collections.abc import Mapping
 

@@ -49,7 +49,8 @@ class Checkpoint(Protocol):
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """How the model expects a conversation to be written; None if the files do not say it. Compiled at each access.
+        """How the model expects a conversation to be written; None if the files have no template. It is compiled at
+        each access. Raises InvalidArgumentError if the text is not a valid template.
 
         Raises:
             InvalidArgumentError: the text is not a valid template.

@@ -38,7 +38,7 @@ class Fields:
         return self.get(name) is not None
 
     def has(self, name: str) -> bool:
-        """Whether a setting is there, be it null."""
+        """Whether a setting exists, even if it is null."""
         return name in self._values
 
     def get(self, name: str) -> object:
@@ -161,7 +161,7 @@ class Fields:
         return Fields(cast("dict[str, object]", value), f"{self.where}: {name}")
 
     def wrong(self, name: str, expected: str) -> InvalidArgumentError:
-        """The error that a setting is not as expected."""
+        """The error for a setting whose value is not as expected."""
         return InvalidArgumentError(f"{self.where}: {name} is {shown(self._values.get(name))}; expected {expected}")
 
     def refuse_unread(self, ignored: Collection[str] = ()) -> None:
@@ -185,11 +185,11 @@ class Fields:
 
 
 def shown(value: object) -> str:
-    """A value as errors show it: short, in one line."""
+    """A value as text for error messages: short, in one line."""
     length = len(value) if isinstance(value, Sized) else 0
     if length > 8 and not isinstance(value, str):
         return f"a {type(value).__name__} of {length}"
-    # A whole number may have more digits than Python converts to text.
+    # An integer may have more digits than Python converts to text.
     if type(value) is int and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
     text = printable(repr(value))

@@ -12,7 +12,8 @@ _BLOCK_BYTES: Final = 64 << 10
 def weights_key(path: Path) -> bytes:
     """16 bytes that depend on the files of a checkpoint: on their names and sizes, and on 4 MiB of each.
 
-    These are taken at equal distances, so that it takes milliseconds whatever the size. It shows mistakes, not attacks.
+    These bytes are at equal distances, so that reading them takes milliseconds for any size. The key reveals mistakes,
+    but does not protect against attacks.
 
     Args:
         path: a GGUF file; an ONNX file, with the other files of its folder; or a directory of weights.

@@ -39,7 +39,7 @@ _TENSOR: Final = re.compile(r"(.+)\.lora_([AB])\.weight")
 _PREFIX: Final = "base_model.model."
 
 _NO_LAYERS: Final = ("model.embed_tokens", "lm_head", "transformer.wte", "transformer.wpe")
-"""Matrices that no adapter may change: the embeddings, and what gives the logits."""
+"""Matrices that no adapter may change: the embeddings, and the matrix that computes the logits."""
 
 _CHANGE_NOTHING: Final = (
     "peft_version",
@@ -64,10 +64,10 @@ tensors' names show the adapted layers.
 """
 
 _INITIAL: Final = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Ways to begin training that leave the model's own weights as they are."""
+"""Initializations of an adapter for training that leave the model's own weights unchanged."""
 
 _REFUSED: Final = ("modules_to_save", "use_dora", "lora_bias", "trainable_token_indices", "target_parameters")
-"""Settings that change more of a model than the product of two matrices does."""
+"""Settings with which an adapter changes more of a model than adding the product of two matrices."""
 
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -183,7 +183,7 @@ class _Settings:
         fields.refuse_unread(_CHANGE_NOTHING)
 
     def rank_and_scale(self, module: str) -> tuple[int, float]:
-        """The rank of a layer, and the factor of what is added."""
+        """The rank of a layer's adapter, and the factor of its product."""
         rank, alpha = self._of(self._ranks, module, self._rank), self._of(self._alphas, module, self._alpha)
         if not (rank == int(rank) and 1 <= rank <= MAX_RANK):
             raise InvalidArgumentError(
@@ -204,7 +204,7 @@ class _Settings:
 
 
 def _patterns(fields: Fields, name: str) -> dict[str, float]:
-    """Numbers by names of layers."""
+    """Read numbers by names of layers."""
     inner = fields.inner(name)
     given = cast("dict[str, object]", fields.get(name) or {})
     patterns: dict[str, float] = {}
@@ -250,7 +250,7 @@ def _read(store: Store, name: str, shape: tuple[int, int], where: str) -> Matrix
 
 def _require_numbers(what: str, down: Matrix, up: Matrix) -> None:
     for name, values in (("lora_A", down), ("lora_B with its scale", up)):
-        # NaN compares as false, and is refused, too.
+        # A comparison with NaN is false, so NaN is refused, too.
         if not (largest := np.abs(values).max()) <= _LARGEST:
             raise InvalidArgumentError(f"{what}: {name} has the number {largest:g}; the limit is {_LARGEST:g}")
 

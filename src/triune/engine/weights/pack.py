@@ -1,4 +1,4 @@
-"""Makes a tensor of rows of weights `code * scale + offset`, a part of the rows at a time: little else is in memory."""
+"""Make a tensor from rows of weights `code * scale + offset`. Rows are converted in parts, to save memory."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ def rows_in_part(columns: int) -> int:
 
 
 def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inexact: Inexact, where: str) -> Tensor:
-    """A tensor of rows that come in parts; rows lie along the last axis of `shape`.
+    """Make a tensor from rows that arrive in parts. Rows are along the last axis of `shape`.
 
     Matrices without offsets are kept exactly. `where` names the tensor in errors.
 
@@ -107,7 +107,7 @@ def _fill_nearest(
 
 
 def _placed(parts: Iterable[Affine]) -> Iterator[tuple[slice, Affine]]:
-    """Yield each part, and before it the slice of the whole tensor's rows that the part is."""
+    """Yield each part after the slice of the whole tensor's rows to which it belongs."""
     place = 0
     for part in parts:
         yield slice(place, place + len(part.codes)), part

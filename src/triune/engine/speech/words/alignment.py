@@ -1,7 +1,7 @@
-"""Which frames of sound each token of a text is about, from cross-attention (openai/whisper, `timing.py`).
+"""Find the frames of sound in which each token of a text is spoken, from cross-attention (openai/whisper, `timing.py`).
 
-Some heads of Whisper's decoder look at the sound that the next token is about. Their weights are smoothed.
-Dynamic time warping then finds the best path through the weights that goes forward in both text and sound.
+Some heads of Whisper's decoder attend to the sound of the next token. Their weights are smoothed. Dynamic time warping
+then finds the best path through the weights that goes forward in both text and sound.
 """
 
 from typing import Final
@@ -11,15 +11,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 _FILTER_FRAMES: Final = 7
-"""Each weight is replaced by the median of this many frames around it."""
+"""Each weight is replaced by the median over this many neighbouring frames."""
 
 
 def first_frames(scores: NDArray[np.float32], num_frames: int) -> NDArray[np.int64]:
     """The frame in which each token begins.
 
     Args:
-        scores: FP32 [heads, rows, frames], row N those by which token N is chosen.
-        num_frames: the frames that are sound; those behind them are silence that fills up the window.
+        scores: FP32 [heads, rows, frames], row N has the scores by which token N is chosen.
+        num_frames: the number of frames with sound; later frames are silence, with which the window is padded.
 
     Returns:
         INT64 [rows], ascending.
@@ -36,7 +36,7 @@ def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _median(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The median of neighbouring frames; beyond the ends they are mirrored. Few frames stay as they are."""
+    """The median over neighbouring frames. Beyond the ends, frames are mirrored; too few frames stay unchanged."""
     beside = _FILTER_FRAMES // 2
     if x.shape[-1] <= beside:
         return x
@@ -45,13 +45,14 @@ def _median(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _begins(weights: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The first column of each row on the path of the largest sum from one corner of [rows, columns] to the other, by
-    steps to the next row, the next column, or both.
+    """The first column of each row on the path of the largest sum through [rows, columns], from the first corner to the
+    last, by steps to the next row, the next column, or both.
     """
     rows, columns = weights.shape
     cost = np.full((rows + 1, columns + 1), np.inf)
     cost[0, 0] = 0
-    # 0: both, 1: from the row before, 2: from the column before.
+    # The step by which each cell was reached. 0: from both the row and the column before, 1: from the row before, 2:
+    # from the column before.
     came = np.zeros((rows, columns), np.int8)
     for diagonal in range(rows + columns - 1):
         first, last = max(0, diagonal - columns + 1), min(rows - 1, diagonal)

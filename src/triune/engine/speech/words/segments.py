@@ -1,4 +1,4 @@
-"""Gives segments their words."""
+"""Assign words to segments."""
 
 from collections.abc import Sequence
 from dataclasses import replace

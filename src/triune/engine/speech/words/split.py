@@ -12,7 +12,9 @@ _BEFORE_WORDS: Final = frozenset("\"'“¿([{-")
 _BEHIND_WORDS: Final = frozenset("\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a”)]}\u3001")
 _ENDS: Final = frozenset(".\u3002!\uff01?\uff1f")
 _LONGEST_MEDIAN: Final = 0.7
-"""The seconds that the median of all words counts at most, if others are cut by it."""
+"""The median duration of words, from which the longest allowed duration is computed, counts as at most this many
+seconds.
+"""
 
 
 @dataclass(frozen=True, slots=True)

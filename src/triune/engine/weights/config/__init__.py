@@ -1,4 +1,4 @@
-"""The configs of the architectures, in the words of Hugging Face's config.json where it has them."""
+"""The configs of the architectures, with the names of Hugging Face's config.json if it has them."""
 
 from typing import TypeAlias
 

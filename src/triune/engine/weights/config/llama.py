@@ -40,7 +40,7 @@ class LlamaConfig:
         hidden_size: the width.
         intermediate_size: the width of the gated MLP.
         num_attention_heads: heads of queries.
-        num_key_value_heads: heads of keys and of values, which divide the former.
+        num_key_value_heads: the number of heads of keys and of values, a divisor of the number of heads of queries.
         head_dim: the width of a head; not always hidden_size / num_attention_heads.
         max_position_embeddings: the longest context, in tokens.
         layers: one entry a layer.

@@ -16,7 +16,7 @@ from triune.core.datatypes import Array
 
 @dataclass(frozen=True, slots=True)
 class LinearScaling:
-    """Positions are divided by `factor`."""
+    """Linear scaling: positions are divided by `factor`."""
 
     factor: float
 
@@ -25,7 +25,7 @@ class LinearScaling:
 class DynamicScaling:
     """Dynamic NTK: the base grows with the context, as soon as that is longer than `original_max_position_embeddings`.
 
-    A table is made for one length of the context. Shorter texts use the same table.
+    A table is computed for one length of the context, and used for shorter texts, too.
     """
 
     factor: float
@@ -97,12 +97,12 @@ RopeScaling: TypeAlias = LinearScaling | DynamicScaling | YarnScaling | Llama3Sc
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """The rotary embedding of a layer. Its halves are rotated: element i with element i + rotary_dim / 2.
+    """The rotary embedding of a layer. Element i of a head is rotated with element i + rotary_dim / 2.
 
     Attributes:
         rope_theta: the base of the frequencies.
         rotary_dim: the number of elements of each head that are rotated, from the first on.
-        scaling: how it is stretched; None if it is not.
+        scaling: how frequencies are scaled for long contexts; None if they are not.
     """
 
     rope_theta: float
@@ -153,7 +153,9 @@ def _dynamic(scaling: DynamicScaling, theta: float, rotary_dim: int, num_positio
 
 def _yarn(scaling: YarnScaling, base: Array, theta: float, rotary_dim: int) -> Array:
     def border(turns: float) -> float:
-        """The index, from the highest frequency, of the one that makes this many turns in the original context."""
+        """The index, counted from the highest frequency, of the frequency that makes this many turns in the original
+        context.
+        """
         steps = scaling.original_max_position_embeddings / (turns * 2 * math.pi)
         return rotary_dim * math.log(steps) / (2 * math.log(theta))
 

@@ -21,7 +21,7 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 FILENAME: Final = "model.bin"
 _FORMS: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _IGNORED: Final = frozenset({"lang_ids"})
-"""The languages are read from the tokenizer."""
+"""Settings that are not read: the languages are taken from the tokenizer."""
 
 
 class CTranslate2Checkpoint:
@@ -62,7 +62,7 @@ class CTranslate2Checkpoint:
         shape = self._file.variables[variable].shape
         if rows is None:
             return shape
-        # `rows` may end behind the last row of the variable.
+        # The slice `rows` may extend beyond the last row of the variable.
         return (len(range(*rows.indices(shape[0]))) if shape else 0, *shape[1:])
 
     def tensor(self, name: str) -> DenseTensor:

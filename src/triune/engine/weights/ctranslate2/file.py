@@ -53,7 +53,7 @@ class CTranslate2File:
 
     Attributes:
         kind: the name of the model's kind: "WhisperSpec".
-        variables: the variables by name, other names included.
+        variables: the variables by name, including their aliases.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class CTranslate2File:
         variable = self.variables.get(name)
         if variable is None:
             raise NotFoundError(f"{self._where} has no variable {name!r}")
-        # A copy, since variables begin at any byte.
+        # Copy the values, since a variable may begin at an unaligned byte.
         count = math.prod(variable.shape)
         values = np.frombuffer(self._data, variable.dtype, count, variable.begin).reshape(variable.shape).copy()
         values.flags.writeable = False

@@ -23,7 +23,7 @@ _OTHERS: Final = frozenset(
 
 
 def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
-    """The config, by the shapes of the variables, with what config.json suppresses.
+    """Read the config from the shapes of the variables, and the suppressed tokens from config.json.
 
     Raises:
         UnsupportedError: the file has another kind of model, or a setting that Whisper does not have.
@@ -103,7 +103,7 @@ def names_of(config: WhisperConfig) -> Iterator[tuple[str, str, slice | None]]:
 
 
 def _linears(name: str, variable: str, kinds: tuple[str, ...], width: int) -> Iterator[tuple[str, str, slice | None]]:
-    """Layers that are joined in one. The keys' has no bias: the joined bias is 0 there."""
+    """Yield the layers that are joined in one variable. Layers of keys have no bias: the joined bias is 0 there."""
     for at, kind in enumerate(kinds):
         rows = slice(at * width, (at + 1) * width) if len(kinds) > 1 else None
         yield f"{name}.{kind}.weight", f"{variable}/weight", rows

@@ -1,4 +1,4 @@
-"""Takes apart the blocks of ggml's packed forms. Source: the structures and the comments of ggml's ggml-common.h.
+"""Unpack the blocks of ggml's packed forms. Source: the structures and the comments of ggml's ggml-common.h.
 
 Each function takes blocks, UINT8 [blocks, bytes of a block], and returns codes [blocks, weights], scales and offsets
 [blocks, scales of a block]. Products of scales are computed in FP32 and in ggml's order, so that the weights equal
@@ -36,11 +36,11 @@ _IQ4_VALUES: Final = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How the blocks of a form are taken apart.
+    """How the blocks of a form are unpacked.
 
     Attributes:
-        take: the function that takes the blocks apart.
-        bits: the least of 4 and 8 that hold its codes.
+        take: the function that unpacks the blocks.
+        bits: 4 if the codes fit into 4 bits, else 8.
         block_size: the number of weights that share a scale.
     """
 
@@ -49,7 +49,7 @@ class Blocks:
     block_size: int
 
     def affine(self, rows: Array, block_bytes: int) -> Affine:
-        """Take apart rows of blocks: UINT8 [rows, bytes of a row]."""
+        """Unpack rows of blocks: UINT8 [rows, bytes of a row]."""
         num_rows = len(rows)
         # In a damaged file scales may be NaN or infinite. `make_tensor` refuses these later.
         with np.errstate(invalid="ignore", over="ignore"):
@@ -148,7 +148,7 @@ BLOCKS: Final[Mapping[str, Blocks]] = {
     "IQ4_NL": Blocks(_iq4_nl, 8, 32),
     "IQ4_XS": Blocks(_iq4_xs, 8, 32),
 }
-"""How the blocks of each form are taken apart, by the name of the form."""
+"""How the blocks of each form are unpacked, by the name of the form."""
 
 
 def _fields(blocks: Array, layout: np.dtype[Any]) -> Array:

@@ -123,7 +123,7 @@ def _layers(file: GgufFile, architecture: str, fields: Fields, num_layers: int, 
     window = fields.whole("attention.sliding_window", 4096 if architecture == "gemma2" else 0, least=0)
     given = fields.items("attention.sliding_window_pattern")
     if given is None:
-        # One layer in this many attends to all tokens; the others have a sliding window.
+        # One layer of every `period` layers attends to all tokens; the others have a sliding window.
         period = {"gemma2": 2, "gemma3": 6}.get(architecture, 0)
         period = fields.whole("attention.sliding_window_pattern", period, least=0, most=MAX_LAYERS)
         given = [not period or layer % period < period - 1 for layer in range(num_layers)]
@@ -157,7 +157,7 @@ def _scaling(file: GgufFile, fields: Fields, rotary_dim: int) -> RopeScaling | N
             raise UnsupportedError(f"{fields.where}: rope.scaling.type is {kind!r} beside factors in rope_freqs.weight")
         return FactorScaling(_factors(file, "rope_freqs.weight", rotary_dim))
     if kind == "yarn":
-        # The factor of cos and sin is that of YaRN's paper, unless the file states Hugging Face's attention factor.
+        # The factor of cos and sin is the one in YaRN's paper, unless the file states Hugging Face's attention factor.
         natural = (0.1 * math.log(factor) + 1 if factor > 1 else 1.0) * attention_factor
         if fields.number("rope.scaling.yarn_ext_factor", 1.0) not in (1.0, -1.0):
             raise fields.wrong("rope.scaling.yarn_ext_factor", "1")

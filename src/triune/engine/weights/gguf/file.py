@@ -1,4 +1,6 @@
-"""A GGUF file, mapped into memory: metadata, and where each tensor lies. Everything is checked when it is opened."""
+"""A GGUF file, mapped into memory: its metadata, and the position of each tensor. Everything is checked when the file
+is opened.
+"""
 
 import math
 import os
@@ -21,7 +23,7 @@ _MAX_TENSORS: Final = 1 << 16
 _MAX_KEYS: Final = 1 << 16
 _MAX_KEY_BYTES: Final = 1 << 16
 _MAX_NAME_BYTES: Final = 256
-"""ggml itself takes 64."""
+"""The longest name, in bytes, that is read. ggml itself accepts 64."""
 _MAX_DIMENSIONS: Final = 4
 _MAX_ALIGNMENT: Final = 1 << 20
 _ALIGNMENT_KEY: Final = "general.alignment"
@@ -52,7 +54,7 @@ class GgufFile:
     Attributes:
         name: the file's name, for errors.
         metadata: values by key.
-        places: where each tensor lies, by the name that the file gives it.
+        places: the position of each tensor in the file, by its name there.
         content: UINT8 [bytes], the mapped file; read-only.
     """
 
@@ -72,7 +74,7 @@ def open_gguf(path: Path) -> GgufFile:
     """Map a file into memory, and read its head.
 
     Raises:
-        InvalidArgumentError: it cannot be read, is truncated, or something in it contradicts something else.
+        InvalidArgumentError: it cannot be read, is truncated, or contradicts itself.
         UnsupportedError: its version, its byte order or the type of a tensor is not one that Triune reads.
     """
     content = _map(path)
@@ -125,7 +127,7 @@ def _read_version(reader: Reader, name: str) -> None:
 
 def _alignment(reader: Reader, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get(_ALIGNMENT_KEY, _DEFAULT_ALIGNMENT)
-    # Tensors are views of the mapped file. An element takes up to 8 bytes, so each tensor must begin at a multiple
+    # Tensors are views of the mapped file, and an element takes up to 8 bytes, so each tensor must begin at a multiple
     # of 8.
     if type(alignment) is not int or not 8 <= alignment <= _MAX_ALIGNMENT or alignment.bit_count() != 1:
         raise reader.error(f"{_ALIGNMENT_KEY} is {alignment!r}; expected a power of two from 8 to {_MAX_ALIGNMENT}")

@@ -1,4 +1,4 @@
-"""The forms that ggml stores tensors in: their numbers, names and blocks. Source: ggml's ggml.h and ggml-common.h."""
+"""The forms in which ggml stores tensors: their numbers, names and blocks. Source: ggml's ggml.h and ggml-common.h."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ _BLOCK: Final = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.(.+)\.(weight|bias)", re.
 _OTHER: Final = re.compile(r"(.+)\.(weight|bias)", re.ASCII)
 
 USED_BY_CONFIG: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-"""Factors of the rotary embedding: settings that are kept as tensors."""
+"""Tensors that are settings of the rotary embedding. The config reads them."""
 
 _LLAMA_LAYER: Final[Mapping[str, str]] = {
     "attn_norm": "input_layernorm",
@@ -137,7 +137,7 @@ def _sources(file: GgufFile, name: str, architecture: str, config: ModelConfig) 
 
 
 def _rows(config: ModelConfig, architecture: str, word: str, shape: tuple[int, ...], where: str) -> Array | slice:
-    """The order in which to read a tensor's rows: another one for queries and keys in files of the architecture
+    """The order in which to read a tensor's rows. It differs only for queries and keys in files of the architecture
     "llama".
 
     There llama.cpp's rotary embedding rotates pairs of neighbouring elements, so its files have the rows of a head's

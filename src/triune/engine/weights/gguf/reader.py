@@ -14,8 +14,7 @@ Value: TypeAlias = bool | int | float | str | Array | tuple[str, ...]
 
 MAX_STRING_BYTES: Final = 16 << 20
 MAX_STRINGS: Final = 1 << 21
-"""The most strings in all arrays of a file together: ten times as many as the largest vocabulary with its merges.
-"""
+"""The most strings in all arrays of a file together: ten times as many as the largest vocabulary with its merges."""
 
 _U64: Final = struct.Struct("<Q")
 _STRING: Final = 8
@@ -114,8 +113,8 @@ class Reader:
         return self._numbers(kind, self.u64(what), key)
 
     def _strings(self, key: str, length: int) -> tuple[str, ...]:
-        # A vocabulary has a hundred thousand strings. So this does what `text` does, but without calling functions, to
-        # be fast.
+        # A vocabulary has a hundred thousand strings, so this repeats the code of `text` without function calls, which
+        # is faster.
         content, position, end, unpack = self._bytes, self.position, len(self._bytes), _U64.unpack_from
         texts: list[str] = []
         try:
@@ -147,11 +146,11 @@ class Reader:
         return values
 
     def error(self, message: str) -> InvalidArgumentError:
-        """The error that the file is wrong."""
+        """The error for an invalid file."""
         return InvalidArgumentError(f"{self._name}: {message}")
 
     def _advance(self, size: int, what: str) -> int:
-        """Pass over `size` bytes, and return where they start."""
+        """Advance by `size` bytes; returns the position before."""
         if size > self.bytes_left:
             raise self.error(
                 f"{what} needs {size} bytes at byte {self.position}; the file ends {self.bytes_left} bytes later: it "

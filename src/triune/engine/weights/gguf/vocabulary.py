@@ -42,7 +42,7 @@ class Vocabulary:
     kinds: Sequence[int]
 
     def number(self, name: str) -> int | None:
-        """The id in a setting `name`_token_id, or None.
+        """The token id in the setting `{name}_token_id`; None if it is missing.
 
         Raises:
             InvalidArgumentError: the id is not in the vocabulary.
@@ -55,7 +55,7 @@ def build_tokenizer(metadata: Mapping[str, Value], name: str) -> tokenizers.Toke
 
     Raises:
         UnsupportedError: its model, or the way it splits texts, is not known here.
-        InvalidArgumentError: something is missing, or contradicts something else.
+        InvalidArgumentError: a setting is missing, or settings contradict each other.
     """
     prefix = "tokenizer.ggml."
     settings = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
@@ -132,7 +132,7 @@ def _gpt2(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
             f"{fields.where}: the way {kind!r} of splitting texts is not known here; known are {', '.join(SPLITS)}"
         )
     lines = _texts(fields, "merges")
-    # A token may begin with a space, but not be empty.
+    # A token may begin with a space, but must not be empty.
     pairs = [(line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0]
     if len(pairs) < len(lines):
         wrong = next(line for line in lines if line.find(" ", 1) < 1)
@@ -210,7 +210,7 @@ def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     backend.decoder = decoders.WordPiece()
     begin = vocabulary.number("cls")
     begin = vocabulary.number("bos") if begin is None else begin
-    # The GGUF format itself spells this key wrongly.
+    # The key is misspelt in the GGUF format itself.
     end = vocabulary.number("seperator")
     end = vocabulary.number("eos") if end is None else end
     if begin is None or end is None:
@@ -237,8 +237,7 @@ def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: b
     ids = {what: vocabulary.number(what) for what, is_added in parts.items() if is_added}
     present = {what: token for what, token in ids.items() if token is not None}
     if present:
-        # In this template "A" and "B" are the texts, and the number after a colon is the token type of the text's
-        # tokens.
+        # In this template, "A" and "B" stand for the two texts. The number after a colon is the token type.
         single = [part for part in ("bos", "$A", "eos") if part == "$A" or part in present]
         second = [part.replace("$A", "$B") + ":1" for part in single]
         backend.post_processor = processors.TemplateProcessing(

@@ -26,7 +26,7 @@ _BESIDE: Final = (".qzeros", ".scales", ".g_idx", ".biases")
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the files have a tensor of the graph.
+    """Where a tensor of the graph is in the files.
 
     Attributes:
         name: the tensor's name in the files; for a packed weight, the name of its module.

@@ -1,4 +1,4 @@
-"""Reads config.json, with what other files of the directory add to it."""
+"""Read config.json, and settings of other files of the directory."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ _IGNORED: Final = frozenset(
         "initializer_range", "mask_feature_length", "mask_feature_min_masks", "mask_feature_prob", "mask_time_length",
         "mask_time_min_masks", "mask_time_prob", "pretraining_tp", "resid_pdrop", "use_cache", "apply_spec_augment",
         "median_filter_length", "median_filter_width", "reorder_and_upcast_attn",
-        # Settings of generation, which generation_config.json has, and of heads that are not built here.
+        # Settings of generation, which are read from generation_config.json, and of heads that are not built here.
         "classifier_proj_size", "cross_attention_hidden_size", "do_sample", "forced_decoder_ids", "id2label",
         "is_encoder_decoder", "label2id", "max_length", "n_ctx", "num_beams", "problem_type",
         "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
@@ -106,15 +106,15 @@ def _generation(folder: Path) -> Fields:
 
 
 def _pooling(folder: Path) -> tuple[str | None, bool]:
-    """How the library sentence-transformers makes the embedding of a sentence with this model: the pooling, and whether
-    the embedding is scaled to length 1.
+    """How the library sentence-transformers computes the embedding of a sentence with this model: the pooling, and
+    whether the embedding is scaled to length 1.
     """
     values = read_json(folder / "1_Pooling" / "config.json")
     if values is None:
         return None, False
     settings = Fields(values, f"{folder.name}/1_Pooling/config.json")
     modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
-    # Newer files name the one pooling.
+    # Newer files give the name of the only pooling.
     named = settings.choice("pooling_mode", {each: each for each in modes}) if "pooling_mode" in settings else None
     chosen = [mode for mode, name in modes.items() if settings.flag(name, False) or mode == named]
     settings.refuse_unread({"word_embedding_dimension", "embedding_dimension", "include_prompt"})

@@ -1,4 +1,4 @@
-"""The files of a directory. Links are followed: the hub's cache is made of them."""
+"""Read the files of a directory. Links are followed, since the hub's cache consists of links."""
 
 import json
 from pathlib import Path

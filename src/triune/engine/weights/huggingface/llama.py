@@ -159,7 +159,7 @@ def _layers(fields: Fields, kind: _Kind, head_dim: int) -> tuple[Layer, ...]:
 
 
 def _with_rope(fields: Fields, num_layers: int) -> list[bool]:
-    """Whether each layer has a rotary embedding. In SmolLM3 every fourth layer has none."""
+    """For each layer, whether it has a rotary embedding. In SmolLM3 every fourth layer has none."""
     flags = fields.items("no_rope_layers")
     period = fields.whole("no_rope_layer_interval", 4 if fields.text("model_type") == "smollm3" else 0, least=0)
     if flags is None:

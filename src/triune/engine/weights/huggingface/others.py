@@ -18,7 +18,7 @@ _MAX_LABELS: Final = 1 << 16
 
 
 def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
-    """GPT-2. Raises as `Fields` does; so do the others."""
+    """Read the config of GPT-2. Raises the same errors as `Fields`, as do the other functions here."""
     width = fields.whole("n_embd", 768)
     activation = fields.choice("activation_function", _GPT2_ACTIVATIONS, "gelu_new")
     return Gpt2Config(
@@ -38,8 +38,8 @@ def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
 
 
 def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_normalized: bool) -> BertConfig:
-    """BERT, as if it had a head: the tensors say whether it has. `pooling` and `is_normalized` come from
-    sentence-transformers' files.
+    """Read the config of BERT as if it had a head. The tensors show later whether it has. `pooling` and `is_normalized`
+    come from sentence-transformers' files.
     """
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
     # `tie_word_embeddings` matters only for a masked-language-model head, which is not served.
@@ -65,7 +65,9 @@ def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_nor
 
 
 def _labels(fields: Fields) -> tuple[str, ...]:
-    """The names of the classes that a head would have. transformers leaves out of the file that there are two."""
+    """The names of the classes that a head would have. If the file has none, there are two classes: transformers omits
+    this default.
+    """
     names = fields.inner("id2label")
     labels: list[str] = []
     while names is not None and len(labels) < _MAX_LABELS and str(len(labels)) in names:
@@ -74,7 +76,7 @@ def _labels(fields: Fields) -> tuple[str, ...]:
 
 
 def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
-    """T5."""
+    """Read the config of T5."""
     activations = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new", "silu": "silu"}
     given = fields.text("feed_forward_proj", "relu")
     is_gated = given.startswith("gated-")
@@ -106,7 +108,7 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
 
 
 def read_whisper(fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
-    """Whisper. Its setting `scale_embedding` is one that transformers never applies."""
+    """Read the config of Whisper. Its setting `scale_embedding` is ignored, since transformers never applies it."""
     fields.flag("scale_embedding", False)
     activations = {"gelu": "gelu", "relu": "relu", "silu": "silu"}
     if not fields.flag("tie_word_embeddings", True):

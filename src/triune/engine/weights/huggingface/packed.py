@@ -1,6 +1,7 @@
 """Packed layouts in safetensors: AWQ's, GPTQ's and MLX's.
 
-A weight is stored as a code, a small unsigned integer, from which scale and zero point (or offset) give the weight.
+A weight is stored as a code, a small unsigned integer: the weight is (code - zero point) * scale, or code * scale +
+offset.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,9 @@ from triune.engine.weights.pack import Inexact, make_tensor, rows_in_part
 from triune.engine.weights.tensors import Bits, DenseTensor, PackedTensor, Tensor, pack_nibbles
 
 _AWQ_ORDER: Final = (0, 2, 4, 6, 1, 3, 5, 7)
-"""AWQ packs the codes of eight columns in 32 bits: the column of each code, that in the lowest bits first."""
+"""The order in which AWQ packs the codes of eight columns in 32 bits: the column of each code, beginning with the code
+in the lowest bits.
+"""
 
 _MAX_GROUP: Final = 1 << 20
 
@@ -162,7 +165,8 @@ def read_packed(store: Store, module: str, packing: Packing, inexact: Inexact) -
     num_columns, num_groups = codes.shape[1], scales.shape[1]
     order = _group_order(store, module, num_columns, num_groups)
     if order is not None or zero_points.max(initial=0) > 255:
-        # `PackedTensor` holds only groups of neighbouring columns and zero points of a byte. So compute the weights.
+        # `PackedTensor` supports only groups of neighbouring columns, and zero points of one byte, so compute the
+        # weights.
         if order is None:
             order = _in_order(num_columns, num_groups)
         weights = codes.astype(np.float32)

@@ -26,7 +26,7 @@ def read_ropes(fields: Fields, head_dim: int, default_theta: float, local_theta:
     `local_theta` is the base for layers with a window; None if it is the same as for the others.
 
     Raises:
-        UnsupportedError: the scaling is of a kind that is not known here, or has settings that are not.
+        UnsupportedError: the kind of scaling, or one of its settings, is not known here.
         InvalidArgumentError: a setting is missing or impossible.
     """
     theta = fields.number("rope_theta", default_theta, above=1)

@@ -27,7 +27,8 @@ class Store:
 
         Args:
             folder: the directory.
-            single: the name of the file if there is one; if there are several, their index is called like it.
+            single: the name of the file if there is one; if there are several, the index file has this name with
+                `.index.json`.
 
         Raises:
             NotFoundError: there are none.

@@ -1,4 +1,4 @@
-"""The tokenizer and the chat template of a directory."""
+"""Read the tokenizer and the chat template of a directory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,8 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens, vocab_size: int) -> Toke
         raise NotFoundError(f"{folder}: there is no {_FILE} in it; save the tokenizer in that form")
     try:
         backend = tokenizers.Tokenizer.from_str(text)
-    # The library raises plain `Exception`, and for panics a class of its own that is not derived from `Exception`.
+    # The library raises plain `Exception`. For panics it raises a class of its own that is not derived from
+    # `Exception`.
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise

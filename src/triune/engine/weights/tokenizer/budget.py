@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 from triune.core.errors import InvalidArgumentError
 
 MAX_STEPS: Final = 500_000
-"""The most steps of a rendering. A pass through a loop, a call, a filter, and an element of a list are a step each. A
-conversation of a thousand messages takes about ten thousand.
+"""The largest number of steps of a rendering. Each pass through a loop, each call, each filter and each element of a
+list is one step. A conversation of a thousand messages takes about ten thousand.
 """
 MAX_SECONDS: Final = 5.0
 MAX_CHARACTERS: Final = 1 << 26
@@ -22,7 +22,9 @@ _MAX_DEPTH: Final = 64
 _MAX_NUMBER_BITS: Final = 1024
 _MAX_WIDTH_DIGITS: Final = 3
 _WIDE: Final = re.compile(rf"[0-9]{{{_MAX_WIDTH_DIGITS + 1}}}|\*|\{{[^{{}}]*\{{")
-"""Finds what lets a short format write a very long text: a width of many digits, or one that is an argument ("*")."""
+"""Matches parts of a format with which a short format can write a very long text: a width of many digits, or a width
+that is an argument ("*").
+"""
 
 
 class Budget:
@@ -90,12 +92,12 @@ class Budget:
                 raise _over(f"computes a number of {bits} bits")
 
     def charge_format(self, pattern: str, *values: object) -> None:
-        """Charge a format's text, which may have widths of up to three digits."""
+        """Charge the text that a format can write, with widths of up to three digits."""
         if _WIDE.search(pattern):
             raise _over(f"formats with a width of more than {_MAX_WIDTH_DIGITS} digits, or one that is given")
         places = pattern.count("{") + pattern.count("%")
         self.charge(len(pattern) + places * 10**_MAX_WIDTH_DIGITS)
-        # Each place of the format may write all of the values.
+        # Each placeholder of the format may write all of the values.
         for _ in range(places):
             self.charge_text(*values)
 

@@ -40,7 +40,7 @@ def token_bytes(backend: tokenizers.Tokenizer, num_tokens: int) -> tuple[bytes, 
 
 
 def _converter(backend: tokenizers.Tokenizer) -> Callable[[str], bytes]:
-    """How the tokenizer's decoder reads a token of the vocabulary."""
+    """Returns the function that converts a token of the vocabulary to bytes, as the tokenizer's decoder does."""
     kinds = _decoder_kinds(backend)
     if "ByteLevel" in kinds:
         return _from_byte_letters

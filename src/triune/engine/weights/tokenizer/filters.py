@@ -1,4 +1,4 @@
-"""The filters of chat templates: jinja2's, each charged to the budget of the rendering before it makes its text."""
+"""The filters of chat templates: jinja2's, each charged to the budget of the rendering before it creates its text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
@@ -32,7 +32,7 @@ _OTHERS: Final = frozenset(
 
 
 def budget_of(context: Context) -> Budget:
-    """The budget of the rendering."""
+    """The budget of the rendering to which a context belongs."""
     return cast("Budget", context.parent[BUDGET])
 
 

@@ -1,7 +1,7 @@
-"""How much longer a tokenizer may make a text.
+"""Limit how much longer a tokenizer can make a text.
 
-A tokenizer file may hold replacements by long texts, one after the other, and templates of many tokens: with a few
-kilobytes of them, a short text becomes gigabytes.
+A tokenizer file may contain successive replacements by long texts, and templates of many tokens: a few kilobytes of
+these turn a short text into gigabytes.
 """
 
 import base64
@@ -16,7 +16,9 @@ import tokenizers
 from triune.core.errors import InvalidArgumentError
 
 MAX_GROWTH: Final = 256
-"""The most bytes that a tokenizer may make of a byte. T5's makes 132 at most by this estimate."""
+"""The largest number of bytes that a tokenizer may make of one byte. T5's tokenizer makes at most 132 by this
+estimate.
+"""
 
 MAX_ADDED_TOKENS: Final = 256
 """The most tokens that a tokenizer may add to a text. Published ones add up to 4."""
@@ -25,7 +27,7 @@ _HONEST_GROWTH: Final = 16
 _MAX_GROWN_BYTES: Final = 1 << 22
 _MAX_TOKEN_BYTES: Final = 1 << 16
 _UNICODE_GROWTH: Final = 11
-"""U+FDFA has 3 bytes, and 33 in the forms NFKC and NFKD: no character grows more."""
+"""The largest growth of a character in the forms NFKC and NFKD: U+FDFA grows from 3 bytes to 33."""
 
 _UNICODE_FORMS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "BertNormalizer", "StripAccents"})
 
@@ -49,8 +51,8 @@ class Growth:
             where: names the model in errors.
 
         Raises:
-            InvalidArgumentError: it makes texts or answers more than MAX_GROWTH times as long, adds more than
-                MAX_ADDED_TOKENS tokens, repeats texts, or has a token of more than 64 KiB.
+            InvalidArgumentError: the tokenizer makes texts or answers more than MAX_GROWTH times as long, adds more
+                than MAX_ADDED_TOKENS tokens, repeats texts, or has a token of more than 64 KiB.
         """
         factor = _factor([_written(backend.normalizer), _written(backend.pre_tokenizer)])
         for what, found in (("a text", factor), ("an answer", _factor(_written(backend.decoder)))):
@@ -91,7 +93,7 @@ def _factor(part: Any) -> float:
     for step in _objects(part):
         kind = step.get("type")
         if kind in _UNICODE_FORMS:
-            # What is in such a form grows no more.
+            # Text that is in such a form already does not grow further.
             has_forms = True
         elif kind == "Precompiled":
             factor *= _of_map(step)
@@ -103,7 +105,7 @@ def _factor(part: Any) -> float:
             factor *= len(step["replacement"].encode())
         elif kind == "Replace":
             content, pattern = len(step["content"].encode()), len(step["pattern"].get("String", "").encode())
-            # An expression may fit between any two characters.
+            # An empty pattern matches between any two characters.
             factor *= max(1, content / pattern) if pattern else 1 + content
     return factor * _UNICODE_GROWTH if has_forms else factor
 
@@ -116,7 +118,7 @@ def _of_map(step: dict[str, Any]) -> float:
         return float("inf")
     texts = table[4 + int.from_bytes(table[:4], "little") :]
     longest = max((len(text) for text in texts.split(b"\0")), default=0)
-    # The table of NFKC has U+FDFA, of 3 bytes.
+    # The table of NFKC contains U+FDFA, which has 3 bytes.
     return max(longest / 3, 1) if longest <= 3 * _UNICODE_GROWTH else longest
 
 
@@ -142,7 +144,7 @@ def _check_templates(processor: Any, where: str) -> None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects with a type, outer ones first, in their order."""
+    """Yield all objects that have a type, outer ones before inner ones."""
     if isinstance(value, dict):
         found = cast("dict[str, Any]", value)
         if isinstance(found.get("type"), str):

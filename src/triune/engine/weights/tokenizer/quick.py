@@ -16,11 +16,11 @@ _KNOWN: Final = frozenset(pattern for split in SPLITS.values() for pattern in sp
 """Regular expressions of published models. Their time is proportional to the length of the text."""
 
 _MAX_GROWTH: Final = 16
-"""The most characters that a replacement may give for a pattern."""
+"""The largest number of characters by which a pattern may be replaced."""
 
 
 def is_quick(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the tokenizer holds only known regular expressions, and no long replacements."""
+    """Whether the tokenizer has only known regular expressions, and no long replacements."""
     return all(_is_quick(each) for each in _steps(backend))
 
 

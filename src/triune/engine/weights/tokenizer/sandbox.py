@@ -1,7 +1,7 @@
 """The environment of chat templates: jinja2's immutable sandbox, in which all work is charged to a budget.
 
-jinja2's sandbox keeps a template from reaching outside. It does not keep it from looping, or from filling the memory
-with a few letters. So loops, calls, operations, filters and outputs are charged here. Nothing is computed when a
+jinja2's sandbox prevents a template from reaching outside. It does not prevent endless loops, or short code that fills
+the memory. Therefore loops, calls, operations, filters and outputs are charged here. Nothing is computed when a
 template is compiled, and only the filters and methods that are listed can be used.
 """
 
@@ -67,7 +67,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return next((attr in names for kind, names in _METHODS if isinstance(obj, kind)), True)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        """Refuse an attribute that a template may not have, even where it would only write it."""
+        """Refuse an attribute that a template may not read, even if the template would only print it."""
         raise SecurityError(f"it asks for {attribute!r} of a {type(obj).__name__}")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """The method `format` of a text, which must not reach outside either."""
+        """Return a safe replacement for the method `format` of a text, which must not reach outside either."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -129,7 +129,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Generation(Extension):
-    """`{% generation %}`, which marks what the assistant says for those who train models."""
+    """The tag `{% generation %}`, which marks the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012  jinja2's own type.
 
@@ -139,13 +139,15 @@ class _Generation(Extension):
 
 
 def _charge_nodes(template: nodes.Template) -> None:
-    """Put `counted` around what loops go through, and `charged` around parts of joined texts and new lists."""
+    """Insert calls of `counted` around the values of loops, and of `charged` around parts of joined texts and new
+    lists.
+    """
     for loop in template.find_all(nodes.For):
         loop.iter = _call("counted", cast("nodes.Expr", loop.iter))
     for joined in template.find_all(nodes.Concat):
         joined.nodes = [_charge(part) for part in joined.nodes]
     for made in list(template.find_all((nodes.List, nodes.Tuple))):
-        # A tuple may also be the target of an assignment, which makes no new tuple.
+        # A tuple may also be the target of an assignment: then it creates no new tuple.
         if made.items and getattr(made, "ctx", "load") == "load":
             made.items = [_charge(item) for item in made.items]
     for pair in list(template.find_all(nodes.Pair)):

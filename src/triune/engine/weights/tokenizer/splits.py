@@ -1,4 +1,5 @@
-"""How vocabularies of GPT-2's kind split a text into pieces before letters are merged, by the names in GGUF files.
+"""The regular expressions with which vocabularies of GPT-2's kind split a text into pieces before letters are merged,
+by their names in GGUF files.
 
 Source: `LLAMA_VOCAB_PRE_TYPE` in llama.cpp's llama-vocab.cpp, and the tokenizer.json of the models that it names.
 """

@@ -1,5 +1,5 @@
-"""Chat templates: how a model wants a conversation written. They are jinja2 templates in the model's files, and so
-programs that somebody else wrote.
+"""Chat templates: they define how a conversation is written for a model. They are jinja2 templates in the model's
+files, and therefore untrusted programs.
 """
 
 import json
@@ -50,7 +50,7 @@ class ChatTemplate:
             self._template = sandbox.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidArgumentError(f"the chat template is wrong in line {error.lineno}: {_shown(error)}") from error
-        # Python's parser and compiler raise the errors after the first if the template is nested too deep.
+        # For a template that is nested too deep, Python's parser and compiler raise the errors after the first.
         except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError, TypeError) as error:
             raise InvalidArgumentError(f"the chat template cannot be compiled: {_shown(error)}") from error
 
@@ -99,7 +99,7 @@ class ChatTemplate:
             raise InvalidArgumentError(f"the chat template refuses this conversation: {_shown(error)}") from error
         except RecursionError as error:
             raise InvalidArgumentError("the chat template was stopped: it calls itself too often") from error
-        # A template is a program that somebody else wrote, and may raise any error of Python.
+        # A template is untrusted code, and may raise any error of Python.
         except Exception as error:
             raise InvalidArgumentError(
                 f"the chat template cannot be computed for this conversation: {type(error).__name__}: {_shown(error)}"
@@ -132,7 +132,7 @@ def _tojson(
     separators: Sequence[str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON, without jinja2's escapes for HTML."""
+    """Write JSON as text, without jinja2's escapes for HTML."""
     if indent is not None and not 0 <= indent <= _MAX_INDENT:
         raise InvalidArgumentError(f"the chat template indents JSON by {indent}; at most {_MAX_INDENT} are taken")
     for _ in range(1 + (indent or 0)):

@@ -1,4 +1,4 @@
-"""A model's tokenizer: text to token ids and back."""
+"""Convert text to token ids and back, with a model's tokenizer."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -63,7 +63,8 @@ class Tokenizer:
         if len(text) > _SHORT_CHARACTERS or not self.is_quick:
             return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
         try:
-            # This holds the GIL for microseconds. `encode_all` would wait for a thread of the library, and for the GIL.
+            # This holds the GIL for microseconds. `encode_all` would have to wait for a thread of the library, and for
+            # the GIL.
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
             _refuse_text([text], error)
@@ -74,7 +75,7 @@ class Tokenizer:
         for text in texts:
             self._growth.check(text)
         try:
-            # Unlike the library's `encode`, this releases the GIL: a long text takes a tenth of a second.
+            # This releases the GIL, unlike the library's `encode`: a long text takes a tenth of a second.
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         except BaseException as error:
             _refuse_text(texts, error)
@@ -106,7 +107,7 @@ class Tokenizer:
 
     @cached_property
     def is_quick(self) -> bool:
-        """Whether a text of _SHORT_CHARACTERS takes less than 0.1 ms for certain, whatever it is."""
+        """Whether every text of _SHORT_CHARACTERS certainly takes less than 0.1 ms."""
         return is_quick(self.backend)
 
     @cached_property
