@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import Final
 
 _MOST_IN_A_TURN: Final = 8
-"""The most connections that a port accepts in one turn of the loop. Each takes about a tenth of a millisecond, and its
-first request, which is likely there already, as much again or more.
+"""The most connections that a port accepts in one turn of the loop. Each takes about 0.1 ms, and its first request,
+which has probably arrived already, at least as much again.
 """
 
 _PAUSE_SECONDS: Final = 1.0
-"""How long nothing is accepted after the system has refused a file descriptor or memory, as asyncio waits."""
+"""The pause, in seconds, before connections are accepted again after the system has refused a file descriptor or
+memory; asyncio pauses for as long.
+"""
 
 _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -31,7 +33,7 @@ class Acceptor:
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Args:
         listener: a socket that listens and does not block; `close` closes it.
-        protocol: makes the protocol of a connection.
+            protocol: creates the protocol object for a connection.
         """
         self._loop = asyncio.get_running_loop()
         self._listener = listener
@@ -41,7 +43,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more. Closed again, it does nothing. Connections stay open."""
+        """Stop accepting connections. Open connections stay open. Further calls do nothing."""
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -84,10 +86,10 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            # asyncio sets it only for sockets whose protocol number is given.
+            # asyncio sets this option only on sockets whose protocol number is given.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:
-            # The client has left already.
+            # The client has disconnected already.
             _log.debug("a connection ended before it began: %s", error)
             connection.close()

@@ -59,8 +59,8 @@ class Rule:
         """Check a caller's header, in constant time.
 
         Args:
-            values: all values of the header in the request, in any order. Different ones are refused, since a proxy may
-                read another one than this server.
+            values: all values of the header in the request, in any order. Different values are refused, since a proxy
+                may have read another value than this server.
 
         Raises:
             UnauthenticatedError: an API key is missing or wrong.
@@ -134,8 +134,8 @@ class Access:
     def own_hosts(self, address: str) -> OwnHosts | None:
         """The names by which requests may call a port that listens on `address`; None for any.
 
-        A page in a browser does not know the API keys: a server that has some does not check names as well, unless it
-        was given any. Raises InvalidArgumentError as `OwnHosts.of` does.
+        Names protect against pages in a browser. These do not know API keys, so that a server with keys checks names
+        only if names were given. Raises InvalidArgumentError as `OwnHosts.of` does.
         """
         is_open = any(api not in self.http for api in Api if api is not Api.HEALTH)
         return OwnHosts.of(address, self.hosts) if is_open or self.hosts else None

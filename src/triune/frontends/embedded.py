@@ -1,4 +1,4 @@
-"""Runs uvicorn inside an event loop that is already running."""
+"""Run uvicorn inside an event loop that is already running."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _LOOPBACKS = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _BACKLOG = 2048
-"""Connections that may wait to be accepted."""
+"""The largest number of connections that wait to be accepted."""
 
 
 class Connection(Protocol):
@@ -100,7 +100,7 @@ class EmbeddedServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        # uvicorn itself only closes them, and waits for that.
+        # uvicorn itself only closes these objects, and waits until they are closed.
         self.servers = cast("list[asyncio.Server]", [Acceptor(each, protocol) for each in sockets or ()])
         self.started = True
         self._is_listening.set()

@@ -60,7 +60,7 @@ class OwnHosts:
         return cls(frozenset((socket.gethostname().lower(), *(name.lower() for name in more))))
 
     def problem(self, method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Why a request is refused; None if it is not.
+        """The reason why a request is refused; None if it is accepted.
 
         Args:
             method: its method.
@@ -99,7 +99,7 @@ class OwnHosts:
         return "." not in name or name.endswith(_LOCAL_SUFFIXES) or name in self.names
 
     def _is_own_page(self, origin: str, own: str) -> bool:
-        """Whether an origin is this server, as `own` names it, another one of this machine, or a program."""
+        """Whether an origin is this server, as `own` names it, another server on this machine, or a program."""
         scheme, separator, rest = origin.partition("://")
         if scheme.lower() not in ("http", "https"):
             # Browsers send "null" if they hide the site. Extensions and programs use other schemes.
@@ -117,7 +117,7 @@ def _name_of(host: str) -> str:
 
 
 def _is_of_this_machine(name: str) -> bool:
-    """Whether a name or an address is one by which only programs of the same machine reach each other."""
+    """Whether a name or an address can be used only by programs on the same machine."""
     ip = _ip(name)
     return name == "localhost" or name.endswith(".localhost") if ip is None else ip.is_loopback
 

@@ -35,13 +35,13 @@ def answer_error(error: Exception) -> Response:
 
 
 def error_event(error: Exception) -> bytes:
-    """Make the event of an error that came when the answer had begun. Clients raise it."""
+    """Make the event for an error that occurs after the answer has begun. Clients raise it as an exception."""
     return b"event: error\ndata: %s\n\n" % orjson.dumps(_error_document(told(error)))
 
 
 def _error_document(error: TriuneError) -> dict[str, Any]:
     message = message_of(error)
     if isinstance(error, ContextLengthError):
-        # Clients recognise these words.
+        # Clients recognise the error by this text.
         message = f"prompt is too long: {error.num_tokens} tokens > {error.context_tokens - 1} maximum"
     return {"type": "error", "error": {"type": _TYPES.get(status_of(error), "api_error"), "message": message}}

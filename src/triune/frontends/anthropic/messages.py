@@ -1,4 +1,4 @@
-"""Writes the answers of `messages`, whole or as events."""
+"""Write the answers of `messages`, as a whole or as events."""
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -32,7 +32,7 @@ class MessageAnswer:
         self._part: Part | None = None
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events."""
+        """Yield the answer as server-sent events."""
         num_blocks, kind = 0, None
         async for part in parts:
             self._cost.add(part)
@@ -63,7 +63,7 @@ class MessageAnswer:
         yield _event("message_stop")
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one document. The reservation grows with it."""
+        """The answer as one JSON document, in parts. The reservation grows with it."""
         blocks: list[Block] = []
         async for part in parts:
             self._cost.add(part)
@@ -87,7 +87,7 @@ class MessageAnswer:
         }
 
     def _ending(self) -> dict[str, Any]:
-        """Why the answer ended, in Anthropic's words."""
+        """The reason why the answer ended, in Anthropic's terms."""
         part = self._part
         reason, sequence = "end_turn", None
         if part is None:

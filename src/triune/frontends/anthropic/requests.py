@@ -31,7 +31,7 @@ class MessagesRequest:
         chat: the conversation.
         generation: how to generate, without the prompt.
         is_stream: whether to answer with events.
-        has_report: whether to say where the model ran, and how long it took.
+        has_report: whether the answer has a report of where the model ran and how long it took.
         has_parallel_calls: whether the answer may have more than one call of a tool.
     """
 
@@ -94,7 +94,7 @@ def _end(fields: Fields) -> None:
 
 
 def _read_form(fields: Fields) -> Constraint | None:
-    """The form of the answer: `output_config.format`, or `output_format`, its older name."""
+    """Read the format that the answer must have: `output_config.format`, or `output_format`, its older name."""
     config = fields.object("output_config")
     form = fields.object("output_format")
     if config is not None:
@@ -108,7 +108,9 @@ def _read_form(fields: Fields) -> Constraint | None:
 
 
 def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
-    """The conversation, the form of an answer that must be a call, and whether several calls are allowed."""
+    """Read the conversation, the format of an answer that must be a tool call, and whether several calls are
+    allowed.
+    """
     system = _read_texts(fields, "system")
     messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
     given = fields.need("messages", fields.objects("messages"))
@@ -139,7 +141,7 @@ def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
 
 
 def _blocks(fields: Fields, name: str) -> list[Fields] | None:
-    """The blocks of a content; a string is one block of text. None if it is absent."""
+    """Read the blocks of a content; a string counts as one block of text. None if the field is absent."""
     value = fields.take(name)
     path = fields.path(name)
     if value is None:
@@ -153,7 +155,7 @@ def _blocks(fields: Fields, name: str) -> list[Fields] | None:
 
 
 def _read_texts(fields: Fields, name: str) -> str | None:
-    """Blocks that must all be texts, joined by newlines; None if the field is absent."""
+    """Read blocks that must all be texts, and join them by newlines; None if the field is absent."""
     blocks = _blocks(fields, name)
     if blocks is None:
         return None
@@ -226,7 +228,7 @@ def _read_tool(fields: Fields) -> dict[str, Any]:
     if (description := fields.string("description")) is not None:
         function["description"] = description
     function["parameters"] = fields.need("input_schema", fields.mapping("input_schema"))
-    # Arguments are held to the schema whenever the model must call a tool, and never when it may.
+    # Arguments are constrained to the schema if the model must call a tool, and not constrained if it may.
     fields.flag("strict")
     fields.ignore("cache_control", "input_examples", "eager_input_streaming", "allowed_callers", "defer_loading")
     fields.end()

@@ -1,11 +1,11 @@
-"""A body that arrives in pieces, and is never moved as a whole: that would hold the event loop."""
+"""Collect a body that arrives in pieces, without ever moving it as a whole: that would block the event loop."""
 
 import numpy as np
 
 from triune.frontends.bodies.compression import Body
 
 _MOVED_BYTES = 1 << 20
-"""Up to this size the memory grows with the body. Moving it then takes a fraction of a millisecond."""
+"""The size up to which the memory grows with the body. Moving such a body takes a fraction of a millisecond."""
 
 
 class ArrivingBody:

@@ -16,7 +16,9 @@ _MIN_BYTES = 256 << 20
 
 
 def default_limit_bytes() -> int:
-    """Return a quarter of the memory of this machine or container. The rest is for models and their runs."""
+    """Return a quarter of the memory of this machine or container. The remaining memory is for models and their
+    runs.
+    """
     return max(_MIN_BYTES, usable_memory().total // _SHARE_OF_MEMORY)
 
 
@@ -91,7 +93,7 @@ class Reservation:
                     f"the request takes {num_bytes} bytes of memory, with its answer; all requests together may take "
                     f"{budget.limit_bytes}: ask for less at once, as binary data, or raise --max-inflight-bytes"
                 )
-            HEAP.give_back_soon()  # what is refused was received, and is freed now
+            HEAP.give_back_soon()  # The request that is refused was received, and its memory is freed now.
             raise UnavailableError(
                 f"the server is full: requests under way take {budget.reserved_bytes} of {budget.limit_bytes} bytes, "
                 f"and this one needs {more} more; try again later, or raise --max-inflight-bytes"

@@ -19,7 +19,7 @@ MIN_COMPRESSED_BYTES = 1024
 """Smaller responses are not compressed: they fit into one network packet anyway."""
 
 PIECE_BYTES = 256 << 10
-"""How much a thread compresses in one step. That takes a few milliseconds."""
+"""The number of bytes that a thread compresses in one step, which takes a few milliseconds."""
 
 # Up to this decompressed size, any ratio of decompressed to compressed size is accepted.
 _FREE_BYTES = 8 << 20
@@ -166,9 +166,8 @@ def is_worth_compressing(parts: Sequence[bytes | memoryview]) -> bool:
 
 
 def accepted_encoding(accept_encoding: str) -> str:
-    """The encoding for a response: of those with the highest quality value, the first that this server knows.
-
-    If there is none, "identity".
+    """The encoding for a response: among the encodings with the highest quality value, the first that this server
+    supports; "identity" if there is none.
     """
     best, best_weight = "identity", 0.0
     for entry in accept_encoding.split(","):

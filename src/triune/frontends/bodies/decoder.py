@@ -1,4 +1,4 @@
-"""Decompresses and parses request bodies of any size, off the event loop and within the memory budget."""
+"""Decompress and parse request bodies of any size, off the event loop and within the memory budget."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,10 +14,12 @@ T = TypeVar("T")
 _JSON = "JSON: send tensors as binary data, with 'binary_data_size'"
 
 PARSED_FACTOR = 10
-"""Memory for each byte of JSON while a process parses it: two copies of the JSON, and its values as objects."""
+"""Bytes of memory for each byte of JSON while a process parses it: two copies of the JSON, and its values as
+objects.
+"""
 
 STRINGS_FACTOR = 4
-"""Memory for each byte of JSON that consists of a few long strings, while a process parses it."""
+"""Bytes of memory for each byte of JSON that consists of a few long strings, while a process parses it."""
 
 
 class Decoder:

@@ -1,4 +1,4 @@
-"""Writes server-sent events, and cancels a request's work when its client disconnects."""
+"""Write server-sent events, and cancel a request's work when its client disconnects."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. However sending ends, the generator is closed, which cancels what makes them."""
+    """Server-sent events. If sending ends for any reason, the generator is closed, which cancels the work that makes
+    the events.
+    """
 
     media_type = "text/event-stream"
 
@@ -62,7 +64,7 @@ class EventStream(StreamingResponse):
 async def open_stream(
     request: Request, events: AsyncGenerator[bytes], held: Reservation, failed: Callable[[Exception], bytes]
 ) -> EventStream:
-    """Wait for the first event, and make the response with it and all that follow.
+    """Wait for the first event, and return a response that sends it and all following events.
 
     Args:
         request: the request, whose body has been read.

@@ -1,4 +1,4 @@
-"""Checks the types of parsed JSON values, and names them in messages."""
+"""Check the types of parsed JSON values, and name them in messages."""
 
 from typing import Any, cast
 
@@ -21,7 +21,9 @@ def json_name(value: object) -> str:
 
 
 def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
-    """Make the error that `what` must be `wanted`. Formatting is here, so that it costs time only for errors."""
+    """Create the error that `what` must be `wanted`. The message is formatted here, so that this costs time only for
+    errors.
+    """
     return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
 
 

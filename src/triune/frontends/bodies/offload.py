@@ -25,10 +25,10 @@ SMALL_BYTES = 16 << 10
 """Up to this size, data is encoded, decoded and compressed on the event loop; larger data goes to a thread."""
 
 NUM_FREED = 64
-"""How many pieces of a response are freed before the thread pauses."""
+"""The number of pieces of a response that a thread frees before it pauses."""
 
 QUICK_BYTES = 1 << 20
-"""Up to this size, work is done within a few hundredths of a second, and does not wait for larger work."""
+"""Work on data of up to this size takes at most a few hundredths of a second, and does not wait for larger work."""
 
 # An abandoned parser is killed if it has more than this to parse; less is parsed before a new process has started.
 _KILLED_BYTES = 8 << 20
@@ -67,7 +67,7 @@ def short_switch_interval() -> Generator[None]:
 
 
 class Offload:
-    """Pools of threads and of processes, of limited size. In each, something small can start while large things run.
+    """Pools of threads and of processes, of limited size. In each pool, small work can start while large work runs.
 
     The processes parse JSON and protobuf, since those parsers hold the GIL. Make and use it on the event loop's thread,
     and close it once.
@@ -86,7 +86,8 @@ class Offload:
         num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
         self._long_thread = ThreadPoolExecutor(1, "wire-long")
-        # A small body must never wait for the start of a process because a large one took the last that was there.
+        # A separate pool for small bodies, so that they never wait for the start of a process because a large body took
+        # the last running one.
         self._quick_parsers = ParserProcesses(num_processes + 1)
         self._large_parsers = ParserProcesses(num_processes)
         self._slots = FairSlots(num_processes + 1)

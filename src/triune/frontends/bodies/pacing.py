@@ -15,7 +15,7 @@ iteration, and a small request would wait ten milliseconds for them.
 class Pacer:
     """Lets large bodies of requests and responses copy ITERATION_BYTES in each iteration of the event loop.
 
-    Those that wait go on in order of arrival. Make and use it on the event loop's thread.
+    Waiting bodies continue in the order of arrival. Make and use it on the event loop's thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:

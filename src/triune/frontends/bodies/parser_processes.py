@@ -60,10 +60,11 @@ class ParserProcesses:
         self._is_closed = False
 
     def warm(self) -> Future[None]:
-        """Start a process if none is there, in one of `threads`. Nothing is raised: `call` tries again.
+        """Start a process if none is there, in one of `threads`. If the start fails, nothing is raised, since `call`
+        tries again.
 
         Returns:
-            when it is there.
+            a future that is done when there is a process.
         """
 
         def start() -> None:
@@ -130,7 +131,7 @@ class ParserProcesses:
             self._idle.clear()
         for process in processes:
             process.kill()
-            process.free()  # its temporary folder, too
+            process.free()  # Also deletes its temporary folder.
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _acquire(self) -> WorkerProcess:

@@ -1,4 +1,4 @@
-"""Reads and parses the bodies of requests, within the limits."""
+"""Read and parse the bodies of requests, within the limits."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
@@ -67,11 +67,11 @@ class BodyReader:
             return parse_object(memoryview(body))
 
     async def pieces(self, request: Request, held: Reservation) -> AsyncGenerator[bytes]:
-        """The pieces of a request's body as they come, which is not decompressed.
+        """Yield the pieces of a request's body as they arrive. The body is not decompressed.
 
         Args:
             request: the request.
-            held: the request's reservation, which is changed to the size of what has come.
+            held: the request's reservation, which is changed to the size of the pieces so far.
 
         Raises:
             PayloadTooLargeError: the body is larger than the limit.

@@ -85,7 +85,9 @@ def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
 
 
 def verdict_json(unit: Unit, verdict: Verdict) -> Json:
-    """How far a unit's answers are from those of `cpu`. An error that is infinite or unknown is null."""
+    """How much the outputs of a unit differ from those of `cpu`, as JSON. An error that is infinite or unknown is
+    null.
+    """
     return {
         "unit": unit.value,
         "is_served": not verdict.excess,

@@ -17,7 +17,7 @@ def placements(models: Sequence[LoadedVersion]) -> Json:
 
 
 def placement(model: LoadedVersion) -> Json:
-    """The placement of a version, with what its units have done since the load."""
+    """The placement of a version as JSON, with the statistics of its units since it was loaded."""
     known, counted = model.placement, model.statistics
     is_cut = known is not None and known.is_cut
     segments = known.segments if known is not None else [_bare(unit, text) for unit, text in model.precisions.items()]
@@ -58,7 +58,7 @@ def _bare(unit: Unit, precision: str) -> PlacedSegment:
 
 
 def segment_json(each: PlacedSegment, *, is_emulated: bool | None) -> Json:
-    """A segment as JSON. `is_emulated` is None where that is not known."""
+    """A segment as JSON. `is_emulated` is None if it is not known."""
     return {
         "operations": each.num_ops,
         "first": each.first,
@@ -73,7 +73,7 @@ def segment_json(each: PlacedSegment, *, is_emulated: bool | None) -> Json:
             "precision": each.precision,
             "report": each.report,
             "sample_ms": each.measured_ms,
-            # An error that is infinite has no number in JSON.
+            # JSON has no number for an infinite error.
             "error": each.error if each.error is not None and math.isfinite(each.error) else None,
             "passed_bytes": each.passed_bytes,
         },

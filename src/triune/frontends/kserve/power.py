@@ -1,4 +1,4 @@
-"""The power mode of one request, by an HTTP header or gRPC's metadata."""
+"""Read the power mode of one request from an HTTP header or gRPC's metadata."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +8,7 @@ from triune.core.power import POWER_PARAMETER
 from triune.core.requests import InferenceRequest
 
 HEADER: Final = "triune-power-mode"
-"""The name in HTTP's headers and in gRPC's metadata."""
+"""The name of the HTTP header and of the entry in gRPC's metadata."""
 
 HEADER_BYTES: Final = HEADER.encode()
 

@@ -1,4 +1,4 @@
-"""Converts ModelInferRequest to InferenceRequest, and InferenceResponse to ModelInferResponse."""
+"""Convert ModelInferRequest to InferenceRequest, and InferenceResponse to ModelInferResponse."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Access control of gRPC methods."""
+"""Access control for gRPC methods."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

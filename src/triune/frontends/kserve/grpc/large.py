@@ -35,7 +35,7 @@ _MAX_FIELDS = 4 * MAX_TENSORS
 # The largest message without its tensors; the descriptions of 4096 tensors take a quarter of that.
 _MAX_HEAD_BYTES = 1 << 20
 
-# From this number of tensors on, they are decoded, and fields are separated, off the event loop.
+# If there are at least this many tensors, they are decoded, and the message's fields are separated, off the event loop.
 _MANY_TENSORS = 64
 
 # Tags of fields: the field's number, and wire type 2, length-delimited.

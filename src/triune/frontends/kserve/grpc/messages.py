@@ -26,7 +26,7 @@ from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
 
 MORE_STATISTICS: Final = "triune-statistics"
-"""The trailing metadata with what `more_statistics` gives."""
+"""The name of the trailing metadata that contains the result of `more_statistics`."""
 
 _MOST_VERSIONS: Final = 32
 _MOST_STATISTICS_BYTES: Final = 4096

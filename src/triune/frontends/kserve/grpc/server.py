@@ -23,7 +23,9 @@ from triune.frontends.limits import Limits
 from triune.serving.server import Server
 
 NUM_DESCRIPTORS = 3
-"""The file descriptors of a connection: one to the client, and both ends of the relay's one to gRPC's library."""
+"""The number of file descriptors of a connection: one to the client, and both ends of the relay's connection to gRPC's
+library.
+"""
 
 
 class Compression(Enum):
@@ -60,7 +62,8 @@ class ChannelOptions:
         max_ping_strikes: the connection is closed after this many pings that came too early; 0 is never.
         max_connection_age_ms: how long a connection may exist.
         max_connection_age_grace_ms: how long its calls may continue after that.
-        has_relay: clients reach gRPC's library through `relay`, which keeps floods away from others.
+        has_relay: whether clients reach gRPC's library through `relay`, which protects other clients from one that
+            sends too many frames.
     """
 
     compression: Compression = Compression.NONE

@@ -243,7 +243,7 @@ class InferenceService:
         return messages.RepositoryModelUnloadResponse()
 
     async def _change(self, change: Any) -> None:
-        """Load or unload to the end, even if the client disconnects meanwhile."""
+        """Complete a load or unload even if the client disconnects meanwhile."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)

@@ -111,7 +111,7 @@ async def abort(context: Context, error: TriuneError) -> NoReturn:
     request's bytes before calling this.
     """
     if isinstance(error, UnavailableError) and error.retry_after_seconds > 1:
-        # gRPC's clients that retry wait so long (gRFC A6).
+        # gRPC's clients that retry wait for this time (gRFC A6).
         context.set_trailing_metadata(((_PUSHBACK, f"{error.retry_after_seconds * 1000}"),))
     with ended_by_leaving():
         await context.abort(code_of(error), details_of(error))

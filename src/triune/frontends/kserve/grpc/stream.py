@@ -57,7 +57,7 @@ class _Pending:
     outcome: InferenceResponse | TriuneError | None = None
 
     def take_outcome(self) -> InferenceResponse:
-        """Return the response, and keep no reference to it. Raises the request's error."""
+        """Return the response, or raise the request's error. No reference to either is kept."""
         outcome, self.outcome = self.outcome, None
         if isinstance(outcome, InferenceResponse):
             return outcome
@@ -214,7 +214,7 @@ class StreamSession:
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
                 self._end(pending.num_bytes, pending.held)
-                del pending  # likewise
+                del pending  # Also drop this reference, for the same reason.
             elif reader.done() and not self._pending:
                 return
             else:
@@ -268,13 +268,13 @@ class StreamSession:
                 # message in memory.
                 async with asyncio.timeout(seconds):
                     if not self._is_begun:
-                        # Sent with the first message, it would be sent again with the status if that message is not
-                        # read, which gRPC refuses.
+                        # Send the headers separately. If they were sent with the first message and that message is not
+                        # read, gRPC would send them again with the status, and fail.
                         await self._context.send_initial_metadata(())
                         self._is_begun = True
                     await self._context.write(message)
             except TimeoutError:
-                # gRPC sends the status only after the queued responses, but the memory of the stream is released now.
+                # gRPC sends the status only after the queued responses, but the stream's memory is released now.
                 self._error = UnavailableError(f"the client read nothing of its responses for {seconds:g} s")
                 self._progress.set()
             except grpc.aio.InternalError:

@@ -33,7 +33,7 @@ from triune.frontends.kserve.large_tensors import memory_bytes
 from triune.frontends.limits import Limits
 from triune.serving.server import Server
 
-# Below this size, it costs less to concatenate the parts and write them at once than to write each.
+# Below this size, concatenating the parts and writing them at once is faster than writing each part.
 _JOIN_BYTES = 65536
 # Up to this size, a response is written to the socket in one call.
 _WRITE_BYTES = 1 << 20
@@ -150,10 +150,11 @@ class Answering:
         task.add_done_callback(partial(self._end, cycle))
 
     def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
-        """Called when a task ends for whatever reason, also if it was cancelled before it started."""
+        """Called when a task has ended for any reason, even if it was cancelled before it started."""
         self._connection.tasks.discard(task)
         if cycle.future is task:
-            # The exception of a cancelled task refers to its frames, and these to the response: drop the reference.
+            # The exception of a cancelled task refers to its frames, which refer to the response: drop the reference to
+            # the task.
             cycle.future = None
         if cycle.disconnected:
             cycle.release()
@@ -171,7 +172,7 @@ class Answering:
                 await asyncio.wait([future])
             finally:
                 future.cancel()
-            # Write in another task, so that this frame does not keep the outputs alive after they are encoded.
+            # Write in another task. Otherwise this frame would keep the outputs in memory after they are encoded.
             self._run(cycle, self._write_large(cycle, result_of(future)))
         except TriuneError as error:
             self._write_failure(cycle, error)
@@ -262,7 +263,7 @@ class Answering:
 
     def _finish(self, cycle: InferCycle) -> None:
         if self._connection.flow.write_paused and not self._connection.transport.is_closing():
-            # The response counts as finished when the client has read most of it. The next one waits for that.
+            # The response counts as finished when the client has read most of it. The next response waits until then.
             self._is_draining = True
             return
         cycle.response_complete = True

@@ -193,8 +193,8 @@ class _Endpoints:
         raise UnsupportedError("a repository cannot be named: leave the name out of the path")
 
     async def infer(self, request: Request) -> Response:
-        # The connection answers valid paths of inference. The version in this path is not a number, which is raised
-        # here.
+        # The connection itself answers valid inference paths. If this route is reached, the version in the path is not
+        # a number, which this raises.
         version_of(request)
         raise NotFoundError("this is not a path of inference requests")
 

@@ -43,7 +43,7 @@ class InferCycle(RequestResponseCycle):
         self.route = route
         self.headers = headers
         self.keep_alive = keep_alive
-        # Read for each request: the interpreter finds these faster in the object than in the class.
+        # These are read for each request. Python finds attributes of an object faster than those of its class.
         self.refusal: tuple[int, str] | None = None
         self.held: Reservation | None = None
         self.disconnected = False

@@ -113,9 +113,8 @@ def _decode_input(tensor: TensorConfig, value: Any, *, has_batch: bool) -> Array
 
 
 def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
-    """Replace dynamic dimensions by sizes: the innermost takes all elements that are left, the others are 1.
-
-    None if the number of elements does not fit.
+    """Replace dynamic dimensions by sizes: the innermost gets all remaining elements, the others get 1. None if the
+    number of elements does not fit.
     """
     left = num_elements
     for dim in dims:

@@ -1,4 +1,4 @@
-"""Check request heads (the request line and headers), and cache known ones, so that each is parsed only once."""
+"""Check request heads (the request line and headers), and cache parsed heads, so that each is parsed only once."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
         url: the target in the request line.
     """
     with contextlib.suppress(httptools.HttpParserInvalidURLError):
-        # The type stub lacks that this may be None.
+        # The type stub does not say that the path may be None.
         path = cast("bytes | None", httptools.parse_url(url).path)
         if path is not None and path.isascii():
             return None if _is_utf8(unquote_to_bytes(path)) else (400, _NOT_UTF8 % ascii(url[:64].decode("latin-1")))

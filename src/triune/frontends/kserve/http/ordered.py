@@ -1,4 +1,4 @@
-"""The HTTP connection as what sends: requests are answered in the order in which they came, or refused.
+"""The sending side of an HTTP connection: requests are answered in the order in which they arrived, or refused.
 
 It extends uvicorn's protocol class, which answers requests to the ASGI app, and shuts down gracefully. `protocol`
 receives the requests.
@@ -25,7 +25,7 @@ class OrderedProtocol(HttpToolsProtocol):
     """One HTTP connection, without the parsing of its requests.
 
     Attributes:
-        is_refused: whether the server has refused a request on it, and so discards all further input.
+        is_refused: whether the server has refused a request on the connection. It then discards all further input.
     """
 
     def __init__(
@@ -135,7 +135,9 @@ class OrderedProtocol(HttpToolsProtocol):
     # Refusals.
 
     def _refused_arrived(self) -> None:
-        """The refused request has arrived completely: its client only waits, so that closing loses no answer."""
+        """Called when the refused request has arrived completely: the client is now only waiting, so that closing the
+        connection loses no answer.
+        """
         self._is_refused_whole = True
         if self._order.is_idle:
             self.transport.close()

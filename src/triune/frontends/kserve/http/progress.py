@@ -32,7 +32,7 @@ class Progress:
         self._deadline = 0.0
 
     def begin(self) -> None:
-        """Begin anew, with the head of a request."""
+        """Start again for a new request, which begins with its head."""
         self.is_in_head = True
         self._num_silent_bytes = 0
         self._num_chunks = -1  # the last is empty
@@ -53,11 +53,12 @@ class Progress:
         """Record that bytes of the request were read.
 
         Args:
-            num_bytes: how many.
+            num_bytes: the number of bytes.
             now: the event loop's time, in seconds.
 
         Returns:
-            whether a head, or trailers, may be as large as what came since the last piece of the body.
+            whether the bytes that came since the last piece of the body may be a head or trailers: they are not too
+                many.
         """
         if not self._deadline:
             self._deadline = now + self._limits.receive_seconds

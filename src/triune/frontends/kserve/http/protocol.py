@@ -1,8 +1,9 @@
 """The HTTP connection. It answers inference requests itself, without an ASGI framework between socket and tensors.
 
 It extends uvicorn's protocol class, which passes every other request to the ASGI app on the same port. uvicorn does
-parsing, TLS, the requests to the app, and graceful shutdown. This module receives requests and holds them to the limits
-on size and time (`progress`); `ordered` answers them in their order if requests of both kinds are pipelined.
+parsing, TLS, the requests to the app, and graceful shutdown. This module receives requests and enforces the limits on
+size and time (`progress`). `ordered` sends the answers in the order of the requests, if requests of both kinds are
+pipelined.
 """
 
 import asyncio
@@ -62,7 +63,7 @@ class KServeProtocol(OrderedProtocol):
     def data_received(self, data: bytes) -> None:
         """Handle input: look the head up in the cache, or call the parser.
 
-        Malformed requests are refused, and heads and trailers that are too long.
+        Malformed requests are refused, as are heads and trailers that are too long.
         """
         is_between = not self._is_receiving and not self.is_refused
         head = self._front_end.known_heads.find(data) if is_between else None
@@ -87,7 +88,7 @@ class KServeProtocol(OrderedProtocol):
             self.resume_body()
 
     def _parse(self, data: bytes, *, is_between: bool) -> None:
-        """Feed the parser. `is_between`: no request is being received, so `data` begins with a head."""
+        """Pass data to the parser. `is_between`: no request is being received, so `data` begins with a head."""
         if len(data) > SMALL_BYTES and self._front_end.pacer.spend(len(data)):
             self.pause_body()
             self._front_end.pacer.wait(len(data), self.resume_body)
@@ -105,7 +106,7 @@ class KServeProtocol(OrderedProtocol):
                 else:
                     self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self.is_refused:
-            # Bytes of requests that ended in this piece of data do not count for the last request, which began in it.
+            # Bytes of requests that ended in this piece of data do not count for the request that began in it last.
             has_ended = self._num_begun > num_begun + is_between
             num_bytes = len(data) - (data.rfind(b"\r\n\r\n") + 4 if has_ended else 0)
             if not self._progress.read(num_bytes, self.loop.time()):
@@ -127,7 +128,7 @@ class KServeProtocol(OrderedProtocol):
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
-        """Make a new parser, and return the head without its header `Upgrade`, in order to parse it again.
+        """Create a new parser, and return the head without its header `Upgrade`, which is to be parsed again.
 
         The server supports no upgrade, and the old parser would ignore the body of the request.
         """

@@ -9,7 +9,7 @@ from triune.frontends.bodies.compression import Body
 from triune.frontends.bodies.pacing import Pacer
 
 DIRECT_BYTES = 1 << 17
-"""If less than this is missing of a body, it is received normally: switching protocols takes about 10 us."""
+"""If less than this remains of a body, it is received normally, since switching protocols takes about 10 us."""
 
 _COUNTED_BYTES = 1 << 20
 """The connection's `body_grows` is called once for this many bytes."""
@@ -23,7 +23,7 @@ _RESUMED_BYTES = 64 << 10
 
 
 class Connection(Protocol):
-    """The connection whose body is received. All events except for data are passed to it."""
+    """The connection whose body is received. It gets all events except data."""
 
     def pause_body(self) -> None:
         """Stop reading."""
@@ -34,23 +34,23 @@ class Connection(Protocol):
         ...
 
     def body_grows(self, num_bytes: int) -> None:
-        """`num_bytes` of the body have arrived."""
+        """Called when `num_bytes` further bytes of the body have arrived."""
         ...
 
     def body_received(self, body: memoryview) -> None:
-        """The whole body has arrived: the connection is the transport's protocol again."""
+        """Called when the whole body has arrived. The connection is the transport's protocol again."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection was closed (see `asyncio.BaseProtocol`)."""
+        """Called when the connection was closed (see `asyncio.BaseProtocol`)."""
         ...
 
     def eof_received(self) -> None:
-        """The client will send no more (see `asyncio.Protocol`)."""
+        """Called when the client will send no more data (see `asyncio.Protocol`)."""
         ...
 
     def pause_writing(self) -> None:
-        """The write buffer is full (see `asyncio.BaseProtocol`)."""
+        """Called when the write buffer is full (see `asyncio.BaseProtocol`)."""
         ...
 
     def resume_writing(self) -> None:
@@ -67,7 +67,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Connection, pacer: Pacer, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
-        connection: the connection, which is told when the body is complete.
+            connection: the connection, whose methods are called when bytes arrive and when the body is complete.
         pacer: limits how much all bodies together copy in one iteration of the loop.
         num_bytes: the body's size.
         header_bytes: the size of the JSON before the tensors; the byte after it is aligned in memory.
@@ -100,7 +100,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         return self._body[self.num_received : self.num_received + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """`nbytes` were read into the buffer."""
+        """Called when `nbytes` were read into the buffer."""
         is_spent = self._pacer.spend(nbytes)
         if self._is_dropped:
             if is_spent:

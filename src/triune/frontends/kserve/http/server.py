@@ -24,7 +24,9 @@ from triune.frontends.routes import ApiRoute
 from triune.serving.server import Server
 
 NEEDED_LATER: Final = (connect_tcp, create_memory_object_stream, lowlevel)
-"""Modules that starlette imports at its first stream; imported early, as packages may be upgraded while it runs."""
+"""Modules that starlette imports at its first stream. They are imported early, since packages may be upgraded while the
+server runs.
+"""
 
 
 class HttpServer:

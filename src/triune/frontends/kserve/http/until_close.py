@@ -1,4 +1,5 @@
-"""Responses to clients of HTTP/1.0, which knows no chunks: what has no Content-Length ends with the connection.
+"""Responses to clients of HTTP/1.0, which has no chunked encoding: a response without Content-Length ends with the
+connection.
 
 Source: RFC 9112, sections 6.1 and 6.3.
 """

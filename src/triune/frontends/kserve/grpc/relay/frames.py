@@ -19,16 +19,18 @@ END_HEADERS: Final = 0x4
 
 CANCEL: Final = 0x8
 ENHANCE_YOUR_CALM: Final = 0xB
-"""gRPC's clients report it as RESOURCE_EXHAUSTED."""
+"""The HTTP/2 error code for too much load. gRPC's clients report it as RESOURCE_EXHAUSTED."""
 
 MAX_BYTES: Final = HEAD_BYTES + (1 << 14)
 """The largest frame that gRPC's library accepts from clients."""
 
 MAX_CONTINUATIONS: Final = 16
-"""How many frames may continue the headers of one call: with full frames, more than any call may have."""
+"""The largest number of frames that may continue the headers of one call. Full frames would hold more headers than a
+call may have.
+"""
 
-# The length has 24 bits: the 16 high ones and the 8 low ones. The frame's type, its flags and the stream's number
-# follow.
+# The length has 24 bits: the high 16 bits, then the low 8 bits. Then come the frame's type, its flags and the stream's
+# number.
 _HEAD = struct.Struct(">HBBBI")
 _FLAGS_AT = 4
 _LITERAL = b"\0"

@@ -1,7 +1,7 @@
-"""How large the heads of calls are when they are decoded. Source: RFC 7541 (HPACK).
+"""Compute how large the heads (headers) of calls are when they are decoded. Source: RFC 7541 (HPACK).
 
-A head may name an earlier header by one byte, so that 15 KB become 60 MB. gRPC's library decodes all of them, also of
-calls that it refuses then.
+A head may refer to an earlier header by one byte, so that 15 KB become 60 MB. gRPC's library decodes all headers, even
+those of calls that it then refuses.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ _PADDED, _PRIORITY = 0x8, 0x20
 _PRIORITY_BYTES: Final = 5
 
 _NUM_STATIC: Final = 61
-"""Headers that every connection knows (appendix A)."""
+"""The number of entries of HPACK's static table (appendix A)."""
 _STATIC_BYTES: Final = 48
 """A lower bound for the size of each entry of the static table, and of its name."""
 
@@ -26,7 +26,7 @@ _INDEXED, _INDEXING, _RESIZE = 0x80, 0x40, 0x20
 
 
 class MalformedError(Exception):
-    """A head ends within a header, or names one that was never sent."""
+    """A head ends within a header, or refers to a header that was never sent."""
 
 
 def block_of(data: bytes, start: int, end: int) -> bytes:

@@ -16,7 +16,9 @@ from triune.frontends.limits import Limits
 _log = logging.getLogger(__name__)
 
 _READ_BYTES = 32 << 10
-"""The size of one read, and so of what a connection holds while it waits. libuv reads up to 32 times in a row."""
+"""The size of one read, and therefore of the data that a connection holds while it waits. libuv reads up to 32 times in
+a row.
+"""
 
 # The longest path of a socket is 103 bytes on macOS.
 _MAX_PATH_BYTES = 100
@@ -76,7 +78,7 @@ class Relay:
             acceptor.close()
 
     async def close(self) -> None:
-        """Close the connections that gRPC's library, which has stopped, has left open."""
+        """Close the connections that gRPC's library, which has stopped, left open."""
         self.stop_listening()
         for client in self._clients:
             client.close()
@@ -90,7 +92,7 @@ class Relay:
         self._folder.remove()
 
     def arrived(self, client: ClientSide) -> None:
-        """A client has connected: connect it to gRPC's library."""
+        """Called when a client has connected: connect it to gRPC's library."""
         if len(self._clients) >= self.limits.connections:
             client.transport.abort()
             return
@@ -100,7 +102,7 @@ class Relay:
         connecting.add_done_callback(self._connecting.discard)
 
     def left(self, client: ClientSide) -> None:
-        """A client's connection has ended."""
+        """Called when a client's connection has ended."""
         self._clients.discard(client)
         if not self._clients:
             self._is_empty.set()

@@ -31,7 +31,7 @@ class Side(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended: end the other one, too."""
+        """Called when the connection has ended: end the other connection, too."""
         if self.peer is not None:
             self.peer.close()
 

@@ -74,7 +74,7 @@ class Shared(Protocol):
 
 
 class LibrarySide(Side):
-    """The connection to gRPC's library. Its frames go to the client."""
+    """The connection to gRPC's library. Its frames are passed to the client."""
 
     def __init__(self, shared: Shared, client: "ClientSide") -> None:
         """Args:
@@ -117,7 +117,7 @@ class LibrarySide(Side):
 
 
 class ClientSide(Side):
-    """A client's connection. Its frames go to gRPC's library."""
+    """A client's connection. Its frames are passed to gRPC's library."""
 
     def __init__(self, shared: Shared) -> None:
         """Args:
@@ -180,7 +180,7 @@ class ClientSide(Side):
         return self._shared.turns.leave(call)
 
     def answered(self, stream: int) -> None:
-        """Remove a call that ended with an answer, and take back a strike."""
+        """Remove a call that ended with an answer. It counts in favour of the connection."""
         self.end_call(stream)
         self.is_known = True
         self._num_strikes = max(0, self._num_strikes - 1)
@@ -202,7 +202,7 @@ class ClientSide(Side):
             self.pause()
 
     def take_turn(self, call: int) -> None:
-        """Open the call with which the frames in `_held` begin."""
+        """Called when this connection may open a call: pass on the frames in `_held`, which begin with that call."""
         self._is_waiting = False
         self._go_on(call)
 
@@ -259,14 +259,16 @@ class ClientSide(Side):
             self._expel(library, "too many calls without an answer, or too many small frames")
 
     def _decoded_bytes(self, data: bytes, start: int, end: int) -> float:
-        """The size of a head when it is decoded; infinite if it is not valid."""
+        """The size of a head (headers) when it is decoded; infinite if the head is not valid."""
         try:
             return self._head_sizes.size_of(block_of(data, start, end))
         except MalformedError:
             return math.inf
 
     def _expel(self, library: LibrarySide, reason: str) -> None:
-        """Send the reason, stop reading, and close the connection when the client has had time to read the reason."""
+        """Send the reason for the refusal, stop reading, and close the connection after the client has had time to read
+        the reason.
+        """
         _log.info("a gRPC connection is closed: it sent %s", reason)
         library.say_goodbye(self._last_stream, reason)
         self.pause()
@@ -317,7 +319,7 @@ class ClientSide(Side):
             self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
 
     def _orphan(self, stream: int) -> None:
-        """Remove a call of a client that has disconnected."""
+        """Remove a call whose client has disconnected. gRPC's library may still have it."""
         call = self._calls.pop(stream, 0)
         self._shared.num_calls -= call > 0
         turns = self._shared.turns

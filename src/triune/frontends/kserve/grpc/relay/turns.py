@@ -12,8 +12,8 @@ NUM_AHEAD = 8
 """The most calls that are on their way through gRPC's library: enough that it never waits for the next one."""
 
 NUM_ORPHANS = 256
-"""How many calls of connections that have ended may be in gRPC's library. Beyond it, connections wait that have had no
-answer so far. The library drops calls of any connection when a thousand are in its queue.
+"""The largest number of calls of disconnected clients that may be in gRPC's library. Beyond it, connections that have
+had no answer yet must wait. The library drops calls of any connection if a thousand are in its queue.
 """
 
 
@@ -83,7 +83,8 @@ class Turns:
         self._abandoned[call] = connection
 
     def orphan(self, call: int) -> bool:
-        """Record that a call's connection has ended. Call `arrive` some time later, since the library need not.
+        """Record that a call's connection has ended. Call `arrive` some time later, since the library may not hand such
+        a call to a handler.
 
         Returns:
             whether the call was under way, and is an orphan now.
