@@ -33,7 +33,7 @@ class Acceptor:
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Args:
         listener: a socket that listens and does not block; `close` closes it.
-            protocol: creates the protocol object for a connection.
+        protocol: creates the protocol object for a connection.
         """
         self._loop = asyncio.get_running_loop()
         self._listener = listener

@@ -10,21 +10,23 @@ MAX_RATIO = 200
 """The largest decompression ratio of a large body (zip bomb protection); zlib's maximum is about 1030."""
 
 MAX_GRPC_REQUEST_BYTES = 128 << 20
-"""gRPC's library holds the GIL while it copies a message: for about a third of a second with a message of this size."""
+"""The largest gRPC message, in bytes. gRPC's library holds the GIL while it copies a message: about a third of a second
+for this size.
+"""
 
 MAX_VERSION_DIGITS = 18
-"""Every number with this many digits fits into 64 bits, like a version number."""
+"""The largest number of digits of a version: every number with as many digits fits into 64 bits, as versions must."""
 
 _SHOWN_CHARACTERS = 32
 
-# The largest body of requests that have only names and flags: all but inference and load.
+# The largest body of requests that consist only of names and flags: all except inference and load.
 _MAX_SMALL_BYTES = 64 << 10
 
 MAX_HEADER_LINES = 256
-"""How many headers a request may have: each costs the event loop a few microseconds, however short it is."""
+"""The largest number of headers of a request: each takes a few microseconds of the event loop, however short it is."""
 
 MAX_JSON_BYTES = 64 << 20
-"""Triton's default limit on HTTP requests is the same."""
+"""The largest JSON of a request, in bytes. Triton's default limit on HTTP requests is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def check_small(num_bytes: int) -> None:
 
 
 def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> PayloadTooLargeError:
-    """Make the error for a body that is too large. The messages are Triton's, which has another one for JSON."""
+    """Create the error for a body that is too large. The messages are Triton's, which has a different one for JSON."""
     size, limit = (
         (f"request JSON size of {num_bytes} bytes", "input size")
         if is_json

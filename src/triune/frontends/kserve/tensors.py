@@ -13,7 +13,7 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError
 from triune.core.tensors import format_shape
 
-# numpy counts bytes in a signed 64-bit number, leaving empty dimensions out; an element has at most 8 bytes.
+# numpy counts bytes in a signed 64-bit integer, and ignores dimensions of size 0. An element has at most 8 bytes.
 MAX_ELEMENTS = 2**59
 MAX_RANK = 64
 
@@ -21,7 +21,9 @@ MAX_TENSORS = 4096
 """The most inputs, named outputs, or parameters of one request. No model has so many."""
 
 MAX_OBJECTS = 1 << 20
-"""Elements of all BYTES inputs of one request: each is an object here, and a string in the runtime."""
+"""The largest number of elements of all BYTES inputs of one request: each is an object here, and a string in the
+runtime.
+"""
 
 # For less data, a copy costs less than making a view.
 _COPY_BYTES = 16384

@@ -16,7 +16,7 @@ LabelledStatistics: TypeAlias = Sequence[tuple[dict[str, str], ModelStatistics]]
 
 
 def energy(models: LabelledStatistics, rails: Sequence[RailStatus]) -> Iterable[Metric]:
-    """The metric families."""
+    """Yield the metric families of energy."""
     joules = Metric(
         "triune_energy_joules_total",
         "Joules that each model used on each unit, by phase: infer, prefill, decode, encode",
@@ -35,7 +35,7 @@ def energy(models: LabelledStatistics, rails: Sequence[RailStatus]) -> Iterable[
     )
     for each in rails:
         rail, totals = each.rail, each.totals
-        # "cpu" for the rail of cpu and amx: units in their own order.
+        # The label is "cpu" for the rail that cpu and amx share: the first of its units in the order of `Unit`.
         unit = next(unit.value for unit in Unit if unit in rail.units)
         labels = {"rail": rail.name, "unit": unit, "kind": rail.kind.value}
         if totals.watts is not None:

@@ -1,4 +1,4 @@
-"""Metrics of models that generate text, in vLLM's words: tokens, sequences, KV blocks, and times between tokens."""
+"""Metrics of models that generate text, with vLLM's terms: tokens, sequences, KV blocks, and times between tokens."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
@@ -78,7 +78,7 @@ _BLOCKS: Final[Sequence[tuple[str, Callable[[EngineState], int]]]] = (
 
 
 def generation(models: LabelledModels) -> Iterable[Metric]:
-    """The metric families."""
+    """Yield the metric families of models that generate text."""
     for name, documentation, read in _COUNTERS:
         family = Metric(name, documentation, "counter")
         for labels, model in models:

@@ -8,7 +8,9 @@ from triune.repository.memory.keeper import MemoryKeeper
 
 
 def memory(keeper: MemoryKeeper) -> Iterable[Metric]:
-    """The metric families. What counts besides models has its name in the label `model`, as "the response cache"."""
+    """Yield the metric families of memory. Other users of memory than models appear by name in the label `model`, such
+    as "the response cache".
+    """
     budget = Metric("triune_memory_budget_bytes", "Memory that all models may take together", "gauge")
     budget.add_sample(budget.name, {}, keeper.ledger.budget_bytes)
     charged = Metric("triune_memory_charged_bytes", "Memory that each model is charged with", "gauge")

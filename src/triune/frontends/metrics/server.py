@@ -83,7 +83,7 @@ class MetricsServer:
                 rules.get(Api.METRICS),
                 hosts,
             ),
-            # uvicorn calls it with keyword arguments, and needs no class.
+            # uvicorn calls it with keyword arguments, so that it need not be a class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",
             access_log=False,

@@ -9,7 +9,9 @@ from triune.core.units import Unit
 
 
 def turns(pools: Mapping[Unit, Pool]) -> Iterable[Metric]:
-    """The metric families. The label `pool` is the first of the units that share the hardware; level 0 means all."""
+    """Yield the metric families of turns. The label `pool` is the first of the units that share the hardware; level 0
+    means all levels.
+    """
     level = Metric("triune_pool_level", "How many models compute at once on shared hardware; 0 for all", "gauge")
     speedup = Metric(
         "triune_pool_speedup_ratio",

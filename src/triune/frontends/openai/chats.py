@@ -1,4 +1,4 @@
-"""Writes the answers of `chat/completions`, whole or as events."""
+"""Write the answers of `chat/completions`, as a whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
@@ -22,7 +22,7 @@ _CHUNK = "chat.completion.chunk"
 
 
 def finish_reason(part: Part) -> str | None:
-    """Why an answer ended, in OpenAI's words; None if it goes on."""
+    """The reason why an answer ended, as OpenAI's `finish_reason`; None if it continues."""
     reason = part.delta.finish_reason
     if reason is FinishReason.STOP and part.num_calls:
         return "tool_calls"
@@ -59,7 +59,7 @@ class ChatAnswer:
         yield await self._choices.end(_CHUNK)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The reservation grows with it."""
         return await self._choices.whole(_WHOLE, parts, held, lambda _: _Choice())
 
     def _chunk(self, part: Part, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""Writes the body of answers of `chat/completions` and `completions`: choices and usage."""
+"""Write the part of the body that `chat/completions` and `completions` share: choices and usage."""
 
 import asyncio
 import secrets
@@ -24,14 +24,14 @@ def new_id(prefix: str) -> str:
 
 
 def identified(request: TextRequest, prefix: str) -> TextRequest:
-    """A request by whose id its answer can be moved to another server (`sequences`), if it is a stream."""
+    """Add an id to a request if it is a stream: by the id, its answer can be moved to another server (`sequences`)."""
     if not request.is_stream:
         return request
     return replace(request, generation=replace(request.generation, id=new_id(prefix)))
 
 
 def event(document: dict[str, Any]) -> bytes:
-    """An event without a name."""
+    """Encode a server-sent event without a name."""
     return b"data: %s\n\n" % orjson.dumps(document)
 
 
@@ -39,7 +39,7 @@ class Choice(Protocol):
     """One of a request's answers, while it is collected."""
 
     def add(self, part: Part) -> None:
-        """Add what the answer grew by."""
+        """Add a new part of the answer."""
         ...
 
     def write(self, index: int, json: JsonParts) -> None:
@@ -54,14 +54,14 @@ class Choices:
     """Writes the documents of a request's answers.
 
     Attributes:
-        cost: what the answers cost; whoever reads their parts adds to it.
+        cost: the tokens and times of the answers. Code that reads their parts adds to it.
     """
 
     def __init__(self, request: TextRequest, placement: Placement, prefix: str) -> None:
         """Args:
         request: the request.
         placement: where the model runs.
-        prefix: what the answer's id begins with.
+        prefix: the beginning of the answer's id.
         """
         self.cost = Cost(request.generation.num_answers)
         self._request = request
@@ -99,7 +99,7 @@ class Choices:
 
         Args:
             kind: the document's `object`.
-            parts: what the answers grow by.
+            parts: the new parts of the answers.
             held: the request's reservation of memory, which grows with them.
             new_choice: makes an empty answer for an index.
             chosen: which of all answers, in the order of their indices, to return.

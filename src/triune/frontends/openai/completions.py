@@ -1,4 +1,4 @@
-"""Writes the answers of `completions`, whole or as events."""
+"""Write the answers of `completions`, as a whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
@@ -33,7 +33,7 @@ class CompletionAnswer:
         self._choices = Choices(request, placement, COMPLETION_PREFIX)
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events."""
+        """Yield the answer as server-sent events."""
         offsets: dict[int, int] = {}
         async for part in parts:
             self._choices.cost.add(part)
@@ -50,7 +50,7 @@ class CompletionAnswer:
         yield await self._choices.end(_KIND)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The reservation grows with it."""
         has_logprobs = self._best is None or self._best.has_logprobs
         return await self._choices.whole(_KIND, parts, held, lambda _: _Choice(has_logprobs=has_logprobs), self._chosen)
 

@@ -1,4 +1,4 @@
-"""Puts prompts before their answers, as `echo` asks for."""
+"""Put prompts before their answers, as the parameter `echo` asks for."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ async def echoed(
     """Yield each prompt, then its answer. Closing the generator closes `parts`.
 
     Args:
-        parts: what the answers grow by.
+        parts: the new parts of the answers.
         echoes: the text of each prompt.
         num_answers: the answers to each prompt.
         is_prompt_only: whether the text and the tokens of the answers are left out.
@@ -49,7 +49,7 @@ def _slices(prompt: PromptLogprobs | None) -> Iterator[tuple[TokenLogprob, ...]]
 
 
 def _without_answer(part: Part) -> Part:
-    """A part of an answer that is to have no token."""
+    """Remove the text and the tokens from a part of an answer."""
     delta = part.delta
     usage = None if delta.usage is None else replace(delta.usage, num_tokens=0)
     reason = FinishReason.LENGTH if delta.finish_reason is FinishReason.STOP else delta.finish_reason

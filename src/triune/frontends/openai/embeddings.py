@@ -1,4 +1,4 @@
-"""Writes the answers of `embeddings`."""
+"""Write the answers of `embeddings`."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def embedding_bytes(request: EmbeddingRequest, width: int) -> int:
 
 
 async def embedding_report(placements: Sequence[Placement], bill: Bill) -> dict[str, Any]:
-    """What `triune: true` adds to an answer. It waits for the meter of energy.
+    """The report that `triune: true` adds to an answer. Waits for the energy meter.
 
     Args:
         placements: where the model runs.
@@ -49,13 +49,13 @@ async def embedding_report(placements: Sequence[Placement], bill: Bill) -> dict[
 def encode_embeddings(
     request: EmbeddingRequest, embeddings: Array, num_tokens: int, report: Mapping[str, Any] | None
 ) -> bytes:
-    """Encode the answer. Runs in a thread, and pauses so that the event loop goes on.
+    """Encode the answer. Runs in a thread, and pauses so that the event loop can run.
 
     Args:
         request: the request.
         embeddings: FP32 [inputs, width].
         num_tokens: the tokens that were read.
-        report: what `triune: true` adds to the answer; None if nobody asked.
+        report: the report that `triune: true` adds to the answer; None if it was not asked for.
 
     Raises:
         FieldError: `dimensions` is more than the model's width.

@@ -35,7 +35,7 @@ def answer_error(error: Exception) -> Response:
 
 
 def error_event(error: Exception) -> bytes:
-    """Make the event of an error that came when the answer had begun. Clients raise it."""
+    """Create the event for an error that occurs after the answer has begun. Clients raise it as an exception."""
     return b"data: %s\n\n" % orjson.dumps({"error": error_object(told(error))})
 
 

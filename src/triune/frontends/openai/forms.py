@@ -1,4 +1,4 @@
-"""Reads the bodies of requests that bring a file: `multipart/form-data`, piece by piece, within limits."""
+"""Read the bodies of requests with a file: `multipart/form-data`, piece by piece, within limits."""
 
 import asyncio
 import importlib
@@ -15,12 +15,14 @@ from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.text.fields import FieldError
 
 _STEP_BYTES: Final = 1024
-"""So much is parsed at a time: the parser looks at each byte of a hostile body."""
+"""The number of bytes that are parsed at a time, between two other tasks of the event loop: for a hostile body the
+parser looks at each byte.
+"""
 
 _STEP_SECONDS: Final = 0.5e-3
 _MAX_PARTS: Final = 64
 _MAX_FIELD_BYTES: Final = 64 << 10
-"""The most bytes of all fields but the file, with the heads of their parts."""
+"""The largest size of all fields except the file, with the headers of their parts."""
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ def _parser(request: Request, parts: "_Parts") -> tuple[Any, type[Exception]]:
 
 
 class _Parts:
-    """Collects the parts of a form, as the parser calls it.
+    """Collects the parts of a form. Its methods are called by the parser.
 
     Attributes:
         form: the form so far.
@@ -112,7 +114,7 @@ class _Parts:
         self._content = bytearray()
 
     def part_begin(self) -> None:
-        """A part begins."""
+        """Called at the beginning of a part."""
         self._num_parts += 1
         if self._num_parts > _MAX_PARTS:
             raise PayloadTooLargeError(f"the form has more than {_MAX_PARTS} parts, the limit")
@@ -120,12 +122,12 @@ class _Parts:
         self._content = bytearray()
 
     def header_field(self, data: bytes, begin: int, end: int) -> None:
-        """A piece of a header's name."""
+        """Called with a piece of a header's name."""
         self._count(end - begin)
         self._header += data[begin:end]
 
     def header_value(self, data: bytes, begin: int, end: int) -> None:
-        """A piece of its value."""
+        """Called with a piece of a header's value."""
         self._count(end - begin)
         self._value += data[begin:end]
 
@@ -137,7 +139,7 @@ class _Parts:
         self._header, self._value = bytearray(), bytearray()
 
     def headers_finished(self) -> None:
-        """All headers of a part are complete."""
+        """Called when all headers of a part are complete."""
         if not self._name:
             raise InvalidArgumentError("a part of the form has no name in its Content-Disposition")
         if self._name == "file":
@@ -146,13 +148,13 @@ class _Parts:
             self.form.file = self._content
 
     def part_data(self, data: bytes, begin: int, end: int) -> None:
-        """A piece of a part."""
+        """Called with a piece of a part's content."""
         if self._name != "file":
             self._count(end - begin)
         self._content += data[begin:end]
 
     def part_end(self) -> None:
-        """A part is complete."""
+        """Called when a part is complete."""
         if self._name == "file":
             return
         try:
@@ -162,7 +164,7 @@ class _Parts:
         self.form.fields.setdefault(self._name, []).append(value)
 
     def end(self) -> None:
-        """The form is complete."""
+        """Called when the form is complete."""
         self.is_ended = True
 
     def _count(self, num_bytes: int) -> None:

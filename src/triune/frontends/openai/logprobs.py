@@ -7,7 +7,7 @@ from typing import Any
 from triune.engine.generation import PromptLogprobs, TokenLogprob
 
 _LOWEST = -9999.0
-"""OpenAI's word for a token that is nearly impossible; JSON has no infinity."""
+"""The logarithm that OpenAI's API has for a token that is nearly impossible, since JSON has no infinity."""
 
 _SLICE_PROBABILITIES = 256
 """About how many probabilities are written between two other tasks of the event loop."""
@@ -52,7 +52,7 @@ def _entry(logprob: TokenLogprob) -> dict[str, Any]:
 
 
 def _number(logprob: float) -> float | None:
-    """A logarithm as JSON holds it; None for NaN."""
+    """A log probability as a JSON number; None for NaN."""
     return None if math.isnan(logprob) else max(logprob, _LOWEST)
 
 

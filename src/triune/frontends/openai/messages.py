@@ -1,4 +1,4 @@
-"""Reads the messages and tools of a chat, and writes them in the form that chat templates read."""
+"""Read the messages and tools of a chat, and convert them to the form that chat templates read."""
 
 import re
 from typing import Any, Final
@@ -128,7 +128,7 @@ def read_function(fields: Fields) -> dict[str, Any]:
             f"'{fields.path('name')}' is '{name[:64]}'; it must have 1 to 128 letters, digits and signs of _.:-",
             fields.path("name"),
         )
-    # Arguments are held to the schema whenever the model must call a tool, and never when it may.
+    # Arguments are constrained to the schema if the model must call a tool, and not constrained if it may.
     fields.flag("strict")
     function: dict[str, Any] = {"name": name}
     if (description := fields.string("description")) is not None:

@@ -1,4 +1,4 @@
-"""Reads the bodies of `chat/completions`, `completions` and `embeddings`. What these functions return can be pickled,
+"""Read the bodies of `chat/completions`, `completions` and `embeddings`. The results of these functions can be pickled,
 since large bodies are read in another process.
 """
 
@@ -15,10 +15,10 @@ from triune.frontends.text.forms import combined, read_format
 from triune.frontends.text.sampling import MAX_ANSWERS, read_generation
 
 MAX_PROMPTS: Final = 256
-"""The most prompts of one request for completions."""
+"""The largest number of prompts of one request for completions."""
 
 MAX_INPUTS: Final = 2048
-"""The most texts of one request for embeddings, as in OpenAI's API."""
+"""The largest number of texts of one request for embeddings, as in OpenAI's API."""
 
 _COMPLETION_TOKENS: Final = 16
 """OpenAI's default for `max_tokens` of completions."""
@@ -45,7 +45,7 @@ class TextRequest:
         generation: how to generate, without the prompt.
         is_stream: whether to answer with events.
         has_usage: whether a stream ends with a chunk of usage.
-        has_report: whether to say where the model ran, and how long it took.
+        has_report: whether the answer has a report of where the model ran and how long it took.
     """
 
     model: str
@@ -60,7 +60,7 @@ class ChatRequest:
     """A request of `chat/completions`.
 
     Attributes:
-        text: what all requests for text say.
+        text: the fields that all requests for text have.
         chat: the conversation.
         has_parallel_calls: whether an answer may have more than one call of a tool.
     """
@@ -157,7 +157,8 @@ def read_completion(fields: Fields) -> CompletionRequest:
     best_of = fields.integer("best_of", 1, MAX_ANSWERS)
     max_tokens = fields.integer("max_tokens", 0 if is_echo else 1)
     is_prompt_only = max_tokens == 0
-    # The token after the prompt is computed with its probabilities in any case.
+    # The logits of the prompt's last token are computed in any case, and with them the probabilities of one further
+    # token.
     text = read_text(fields, 1 if is_prompt_only else max_tokens or _COMPLETION_TOKENS, num_logprobs)
     if is_echo and num_logprobs is not None:
         text = replace(text, generation=replace(text.generation, num_prompt_logprobs=num_logprobs))
@@ -172,7 +173,7 @@ def read_completion(fields: Fields) -> CompletionRequest:
 
 
 def _with_best(text: TextRequest, best_of: int | None) -> tuple[TextRequest, Best | None]:
-    """A request for as many answers as are generated, and which of them are returned."""
+    """Set the number of answers to generate, `best_of`, and return which of them are to be returned."""
     generation = text.generation
     if best_of is None or best_of == generation.num_answers:
         return text, None

@@ -25,7 +25,7 @@ class ResponseRequest:
     """A request of `responses`.
 
     Attributes:
-        text: what all requests for text say.
+        text: the fields that all requests for text have.
         chat: the conversation.
         shown: fields of the request that its response repeats.
         has_parallel_calls: whether the answer may have more than one call of a tool.
@@ -104,7 +104,9 @@ def _read_input(fields: Fields) -> list[dict[str, Any]]:
 
 
 def _read_item(fields: Fields, messages: list[dict[str, Any]]) -> None:
-    """Read an item, and add it to the messages. Calls belong to the message of the assistant before them."""
+    """Read an item of the input, and add it to the messages. Calls are added to the preceding message of the
+    assistant.
+    """
     kind = fields.string("type") or "message"
     fields.ignore("status", "phase")
     if kind == "message":
@@ -126,7 +128,7 @@ def _read_item(fields: Fields, messages: list[dict[str, Any]]) -> None:
         fields.end()
         messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
     elif kind == "reasoning":
-        # Reasoning of earlier turns is not shown to the model, as in OpenAI's API where it was not stored.
+        # Reasoning of earlier turns is not passed to the model, as in OpenAI's API if the reasoning was not stored.
         fields.ignore("id", "summary", "content", "encrypted_content")
         fields.end()
     else:

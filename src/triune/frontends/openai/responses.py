@@ -1,4 +1,4 @@
-"""Writes the answers of `responses`, whole or as events."""
+"""Write the answers of `responses`, as a whole or as events."""
 
 import secrets
 import time
@@ -40,7 +40,7 @@ class ResponseAnswer:
         self._number = 0
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events."""
+        """Yield the answer as server-sent events."""
         reason = None
         async for part in parts:
             self._cost.add(part)
@@ -64,7 +64,7 @@ class ResponseAnswer:
             yield each
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The reservation grows with it."""
         reason = None
         async for part in parts:
             self._cost.add(part)
@@ -79,7 +79,7 @@ class ResponseAnswer:
         return json.flush()
 
     def failed_event(self, error: Exception) -> bytes:
-        """The last event, if the model fails when the answer has begun."""
+        """The last event, if the model fails after the answer has begun."""
         return self._event("response.failed", response=self._document("failed", told(error)))
 
     def _grow(self, part: Part) -> list[bytes]:
@@ -156,7 +156,7 @@ class ResponseAnswer:
         return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(document))
 
     async def _write(self, json: JsonParts, status: str) -> None:
-        """Write the response when it is done."""
+        """Write the complete response as JSON, with its status."""
         document = self._document(status)
         del document["output"]
         document["usage"] = self._usage()
@@ -213,7 +213,7 @@ class _Item:
         self.id = f"{prefix}_{secrets.token_hex(24)}"
 
     def document(self, *, is_begun: bool = False) -> dict[str, Any]:
-        """The item, whole or as it begins, without probabilities."""
+        """The item as a JSON object without probabilities: complete, or as it is at its beginning."""
         item: dict[str, Any] = {"id": self.id, "status": "in_progress" if is_begun else "completed"}
         if self.block.name is None:
             content = [] if is_begun else [_part(self.block)]
@@ -239,7 +239,7 @@ class _Item:
 
 
 def _part(block: Block) -> dict[str, Any]:
-    """The part of an item that has the text of a block."""
+    """The JSON object for the part of an item that contains the text of a block."""
     if block.is_reasoning:
         return {"type": "reasoning_text", "text": block.text}
     return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}

@@ -88,7 +88,7 @@ class _Endpoints:
         return JSONResponse({"id": request_id, "unit": unit.value})
 
     async def _exported(self, request_id: str, held: Reservation) -> Sequence[bytes]:
-        # Nothing of the sequence may stay when this has ended but its bytes.
+        # Keep no reference to the sequence after this function has returned, except to its bytes.
         moved = await self._holder(request_id).export(request_id, held.grow)
         return await self._offload.run_sized(moved.state.cached.num_bytes, encode, moved)
 
@@ -115,7 +115,7 @@ class _Endpoints:
             parts = _parts(model.resume(moved))
             response = await respond(request, answer, parts, held, error_event, is_stream=is_stream)
             if is_stream:
-                # The first event has come, so that keys and values are in the model's cache.
+                # The first event shows that the keys and values are in the model's cache.
                 held.resize(TOKEN_BYTES * num_tokens)
             return response
         except BaseException:

@@ -24,7 +24,7 @@ class Transcription:
         speech: how it is to be read.
         form: one of FORMATS.
         is_stream: whether to answer with events.
-        has_report: whether to say where the model ran, and what that cost (`triune`).
+        has_report: whether the answer has a report of where the model ran, and of the time and energy (`triune`).
         has_segments: whether 'verbose_json' lists the segments.
     """
 
@@ -72,7 +72,7 @@ def read_transcription(form: Form, *, translates: bool) -> Transcription:
 
 
 def _document(given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The fields as a JSON object would have them: lists by their names with or without brackets."""
+    """The form's fields as a JSON object, in which lists have their names without brackets."""
     document: dict[str, Any] = {}
     for name, values in given.items():
         plain = name.removesuffix("[]")

@@ -1,4 +1,4 @@
-"""Writes transcripts: as JSON, as text, as subtitles, or as events."""
+"""Write transcripts: as JSON, as text, as subtitles, or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from triune.frontends.bodies.responses import HeldResponse
 from triune.frontends.openai.speech_requests import Transcription
 
 _SEGMENT_BYTES = 1000
-"""About what a segment takes in memory until its response is written."""
+"""The approximate memory of a segment, in bytes, until its response is written."""
 
 _WORD_BYTES = 300
-"""And what a word with its times takes."""
+"""The approximate memory of a word with its times, in bytes."""
 
 
 class HeldText(HeldResponse):
@@ -142,7 +142,7 @@ def _vtt(segments: Sequence[Segment]) -> str:
 
 
 def _line(segment: Segment) -> str:
-    # An arrow would read as the times of another cue.
+    # In subtitles, an arrow would be read as the times of another cue.
     return segment.text.strip().replace("-->", "->")
 
 

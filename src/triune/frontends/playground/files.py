@@ -1,4 +1,4 @@
-"""The files of the page, as responses with the headers that a browser is held to."""
+"""The files of the page, as responses with headers that restrict what a browser may do."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
 }
 
-# Pictures and sounds that the user chooses are shown from memory (blob:). No code and no style may stand in the page
-# itself, and no script may turn text into elements.
+# Images and sounds that the user chooses are shown from memory (blob:). Code and styles in the page itself are not
+# allowed, and scripts must not convert text into elements.
 _POLICY: Final = "; ".join(
     (
         "default-src 'none'",
@@ -45,7 +45,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # A browser may keep a file, and asks each time whether it is still the same.
+    # A browser may keep a file, but must ask each time whether it has changed.
     "Cache-Control": "no-cache",
 }
 

@@ -18,7 +18,7 @@ NOT_METERED: Final = "the server does not meter energy (--energy-interval-ms 0)"
 
 @dataclass(frozen=True, slots=True)
 class PageMachine:
-    """The machine, as far as the page is concerned.
+    """The parts of the machine that the page shows.
 
     Attributes:
         units: its units.

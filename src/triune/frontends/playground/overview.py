@@ -23,11 +23,11 @@ _COLOURS: Final = 3
 
 
 class PlaygroundModels(Protocol):
-    """The server, as far as the page is concerned."""
+    """The part of the server that the page uses."""
 
     @property
     def name(self) -> str:
-        """The server's name in its metadata."""
+        """The server's name, as in its metadata."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class PlaygroundModels(Protocol):
 
 
 async def overview(models: PlaygroundModels, machine: PageMachine | None = None) -> Json:
-    """Describe every version of every model, and the machine. With thousands of models, other work of the loop goes on
+    """Describe every version of every model, and the machine. With thousands of models, the event loop runs other work
     in between.
     """
     loaded = {(each.config.name, each.version): each for each in models.statistics()}

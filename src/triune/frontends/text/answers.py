@@ -21,12 +21,12 @@ _LOGPROB_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What an answer grew by.
+    """A new part of an answer.
 
     Attributes:
         index: the number of the answer among all answers of the request.
-        pieces: the text, the reasoning and the calls of tools that it grew by.
-        delta: the same as the model gave it.
+        pieces: the new text, reasoning and tool calls.
+        delta: the same part in the form in which the model returned it.
         num_calls: the calls that the answer has so far.
         num_reasoning_tokens: how many of the delta's tokens are reasoning.
         is_echo: whether it is a part of the prompt, with which the answer begins; its delta has no tokens then.
@@ -54,7 +54,7 @@ async def parts_of(
     has_parallel_calls: bool = True,
     is_reasoning: bool | None = None,
 ) -> AsyncGenerator[Part]:
-    """Run generations at the same time, and yield what their answers grow by. Closing the generator cancels them.
+    """Run generations at the same time, and yield the new parts of their answers. Closing the generator cancels them.
 
     Args:
         model: the model.
@@ -78,7 +78,7 @@ async def parts_of(
             check_end(delta)
             index = offsets[place] + delta.index
             if index not in readers:
-                # An answer that must have a form has no reasoning before it.
+                # An answer with a constraint has no reasoning before it.
                 has_reasoning = is_reasoning if generations[place].constraint is None else None
                 readers[index] = _AnswerReader(tools, has_parallel_calls, has_reasoning)
             yield readers[index].part(index, delta)
@@ -115,7 +115,7 @@ class _AnswerReader:
 
 
 def check_end(delta: Delta) -> None:
-    """Raise UnavailableError or InternalError if an answer ended with this delta since it was cancelled or failed."""
+    """Raise UnavailableError or InternalError if this delta ends an answer that was cancelled or has failed."""
     if delta.finish_reason is FinishReason.CANCELLED:
         raise UnavailableError("the answer was cancelled within the server; send the request again")
     if delta.finish_reason is FinishReason.ERROR:
@@ -123,7 +123,9 @@ def check_end(delta: Delta) -> None:
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[tuple[int, Delta]]:
-    """The items of all streams as they come, with the number of the stream. One item of each is read ahead."""
+    """Yield the items of all streams in the order in which they arrive, with the index of the stream. One item of each
+    stream is read ahead.
+    """
     async with contextlib.AsyncExitStack() as stack:
         for stream in streams:
             await stack.enter_async_context(contextlib.aclosing(stream))
@@ -132,7 +134,7 @@ async def _merged(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[tu
                 yield 0, delta
             return
         waiting = {asyncio.ensure_future(anext(stream, None)): place for place, stream in enumerate(streams)}
-        # The streams are closed after the tasks that read them have ended.
+        # Close the streams after the tasks that read them have ended.
         stack.push_async_callback(_cancel, waiting)
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""An answer as a row of texts, reasoning and calls of tools."""
+"""Represent an answer as a list of blocks: texts, reasoning and tool calls."""
 
 import secrets
 import string
@@ -43,7 +43,7 @@ class Block:
 
 
 def add_to_blocks(blocks: list[Block], part: Part) -> None:
-    """Add what an answer grew by to its blocks."""
+    """Add a new part of an answer to the answer's blocks."""
     for piece in part.pieces:
         match piece:
             case Text(text):

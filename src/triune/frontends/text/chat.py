@@ -1,4 +1,4 @@
-"""Converts the messages of every API to one form of conversation."""
+"""Convert the messages of every API to one form of conversation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ _MOST_VARIABLES = 256
 """The most variables of a request for a chat template: each is handled while no other thread runs."""
 
 TOKEN_BYTES = 36
-"""The memory of a token id of a prompt: an integer of Python, and its place in a list."""
+"""The memory of a token id of a prompt, in bytes: a Python integer, and its entry in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Chat:
     """A conversation to be continued.
 
     Attributes:
-        messages: the messages in the form that chat templates read, which is that of OpenAI's API; but arguments of
-            calls are objects where the client sent valid JSON.
+        messages: the messages in the form that chat templates read, which is that of OpenAI's API; but the arguments of
+            calls are objects if the client sent valid JSON.
         tools: the functions that the model may call, in the same form.
         variables: further variables of the template.
         beginning: how the answer begins.
@@ -64,7 +64,7 @@ def template_variables(fields: Fields) -> dict[str, Any]:
     """Read `chat_template_kwargs`.
 
     Raises:
-        FieldError: they are too many, or one has the name of what the server gives the template.
+        FieldError: there are too many variables, or one has the name of a variable that the server sets.
     """
     variables = fields.mapping("chat_template_kwargs") or {}
     path = fields.path("chat_template_kwargs")

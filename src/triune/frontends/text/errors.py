@@ -15,7 +15,7 @@ from triune.frontends.defects import as_internal_error
 
 _MAX_MESSAGE_CHARACTERS = 4096
 
-# Clients try again after any status from 500 on, which would not help with what is unsupported.
+# Clients retry after any status from 500 on, which would be useless if something is unsupported.
 _STATUSES: dict[type[Exception], int] = {
     PayloadTooLargeError: 413,
     InvalidArgumentError: 400,

@@ -1,4 +1,4 @@
-"""Reads the members of a JSON object of a request, each once. What nobody has read in the end is refused."""
+"""Read the members of a JSON object of a request, each once. Members that were not read in the end are refused."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ class FieldError(InvalidArgumentError):
     """A field of a request is wrong.
 
     Attributes:
-        param: the field's path, such as `messages[0].content`; empty if the error is none of one field.
+        param: the field's path, such as `messages[0].content`; empty if the error does not concern a single field.
         code: OpenAI's code of the error, if there is one.
     """
 
@@ -52,26 +52,26 @@ class Fields:
         return f"{self._path}.{name}" if self._path else name
 
     def take(self, name: str) -> Any:
-        """A member, whatever it is; None if it is absent."""
+        """Read a member of any type; None if it is absent."""
         return self._left.pop(name, None)
 
     def need(self, name: str, value: T | None) -> T:
-        """The value of a member that was read; refuses None."""
+        """Return the value of a member that was read. Raises FieldError if it is None."""
         if value is None:
             raise FieldError(f"'{self.path(name)}' is missing", self.path(name), "missing_required_parameter")
         return value
 
     def string(self, name: str) -> str | None:
-        """A string."""
+        """Read a string; None if it is absent."""
         return self._typed(name, (str,), "a string")
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """True or false."""
+        """Read a boolean; `default` if it is absent."""
         value = cast("bool | None", self._typed(name, (bool,), "true or false"))
         return default if value is None else value
 
     def integer(self, name: str, low: int = 0, high: int = _MAX_INT) -> int | None:
-        """An integer from `low` to `high`."""
+        """Read an integer from `low` to `high`; None if it is absent."""
         value = cast("int | None", self._typed(name, (int,), "an integer"))
         if value is not None and not low <= value <= high:
             above = f"between {low} and {high}" if high < _MAX_INT else f"at least {low}"
@@ -79,15 +79,15 @@ class Fields:
         return value
 
     def number(self, name: str) -> float | None:
-        """A number."""
+        """Read a number; None if it is absent."""
         return self._typed(name, (int, float), "a number")
 
     def array(self, name: str) -> list[Any] | None:
-        """An array."""
+        """Read an array; None if it is absent."""
         return self._typed(name, (list,), "an array")
 
     def mapping(self, name: str) -> dict[str, Any] | None:
-        """An object, whose members are not looked at."""
+        """Read an object without checking its members; None if it is absent."""
         return self._typed(name, (dict,), "an object")
 
     def object(self, name: str) -> "Fields | None":
@@ -96,21 +96,21 @@ class Fields:
         return None if value is None else Fields(value, self.path(name))
 
     def objects(self, name: str) -> "list[Fields] | None":
-        """An array of objects."""
+        """Read an array of objects; None if it is absent."""
         values = self.array(name)
         if values is None:
             return None
         return [as_fields(value, f"{self.path(name)}[{place}]") for place, value in enumerate(values)]
 
     def integers(self, name: str) -> list[int] | None:
-        """An array of integers that are not negative."""
+        """Read an array of non-negative integers; None if it is absent."""
         values = self.array(name)
         if values is not None and not are_tokens(values):
             raise FieldError(f"'{self.path(name)}' must be an array of integers from 0", self.path(name))
         return values
 
     def choice(self, name: str, choices: Collection[str]) -> str | None:
-        """A string that is one of the choices."""
+        """Read a string that must be one of the choices; None if it is absent."""
         value = self.string(name)
         if value is not None and value not in choices:
             one_of = ", ".join(f"'{each}'" for each in choices)
@@ -131,7 +131,7 @@ class Fields:
             raise unsupported(self.path(name), why)
 
     def end(self) -> None:
-        """Refuse what nobody has read."""
+        """Raise FieldError if there are members that were not read."""
         for name in self._left:
             path = self.path(name[:_SHOWN_CHARACTERS])
             raise FieldError(f"unknown field '{path}': leave it out, or correct its name", path, "unknown_parameter")

@@ -1,4 +1,4 @@
-"""The forms that a request may ask of an answer: JSON, a schema, or a call of a tool."""
+"""The formats that a request may ask of an answer: JSON, JSON of a schema, or a tool call."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -25,12 +25,12 @@ def read_format(fields: Fields, name: str) -> Constraint | None:
 
 
 def schema_constraint(schema: Mapping[str, Any]) -> Constraint:
-    """The answer is JSON that the schema accepts."""
+    """A constraint that allows only JSON that the schema accepts."""
     return Constraint("json_schema", orjson.dumps(schema).decode())
 
 
 def call_constraint(tools: Sequence[Mapping[str, Any]]) -> Constraint:
-    """The answer is a call of one of the tools, in a form that `ToolCallReader` knows.
+    """A constraint that allows only a call of one of the tools, in a form that `ToolCallReader` reads.
 
     Args:
         tools: descriptions of functions, as in `Chat`.

@@ -1,4 +1,4 @@
-"""JSON that is written piece by piece, since encoding or sending megabytes at once would hold the event loop."""
+"""Write JSON piece by piece, since encoding or sending megabytes at once would block the event loop."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ class JsonParts:
     """Collects JSON.
 
     Attributes:
-        parts: the JSON so far, in pieces of about 64 KiB, but for what `flush` has not moved here yet.
+        parts: the JSON so far, in pieces of about 64 KiB, except for the end, which `flush` moves here.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class JsonParts:
         self.add(b"]")
 
     def flush(self) -> list[bytes]:
-        """Move all that was added to `parts`, and return them."""
+        """Move the remaining JSON to `parts`, and return `parts`."""
         if self._last:
             self.parts.append(b"".join(self._last))
             self._last, self._last_bytes = [], 0

@@ -10,7 +10,7 @@ from triune.repository.model import IndexEntry
 
 
 class TextModels(Protocol):
-    """The server, as far as text is concerned."""
+    """The part of the server that the APIs for text use."""
 
     def text_model(self, name: str, version: int | None = None) -> TextModel:
         """A model that generates text.

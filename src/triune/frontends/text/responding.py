@@ -1,4 +1,4 @@
-"""Makes the response out of an answer, whole or as events."""
+"""Create the response from an answer, as a whole or as events."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -19,7 +19,7 @@ class Answer(Protocol):
     """Writes the answer to a request in the form of an API."""
 
     def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events."""
+        """Yield the answer as server-sent events."""
         ...
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
@@ -49,7 +49,7 @@ async def begin_chat(
         has_parallel_calls: see `parts_of`.
 
     Returns:
-        what the answer grows by, and the tokens of the prompt.
+        the parts of the answer, and the tokens of the prompt.
 
     Raises:
         TriuneError: as `chat_prompt` and `with_prompt`.
@@ -72,12 +72,12 @@ async def respond(
     *,
     is_stream: bool,
 ) -> Response:
-    """Make the response. If the client leaves, the generation is cancelled.
+    """Create the response. If the client disconnects, the generation is cancelled.
 
     Args:
         request: the request, whose body has been read.
         answer: writes the answer.
-        parts: what the answer grows by.
+        parts: the new parts of the answer.
         held: the request's reservation. The response releases it; if this raises, the caller does.
         failed: makes the last event out of an error that comes when the answer has begun.
         is_stream: whether to answer with events.
@@ -94,7 +94,7 @@ async def respond(
 
 
 async def closing(events: AsyncGenerator[bytes], parts: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
-    """The events; closing them closes the parts, too."""
+    """Yield the events. Closing this generator also closes `parts`."""
     async with contextlib.aclosing(parts), contextlib.aclosing(events):
         async for event in events:
             yield event

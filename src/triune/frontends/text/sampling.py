@@ -27,7 +27,7 @@ def read_generation(
         fields: the request.
         max_tokens: the most tokens of an answer.
         num_logprobs: how many probabilities to report; None reports none.
-        constraint: the form of the answer by other fields; None looks for vLLM's and llama.cpp's.
+        constraint: the answer's constraint from other fields; if None, vLLM's and llama.cpp's fields are read.
 
     Raises:
         InvalidArgumentError: a field is wrong.
@@ -52,7 +52,7 @@ def read_generation(
 def read_sampling(fields: Fields, num_logprobs: int | None) -> SamplingParameters:
     """Read how tokens are chosen. Raises as `read_generation` does."""
     given: dict[str, Any] = {name: fields.number(name) for name in _NUMBERS}
-    # -1 is vLLM's word for all tokens.
+    # In vLLM's API, -1 means all tokens.
     top_k = fields.integer("top_k", -1)
     given["top_k"] = None if top_k is None else max(0, top_k)
     penalty, other = fields.number("repetition_penalty"), fields.number("repeat_penalty")
@@ -62,7 +62,7 @@ def read_sampling(fields: Fields, num_logprobs: int | None) -> SamplingParameter
     seed = fields.integer("seed", -(2**63))
     given["seed"] = None if seed is None else seed % 2**64
     chosen = {name: value for name, value in given.items() if value is not None}
-    # A dict, since the default for no bias cannot be sent from the process that parses large requests.
+    # This creates a dict: the default, a read-only mapping, cannot be sent from the process that parses large requests.
     return SamplingParameters(**chosen, num_logprobs=num_logprobs, logit_bias=_read_bias(fields))
 
 
@@ -90,7 +90,7 @@ def _read_unit(fields: Fields) -> Unit | None:
 
 
 def _read_guide(fields: Fields) -> Constraint | None:
-    """Read the form of the answer as vLLM (`guided_...`) and llama.cpp (`grammar`) name it."""
+    """Read the answer's constraint from the fields of vLLM (`guided_...`) or llama.cpp (`grammar`)."""
     if (schema := fields.mapping("guided_json")) is not None:
         return schema_constraint(schema)
     if (regex := fields.string("guided_regex")) is not None:

@@ -67,7 +67,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Connection, pacer: Pacer, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
-            connection: the connection, whose methods are called when bytes arrive and when the body is complete.
+        connection: the connection, whose methods are called when bytes arrive and when the body is complete.
         pacer: limits how much all bodies together copy in one iteration of the loop.
         num_bytes: the body's size.
         header_bytes: the size of the JSON before the tensors; the byte after it is aligned in memory.
