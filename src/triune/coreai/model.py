@@ -1,7 +1,7 @@
 """Core AI models that predict.
 
-On macOS 27 and later Core AI runs them. On any system they run in Apple's interpreter, or in ONNX Runtime, raised to
-ONNX.
+On macOS 27 and later Core AI runs them. On any system they run in Apple's interpreter or, converted to ONNX, in ONNX
+Runtime.
 """
 
 from collections.abc import Mapping, Sequence
@@ -156,7 +156,7 @@ class Model(LoadedModel):
 
 
 def _merged(variants: Sequence[Sequence[TensorSpec]]) -> tuple[TensorSpec, ...]:
-    """The specifications of tensors that have variants of several shapes, but of one rank."""
+    """Merge the specifications of tensors from variants for several shapes, which must have one rank."""
     found: list[TensorSpec] = []
     for specs in zip(*variants, strict=True):
         sizes = zip(*(spec.shape for spec in specs), strict=True)

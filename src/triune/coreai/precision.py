@@ -7,7 +7,8 @@ from typing import Any
 from triune.coreai.library import ir
 from triune.coreai.program import invoked
 
-# Sorted by the number of mantissa bits, ascending. Floats of at most 8 bits are only for storage and do not count.
+# Narrow float types, the one with the fewest mantissa bits first. Floats of at most 8 bits are only for storage, and do
+# not count.
 _NARROW: Mapping[str, str] = MappingProxyType({"bf16": "bf16", "f16": "fp16"})
 
 

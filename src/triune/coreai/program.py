@@ -1,4 +1,4 @@
-"""Core AI programs in memory, as Apple's library holds them, and their graphs and functions."""
+"""Read Core AI programs that Apple's library has loaded: their graphs and functions."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ def load_program(path: Path) -> Any:
     """
     try:
         return authoring.AIModelAsset.load(path).program
-    # Exceptions of Swift and MLIR have no common base class but Exception.
+    # Exceptions of Swift and MLIR have only `Exception` as common base class.
     except Exception as error:
         raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
 
 
 def mlir_module(program: Any) -> Any:
-    """The MLIR module of a program, which the bindings hold in a private attribute."""
+    """The MLIR module of a program, which Apple's Python bindings keep in a private attribute."""
     return program._module._mlir_module
 
 

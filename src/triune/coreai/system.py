@@ -1,4 +1,4 @@
-"""Whether the system has Core AI."""
+"""Find out whether the system has Core AI."""
 
 import platform
 import sys

@@ -44,7 +44,7 @@ def is_judged_by_apple(options: LowerOptions) -> bool:
 
 
 def is_slow(options: LowerOptions, path: Path) -> bool:
-    """Whether Apple's interpreter is too slow for a comparison that has a minute."""
+    """Whether Apple's interpreter is too slow for a comparison that should end within a minute."""
     num_bytes = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
     return options.precision is not Precision.FP32 and num_bytes > _SLOW_BYTES
 
@@ -81,7 +81,7 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    # Images have bytes, and are not near any number.
+    # The samples of numbers near others do not apply to images, whose pixels are bytes.
     is_narrow = precision == "fp16" and not options.images
     narrow = narrow_samples_of(model, options.shapes, known) if is_narrow else []
     sized = sized_samples_of(model, options.shapes, known, options.images) if precision == "fp16" else []
@@ -124,7 +124,9 @@ def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array])
 
 
 def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
-    """Replace image inputs by floats that images have: those nearest to the given floats, or random ones."""
+    """Replace the floats of image inputs by floats that images can have: those nearest to the given floats, or random
+    ones.
+    """
     arrays = dict(each.arrays)
     for name, image in options.images.items():
         if name in arrays:

@@ -1,4 +1,4 @@
-"""The context that a function which lowers an operator to Core AI is given."""
+"""The context that is passed to a function that lowers an operator to Core AI."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -27,14 +27,15 @@ from triune.graph.values import Values
 from triune.graph.weight_files import array_of
 
 MOST_STEPS_BUFFERED = 65_536
-"""The most steps for which a loop's collected values get a buffer of full length before the first step.
+"""The largest number of steps for which a buffer of full length for a loop's scan outputs is created before the first
+step.
 
 With more steps, or an unknown number of them, the buffer grows by one row in each step.
 """
 
 
 class _Loop(LoopParts[Value]):
-    """The parts of a Loop. The results of a step have the sizes that the body declares."""
+    """The parts of a Loop for Core AI. The results of a step get the sizes that the body declares."""
 
     def finished(self, results: Sequence[Value]) -> list[Value]:
         """Implements `LoopParts.finished`."""
@@ -86,11 +87,11 @@ def _if(c: Context) -> None:
 
 
 def _in_branch(value: Value) -> Value:
-    """Return `minimum(x, x)`, which equals x and is computed in its branch; of a bool it is computed as an int32.
+    """Return `minimum(x, x)`, which equals x and is computed in the branch of x; for a bool, in int32.
 
-    Core AI replaces an If if it finds that the results are computed outside both branches: because two transposes undo
-    each other, for instance, or because the same was computed before. It does not see through `minimum(x, x)`, as it
-    does through `or(x, x)`. A barrier, `maximum(x, x)`, will not do: the same one may exist outside.
+    Core AI replaces an If if it finds that the results are computed outside both branches: for instance because two
+    transposes undo each other, or an equal value was computed before. It does not simplify `minimum(x, x)`, but does
+    simplify `or(x, x)`. A barrier, `maximum(x, x)`, cannot be used: an equal one may exist outside.
     """
     if is_bool(value):
         number = cast(value, np.int32)
@@ -105,7 +106,7 @@ def _is_made_outside(value: Value, block: Any) -> bool:
 
 
 def _move_out(value: Value, branches: Any) -> None:
-    """Move a constant of a branch in front of the If; leave other values where they are."""
+    """Move a constant of a branch to before the If; leave other values where they are."""
     owner = value.owner
     if not isinstance(owner, ir.Block) and owner.parent == branches.operation:
         owner.move_before(branches.operation)
@@ -157,8 +158,8 @@ class _Buffer:
     def start(self) -> Value:
         """Make the buffer before the first step.
 
-        If the number of steps is not known, it begins with one row, since Core AI has no empty tensors; `rows` drops
-        that row.
+        If the number of steps is not known, the buffer begins with one row, since Core AI has no empty tensors; `rows`
+        removes that row.
         """
         return spread(constant(np.zeros((), self._row.dtype)), [self._most or 1, *self._row.shape])
 
@@ -178,7 +179,8 @@ class _Buffer:
 def _collected_rows(node: _Loop, indices: Sequence[int]) -> list[_Row]:
     """Find the shapes and dtypes of some scan outputs: write a step into a draft, which is erased afterwards.
 
-    If a size is known only at run time, the step is written before the loop, too: the results are as large in each.
+    If a size is known only at run time, the step is written before the loop, too: the results have the same sizes in
+    each step.
     """
     if not indices:
         return []

@@ -21,7 +21,7 @@ def _conv(c: Context) -> None:
     window.require_room(shape_of(x)[2:])
     widths = widths_of(x, window)
     if spatial == 1 and all(isinstance(width, int) for pair in widths for width in pair):
-        # Pad after `on_plane`, so that the padding is next to the convolution, where raising fuses it.
+        # Pad after `on_plane`: then the Pad is next to the convolution, and raising can fuse the two.
         padded = pad(on_plane(x), [(0, 0), *widths], 0)
     else:
         padded = on_plane(pad(x, widths, 0))
@@ -89,7 +89,7 @@ def _conv_transpose(c: Context) -> None:
 
 
 def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
-    """Remove elements at the beginning and end of each spatial dimension; negative numbers of them count as 0."""
+    """Remove elements at the beginning and end of each spatial dimension; negative amounts count as 0."""
     begins, ends = ([max(pair[side], 0) for pair in cuts] for side in (0, 1))
     if not any((*begins, *ends)):
         return x

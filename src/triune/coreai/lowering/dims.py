@@ -87,7 +87,7 @@ def scalar(x: Value) -> Value:
 
 
 def retyped(x: Value, shape: Sequence[int | None]) -> Value:
-    """Return `x` with another type, whose shape is `shape`: other sizes in it may be known."""
+    """Return `x` with the type of shape `shape`, in which other sizes may be known than in the type of `x`."""
     if shape_of(x) == tuple(shape):
         return x
     return reshape_to(x, cast(ops.get_shape(x), np.int32), shape)
@@ -157,7 +157,9 @@ def repeated(x: Value, counts: Sequence[Dim]) -> Value:
 
 
 def elements(vector: Value) -> list[Dim]:
-    """The elements of a vector of integers: ints where it is concatenated of constants, else scalars of the program."""
+    """The elements of a vector of integers: an int for each element that is constant in a concatenation, else scalars
+    of the program.
+    """
     operation = vector.owner
     is_joined = not isinstance(operation, ir.Block) and operation.operation.name == "coreai.concat"
     pieces = list(operation.operands)[1:] if is_joined else [vector]

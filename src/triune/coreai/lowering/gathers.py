@@ -74,8 +74,8 @@ def _gather_elements(c: Context) -> None:
     indices = _indices_from_front(c, [axis])
     ends: list[Dim] = [dim_of(x, each) if each == axis else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
-        # Core AI requires that the other dimensions have the sizes of the indices. ONNX reads the first elements along
-        # them.
+        # Core AI requires that the dimensions of `x` other than the axis have the sizes of the indices. ONNX reads the
+        # first elements along them.
         x = ops.slice_(x, int32s([0] * rank_of(x)), vector(ends), int32s([1] * rank_of(x)))
     c.give(ops.gather_along_axis(x, indices, int32(axis)))
 
@@ -111,8 +111,8 @@ def _scatter(c: Context, x: Value, indices: Value, updates: Value, axis: int) ->
 
 
 def _may_be_empty(c: Context, axis: int) -> bool:
-    """Whether a selection decides how many indices a scatter has along dimension `axis` (`selections`). With none
-    Apple's interpreter (1.0.0b3) ends its process.
+    """Whether the number of a scatter's indices along dimension `axis` depends on a selection (`selections`), so that
+    it may be 0: then Apple's interpreter (1.0.0b3) ends its process.
     """
     return is_rewritten() and c.scope.values.may_be_empty(c.node.input[1], axis)
 
@@ -125,7 +125,9 @@ def _and_one(x: Value, axis: int) -> Value:
 
 
 def _and_index(indices: Value, last: Value, axis: int) -> Value:
-    """Append indices along dimension `axis`: `last`, of the same rank, in which all other sizes may be 1."""
+    """Append the indices `last` along dimension `axis`. They have the same rank; all their other sizes may be 1 and are
+    broadcast.
+    """
     dims: list[Dim] = [1 if each == axis else size for each, size in enumerate(dims_of(indices))]
     return concat([indices, spread(last, dims)], axis)
 
@@ -137,7 +139,7 @@ def _scatter_elements(c: Context) -> None:
     if not _may_be_empty(c, axis):
         c.give(_elements_scattered(c, x, indices, updates, axis))
         return
-    # One more element, with an index and an update, keeps the operands non-empty. It is cut off again.
+    # Append an element, an index and an update, so that no operand is empty. The element is removed from the result.
     indices = from_front(_and_index(indices, shaped(as_scalar(size), [1] * rank_of(x)), axis), size)
     scattered = _elements_scattered(c, _and_one(x, axis), indices, _and_one(updates, axis), axis)
     c.give(cut(scattered, axis, 0, size))
@@ -179,7 +181,8 @@ def _scatter_nd(c: Context) -> None:
     last = rank_of(indices) - 1
     own = dims_of(x)
     if may_be_empty:
-        # An update after all the others is of the row after the last one, which is cut off again.
+        # Append an update of a row behind the last one, so that no operand is empty. That row is removed from the
+        # result.
         after = shaped(vector([own[0], *[0] * (depth - 1)]), [*[1] * last, depth])
         indices, updates = _and_index(indices, after, 0), _and_one(updates, 0)
     parts = [from_front(cut(indices, last, each, each + 1), own[each]) for each in range(depth)]
@@ -200,7 +203,7 @@ def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
     is_turned = ops.broadcasting_greater(expand(lengths, [0]), step)
     places = ops.broadcasting_where(is_turned, mirrored, step)
     own = spread(along(iota(rows), 1, 2), [steps, rows])
-    # A size may be known of `x` or of `lengths` alone, and a concatenation fails of [..., ?] and [..., 1].
+    # A size may be known for `x` or `lengths` only, and Core AI cannot concatenate [..., ?] and [..., 1].
     tuples = concat(with_known_sizes([expand(places, [2]), expand(own, [2])], 2), 2)
     turned = ops.gather_nd(transpose(x, order), tuples)
     return transpose(turned, [int(each) for each in np.argsort(order)])

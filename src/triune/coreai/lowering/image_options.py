@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreai.images import CHANNELS, Image, PixelFormat
 
 RGB: Final = "RGB"
-"""The order of the channels of a model's floats (1, 3, height, width)."""
+"""The order of the channels in a model's float tensors (1, 3, height, width)."""
 
 _FORM = "--image takes x=rgb24 or x=rgb24,scale=0.5,bias=1|2|3"
 _WORDS: Final = {pixels.name.lower(): pixels for pixels in CHANNELS}
@@ -19,7 +19,7 @@ _WORDS: Final = {pixels.name.lower(): pixels for pixels in CHANNELS}
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """How an image becomes a model's floats: bytes * scale + bias.
+    """How the bytes of an image are converted to a model's floats: bytes * scale + bias.
 
     Attributes:
         format: a pixel format with interleaved channels.

@@ -34,7 +34,7 @@ class Feature:
         name: its name in the graph and in the function; Core AI accepts any name.
         dtype: its numpy dtype.
         shape: its sizes; None for a dimension that is free in the program.
-        given: the shape that the user stated for an input, by `--shape` for example; None if none.
+        given: the shape that the user gave for an input, by `--shape` for example; None if the user gave none.
         next: for a state, the name of the graph's output that is its next value; else empty.
         image: how it is converted from or to an image; None if it is not an image.
     """

@@ -1,4 +1,6 @@
-"""Functions of several stated shapes: a function of fixed shapes for each, `main_of_1x64`."""
+"""If a model is given several shapes, convert it to a function of fixed shapes for each of them, such as
+`main_of_1x64`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +17,7 @@ LADDER = "_of_"
 """The separator between a function's name and the shapes for which a variant of it was converted."""
 
 Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
-"""The shape of each input that has several, by the end of the function's name: `of_1x64`."""
+"""For the ending of each function's name, such as `of_1x64`, the shapes of the inputs that have several shapes."""
 
 
 def ladder_of(interface: "Interface") -> Ladder:
@@ -25,7 +27,7 @@ def ladder_of(interface: "Interface") -> Ladder:
         InvalidArgumentError: inputs have different numbers of shapes.
     """
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
-    # Names in MLIR begin with a letter.
+    # A name in MLIR begins with a letter, so that the ending begins with "of".
     return {
         LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values()): shapes
         for shapes in pairings_of(given)

@@ -22,7 +22,7 @@ from triune.graph.conversion.problems import Refusal
 
 
 def common_type(one: Value, other: Value, what: str) -> Any:
-    """The type that fits both values: sizes in which they differ are unknown.
+    """The type that both values fit: a size in which they differ is unknown.
 
     Raises:
         Refusal: the values have different dtypes or ranks; `what` begins the message.

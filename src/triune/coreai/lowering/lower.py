@@ -81,7 +81,8 @@ def lower_functions(
         except UnsupportedError:
             if not any(ladders.values()):
                 raise
-            # Operations that need fixed sizes are refused, and Core AI's library does not fix those of loops.
+            # Operations that need fixed sizes were refused. Core AI's library cannot fix sizes inside loops, so write
+            # the program for each shape.
             report("writing the program for each shape")
             fixed = dict(_variants(sources, ladders))
             whole = _prepared(fixed, layout, silent, file)
@@ -113,7 +114,7 @@ def _prepare(source: Source[LowerOptions], layout: LayoutReport | None, tell: Re
                 "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not "
                 f"known whether they do: {some(prepared.traps)}"
             )
-        # Patterns are not fused in the Neural Engine's layout, which splits them into parts.
+        # Do not fuse patterns in the Neural Engine's layout, in which they are split into parts.
         return replace(
             prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
         )
@@ -127,7 +128,7 @@ def _write(
     may_fuse: bool,
     is_located: bool = False,
 ) -> Any:
-    """Write all functions into a module. Apple's library rewrites it when its context is left.
+    """Write all functions into a module. When the module's context is left, Apple's library rewrites the module.
 
     Args:
         sources: the models, by the function's name.
@@ -179,7 +180,7 @@ def _names(function: str, ladder: Ladder) -> list[str]:
 def _variants(
     sources: Mapping[str, Source[LowerOptions]], ladders: Mapping[str, Ladder]
 ) -> Iterator[tuple[str, Source[LowerOptions]]]:
-    """The sources of the functions, each with the fixed shapes that it is for."""
+    """Yield the name and source of each function, with the fixed shapes for which it is converted."""
     for name, source in sources.items():
         for variant, shapes in zip(_names(name, ladders[name]), ladders[name].values() or [{}], strict=True):
             yield variant, replace(source, options=with_shapes(source.options, shapes))
@@ -195,7 +196,7 @@ def _save(
     """Fix the sizes of the functions that have several shapes, and save the program.
 
     Raises:
-        UnsupportedError: Core AI's library fails in either.
+        UnsupportedError: Core AI's library fails to fix sizes or to save.
     """
     from coreai.runtime import AIModelAssetMetadata
 
@@ -213,7 +214,7 @@ def _save(
             if ladder:
                 program.set_static_shape_config(name, ladder)
         program.save_asset(asset, said)
-    # MLIR's exceptions have no other common base class.
+    # MLIR's exceptions have only `Exception` as common base class.
     except Exception as error:
         raise UnsupportedError(
             f"Core AI does not save the program, and names no node: {plain(error)}; sizes that are free in one place "
@@ -233,7 +234,7 @@ def _free_inputs(sources: Mapping[str, Source[LowerOptions]]) -> str:
 
 
 def _source(source: Source[LowerOptions], interface: "Interface") -> dict[str, Any]:
-    """The metadata of a function that its program does not have: the element types in the model, and limits of
+    """The metadata of a function that is not in its program: the element types in the ONNX model, and limits of
     shapes.
     """
     from onnx import TensorProto

@@ -15,8 +15,8 @@ SMALLEST_BYTES = 1 << 14
 _INDEX_BITS = (1, 2, 4, 8)
 _NUM_LOOKED_AT = 1 << 12
 _MOST_FILLED = 0.7
-"""The largest share of a weight's bytes that a form may take, and of nonzero elements for a bitmask, which costs a bit
-for each element.
+"""The largest share of a weight's bytes that a compressed form may take. Also the largest share of nonzero elements for
+a bitmask, which takes a bit for each element.
 """
 
 
@@ -47,7 +47,7 @@ class _Tables:
 
     @property
     def bits(self) -> int:
-        """The bits of an index."""
+        """The number of bits of an index."""
         return int(self.lut.shape[-2]).bit_length() - 1
 
     @property
@@ -57,7 +57,7 @@ class _Tables:
 
 
 def _bits(weight: NDArray[Any]) -> NDArray[Any]:
-    """The bits of each element as an unsigned integer, by which -0 differs from 0, and NaN equals NaN."""
+    """The bits of each element as an unsigned integer. Compared as bits, -0 differs from 0, and NaN equals NaN."""
     return weight.view(f"u{weight.itemsize}")
 
 
@@ -71,7 +71,7 @@ def _tables(weight: NDArray[Any]) -> _Tables | None:
         for group in _divisors(len(rows)):
             found = _indices(rows.reshape(len(rows) // group, -1))
             if found is None:
-                # Larger groups have no fewer values.
+                # Larger groups would have at least as many values.
                 break
             indices, entries = found
             shape = [weight.shape[axis], *(each for at, each in enumerate(weight.shape) if at != axis)]
@@ -98,8 +98,8 @@ def _bits_for(count: int) -> int | None:
 
 
 def _indices(groups: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]] | None:
-    """The indices, and the tables [groups, entries], for a table for each row of `groups`; None if one has more than
-    256 values.
+    """The indices, and one table for each row of `groups`: [groups, entries]. None if a row has more than 256
+    values.
     """
     first = groups[0]
     if _bits_for(len(np.unique(first[:: max(1, first.size // _NUM_LOOKED_AT)]))) is None:

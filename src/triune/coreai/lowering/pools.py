@@ -38,7 +38,7 @@ _MOST_WINDOW_ELEMENTS = 256
 
 
 def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[tuple[Dim, Dim]]]:
-    """The window, the padding of each spatial dimension, and what `ceil_mode` adds after the padding."""
+    """The window, the padding of each spatial dimension, and the elements that `ceil_mode` adds after the padding."""
     spatial = spatial_of(x, "a pool")
     window = pool_window(c.attributes, shape_of(x)[2:])
     none: list[tuple[Dim, Dim]] = [(0, 0)] * spatial
@@ -116,8 +116,7 @@ def _average_pool(c: Context) -> None:
     x = c.input(0)
     window, widths, excess = _window(c, x)
     size = math.prod(window.kernel)
-    # In fp16 the sum may overflow where the average does not. So multiply by a power of two first, which rounds
-    # nothing.
+    # The sum may overflow fp16 even if the average does not. Multiply by a power of two first, which does not round.
     shrink = 2.0 ** -math.ceil(math.log2(size)) if dtype_of(x) == np.float16 else 1.0
     padded = pad(pad(x, widths, 0), excess, 0)
     small = ops.broadcasting_mul(padded, like(x, shrink)) if shrink != 1 else padded
@@ -153,7 +152,7 @@ def _averaged_counts(
 ) -> Value:
     """The number of elements that count in each average: the image, and the padding if `is_padding_counted`.
 
-    What `ceil_mode` adds after the padding never counts.
+    Elements that `ceil_mode` adds after the padding never count.
     """
     edge = 1 if is_padding_counted else 0
     spatial = known_shape(x) or []

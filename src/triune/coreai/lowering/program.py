@@ -172,7 +172,7 @@ class FunctionWriter(GraphWriter[Value]):
     def stand_in(self, scope: conversion.Scope[Value], name: str) -> Value:
         """Return a value of the type that a failed node's output would have, so that later nodes are still checked.
 
-        It is fp32 if Core AI lacks the type.
+        The value is fp32 if Core AI lacks the type.
         """
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
@@ -206,6 +206,6 @@ class FunctionWriter(GraphWriter[Value]):
 
 
 def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str]) -> None:
-    """Set the type of a function, now that its results are known, and their names."""
+    """Set the type of a function and the names of its results, once the results are known."""
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
     function.res_attrs = argument_attributes(names)

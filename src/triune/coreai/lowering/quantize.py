@@ -36,7 +36,7 @@ _PACKED: Mapping[int, np.dtype[Any]] = {
     TensorProto.INT4: np.dtype(ml_dtypes.int4),
     TensorProto.UINT4: np.dtype(ml_dtypes.uint4),
 }
-"""The quantized types that Core AI's quantize and dequantize operations take."""
+"""The quantized types that Core AI's quantize and dequantize operations accept."""
 
 _HELD = (TensorProto.INT16, TensorProto.UINT16)
 
@@ -100,7 +100,7 @@ def _scale(c: Context) -> Value:
 
 
 def _small(c: Context, index: int) -> Value:
-    """An operand. A constant of 4 or 8 bits keeps its type; any other value is that of the scope."""
+    """An operand. A constant of 4 or 8 bits keeps its type; any other value has the type that it has in the scope."""
     tensor = c.scope.tensor(c.node.input[index])
     is_small = tensor is not None and tensor.data_type in _PACKED and 0 not in tensor.dims
     return constant(array_of(tensor)) if tensor is not None and is_small else c.input(index)
@@ -113,7 +113,7 @@ def _is_single(scale: Value) -> bool:
 def _scaled_axes(c: Context, scale: Value, x: Value) -> Value | None:
     """The operand `axes` of Core AI's operations: all axes for a single scale, one axis for a scale per slice.
 
-    None for scales of blocks, which these operations lack.
+    None for blockwise scales, which these operations lack.
     """
     if rank_of(x) == 0:
         return None
@@ -155,7 +155,9 @@ def _is_blockwise(c: Context, scale: Value, x: Value) -> bool:
 
 
 def _spread(c: Context, value: Value, x: Value) -> Value:
-    """Make a scale or zero point broadcast to `x`: one number for all, for each slice of an axis, or for each block."""
+    """Reshape a scale or zero point so that it broadcasts to `x`. It is one number for all, for each index of an axis,
+    or for each block.
+    """
     if _is_single(value):
         return reshape(value, [])
     axis = _axis(c, x)

@@ -1,8 +1,4 @@
-"""Whether the result changes when Apple's compiler combines the constants of two operations.
-
-Core AI (1.0.0b3) rewrites `(x * a) / b` as `x * (a / b)`. For real numbers both are equal; for floats and integers they
-may differ, by rounding and overflow.
-"""
+"""Find out whether the result changes when Apple's compiler combines the constants of two operations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +53,7 @@ def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
     # The compiler misreads subnormal constants of fp16: 3e-5 as 2e-7.
     if dtype == np.float16 and not (_are_normal(one, dtype) and _are_normal(other, dtype)):
         return True
-    # Multiplying by 1 or -1 rounds nothing. But a division combined with another factor becomes a product, which rounds
+    # Multiplying by 1 or -1 does not round. But a division combined with another factor becomes a product, which rounds
     # differently.
     if _are_units(other) and (outer.name == "mul" or outer.constant.is_right) and inner.name == "mul":
         return False

@@ -15,7 +15,9 @@ from triune.graph.conversion.lowering.reductions import reduce, reduced_axes
 
 
 def _reduce(c: Context) -> None:
-    """Lower a reduction; of no elements it gives the neutral one, and the mean 0, as ONNX Runtime does."""
+    """Lower a reduction. If there are no elements, the result is the neutral element, and 0 for the mean, as in ONNX
+    Runtime.
+    """
     reduce(c)
     x = c.input(0)
     free = [axis for axis in reduced_axes(c, x) if c.scope.values.may_be_empty(c.node.input[0], axis)]

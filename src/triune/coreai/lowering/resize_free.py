@@ -64,7 +64,7 @@ def _scale_and_offset(c: Context, line: Line) -> tuple[Value, Value]:
         case "asymmetric":
             return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
         case "align_corners":
-            # If the image has one element, every coordinate is clamped to it, whatever the scale.
+            # If the image has one element, every coordinate is clamped to it, so that any scale gives the same.
             span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
             between = ops.broadcasting_divide(ops.broadcasting_sub(line.count, one), span)
             scale = ops.broadcasting_maximum(between, number(2**-20))
@@ -84,7 +84,7 @@ def _last_index(line: Line) -> Value:
 
 
 def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
-    """Resize along one dimension by a product with the matrix of weights.
+    """Resize `x` along one dimension by a product with a matrix of weights.
 
     The matrix has the weight of each element of `x` for each element of the result, whose coordinates are `places`.
     """
@@ -94,7 +94,7 @@ def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str)
     if is_excluded:
         cells = cast(iota(size), np.float32)
     else:
-        # Elements beyond the border equal the element at the border. Add as many as a filter may reach.
+        # Elements beyond the border equal the element at the border. Add as many as the filter may reach beyond it.
         reach, more = number(2), int32(4)
         if is_antialiased:
             reach = _filter_radius(line.scale, mode)

@@ -107,7 +107,7 @@ def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
 
 
 def _may_keep_size(c: Context, index: int) -> bool:
-    """Whether a dimension may keep its size though the formulas would change its elements."""
+    """Whether a dimension may keep its size although the formulas for resizing would change its elements."""
     if not c.is_given(2):
         return is_cropped(c.attributes)
     scales = c.constant(2)

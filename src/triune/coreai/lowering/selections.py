@@ -38,12 +38,12 @@ def _is_open(values: Values, name: str) -> bool:
 
 
 def spreading() -> AbstractContextManager[None]:
-    """A context in which operations broadcast operands without elements."""
+    """A context in which operands without elements are broadcast explicitly, before the operation."""
     return rewritten(_spread)
 
 
 def _spread(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]:
-    """Broadcast the operands of an operation to one another; relu, which does it itself, becomes a maximum."""
+    """Broadcast the operands of an operation to one another. A relu is replaced by a maximum, to which this applies."""
     if name == "relu":
         return _spread("broadcasting_maximum", [operands[0], like(operands[0], 0)])
     if not name.startswith("broadcasting_") or name.endswith("matmul"):
@@ -54,7 +54,9 @@ def _spread(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]
 
 
 def _to(x: Value, own: Sequence[Dim], sizes: Sequence[Sequence[Dim]]) -> Value:
-    """Broadcast `x`, whose sizes are `own` with ones in front, along axes of size 1 where another operand's is free."""
+    """Broadcast `x`, whose sizes are `own` after ones, along axes of size 1 on which another operand's size is
+    unknown.
+    """
     wanted = [
         next((other[axis] for other in sizes if other[axis] != 1), 1) if isinstance(size, int) and size == 1 else size
         for axis, size in enumerate(own)

@@ -65,7 +65,7 @@ def _slice(c: Context) -> None:
                 return
             kind[axis] = len(found)
             one = found.start
-            # An end before the first element is written as -size - 1, since -1 would be the last element.
+            # To include the first element, write the end as -size - 1, since -1 would mean the last element.
             other = found.stop if found.stop >= 0 else -size - 1
         begin[axis], end[axis], stride[axis] = one, other, step
     # Core AI (1.0.0b3) drops a slice that keeps the shape, even if it reverses the elements: use reverse.
@@ -119,7 +119,7 @@ def _pad_value(c: Context, x: Value, mode: str) -> Value:
 
 
 def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
-    """Remove as many elements at the beginning and end of each dimension as the padding is negative."""
+    """Remove elements at the beginning and end of each dimension whose padding is negative: -2 removes two."""
     shape = shape_of(x)
     begin = [max(-each, 0) for each in begins]
     end = [(_END if size is None else size) if each >= 0 else each for size, each in zip(shape, ends, strict=True)]
@@ -135,7 +135,7 @@ def _with_gathered_padding(
     """Pad along axes where the padding is larger than Core AI's operation allows, by a gather of padded indices.
 
     Returns:
-        the result, and the padding before and after each dimension that is still to be done.
+        the result, and the padding before and after each dimension that remains to be added.
     """
     begins, ends = list(begins), list(ends)
     for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):

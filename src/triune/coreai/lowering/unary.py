@@ -45,7 +45,7 @@ def _ceil(x: Value) -> Value:
 
 
 def _sign(x: Value) -> Value:
-    # 0, -0 and NaN are returned as they are.
+    # For 0, -0 and NaN the result is the operand itself.
     zero = like(x, 0)
     below = ops.broadcasting_where(ops.broadcasting_greater(zero, x), like(x, -1), x)
     return ops.broadcasting_where(ops.broadcasting_greater(x, zero), like(x, 1), below)

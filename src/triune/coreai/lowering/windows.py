@@ -37,7 +37,7 @@ def off_plane(x: Value, spatial: int) -> Value:
 
 
 def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
-    """Add `fill` in front of a list of one number, for the axis of size 1 that `on_plane` adds."""
+    """Add `fill` at the front of a list of one number, for the axis of size 1 that `on_plane` adds."""
     return [fill, *numbers] if len(numbers) == 1 else list(numbers)
 
 
@@ -78,7 +78,9 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
 
 
 def excess_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
-    """How far the last windows exceed the padded image with `ceil_mode`, by spatial dimension; `x` is not padded."""
+    """The number of elements by which the last windows exceed the padded image with `ceil_mode`, for each spatial
+    dimension. `x` is not padded.
+    """
     return [(0, _excess(x, window, axis)) for axis in range(len(window.kernel))]
 
 
@@ -95,7 +97,7 @@ def _excess(x: Value, window: Window, axis: int) -> Dim:
     stride, extent = window.strides[axis], window.extent(axis)
     size = size_of(x, 2 + axis)
     room = _op(ops.add, size, begin + end - extent)
-    # The last window has the number ceil(room / stride), or one less if it would begin behind the image.
+    # The last window has the index ceil(room / stride), or one less if it would begin behind the image.
     last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
     is_behind = ops.greater(_op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
     last = ops.sub(last, cast(is_behind, np.int32))

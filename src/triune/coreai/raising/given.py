@@ -22,7 +22,7 @@ _PICKING = frozenset(
 """Operations whose results are elements of their first operand."""
 
 SMALL = 64
-"""The largest constants, in elements, that are folded while raising; the optimizer folds larger ones."""
+"""Constants of at most this many elements are folded while raising; the optimizer folds larger ones."""
 
 _DEPTH = 16
 
@@ -39,11 +39,13 @@ class Given:
         self._held = held
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of an operand. Raises UnsupportedError if the operand is not a tensor of real numbers."""
+        """The tensor of an operand. Raises UnsupportedError if it is not a tensor of real numbers."""
         return self.of(Tensor, name)
 
     def of(self, kind: type[H], name: str) -> H:
-        """An operand of the given class, which is not Tensor. Raises UnsupportedError if it is of another one."""
+        """The operand `name`, as an object of the class `kind`, which is not Tensor. Raises UnsupportedError if it is
+        of another class.
+        """
         held = self._held(getattr(self.operation, name))
         if not isinstance(held, kind):
             raise UnsupportedError(f"the operand '{name}' is {type(held).__name__}, not {kind.__name__}")
@@ -64,7 +66,7 @@ class Given:
         return [self._held(value) for value in self.operation.operands]
 
     def replaced(self, by: Callable[[Held], Held]) -> "Given":
-        """Copy this, with each operand replaced by the result of `by`."""
+        """A copy of these arguments in which each operand is replaced by `by(operand)`."""
         return Given(self.operation, lambda value: by(self._held(value)))
 
     def array(self, name: str) -> Array:
@@ -96,18 +98,19 @@ class Given:
         return found[1] if found else text.strip('"')
 
     def axis(self, name: str, of: str = "input") -> int:
-        """A constant axis of the operand `of`, converted to one from 0 on. Raises InvalidArgumentError if it is out of
+        """A constant axis of the operand `of`, as a non-negative number. Raises InvalidArgumentError if it is out of
         range.
         """
         return existing_axis(self.integer(name), self[of].rank, name)
 
     def axes(self, name: str, of: str = "input", extra: int = 0) -> list[int]:
-        """Constant axes, converted to ones from 0 on. They count dimensions of the operand `of`, and `extra` more."""
+        """Constant axes as non-negative numbers. They count the dimensions of the operand `of`, plus `extra`."""
         rank = self[of].rank + extra
         return [existing_axis(axis, rank, name) for axis in self.ints(name)]
 
     def is_of_sizes(self, name: str) -> bool:
-        """Whether the operand consists of sizes of dimensions and small constants, gathered and concatenated.
+        """Whether all elements of the operand are sizes of dimensions or small constants, perhaps gathered or
+        concatenated.
 
         Every integer type of at least 31 bits can hold such numbers.
         """
@@ -143,8 +146,8 @@ class Given:
         return element_type(self.operation.results[index].type)
 
     def producer(self, name: str, operation: str) -> "Given | None":
-        """The operation that computes an operand, if it is an `operation` and nothing else reads its result; else
-        None.
+        """The operation that computes an operand, if it is the operation `operation` and its result is read only here;
+        else None.
         """
         value = getattr(self.operation, name)
         owner = getattr(value, "owner", None)

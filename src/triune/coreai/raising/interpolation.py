@@ -55,7 +55,7 @@ def _along(graph: Graph, x: Tensor, axis: int, rank: int, coordinates: Tensor, l
 def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
     """Write a linear Resize of the last two axes with known sizes; None if its sample points would differ.
 
-    These must be those of half_pixel or of align_corners.
+    The operation's points must be those of half_pixel or of align_corners.
     """
     x = given["input"]
     scale, offset = given["scale"].constant, given["offset"].constant

@@ -1,4 +1,6 @@
-"""ONNX operators for types that runtimes have no kernels for: cast operands to another type, and the result back."""
+"""ONNX operators for types that runtimes have no kernels for: operands are cast to another type, and the result is cast
+back.
+"""
 
 from types import MappingProxyType
 from typing import Any
@@ -7,7 +9,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
-# Overflow of integers stays right: the result wraps around when it is cast back.
+# If integers overflow in the wider type, the result is still right: it wraps around when it is cast back.
 _WIDER = MappingProxyType(
     {
         DType.BOOL: DType.INT32,

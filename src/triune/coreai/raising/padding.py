@@ -1,4 +1,4 @@
-"""Padding, and its fusion into the convolution or pool that follows."""
+"""Raise padding, and fuse it into the convolution or pool that follows."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -55,8 +55,8 @@ def padded_by(given: Given, fill: float, kernel: list[int] | None) -> tuple[Tens
     """If a convolution or pool reads the result of a `pad` with the value `fill`, return the tensor that is padded, and
     ONNX's `pads`.
 
-    Else, or if the pad cannot be fused, return None. It must pad only spatial axes, and nothing else may read its
-    result. If `kernel` is given, as for pools, the padding must also be smaller than the kernel.
+    Return None if there is no such `pad`, or if it cannot be fused: it must pad only spatial axes, and only this
+    operation may read its result. If `kernel` is given, as for pools, the padding must also be smaller than the kernel.
     """
     before = given.producer("input", "coreai.pad")
     if before is None or before.word("padding_mode") != "constant":

@@ -41,7 +41,9 @@ def _attributes(axis: int | None) -> dict[str, Any]:
 
 
 def _quantize(graph: Graph, given: Given) -> Tensor:
-    """Write clip(round((input - offset2) / scale) + offset1), where halves are rounded to the even integer."""
+    """Write clip(round((input - offset2) / scale) + offset1). Numbers halfway between two integers are rounded to the
+    even one.
+    """
     x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
     axis, element = _axis(given, x), given.element()
     is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)

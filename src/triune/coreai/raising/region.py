@@ -1,4 +1,4 @@
-"""Raise the operations of a block in order, each by the function of its family."""
+"""Raise the operations of a block in order, each by its family's function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from triune.graph.raising.types import DType
 Raise: TypeAlias = Callable[[Graph, Given], Held | Sequence[Held]]
 ControlFlow: TypeAlias = Callable[["RegionRaiser", Any], Sequence[Held]]
 
-# Errors of Python and numpy for a malformed operation. The operation's name is added to the message.
+# Exceptions that Python and numpy raise for a malformed operation. They are translated, with the operation's name in
+# the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 _DEEPEST = 64
 

@@ -25,7 +25,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
     shape = given.result().shape or ()
     unknown = [size for size in shape if size is None]
     if len(unknown) == 1 and 0 not in shape:
-        # A single unknown size can be -1, which means the rest, so that nothing must be computed.
+        # A single unknown size is written as -1, which ONNX computes from the other sizes.
         target = graph.ints(*(-1 if size is None else size for size in shape))
     else:
         target = declared(graph, given, sizes)
@@ -78,7 +78,7 @@ def _broadcast_shapes(graph: Graph, given: Given) -> Tensor:
         )
         is_one = graph.op("Equal", x, graph.ints(1), dtype=DType.BOOL)
         return graph.as_sizes(graph.op("Where", is_one, y, x, dtype=DType.INT64))
-    # Broadcast two tensors of these shapes, and take the shape of the result.
+    # Broadcast two boolean tensors of these shapes, and take the shape of the result.
     one = graph.constant(1, DType.BOOL)
     return graph.op("Shape", graph.op("And", graph.op("Expand", one, x), graph.op("Expand", one, y)), dtype=DType.INT64)
 

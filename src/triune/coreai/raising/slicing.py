@@ -40,8 +40,8 @@ def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
 def _declared_ends(graph: Graph, given: Given, starts: Array, ends: Tensor, steps: Array) -> Tensor:
     """Ends for which a slice with a negative step has as many elements as its declared result.
 
-    For known sizes Apple's library returns one element less than for unknown ones. The declared shape is what it
-    returns.
+    Apple's library returns one element less if sizes are known than if they are not. The declared shape is the shape
+    that it returns.
     """
     sizes = given["update"].shape if hasattr(given.operation, "update") else given.result().shape
     whole = given["input"].shape

@@ -1,4 +1,6 @@
-"""Convolutions and pools of two and three spatial axes. Core AI pads by an operation before, which is fused here."""
+"""Raise convolutions and pools of two and three spatial axes. In Core AI a separate operation pads before them; it is
+fused here.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,7 +55,8 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     pads = [*padding, *padding] if len(padding) == count else [*padding[0::2], *padding[1::2]]
     kernel, strides, dilations = _kernel(weight), given.ints("stride"), given.ints("dilation")
     more = given.ints("output_pad")
-    # ONNX's runtimes refuse an output_padding of at least a stride. Pad with zeros instead, which it would add.
+    # ONNX's runtimes refuse an output_padding that is not less than the stride. In this case, pad the result with zeros
+    # instead.
     limits = [max(stride, dilation) for stride, dilation in zip(strides, dilations, strict=True)]
     outside = [extra if extra >= limit else 0 for extra, limit in zip(more, limits, strict=True)]
     inside = [extra - out for extra, out in zip(more, outside, strict=True)]
