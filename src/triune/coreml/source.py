@@ -21,8 +21,8 @@ class SourceTensor:
     """An input or output of the model that a package was converted from.
 
     Attributes:
-        name: its name there.
-        rank: its rank there; None if unknown. Core ML has no inputs or outputs of rank 0.
+        name: its name in that model.
+        rank: its rank in that model; None if unknown. Core ML has no inputs or outputs of rank 0.
     """
 
     name: str
