@@ -70,7 +70,7 @@ class CompiledCache:
             try:
                 if os.path.lexists(path):
                     _log.warning("'%s' in the cache is thrown away, and made again: %s", path, problem)
-                    # Rename the old entry: a process that is reading it can go on.
+                    # Rename the old entry, so that a process that is reading it can continue.
                     path.rename(temporary / "thrown-away")
                 made.rename(path)
                 write_checksums(noted, sums)

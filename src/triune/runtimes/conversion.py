@@ -10,7 +10,9 @@ from triune.hosting import Limits, MemoryLimitError, run_in_process
 _SPARE_SECONDS = 60
 
 _SHARE_OF_MEMORY = 0.75
-"""If a conversion took more, the system might kill the server."""
+"""The largest share of the machine's memory that a conversion may take. If it took more, the system might kill the
+server.
+"""
 
 
 def limit_of(memory_bytes: int | None) -> int:

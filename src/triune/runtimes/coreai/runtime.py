@@ -1,8 +1,8 @@
 """The runtime of Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
 
 On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each model in its own process. For `cpu` and `amx`
-the program is converted to ONNX once, and other runtimes run that. On other systems `ane` is emulated: by the converted
-model, or by Apple's interpreter.
+the program is converted to ONNX once, and other runtimes run the ONNX model. On other systems `ane` is emulated: by the
+converted model, or by Apple's interpreter.
 """
 
 import functools

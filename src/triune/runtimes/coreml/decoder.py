@@ -103,7 +103,7 @@ def load_ladder_decoder(
 def _converted(
     model: DecoderModel, contexts: tuple[int, ...], options: LowerOptions, cache: CompiledCache, *, has_states: bool
 ) -> Path:
-    """The package of a decoder."""
+    """The path of a decoder's package, converted now unless it is in the cache."""
     with tempfile.TemporaryDirectory(prefix="triune-decoder-") as folder:
         paths = {name: Path(folder) / f"{name}.onnx" for name in functions_of(contexts)}
         save_together({paths[name]: model.write_explicit(size) for name, size in functions_of(contexts).items()})
@@ -112,7 +112,7 @@ def _converted(
         def convert(target: Path) -> None:
             _log.info("converting a decoder with caches of %s tokens to Core ML, once", ", ".join(map(str, contexts)))
             work = functools.partial(_convert, paths, target, options, has_states)
-            # Nobody sets these seconds, so no parameter is named that would.
+            # Name no parameter in the message, since no parameter sets this time limit.
             convert_within(
                 work,
                 "the conversion of the decoder",

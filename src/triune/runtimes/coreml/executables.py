@@ -78,7 +78,7 @@ class PackageExecutable:
         except Exception as error:
             raise run_failure(error, inputs) from error
         if state is not None:
-            # No other code refers to this state, so that its buffers need not be copied.
+            # Only this function has a reference to this state, so that its buffers need not be copied.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
         found: dict[str, Array] = {}
         for name in outputs:

@@ -17,7 +17,8 @@ _DEVICES: Final = (
 
 
 def compute_plan_report(compiled: Path, compute_units: str) -> str:
-    """How many operations of a compiled model Core ML prefers to compute on which device, as its compute plan says.
+    """The number of operations of a compiled model that Core ML prefers to compute on each device, according to its
+    compute plan, as text.
 
     Only ML Programs have such a plan. Where Core ML gives none, the text says why.
 
