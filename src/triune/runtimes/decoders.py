@@ -28,10 +28,10 @@ class LoadDecoder(Protocol):
         is_reproducible: bool = False,
         has_guesses: bool = False,
     ) -> DecoderExecutable:
-        """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
+        """Compile a decoder, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
         precision. If it is reproducible, a token's logits are the same bits whatever else is in its step, and however
-        the tokens before it were parted into steps. If steps hold guesses of tokens, a wrong one changes no logits once
-        it is overwritten.
+        the earlier tokens were divided into steps. If steps contain guesses of tokens, a wrong guess changes no logits
+        after it was overwritten.
         """
         ...
 
@@ -62,7 +62,7 @@ _SHARE_OF_MEMORY: Final = 3
 """Weights that are copied to be compared may take at most the available memory divided by this."""
 
 _MOST_EVALUATED: Final = 1 << 30
-"""The most bytes of weights for ONNX's evaluator."""
+"""The largest size of weights, in bytes, for ONNX's evaluator."""
 
 _LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
 """The runtimes that can, the preferred one first, each with a function that imports its decoder."""
@@ -96,7 +96,7 @@ def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
     fitting = [name for name in able if not wanted.isdisjoint(machine.runtimes[name].units())]
     if not fitting and unit is None:
         raise UnsupportedError(f"{_lacking(able)}; or name the unit 'gpu', which is emulated")
-    # If none fits, the config is refused for the unit that it names.
+    # If none fits, take any runtime: the config is then refused for the unit that it names.
     return (fitting or able[-1:])[0]
 
 

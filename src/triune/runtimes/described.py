@@ -70,7 +70,9 @@ def times_folder() -> Path:
 
 
 def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
-    """The facts of a Neural Engine with the number of its cores, asked from Core ML if the system did not print it."""
+    """The facts of a Neural Engine with its number of cores, which is read from Core ML if the system did not report
+    it.
+    """
     has_core_ml = any(each.name == "coreml" for each in facts.runtimes)
     if facts.unit is not Unit.ANE or facts.presence is not Presence.PRESENT or facts.cores or not has_core_ml:
         return facts

@@ -51,7 +51,7 @@ _OPENVINO_NODE = re.compile(
 _ONNXRUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
 # The beginning of ONNX Runtime's messages: a path and the signature of a function, or a file and the name of a
-# function. Then the failed condition follows.
+# function. The failed condition follows.
 _SOURCE_PLACE = re.compile(
     r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:"
     r"|(?<!\S)/?[\w.-]*/[\w./-]+\.(?:cc|cpp|h|hpp):\d+"
@@ -79,7 +79,7 @@ _PLAIN: Final[Mapping[str, str]] = {
     "stoll": "a string is not an integer, or is out of range",
     "stoull": "a string is not an integer, or is out of range",
 }
-"""Plain words for error messages that only the library's authors understand."""
+"""Understandable messages in place of error messages that only the library's authors understand."""
 
 
 def reason_of(error: Exception) -> str:
@@ -117,9 +117,10 @@ def run_failure(
 
 
 def lost_unit(error: Exception) -> UnitLostError | None:
-    """Translate a vendor's error which says that a GPU computes nothing more for this process; None for any other.
+    """Translate a vendor's error that says that a GPU no longer computes for this process; None for any other error.
 
-    Only for libraries whose errors hold no text of a request: what a client sends must not make a unit count as lost.
+    Use it only for libraries whose errors contain no text of a request: a request must not be able to make a unit count
+    as lost.
     """
     if not _LOST.search(str(error)):
         return None

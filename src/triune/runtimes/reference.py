@@ -1,4 +1,6 @@
-"""ONNX's reference evaluator, in numpy: slow, but simple. Backend "reference", by which the others are checked."""
+"""ONNX's reference evaluator, in numpy: slow, but simple. Backend "reference", with which the other runtimes are
+checked.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

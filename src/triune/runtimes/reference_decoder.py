@@ -1,4 +1,4 @@
-"""Decoders in ONNX's evaluator: slow, but simple, in numpy, for checking the others."""
+"""Run decoders in ONNX's evaluator, which is slow but simple, to check other runtimes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from triune.graph.paged_attention import PagedAttention, cache_heads
 
 
 class ReferenceDecoder(LogitsOnHost):
-    """A `core.decoder.DecoderExecutable` in fp32. Its cache has the shape that `triune::PagedAttention` takes."""
+    """A `core.decoder.DecoderExecutable` in fp32. Its cache has the shape that `triune::PagedAttention` requires."""
 
     unit = Unit.CPU
     precision = "fp32"

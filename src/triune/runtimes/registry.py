@@ -181,7 +181,7 @@ def available(
 
 
 def served(units: Sequence[UnitStatus]) -> Mapping[str, Sequence[Unit]]:
-    """The units that each installed runtime serves, as `available` would tell; imports no library.
+    """The units that each installed runtime serves, without importing libraries.
 
     Args:
         units: this machine's units, from `hardware.units.detect_units`.

@@ -1,4 +1,4 @@
-"""ONNX files whose custom operators have got their bodies; kept on disk."""
+"""ONNX files in which custom operators have their bodies; these files are kept on disk."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final

@@ -1,4 +1,4 @@
-"""A runtime that knows custom operators."""
+"""A runtime that supports custom operators."""
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ from triune.runtimes.custom.resolved import resolved_file
 from triune.runtimes.failures import run_failure
 
 _CALLS_NUMPY: Final = ("onnxruntime",)
-"""The runtimes between whose pieces numpy computes custom operators."""
+"""The runtimes that can run the pieces of a model between which numpy computes custom operators."""
 
 _REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 """The errors that numpy raises for values and shapes that a function does not accept."""
@@ -141,7 +141,7 @@ class Pieces:
             self._running = None
 
     def begin(self) -> None:
-        """Note that a run of the model begins: it is not interrupted yet."""
+        """Record that a run of the model begins, which is not interrupted yet."""
         self._is_interrupted = False
 
     def check(self) -> None:

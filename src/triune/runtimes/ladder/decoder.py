@@ -16,8 +16,8 @@ from triune.runtimes.ladder.ladder import Held, Ladder
 class LadderDecoder(LogitsOnHost):
     """A `DecoderExecutable` that computes the sequences of a step one after the other.
 
-    A block is the cache of a whole sequence, so that there are as many sequences as blocks, and none share a prefix.
-    It takes memory as far as its sequence needs it.
+    A block is the cache of a whole sequence, so that there are as many sequences as blocks, and none share a prefix. A
+    block takes as much memory as its sequence needs.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LadderDecoder(LogitsOnHost):
         return len(self._blocks)
 
     def allocate(self, num_blocks: int) -> None:
-        """Implements `DecoderExecutable.allocate`. Memory is taken when a sequence needs it."""
+        """Implements `DecoderExecutable.allocate`. Memory is allocated when a sequence needs it."""
         self._blocks: list[Held | None] = [None] * num_blocks
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
@@ -131,7 +131,9 @@ class LadderDecoder(LogitsOnHost):
         self._blocks.clear()
 
     def _held(self, index: int, num_tokens: int) -> Held:
-        """A block that holds some tokens. One without any is begun anew, in the smallest cache."""
+        """A block that has at least `num_tokens` tokens. A block without tokens is created anew, with the smallest
+        cache.
+        """
         held = self._blocks[index]
         if held is None or not num_tokens:
             held = self._ladder.start(num_tokens or 1)

@@ -1,7 +1,7 @@
 """A decoder as functions `prefill_C` and `decode_C` of one program, for several sizes C of the cache.
 
-The units that need fixed sizes compute a small cache faster than a large one. So a sequence begins in the smallest
-cache, and what that holds is copied to the next larger one when it is full.
+The units that need fixed sizes compute a small cache faster than a large one. So a sequence begins with the smallest
+cache. When that is full, its contents are copied to the next larger cache.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ one before.
 """
 
 _PREFILL_TOKENS: Final = 64
-"""The tokens of a call of `prefill_C`. Up to 256, sums of as many values stay within fp16."""
+"""The number of tokens of a call of `prefill_C`. With up to 256 tokens, sums over the tokens stay within fp16."""
 
 
 def function_name(kind: str, context: int) -> str:
@@ -67,8 +67,8 @@ def functions_of(contexts: Sequence[int]) -> dict[str, ExplicitSize]:
 
 
 class LadderFunction(Protocol):
-    """A function of the program, as `core.executable.Executable` has it: states are inputs, and outputs under the names
-    of `new_state`.
+    """A function of the program, with the interface of `core.executable.Executable`: states are inputs, and outputs
+    under the names of `new_state`.
     """
 
     @property
@@ -129,9 +129,9 @@ class Ladder:
 
         Args:
             held: the sequence's cache, which is changed, and moved to a larger one if needed.
-            past: how many tokens of the cache count; those behind are overwritten.
+            past: how many tokens of the cache are valid; later ones are overwritten.
             ids: INT64 [n], the new tokens.
-            wanted: which of them logits are wanted of, ascending.
+            wanted: the indices of the new tokens whose logits are wanted, ascending.
 
         Returns:
             the logits of each wanted token, FP32 [vocabulary].
@@ -142,7 +142,7 @@ class Ladder:
         found: dict[int, NDArray[np.float32]] = {}
         begin = 0
         while begin < len(ids):
-            # A call gives the logits of one token, so it ends with the first that is wanted.
+            # A call returns the logits of one token, so it ends with the first token whose logits are wanted.
             end = next((each + 1 for each in wanted if each >= begin), len(ids))
             context = self._context(past + begin + 1)
             if end - begin > 1:
@@ -206,7 +206,7 @@ class _Function:
         return {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in self._caches.items()}
 
     def call(self, held: Held, ids: NDArray[np.int64], past: int) -> NDArray[np.float32]:
-        """Read tokens behind `past` others; returns the logits [vocabulary] of the last one."""
+        """Read tokens that follow `past` others; returns the logits [vocabulary] of the last token."""
         given = given_for(self.size, ids, past, self._windows, len(ids) - 1)
         given = {name: each.astype(self._specs[name].datatype.dtype, copy=False) for name, each in given.items()}
         found = self._function.run({**given, **held.caches}, ["logits", *self._news.values()])

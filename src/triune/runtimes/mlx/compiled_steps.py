@@ -22,7 +22,7 @@ from triune.runtimes.mlx.step_inputs import Ids, is_of_single_tokens, single_tok
 from triune.runtimes.mlx.tokens import with_tokens
 
 MOST_COMPILED: Final = 64
-"""The most sizes of steps for which a compiled function is kept."""
+"""The largest number of sizes of steps for which a compiled function is kept."""
 
 _FEWEST_TOKENS: Final = 64
 
@@ -30,7 +30,7 @@ Finish: TypeAlias = Callable[[Value], Value]
 
 
 def can_compile(graph: GraphProto, head_sizes: Sequence[int], *, are_floats: bool) -> bool:
-    """Whether our own kernel has the attention of a graph.
+    """Whether Triune's own kernel supports the attention of a graph.
 
     Args:
         graph: with the patterns of `metal.fusion`.
@@ -45,7 +45,7 @@ def can_compile(graph: GraphProto, head_sizes: Sequence[int], *, are_floats: boo
 
 
 class CompiledSteps:
-    """Computes such steps of a decoder. It writes to the caches in place."""
+    """Computes steps of one new token for each sequence, by compiled functions. It writes to the caches in place."""
 
     def __init__(self, program: Program, attention: PagedAttention, names: Sequence[str], ids: Ids) -> None:
         """Args:
@@ -58,11 +58,11 @@ class CompiledSteps:
         self._compiled: OrderedDict[tuple[Any, ...], Callable[..., Value]] = OrderedDict()
 
     def fits(self, step: DecoderStep) -> bool:
-        """Whether a step is of this kind."""
+        """Whether a step has one new token for each sequence, and no memory of an encoder."""
         return not step.memory and is_of_single_tokens(step)
 
     def begin(self, step: DecoderStep, before: Value | None, finish: Finish, caches: Sequence[Value]) -> Value:
-        """Have MLX begin to compute what `finish` makes of a step's logits.
+        """Start the computation of `finish(logits)` for a step's logits in MLX.
 
         Args:
             step: a step that fits.
@@ -110,7 +110,7 @@ class CompiledSteps:
 
 
 def _wide(tokens: Value) -> Value:
-    """Tokens [rows] with zeros behind them, so that few numbers of rows occur."""
+    """Pad tokens [rows] with zeros, so that few different numbers of rows occur."""
     rows = tokens.shape[0]
     width = max(_FEWEST_TOKENS, 1 << (rows - 1).bit_length())
     return tokens if rows == width else mx.concatenate([tokens, mx.zeros(width - rows, dtype=tokens.dtype)])

@@ -36,10 +36,11 @@ _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat1
 
 
 class MlxDecoder:
-    """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed where MLX has their groups.
+    """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed if MLX supports their group size.
 
     Attributes:
-        compiled: computes steps of one token of each sequence, on GPUs of NVIDIA; None computes them as others.
+        compiled: computes steps of one token for each sequence, on GPUs of NVIDIA; if None, they are computed like
+            other steps.
     """
 
     unit = Unit.GPU
@@ -93,7 +94,7 @@ class MlxDecoder:
         self._memory = EncoderMemory(memory_widths(graph), _KINDS[self.precision])
         self._row_inputs = [each.name for each in graph.input if each.name in ROW_NAMES]
         self._adapter_inputs = [each.name for each in graph.input if each.name.startswith("adapter")]
-        # A cache holds the keys and the values of a layer, and has the name of that of the keys.
+        # A cache has the keys and the values of a layer, and the name of the graph's cache of keys.
         self._names = list(heads)[::2]
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [heads, {block_size}, size]"
@@ -161,7 +162,7 @@ class MlxDecoder:
         return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
-        """Have MLX begin to compute what `finish` makes of a step's logits, and perhaps of further rows."""
+        """Start the computation of `finish(logits)` for a step's logits, and perhaps further rows, in MLX."""
         step.require_fitting(self.num_blocks, self.block_size)
         self._memory.require(step.memory)
         self._require_cache()
@@ -191,7 +192,8 @@ class MlxDecoder:
         """Compute a step and return `finish(logits)`. The step's keys and values are in the caches afterwards."""
         self._attention.begin(layout)
         try:
-            # The program writes to the caches that it is given. Nothing else may hold them: MLX would copy them.
+            # The program writes to the caches that it is given. There must be no other reference to them, or MLX would
+            # copy them.
             (found,), _ = self._program(values | dict(zip(self._names, self._caches, strict=True)), ["logits"])
         finally:
             self._attention.end()
@@ -200,7 +202,7 @@ class MlxDecoder:
         return result
 
     def _read(self, value: Value) -> Array:
-        """Wait for what a step gives, and copy it."""
+        """Wait for the result of a step, and copy it."""
         self._require_cache()
         with exclusive(), self._failures(len(value)):
             return downloaded(value)
@@ -214,7 +216,7 @@ class MlxDecoder:
         try:
             yield
         except Exception as error:
-            # Caches are written in place, so those from before the step are gone.
+            # Caches are written in place, so their state before the step is lost.
             self._lost = reason_of(error)
             raise InternalError(f"MLX failed in a step of {count} tokens: {self._lost}") from error
 
@@ -274,7 +276,7 @@ class MlxDecoder:
         self._caches.clear()
 
     def _write(self, indices: Sequence[int], blocks: Sequence[Value]) -> None:
-        """Write blocks, which `_taken` says, in place."""
+        """Write blocks, in the form that `_taken` returns, in place."""
         if not len(indices):
             return
         self._attention.settle()

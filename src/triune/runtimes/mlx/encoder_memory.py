@@ -15,7 +15,7 @@ class EncoderMemory:
 
     def __init__(self, names: Collection[str], kind: Any) -> None:
         """Args:
-        names: the names of what the decoder reads; empty if it reads no encoder.
+            names: the names of the encoder's outputs that the decoder reads; empty if there is no encoder.
         kind: MLX's type in which it computes.
         """
         self._names = names
@@ -24,7 +24,7 @@ class EncoderMemory:
         self._arrays: dict[str, Value] = {}
 
     def require(self, memory: Mapping[str, NDArray[np.float32]]) -> None:
-        """Raise InvalidArgumentError if something is missing that the decoder reads."""
+        """Raise InvalidArgumentError if an output of the encoder that the decoder reads is missing."""
         if missing := [name for name in self._names if name not in memory]:
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
 

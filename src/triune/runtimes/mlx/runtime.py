@@ -1,6 +1,6 @@
 """MLX: Apple's GPUs through Metal, NVIDIA's through CUDA, on unit `gpu`. Backend "mlx".
 
-Where MLX has no GPU, it computes on the CPU with the same code: for answers, and slowly. `gpu` counts as emulated then.
+Without a GPU, MLX computes slowly on the CPU with the same code, and `gpu` counts as emulated.
 """
 
 import logging
@@ -46,7 +46,7 @@ class Mlx:
     def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
         """Args:
         units: this machine's units, from `hardware.units.detect_units`.
-        run_bytes: the largest array that a run may make; None means the machine's memory.
+            run_bytes: the largest array that a run may create; None means the machine's memory.
         """
         self._statuses = {status.unit: status for status in units}
         self._run_bytes = run_bytes
@@ -76,7 +76,7 @@ class Mlx:
                     f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, {_REFUSED[spec.datatype]}; serve the "
                     "model with backend 'onnxruntime'"
                 )
-        # MLX's library starts the GPU when it is imported: not before a model needs it.
+        # Import here: MLX's library starts the GPU when it is imported, which must not happen before a model needs it.
         from triune.metal.function import Function
         from triune.metal.library import KERNEL_FOLDER, device_report
         from triune.metal.lower import lower
@@ -109,7 +109,7 @@ class Mlx:
 
 class _MlxExecutable:
     is_steady = False
-    """A run waits for those of other models, so the event loop's thread must not run one."""
+    """A run waits for the runs of other models, so it must not be on the event loop's thread."""
 
     def __init__(
         self,

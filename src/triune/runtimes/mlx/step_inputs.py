@@ -1,4 +1,4 @@
-"""The arrays of a step as one array, which MLX copies once."""
+"""Combine the arrays of a step in one array, which MLX copies at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FEWEST_COLUMNS: Final = 8
 
 
 class Ids:
-    """Token ids and positions within the tables that a graph reads by them: MLX checks no index."""
+    """Limits token ids and positions to the tables that a graph reads with them, since MLX checks no index."""
 
     def __init__(self, graph: GraphProto) -> None:
         rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
@@ -34,7 +34,7 @@ class Ids:
 
 
 def uploaded(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Value]:
-    """Arrays of integers as INT32, by one copy."""
+    """Copy arrays of integers to MLX as INT32, all in one copy."""
     whole = from_numpy(np.concatenate([each.reshape(-1) for each in arrays.values()], dtype=np.int32, casting="unsafe"))
     found: dict[str, Value] = {}
     first = 0
@@ -46,12 +46,12 @@ def uploaded(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class SingleTokens:
-    """A step of one new token of each sequence.
+    """A step of one new token for each sequence.
 
     Attributes:
         array: INT32 [4 * rows + rows * columns]: token ids, positions, tokens in the cache (-1 for rows beyond the last
             sequence), `DecoderStep.sources`, then the blocks of each row.
-        rows: the sequences, and rows without one: so that fewer numbers of rows occur.
+        rows: the number of sequences, padded so that few different numbers of rows occur.
         columns: a power of two, at least as large as the most blocks of a sequence.
     """
 

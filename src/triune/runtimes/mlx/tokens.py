@@ -1,4 +1,6 @@
-"""The most probable tokens of a step, which MLX may still compute, and the next step's tokens out of them."""
+"""The most probable tokens of a step, which MLX may still be computing, and the next step's tokens, which are made from
+them.
+"""
 
 from collections.abc import Callable
 
@@ -14,14 +16,14 @@ class MlxTokens:
     """The tokens of a step (`PendingTokens`).
 
     Attributes:
-        value: INT32 [n or more], which MLX may still compute.
+        value: INT32 [n or more], which MLX may still be computing.
     """
 
     def __init__(self, value: Value, read: Callable[[Value], Array], count: int) -> None:
         """Args:
         value: INT32 [n or more].
         read: waits for a value of the decoder, and copies it.
-        count: n; what follows is not of the step.
+            count: n; later elements do not belong to the step.
         """
         self._read, self._count = read, count
         self._tokens: NDArray[np.int64] | None = None
@@ -38,7 +40,7 @@ def most_probable(logits: Value) -> Value:
     """The most probable token of each row, as in `core.decoder.best_tokens`."""
     if not logits.shape[0]:
         return mx.zeros(0, dtype=mx.int32)
-    # MLX does not say what `argmax` and `max` find where a number is NaN.
+    # MLX does not define the result of `argmax` and `max` for NaN.
     is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
     return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
 

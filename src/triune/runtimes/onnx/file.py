@@ -68,7 +68,8 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
 def broken_part(path: Path) -> str | None:
     """The error that ONNX's checker finds in a file; None if there is none.
 
-    It is slow, and so only for explaining a failure. The checker sees no large weights: no other thread runs meanwhile.
+    It is slow, and therefore used only to explain a failure. Large weights are removed before, since no other thread
+    runs while the checker does.
     """
     try:
         model = load(path)

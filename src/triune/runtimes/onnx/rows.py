@@ -1,4 +1,4 @@
-"""Finds out whether the first dimension of an ONNX model's tensors is a batch dimension."""
+"""Find out whether the first dimension of an ONNX model's tensors is a batch dimension."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Shared libraries of custom operators, as ONNX Runtime loads them."""
+"""Shared libraries of custom operators, which ONNX Runtime loads."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +27,8 @@ def has_foreign_ops(model: ModelProto) -> bool:
 
 
 def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
-    """Have a session with these SessionOptions know the operators of libraries.
+    """Register the operators of libraries with these SessionOptions. Raises InvalidArgumentError if a library cannot be
+    loaded.
 
     Raises:
         InvalidArgumentError: a library cannot be loaded.

@@ -12,10 +12,12 @@ from triune.core.sizes import content_bytes
 from triune.hosting import HostedExecutable
 
 MANY_STRINGS = 16 << 10
-"""ONNX Runtime takes a millisecond to copy this number of strings."""
+"""The number of strings that ONNX Runtime copies in about a millisecond. Requests with more run in the separate
+process.
+"""
 
 _MANY_BYTES = 64 << 20
-"""The contents of strings that a run may hold in the server's own process."""
+"""The largest size of strings, in bytes, that a run may hold in the server's own process."""
 
 _MANY_NUMBERS = 1 << 20
 """The limit for numbers that a model may map to strings. It is higher, since most such models return few strings."""

@@ -25,10 +25,11 @@ from triune.core.threads import NoThreadError, start_thread
 from triune.runtimes.failures import given_values, node_of
 from triune.runtimes.onnxruntime.options import NO_LOG
 
-# onnxruntime has no type hints.
+# `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime
 
-# The lock is held from registering an arena until the session has looked it up, which it does first.
+# After an arena was registered, the lock is held for this time, until the new session has looked the arena up, which it
+# does first.
 _LOOK_SECONDS = 0.05
 # How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
@@ -64,7 +65,7 @@ class _Arenas:
         try:
             yield
         finally:
-            # Register another one: the environment would otherwise keep the arena alive after its session.
+            # Register another arena: the environment would otherwise keep this one alive after its session.
             self._register(settings)
             made.set()
 
@@ -177,7 +178,7 @@ class RunMemory:
         self._session = None
 
     def _drop(self, number: int) -> None:
-        """Handle that an output was freed. Called on the thread that freed it."""
+        """Called when an output was freed, on the thread that freed it."""
         del self._held[number]
         if self._highest_bytes - (held_bytes := self._held_bytes()) >= LARGE_BYTES:
             self._highest_bytes = held_bytes
@@ -208,7 +209,7 @@ class RunMemory:
             HEAP.give_back_soon()
 
     def _shrink(self) -> None:
-        """Return memory of the arena. ONNX Runtime does so after a run, so start one and terminate it at once."""
+        """Return memory of the arena. ONNX Runtime does this after a run, so start a run and terminate it at once."""
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
         # The run raises an error, because `terminate` ends it before its first node.
@@ -223,7 +224,7 @@ class RunMemory:
 
 
 def _end(is_closed: threading.Event, shrinking: threading.Lock) -> None:
-    """Let no arena shrink from now on, and wait until it does not."""
+    """Prevent arenas from shrinking from now on, and wait until none is shrinking."""
     is_closed.set()
     with shrinking:
         pass

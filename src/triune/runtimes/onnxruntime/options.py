@@ -29,7 +29,7 @@ KNOWN_OPTIONS = (
 )
 NO_LOG = 4
 
-# onnxruntime has no type hints.
+# `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime
 
 

@@ -34,7 +34,7 @@ from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_optio
 from triune.runtimes.onnxruntime.source import source_of
 from triune.runtimes.served import onnxruntime_units
 
-# onnxruntime has no type hints. The protocols below describe the parts of it that are used.
+# `Any`, since onnxruntime has no type hints. The protocols below describe the parts of it that are used.
 _library: Any = onnxruntime_library()
 _InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
 _NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
@@ -175,7 +175,7 @@ class _Facts:
 
 
 class _OnnxRuntimeExecutable:
-    """A session. It passes numpy arrays, but OrtValues for BF16, which numpy lacks."""
+    """An ONNX Runtime session. It passes tensors as numpy arrays; BF16, which numpy lacks, as OrtValues."""
 
     unit = Unit.CPU
 

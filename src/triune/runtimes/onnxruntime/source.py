@@ -88,9 +88,12 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
 
 
 def _locate(model: ModelProto, path: Path) -> None:
-    """Make all large weights initializers of the main graph that say where their data are, and read the others."""
+    """Make all large weights initializers of the main graph that refer to the location of their data, and read the
+    others.
+    """
     if model.ir_version < OVERRIDABLE_FROM_IR:
-        # Until then an initializer had to be an input, too; ONNX Runtime refuses those of subgraphs that are not.
+        # Before this IR version, an initializer had to be an input, too; ONNX Runtime refuses such initializers in
+        # subgraphs otherwise.
         names = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in names]
         del model.graph.input[:]

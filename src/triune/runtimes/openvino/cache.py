@@ -1,4 +1,4 @@
-"""The caches of OpenVINO's paged attention: how it lays out keys and values in blocks, and what their numbers are."""
+"""The caches of OpenVINO's paged attention: the layout of keys and values in blocks, and the types of the numbers."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from triune.core.kv_blocks import blocks_of, tokens_of
 from triune.runtimes.openvino.library import library
 
 _PARAMETER_BYTES: Final = 8
-"""The scale and the zero point of a group of 8-bit numbers, FP32 both, which stand before them."""
+"""The bytes of the scale and the zero point, both FP32, which are stored before each group of 8-bit numbers."""
 
 
 class Cache:
@@ -58,7 +58,7 @@ class Cache:
         return math.prod(self._shape) * self._element_type.size
 
     def allocate(self, num_blocks: int) -> Any:
-        """Make the memory, zeros, and return it as OpenVINO's tensor."""
+        """Allocate the memory, filled with zeros, and return it as OpenVINO's tensor."""
         tensor = library.Tensor(self._element_type, [num_blocks, *self._shape])
         blocks: Array = tensor.data
         # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
@@ -75,7 +75,7 @@ class Cache:
         return tokens_of(blocks, num_tokens)
 
     def put_tokens(self, indices: Sequence[int], tokens: NDArray[np.float32]) -> None:
-        """Write FP32 [tokens, heads, size] to blocks, which have places for all of them."""
+        """Write FP32 [tokens, heads, size] to blocks that have room for all of them."""
         numbers = blocks_of(tokens, len(indices), self.block_size)
         if self.blocks.dtype != np.uint8:
             self.blocks[list(indices)] = numbers

@@ -26,17 +26,17 @@ from triune.runtimes.openvino.paged_attention import is_convertible
 from triune.runtimes.openvino.program import CACHE_TYPES, Program
 
 _BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
-"""The precision for few tokens, and that for many."""
+"""The precision for steps of few tokens, and the precision for steps of many tokens."""
 
 _WRITTEN_OUT_TYPES: Final[Mapping[CacheType, int]] = {
     "fp32": TensorProto.FLOAT,
     "fp16": TensorProto.FLOAT16,
     "bf16": TensorProto.BFLOAT16,
 }
-"""The types of caches where attention is written out."""
+"""The types of caches if attention is written as standard operators."""
 
 _WRITTEN_OUT_BLOCK: Final = 16
-"""The tokens of a block there."""
+"""The number of tokens of a block if attention is written as standard operators."""
 
 _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
 
@@ -135,7 +135,8 @@ class OpenVinoDecoder:
             Program(model, each, properties, caches=heads, is_rounding=each == "fp32" and not is_exact)
             for each in precisions
         ]
-        # All programs have the same caches: neither in 8 bits nor written out does the layout depend on the precision.
+        # All programs have the same caches: their layout does not depend on the precision, for 8 bits or for attention
+        # as standard operators.
         self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
         self._names = list(heads)
         self.block_size = self._caches[0].block_size
@@ -190,7 +191,8 @@ class OpenVinoDecoder:
         return _Running(program, len(step.logits_indices), keep)
 
     def _written_out(self, model: HeldModel, cache_type: CacheType) -> HeldModel:
-        """The graph with its attention written out, since OpenVINO's operator lacks a soft cap or a bias of distances.
+        """The graph with its attention written as standard operators, since OpenVINO's operator lacks a soft cap or a
+        bias of distances.
 
         Raises:
             UnsupportedError: such a decoder has no cache of this type, or is to be reproducible.
@@ -207,13 +209,13 @@ class OpenVinoDecoder:
         return written_out(model, _WRITTEN_OUT_TYPES[cache_type], _WRITTEN_OUT_BLOCK)
 
     def _keep(self, program: Program, step: DecoderStep) -> None:
-        """Write the keys and values of a step that has been computed to the caches."""
+        """Write the keys and values of a computed step to the caches."""
         slots = slots_of(step, self.block_size)
         for name, cache in zip(self._names, self._caches, strict=True):
             cache.put_new(slots, program.output(new_tokens(name)))
 
     def _wait(self) -> None:
-        """Wait for the step that runs. If it fails, it says so to whoever reads its tokens."""
+        """Wait for the running step. If it fails, the error is raised when its tokens are read."""
         if self._running is not None:
             self._running.wait()
             self._running = None
@@ -274,7 +276,7 @@ class OpenVinoDecoder:
 
 
 class _Running:
-    """A step that a program computes (`PendingTokens`)."""
+    """A step that a program is computing (`PendingTokens`)."""
 
     def __init__(self, program: Program, num_rows: int, keep: Callable[[], None] | None = None) -> None:
         """`keep` is called when the program has finished."""

@@ -1,4 +1,4 @@
-"""Up to how many tokens of a step one of two programs of a decoder is the faster one. It is measured."""
+"""Measure up to how many tokens of a step the first of a decoder's two programs is faster than the second."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,16 +9,18 @@ import numpy as np
 from triune.core.decoder import DecoderStep
 
 MOST_SEQUENCES: Final = 64
-"""The most sequences of a step that is measured: the blocks that the cache must have, if a block holds 16 tokens."""
+"""The largest number of sequences of a measured step. The cache must have as many blocks, if a block has 16 tokens."""
 
 _PROMPT_TOKENS: Final = 512
-"""The tokens of a prompt that is measured."""
+"""The number of tokens of a prompt that is measured."""
 
 _NUM_TIMED: Final = 12
 """How often each program computes a step of up to 8 tokens."""
 
 _NUM_TIMED_LONG: Final = 5
-"""How often each computes a longer one. The first two times, which make kernels, are not counted."""
+"""How often each program computes a longer step. The first two times, which include the creation of kernels, are not
+counted.
+"""
 
 Run: TypeAlias = Callable[[DecoderStep], object]
 
@@ -43,7 +45,7 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
         elif has_lost:
             break
         else:
-            # A single loss may be noise from other work on the machine. Two losses in a row are believed.
+            # A single defeat may be noise from other work of the machine. Two in a row count.
             has_lost = True
         count *= 2
     if fastest == MOST_SEQUENCES and _is_faster(few, many, _new_sequences(1, _PROMPT_TOKENS, widths)):
@@ -67,12 +69,12 @@ def _is_faster(few: Run, many: Run, step: DecoderStep) -> bool:
 
 def _new_sequences(count: int, length: int, widths: Mapping[str, int]) -> DecoderStep:
     """A step of `count` new sequences of `length` tokens, each with one source token of an encoder if the model reads
-    one. Logits are wanted of each sequence's last token. Blocks are taken to hold 16 tokens or more.
+    one. Logits are wanted for each sequence's last token. Blocks are assumed to have at least 16 tokens.
     """
     per_sequence = -(-length // 16)
     begins = np.arange(count + 1, dtype=np.int32)
     num_tokens = count * length
-    # A position past the model's last would be read outside of its tables, so all are 0.
+    # All positions are 0, since a position beyond the model's last would be read outside of its tables.
     zeros = np.zeros(num_tokens, np.int64)
     return DecoderStep(
         zeros,

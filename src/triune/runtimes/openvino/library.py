@@ -9,7 +9,7 @@ from typing import Any, cast
 
 @contextlib.contextmanager
 def _no_converter() -> Generator[None]:
-    """Keep the import of OpenVINO from importing its converter, which is not needed and sends telemetry."""
+    """Prevent the import of OpenVINO's converter, which is not needed and sends telemetry."""
     modules = cast("dict[str, object]", sys.modules)
     converter = "openvino.tools.ovc"
     is_first = "openvino" not in modules

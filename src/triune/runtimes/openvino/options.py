@@ -49,7 +49,7 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
 
     Raises:
         InvalidArgumentError: an option is unknown, or its value is wrong.
-        UnsupportedError: Triune has another way to do what the option does, which the message names.
+        UnsupportedError: Triune has another setting for the option's purpose, which the message names.
     """
     read.check_names("openvino", options, OPTION_NAMES)
     settings = Settings(num_threads)

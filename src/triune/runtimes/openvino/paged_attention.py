@@ -1,4 +1,4 @@
-"""`triune::PagedAttention` as OpenVINO's own operator, and models made ready for caches that the caller owns.
+"""Convert `triune::PagedAttention` to OpenVINO's own operator, and prepare models for caches that the caller owns.
 
 The operator (openvino 2026.4.1) is marked experimental: the package is pinned, and a contract suite compares it with
 numpy's answers.
@@ -59,7 +59,7 @@ def make_paged(model: Any, graph: GraphProto) -> None:
 
 
 def _convert(context: Any) -> list[Any]:
-    """The operator's 28 inputs. Empty ones switch off features that Triune's operator does not have."""
+    """Create the operator's 28 inputs. Empty inputs turn off features that Triune's operator does not have."""
     query, key, value, key_cache, value_cache, *indices = (context.get_input(index) for index in range(9))
     num_kv_heads = int(context.get_attribute("num_kv_heads"))
     head_size = key_cache.get_partial_shape()[3].get_length()
@@ -73,7 +73,7 @@ def _convert(context: Any) -> list[Any]:
             _constant(0, np.int32),  # LONGEST, which `make_paged` connects
             *(_empty(np.int32), _empty(np.int32), _empty(np.int32)),  # score aggregation, rotated blocks and deltas
             *(_empty(np.float32), _empty(np.float32)),  # rotation table, threshold of sparse attention
-            *(_constant(64, np.int32), _constant(8, np.int32)),  # its block and stride
+            *(_constant(64, np.int32), _constant(8, np.int32)),  # the block and stride of sparse attention
             _empty(np.float32),  # sinks
             _constant(0, np.int32),  # from where blocks are evicted
             *(_empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),  # eviction, token types

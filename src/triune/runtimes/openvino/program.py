@@ -20,7 +20,7 @@ from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_pa
 from triune.runtimes.openvino.whole_zero_points import make_zero_points_whole
 
 CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
-"""OpenVINO's names of the types of caches."""
+"""OpenVINO's names for the types of caches."""
 
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
 """The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
@@ -86,14 +86,14 @@ class Program:
         self._request.set_input_tensor(self._ports[name], tensor)
 
     def begin(self, step: DecoderStep) -> None:
-        """Begin to compute a step that fits the caches. Call `finish` before the next one begins."""
+        """Start to compute a step that fits into the caches. Call `finish` before the next one begins."""
         arrays = step.arrays()
         arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
         if self._has_rows:
             arrays |= rows_of(step)
         if missing := self._step_ports.keys() - arrays.keys():
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
-        # The request does not own the arrays, so they must live until it has run.
+        # The request does not own the arrays, so keep references to them until it has run.
         self._given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
         self._num_tokens = len(step.input_ids)
         with self._failures():
@@ -102,13 +102,13 @@ class Program:
             self._request.start_async()
 
     def finish(self) -> NDArray[np.float32]:
-        """Wait for the step that began. Returns its logits, which the next step writes over."""
+        """Wait for the running step. Returns its logits, whose memory the next step overwrites."""
         with self._failures():
             self._request.wait()
         return self._request.get_output_tensor(0).data
 
     def output(self, name: str) -> NDArray[np.float32]:
-        """Another output of the step that has finished, which the next step writes over."""
+        """Another output of the finished step, whose memory the next step overwrites."""
         return self._request.get_tensor(name).data
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
@@ -127,12 +127,12 @@ class Program:
 
 
 def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_rounding: bool) -> Any:
-    """OpenVINO's compiled model of a graph in the paged form, or of one whose attention is written out.
+    """Compile a graph in the paged form, or one whose attention is written as standard operators, with OpenVINO.
 
     Args:
         model: the graph.
         properties: OpenVINO's.
-        is_rounding: round activations to 8 bits where they meet packed weights.
+        is_rounding: round activations to 8 bits if they are multiplied by packed weights.
 
     Raises:
         RuntimeError: OpenVINO's own error.

@@ -239,8 +239,8 @@ def _hosting_reason(model: ModelProto, path: Path) -> str:
 
 
 KEPT_KERNELS: Final = 256
-"""The most kernels that a compiled model keeps for shapes it has seen. Those for AMX take some 0.3 MiB for each shape:
-350 MiB for 1,200 shapes of a small model with free dimensions.
+"""The largest number of kernels that a compiled model keeps for shapes that have occurred. Kernels for AMX take about
+0.3 MiB for each shape: 350 MiB for 1,200 shapes of a small model with free dimensions.
 """
 
 
@@ -279,7 +279,7 @@ def _check_range(name: str, array: Array) -> None:
 
 
 def _check_floats(name: str, array: Array, operator: str) -> None:
-    """Refuse integers that fp32 does not hold exactly, since the operator would compute a wrong result with them."""
+    """Refuse integers that fp32 cannot represent exactly, since the operator would compute a wrong result with them."""
     if not array.size or array.itemsize < np.dtype(np.int32).itemsize:
         return
     low, high = int(array.min()), int(array.max())

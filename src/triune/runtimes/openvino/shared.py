@@ -1,5 +1,5 @@
-"""Models read by OpenVINO, which all executables of one file share. So the weights of the file are in memory once; each
-executable has its own copy in the layout of its kernels.
+"""Share models that OpenVINO has read among all executables of one file, so that the file's weights are in memory once;
+each executable has its own copy in the layout of its kernels.
 
 While Python frees a model, no other thread of the process runs: 0.1 s for weights of 500 MB. So these are freed one by
 one.

@@ -9,7 +9,7 @@ from triune.runtimes.openvino.library import opset
 from triune.runtimes.openvino.whole_ranges import Range
 
 _BITS: Final = 8
-"""The bits of a digit."""
+"""The number of bits of a digit."""
 
 MOST_DIGIT: Final = (1 << _BITS) - 1
 
@@ -59,7 +59,7 @@ def shifted_left(x: Any, bits: int) -> Any:
 
 
 def joined(sums: Sequence[tuple[Any, int]]) -> Any:
-    """The sum of INT32 values, each times two to a power; larger numbers wrap around."""
+    """Build the sum of INT32 values, each multiplied by a power of two; larger numbers wrap around."""
     total = None
     for value, shift in sums:
         shifted = shifted_left(value, shift)
@@ -68,7 +68,7 @@ def joined(sums: Sequence[tuple[Any, int]]) -> Any:
 
 
 def part_of(x: Any, axis: int, some: slice) -> Any:
-    """The elements `some` of an axis, with step 1."""
+    """Build the slice `some`, with step 1, of an axis."""
     return opset.slice(x, numbers(some.start), numbers(some.stop), numbers(1), numbers(axis)).output(0)
 
 
@@ -85,7 +85,7 @@ def product_of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str,
 
 
 def transposed(x: Any, lift: int) -> Any:
-    """Transpose the last two axes; with `lift` 1, the two axes in front of the last one."""
+    """Transpose the last two axes; if `lift` is 1, the two axes before the last one."""
     order = list(range(x.get_partial_shape().rank.get_length()))
     at = len(order) - 2 - lift
     order[at], order[at + 1] = order[at + 1], order[at]
@@ -93,7 +93,7 @@ def transposed(x: Any, lift: int) -> Any:
 
 
 def in_parts(x: Any, step: int) -> Any:
-    """[..., rows, terms] as [..., parts, rows, step], with zeros behind the last term."""
+    """Build [..., parts, rows, step] from [..., rows, terms], with zeros after the last term."""
     rank = x.get_partial_shape().rank.get_length()
     shape = opset.shape_of(x, "i64")
     terms = opset.gather(shape, numbers(rank - 1), opset.constant(np.array(0, np.int64)))
@@ -107,7 +107,9 @@ def in_parts(x: Any, step: int) -> Any:
 
 
 def sum_over(x: Any, axis: int) -> Any:
-    """The sums of INT32 over an axis, which is dropped: the last of the running sums, of none 0."""
+    """Build the sums of INT32 over an axis, which is removed: the last of the running sums, or 0 if there are no
+    elements.
+    """
     rank = x.get_partial_shape().rank.get_length()
     at = axis % rank
     if not size_of(x, axis):

@@ -1,4 +1,4 @@
-"""The ranges of the whole numbers in OpenVINO's graph."""
+"""Find the ranges of the integers in OpenVINO's graph."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -21,15 +21,15 @@ _TYPES: Final = {
 }
 
 INT32: Final[Range] = (-(1 << 31), (1 << 31) - 1)
-"""Other integers are computed in 32 bits."""
+"""The range that is assumed for other integers: they are computed in 32 bits."""
 
 _HAND_ON: Final = frozenset(
     {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Broadcast", "Gather", "StridedSlice", "Slice", "Identity"}
 )
-"""Operators whose result has elements of their first operand."""
+"""Operators whose results are elements of their first operand."""
 
 _DEEPEST: Final = 8
-"""The number of operators after another that are looked through."""
+"""The largest number of operators in a row that are followed."""
 
 
 _IN_FLOATS: Final = frozenset(
@@ -74,7 +74,7 @@ def largest_of(output: Any) -> int:
 
 
 def range_of(output: Any, depth: int = _DEEPEST) -> Range:
-    """The numbers that the elements of a value may be."""
+    """The interval of the numbers that the elements of a value may be."""
     type_name = output.get_element_type().get_type_name()
     if type_name in _TYPES:
         return _TYPES[type_name]
@@ -98,7 +98,9 @@ def range_of(output: Any, depth: int = _DEEPEST) -> Range:
 
 
 def constant_of(output: Any, depth: int = _DEEPEST) -> Array | None:
-    """The elements of a value that is made of constants, as INT64; None if it is not, or made in another way."""
+    """The elements of a value that is computed from constants, as INT64; None if it is not, or by operators that are
+    not followed.
+    """
     node = output.get_node()
     name = node.get_type_name()
     if name == "Constant":

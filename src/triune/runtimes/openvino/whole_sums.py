@@ -31,14 +31,14 @@ from triune.runtimes.openvino.whole_parts import (
 from triune.runtimes.openvino.whole_ranges import constant_of, largest_of, range_of
 
 _WIDTH: Final = 32
-"""The bits of a sum."""
+"""The number of bits of a sum."""
 
 _MOST_PARTS: Final = 64
 """An axis of a known size with more parts is summed like one of an unknown size."""
 
 
 def make_sums_exact(model: Any) -> int:
-    """Change the sums of integers of a model that fp32 may not hold. Returns how many were changed.
+    """Change the sums of integers of a model that fp32 may not represent exactly. Returns how many were changed.
 
     Args:
         model: an OpenVINO model; changed.
@@ -75,7 +75,7 @@ def _bodies(node: Any) -> list[Any]:
 
 
 def _is_read_as_float(node: Any) -> bool:
-    """Whether nothing computes with a node's result, or only in floats."""
+    """Whether no node computes with a node's result, or only in floats."""
     readers = [each.get_node() for each in node.output(0).get_target_inputs()]
     return all(
         each.get_type_name() == "Result"
@@ -110,7 +110,7 @@ def _matmul(node: Any) -> Any | None:
         return None
     parts = _parts_of_constant(node, left, right)
     if parts is not None:
-        # All in one part is what the plugin computes exactly.
+        # With a single part, the plugin already computes the product exactly.
         return None if len(parts) == 1 else product_of_parts(int32(left), int32(right), parts, node.get_attributes())
     sums: list[tuple[Any, int]] = []
     for a, below_a, most_a in digits_of(int32(left), range_of(left)):
@@ -134,7 +134,9 @@ def _terms(node: Any, left: Any, right: Any) -> int | None:
 
 
 def _parts_of_constant(node: Any, left: Any, right: Any) -> list[slice] | None:
-    """The parts in which a product by a constant matrix of small numbers is exact; None if the operand is none."""
+    """The parts in which a product by a constant matrix of small numbers is exact; None if no operand is such a
+    matrix.
+    """
     largest = largest_of(left)
     if largest > MOST_DIGIT or largest_of(right) > MOST_DIGIT:
         return None
@@ -160,7 +162,7 @@ def _product(node: Any, a: Any, b: Any, terms: int | None, step: int) -> Any:
 
 
 def _sum(node: Any) -> Any | None:
-    """ReduceSum, and ReduceL1, the sum of distances from 0."""
+    """Build ReduceSum, or ReduceL1 as the sum of absolute values, from exact parts; None if that is not needed."""
     x = node.input_value(0)
     rank = x.get_partial_shape().rank
     if rank.is_dynamic:
@@ -192,7 +194,9 @@ def _axes(node: Any, rank: int) -> list[int]:
 
 
 def _convolution(node: Any) -> Any | None:
-    """Convolution and GroupConvolution, whose kernel has an axis of groups in front."""
+    """Build Convolution or GroupConvolution, whose kernel has an axis of groups first, from exact parts; None if that
+    is not needed.
+    """
     image, kernel = (node.input_value(at) for at in (0, 1))
     is_grouped = node.get_type_name() == "GroupConvolution"
     shape = kernel.get_partial_shape()

@@ -86,7 +86,7 @@ def _subtract_of(product: Any) -> Any | None:
 
 
 def _sums(x: Any, num_blocks: int, block_size: int) -> Any:
-    """The sums of blocks of the last axis: [..., blocks]."""
+    """Build the sums of blocks of the last axis: [..., blocks]."""
     # 0 keeps a dimension.
     kept = [0] * (x.get_partial_shape().rank.get_length() - 1)
     blocks = opset.reshape(x, opset.constant(np.array([*kept, num_blocks, block_size], np.int64)), True)
@@ -99,7 +99,7 @@ def _integers(values: NDArray[np.float32], element_type: Any) -> Any:
     if element_type == library.Type.u4:
         pairs = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
         flat = pairs[0::2] | (pairs[1::2] << np.uint8(4))
-    # The constant shares the memory of the tensor, which must therefore be the tensor's own.
+    # The constant uses the tensor's memory, which must therefore belong to the tensor.
     tensor = library.Tensor(element_type, values.shape)
     tensor.data.reshape(-1)[...] = flat
     return opset.convert(opset.constant(tensor).output(0), "f32").output(0)
