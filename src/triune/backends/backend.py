@@ -68,7 +68,7 @@ class Build:
         )
 
     def has_files_of(self, source: Source) -> bool:
-        """Whether the files of the version in `source` are unchanged, and at the same path."""
+        """Whether the files of the version in `source` are unchanged, and have the same path."""
         files = self.source.stamp.versions.get(self.version, {})
         return self.source.folder == source.folder and files == source.stamp.versions.get(self.version, {})
 
@@ -114,9 +114,9 @@ class Backend(Protocol[B]):
         Args:
             source: the model on disk.
             version: one of its versions.
-            previous: the build of the same version that serves now, if this backend made it. It goes on serving, and
+            previous: the build of the same version that serves now, if this backend made it. It continues to serve, and
                 the new build may share its unchanged parts.
-            attempt: cancels the build. The backend must add objects to it that may run for long.
+            attempt: cancels the build. The backend must add objects that may run for long to it.
 
         Raises:
             InvalidArgumentError: the config or a file is wrong.

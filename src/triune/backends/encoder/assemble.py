@@ -1,4 +1,4 @@
-"""From a compiled encoder to a servable that answers requests."""
+"""Create a servable that answers requests from a compiled encoder."""
 
 from triune.backends.encoder.build import EncoderBuild
 from triune.backends.encoder.runner import EncoderRunner

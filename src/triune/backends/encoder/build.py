@@ -1,4 +1,4 @@
-"""From an encoder's checkpoint to a compiled encoder."""
+"""Compile an encoder from its checkpoint."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -82,8 +82,7 @@ class _TextSample:
     """Some texts.
 
     Attributes:
-        encoder: the tokenizer, and what the graph gives.
-        texts: the tokens of each.
+        encoder: the tokenizer and a description of the graph's outputs. texts: the tokens of each text.
     """
 
     encoder: TextEncoder
@@ -113,8 +112,7 @@ def build_encoder(
         machine: the machine.
         clock: the clock.
         attempt: cancels the build.
-        gate: judges the units.
-        load_key: the name under which its verdicts are kept.
+        gate: compares the outputs of units. load_key: the name under which its verdicts are stored.
 
     Raises:
         UnsupportedError: the answers of all units are wrong.
@@ -179,7 +177,7 @@ def build_encoder(
 
 
 def _sample(encoder: TextEncoder) -> _TextSample:
-    """Texts of one token, of a few, and of some more, the same in each call."""
+    """Create texts of one token, of a few, and of some more. Each call returns the same texts."""
     rng = np.random.default_rng(0)
     longest = min(encoder.max_tokens, 24)
     return _TextSample(
