@@ -82,7 +82,8 @@ class _TextSample:
     """Some texts.
 
     Attributes:
-        encoder: the tokenizer and a description of the graph's outputs. texts: the tokens of each text.
+        encoder: the tokenizer and a description of the graph's outputs.
+        texts: the tokens of each text.
     """
 
     encoder: TextEncoder
@@ -112,7 +113,8 @@ def build_encoder(
         machine: the machine.
         clock: the clock.
         attempt: cancels the build.
-        gate: compares the outputs of units. load_key: the name under which its verdicts are stored.
+        gate: compares the outputs of units.
+        load_key: the name under which its verdicts are stored.
 
     Raises:
         UnsupportedError: the answers of all units are wrong.
