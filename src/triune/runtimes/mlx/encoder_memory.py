@@ -15,7 +15,7 @@ class EncoderMemory:
 
     def __init__(self, names: Collection[str], kind: Any) -> None:
         """Args:
-            names: the names of the encoder's outputs that the decoder reads; empty if there is no encoder.
+        names: the names of the encoder's outputs that the decoder reads; empty if there is no encoder.
         kind: MLX's type in which it computes.
         """
         self._names = names

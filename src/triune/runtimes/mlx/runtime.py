@@ -46,7 +46,7 @@ class Mlx:
     def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
         """Args:
         units: this machine's units, from `hardware.units.detect_units`.
-            run_bytes: the largest array that a run may create; None means the machine's memory.
+        run_bytes: the largest array that a run may create; None means the machine's memory.
         """
         self._statuses = {status.unit: status for status in units}
         self._run_bytes = run_bytes

@@ -23,7 +23,7 @@ class MlxTokens:
         """Args:
         value: INT32 [n or more].
         read: waits for a value of the decoder, and copies it.
-            count: n; later elements do not belong to the step.
+        count: n; later elements do not belong to the step.
         """
         self._read, self._count = read, count
         self._tokens: NDArray[np.int64] | None = None
