@@ -25,7 +25,9 @@ class SizedInputs:
 
     def of(self, size: float) -> InputSet:
         """The inputs with numbers up to `size`."""
-        larger = {name: (self.arrays[name] * size).astype(self.arrays[name].dtype) for name in self.sized}
+        # An input in fp16 has no numbers beyond 65504.
+        with np.errstate(over="ignore"):
+            larger = {name: (self.arrays[name] * size).astype(self.arrays[name].dtype) for name in self.sized}
         return InputSet(f"{self.kind} up to {size:g}", {**self.arrays, **larger})
 
 

@@ -11,9 +11,9 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.graph.audit import InputSet, SizedInputs
 from triune.graph.verify import Answers, Compute, OnnxModel, Verdict
 
-_SIZES = (8.0, *(2.0**power for power in range(4, 16)), 60_000.0)
-"""The sizes of inputs that may be tried. The ordinary sets of inputs show whether the first is right; fp16 still
-holds the last.
+_SIZES = (8.0, *(2.0**power for power in range(4, 16)), 60_000.0, 1e6)
+"""The sizes of inputs that may be tried. The ordinary sets of inputs show whether the first is right. The last is
+beyond fp16: results are right only if all nodes that read inputs compute in fp32, or are the same for infinite inputs.
 """
 
 
@@ -56,9 +56,11 @@ def largest_note(
     if not what:
         return ""
     between = "" if high - low == 1 else " (what is between was not compared, since the time for that was over)"
+    beyond = ", since nodes in fp16 read numbers beyond 65504 as infinite" if _SIZES[low] == _SIZES[-2] else ""
     return (
-        f"fp16 is right for generated inputs up to {_SIZES[low]:g}; for {what}{between}. If yours are as large, give "
-        "some with --input, so that what loses them computes in fp32, or use --precision mixed --keep-fp32 NODE"
+        f"fp16 is right for generated inputs up to {_SIZES[low]:g}; for {what}{beyond}{between}. If yours are as "
+        "large, give some with --input, so that what loses them computes in fp32, or use --precision mixed --keep-fp32 "
+        "NODE"
     )
 
 

@@ -37,14 +37,15 @@ def noted_why(node: NodeProto) -> str | None:
 
 
 def note_origin(nodes: Iterable[NodeProto], origin: NodeProto) -> None:
-    """Record the original node of the model in the nodes that replace it, so that errors name the original."""
-    name = f"{origin.op_type} '{origin.name or next(filter(None, origin.output), '')}'"
+    """Record the original node of the model in the nodes that replace it, so that errors name the original, as `called`
+    does.
+    """
     for node in nodes:
-        node.metadata_props.add(key=_ORIGIN, value=name)
+        node.metadata_props.add(key=_ORIGIN, value=called(origin))
 
 
 def noted_origin(node: NodeProto) -> str | None:
-    """The operator and name that `note_origin` recorded in a node; None if there is none."""
+    """What `note_origin` recorded in a node: `domain:Op 'name'`; None if there is nothing."""
     return next((each.value for each in node.metadata_props if each.key == _ORIGIN), None)
 
 
@@ -64,7 +65,7 @@ class Problem:
 def called(node: NodeProto) -> str:
     """The operator and name of a node, for messages: `domain:Op 'name'`."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
-    return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
+    return f"{domain}{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
 
 
 def require_none(problems: Sequence[Problem], target: str) -> None:

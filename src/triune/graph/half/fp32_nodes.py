@@ -10,6 +10,7 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.half.cancelled import cancelled_nodes
 from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.exact import exact_producers
+from triune.graph.half.features import is_of_features
 from triune.graph.half.integer_outputs import integer_producers
 from triune.graph.half.levels import level_producers, output_producers, scale_partners
 from triune.graph.half.near_zero import guarded_producers, small_producers
@@ -92,6 +93,8 @@ class _Search:
             ranges.update((name, within(found, bounds.of(name))) for name in node.output if name)
             if first_result(node) in self._softmaxes:
                 is_kept, reason = True, reason or "its masks are beyond fp16"
+            if is_of_features(node, values):
+                is_kept, reason = True, reason or "it computes with features, which may be beyond fp16"
             if is_carrier:
                 is_kept, reason = True, "its state is carried from step to step"
             if node.op_type == "If":

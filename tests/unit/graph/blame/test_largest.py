@@ -50,6 +50,12 @@ def test_the_size_is_found_whatever_the_loss_is(lost: Callable[[Array], Array], 
     assert conversion.num_runs <= 10
 
 
+def test_the_note_says_that_fp16_has_no_larger_inputs() -> None:
+    found = note(Lossy(65504, lambda x: x * np.inf))
+    assert "right for generated inputs up to 60000; for " in found
+    assert "numbers up to 1e+06 output 'y' is infinite, since nodes in fp16 read numbers beyond 65504 as infin" in found
+
+
 def test_nothing_is_said_where_nothing_is_lost() -> None:
     conversion = Lossy(np.inf, np.zeros_like)
     assert note(conversion) == ""

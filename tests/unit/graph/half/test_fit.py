@@ -1,6 +1,7 @@
 """Which nodes of attention compute in fp32: as few as can be."""
 
 import numpy as np
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -318,3 +319,20 @@ def test_spectra_of_inputs_are_in_fp32(axes: str, square: str) -> None:
 def test_whole_numbers_that_are_given_out_say_so() -> None:
     fitted = _fitted("whole_numbers_joined")
     assert "Concat 'y' (fp16 cannot represent all integers)" in fitted.notes[0]
+
+
+def test_what_reads_features_computes_in_fp32() -> None:
+    """Prices and seconds since 1970, which are beyond fp16: a chosen column, and a linear model of it."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 22, "ai.onnx.ml": 3]>
+        features (float[n, 3] x) => (float[n, 1] y) <int64[2] columns = {0, 2}> {
+            chosen = ai.onnx.ml.ArrayFeatureExtractor (x, columns)
+            scaled = ai.onnx.ml.Scaler <offset: floats = [1e5, 1.7e9], scale: floats = [0.1, 1e-7]> (chosen)
+            y = ai.onnx.ml.LinearRegressor <coefficients: floats = [0.3, -8e-5], intercepts: floats = [3.0]> (scaled)
+        }
+    """)
+    file = WeightFile()
+    fitted = fit_half(Narrow(file)(normalize(model, file=file)), file)
+    assert _kept(fitted) >= {"Gather", "Sub", "Mul", "MatMul", "Add"}
+    assert {node.output[0] for node in fitted.model.graph.node} == fitted.wide
+    assert "features, which may be beyond fp16" in fitted.notes[0]
