@@ -14,7 +14,7 @@ import numpy as np
 from triune.coreai.library import Value, dialect, ir
 from triune.coreai.lowering.known import Known
 from triune.coreai.lowering.reassociation import Operand, Step, changes_products, changes_scales, changes_sums
-from triune.coreai.lowering.values import dtype_of, is_bool, is_number
+from triune.coreai.lowering.values import cast, dtype_of, is_bool, is_number
 
 _SUMS = frozenset({"add", "sub"})
 _PRODUCTS = frozenset({"mul", "divide"})
@@ -63,8 +63,10 @@ def place_all_barriers(body: Any) -> None:
             if not is_number(value) or known.may_be_constant(value):
                 continue
             with ir.InsertionPoint.after(operation), ir.Location.unknown():
-                barrier = dialect.and_(value, value) if is_bool(value) else dialect.maximum(value, value)
-            value.replace_all_uses_except(barrier, barrier.owner)
+                # Core AI removes and(x, x) and or(x, x), so the barrier of a bool is written for an int32.
+                number = cast(value, np.int32) if is_bool(value) else value
+                barrier = cast(dialect.maximum(number, number), dtype_of(value))
+            value.replace_all_uses_except(barrier, number.owner if is_bool(value) else barrier.owner)
 
 
 def name_of(operation: Any) -> str:

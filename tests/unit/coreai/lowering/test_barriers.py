@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from support.apple_interpreter import Apart, interpret, raised
+from support.lowered import plain_answers
 from support.raised import computed
-from triune.coreai.lowering import LowerOptions, barriers, lower
+from triune.coreai.lowering import LowerOptions, barriers, lower, lower_functions
 from triune.coreai.program import graphs_of, load_program
 from triune.graph.conversion.options import Precision
+from triune.graph.conversion.sources import MAIN, Source
 
 FLOATS = np.array([[-2.7, -0.3, 0.5, 2.5, 7.9, 1e-9]], np.float32)
 LARGE = np.array([[1e38, -2e38, 3.0, 4.0, 5.0, 1e-9]], np.float32)
@@ -183,7 +186,11 @@ def test_core_ai_still_joins(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 def _num_barriers(model: ModelProto, folder: Path, precision: Precision = Precision.FP32) -> int:
     """How often `maximum(x, x)` is in what is made of a model."""
-    program = load_program(lower(model, folder / "m.aimodel", LowerOptions(precision=precision)).path)
+    return _num_barriers_in(lower(model, folder / "m.aimodel", LowerOptions(precision=precision)).path)
+
+
+def _num_barriers_in(asset: Path) -> int:
+    program = load_program(asset)
     operations = [each for graph in graphs_of(program).values() for each in graph.regions[0].blocks[0].operations]
     found = [each for each in operations if each.operation.name == "coreai.maximum"]
     return sum(each.operands[0] == each.operands[1] for each in found)
@@ -215,3 +222,22 @@ def test_in_fp16_joined_constants_are_nearer_to_the_source(tmp_path: Path) -> No
     assert _num_barriers(_model(scales), tmp_path, Precision.FP16) == 0
     beyond = Pattern((("Mul", "", f32(6e4)), ("Mul", "", f32(6e4))), FLOATS, FLOATS)
     assert _num_barriers(_model(beyond), tmp_path, Precision.FP16) == 1
+
+
+@pytest.mark.parametrize("kind", ["float", "bool"])
+def test_barriers_after_all_operations_stay(kind: str, tmp_path: Path) -> None:
+    """One for each of two operations, on bools, too: of these, Core AI removes `and(x, x)`."""
+    ops = {"float": ("Add", "Mul"), "bool": ("And", "Xor")}[kind]
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 20]>
+        two ({kind}[2, 3] a, {kind}[2, 3] b, {kind}[2, 3] c) => ({kind}[2, 3] y)
+        {{ d = {ops[0]}(a, b)  y = {ops[1]}(d, c) }}
+    """)
+    path = tmp_path / "m.aimodel"
+    lower_functions({MAIN: Source(model, LowerOptions())}, path, may_fuse=False)
+    assert _num_barriers_in(path) == 2
+    rng = np.random.default_rng(0)
+    given = {name: rng.integers(0, 2, (2, 3)).astype(np.float32 if kind == "float" else np.bool_) for name in "abc"}
+    (right,) = plain_answers(model, given)
+    (answer,) = interpret(path, given).values()
+    np.testing.assert_array_equal(answer, right)
