@@ -9,6 +9,7 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.graph.blame.judge import errors_of
 from triune.graph.blame.simulation import Node, Simulation
+from triune.graph.half.operators import MATRIX_PRODUCTS
 
 _ROUNDS = 12
 """The most rounds of the search. In each round, nodes that were found are computed in fp32, and then other nodes may be
@@ -107,8 +108,13 @@ def _most(simulation: Simulation) -> int:
 def _everything(
     simulation: Simulation, samples: Sequence[Sample], wide: Collection[str], tolerance: float
 ) -> dict[str, Node]:
-    """All nodes, if the graph is small and its outputs are right when all compute in fp32; else {}."""
-    if len(simulation.nodes) > _FEW_NODES:
+    """All nodes, if the graph is small or has no matrix products, and its outputs are right when all compute in fp32;
+    else {}.
+
+    fp16 gains little without matrix products: moving averages over the steps of a series, for example.
+    """
+    has_products = any(node.node.op_type in MATRIX_PRODUCTS for node in simulation.nodes.values())
+    if has_products and len(simulation.nodes) > _FEW_NODES:
         return {}
     halved = simulation.halved({*wide, *simulation.nodes}, is_watched=False)
     is_right = all(

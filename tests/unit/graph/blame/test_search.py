@@ -63,6 +63,27 @@ def test_the_search_finds_what_cancels_and_nothing_else(simulation: Simulation) 
     assert list(leading_to(simulation, "d", is_whole=False)) == ["d", "c"]
 
 
+@pytest.mark.parametrize("has_product", [False, True])
+def test_a_large_graph_computes_in_fp32_whole_only_without_matrix_products(has_product: bool) -> None:
+    """The difference of two moving averages of a series that hardly moves: each step rounds in fp16."""
+    averages = [
+        f"{name}{step}k = Mul ({name}{step}, keep_{name}) {name}{step}x = Mul (x, add_{name}) "
+        f"{name}{step + 1} = Add ({name}{step}k, {name}{step}x)"
+        for name in "ab"
+        for step in range(12)
+    ]
+    last = "r = MatMul (x, w) z = Relu (r)" if has_product else "z = Relu (x)"
+    text = f"""g (float[4] x, float[4] a0, float[4] b0) => (float[4] y, float[m] z) <
+      float keep_a = {{0.9}}, float add_a = {{0.1}}, float keep_b = {{0.8}}, float add_b = {{0.2}},
+      float[4, 1] w = {{1, 2, 3, 4}}> {{
+        {" ".join(averages)} y = Sub (a12, b12) {last} }}"""
+    moving = np.array([280, 280.1, 279.9, 280.2], np.float32)
+    inputs = {"x": moving, "a0": moving - 1, "b0": moving - 1}
+    wrong = Wrong(InputSet("nearly equal numbers", inputs), {"y": np.zeros(4), "z": moving})
+    found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
+    assert ("y" in found.wide and "a1" in found.wide) is not has_product
+
+
 def test_what_is_examined_is_named_in_notes() -> None:
     wrong = Wrong(InputSet("numbers near 0.01", X, is_narrow=True), {"y": np.zeros(4), "z": X["x"]})
     found = examine(model_of(TEXT, opset=18), OPTIONS, [wrong], [Untaken("y", "Where", side=True)], 0.05, 60)
