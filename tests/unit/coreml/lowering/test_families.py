@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 from support.lowered import BOOL, FLOAT, INT64, check, model_of
 from support.odd_attributes import ATTRIBUTES, X, odd_model
 from triune.core.errors import UnsupportedError
+from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import LowerOptions, lower
+from triune.coreml.package import read_package
 from triune.graph.conversion.shapes import InputShape, Range
 
 RNG = np.random.default_rng(7)
@@ -393,6 +395,23 @@ def test_quantization_saturates_and_rounds_to_even(tmp_path: Path) -> None:
     ]
     model = model_of(nodes, [("x", FLOAT, [6])], [("y", FLOAT, [6])], s=np.array(2, np.float32), z=np.array(3, np.int8))
     check(model, {"x": np.array([1, 3, -1, 5, 999, -999], np.float32)}, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_a_level_is_in_range_also_of_nan(dtype: Any, tmp_path: Path) -> None:
+    """ONNX leaves the level of NaN open: ONNX Runtime gives the lowest one on x86."""
+    node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    zero = np.array(3, dtype)
+    model = model_of([node], [("x", FLOAT, [3])], [("q", kind, [3])], s=np.array(2, np.float32), z=zero)
+    lowered = lower(model, tmp_path / "m.mlpackage")
+    x = np.array([np.nan, 4, -np.inf], np.float32)
+    outputs, _ = Interpreter(read_package(lowered.path), "main").run({lowered.inputs["x"]: x}, {})
+    levels = outputs[lowered.outputs["q"]]
+    limits = np.iinfo(dtype)
+    assert limits.min <= levels.min()
+    assert levels.max() <= limits.max
+    np.testing.assert_array_equal(levels[1:], [5, limits.min])
 
 
 def test_small_integers_wrap(tmp_path: Path) -> None:
