@@ -11,6 +11,7 @@ from triune.graph.bare import infer_bare
 from triune.graph.contradictions import contradictions
 from triune.graph.conversion.problems import called, noted_origin
 from triune.graph.conversion.shapes import Dim, InputShape, apply_shapes
+from triune.graph.passes.fold import Fold
 from triune.graph.weights import without_weights
 
 Pairing: TypeAlias = Mapping[str, tuple[Dim, ...]]
@@ -57,7 +58,9 @@ def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None
         fixed = ModelProto()
         fixed.CopyFrom(light)
         apply_shapes(fixed, {name: InputShape((shape,)) for name, shape in pairing.items()})
-        found = list(islice(contradictions(infer_bare(fixed, is_strict=True).graph, in_bodies=False), 1))
+        # Shapes that are computed of the inputs' shapes become constants, which contradictions are found with.
+        folded = Fold()(infer_bare(fixed, is_strict=True))
+        found = list(islice(contradictions(infer_bare(folded, is_strict=True).graph, in_bodies=False), 1))
         for node, why in found:
             texts = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in pairing.items())
             kind = "these shapes do not go together" if len(pairing) > 1 else "the model cannot take this shape"

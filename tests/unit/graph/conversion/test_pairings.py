@@ -40,6 +40,16 @@ def test_a_shape_that_the_model_cannot_take_is_named() -> None:
         _prepare(_product(), InputShape(((1, 5), (4, 3))), InputShape(((5, 6),)), Precision.FP32)
 
 
+def test_a_shape_that_is_computed_of_another_input_is_followed() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        as_a (float[m, k] a, float[n] b) => (float[m, k] y) { size = Shape(a)  r = Reshape(b, size)  y = Add(a, r) }
+    """)
+    _prepare(model, InputShape(((1, 4), (2, 4))), InputShape(((4,), (8,))), Precision.FP32)
+    with pytest.raises(InvalidArgumentError, match=r"shape 2 .* a=2,4, b=12, .*: Reshape 'r'"):
+        _prepare(model, InputShape(((1, 4), (2, 4))), InputShape(((4,), (12,))), Precision.FP32)
+
+
 def test_shapes_that_go_together_are_taken() -> None:
     _prepare(_product(), InputShape(((1, 5), (4, 3))), InputShape(((5, 6), (3, 7))), Precision.FP16)
     _prepare(_product(), InputShape(((1, 5), (4, 5))), InputShape(((5, 6),)), Precision.FP16)
