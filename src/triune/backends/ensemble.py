@@ -21,7 +21,7 @@ from triune.scheduling.models import Models
 from triune.scheduling.steps.graph import StepGraph
 
 MAX_LEVELS: Final = 64
-"""The most levels of ensembles in ensembles. Errors and cancellations pass through all of them."""
+"""The largest nesting depth of ensembles in ensembles. Errors and cancellations pass through all levels."""
 
 MAX_RUNS: Final = 1024
 """The most models that one request to an ensemble may run, including the steps of nested ensembles. Thirty nested
@@ -43,7 +43,7 @@ class EnsembleBuild(Build):
         """Whether a new build would be the same. The configs of the steps' models must be unchanged, too."""
         mine, theirs = self.source.parts, source.parts
         is_same = mine.keys() == theirs.keys() and all(mine[part] is theirs[part] for part in mine)
-        # `super()` fails here, since a dataclass with slots is a new class.
+        # `super()` without arguments fails here, since the decorator for dataclasses with slots creates a new class.
         return is_same and Build.is_current(self, source)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Compiles graphs that are in memory."""
+"""Compile graphs that are in memory."""
 
 import tempfile
 from pathlib import Path

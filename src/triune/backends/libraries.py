@@ -1,4 +1,4 @@
-"""The libraries of the extra `engine`, which models made of checkpoints need."""
+"""The libraries of the extra `engine`, which models from checkpoints need."""
 
 import importlib.util
 from typing import Final

@@ -46,7 +46,7 @@ ALONE: Final = Shared()
 
 
 class MachineBackend:
-    """The part of a `Backend` that is the same for all of these."""
+    """The part that all backends with access to the machine share."""
 
     def __init__(
         self,

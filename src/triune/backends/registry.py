@@ -25,7 +25,7 @@ ENSEMBLE = PLATFORM
 
 
 class Backends:
-    """All backends, with the methods of one: each call goes to the backend that the config names."""
+    """All backends behind the interface of one: each call is passed to the backend that the config names."""
 
     def __init__(
         self,

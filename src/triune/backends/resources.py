@@ -13,7 +13,7 @@ from triune.core.units import Unit
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What `Backend.assemble` gives a servable of its server.
+    """The parts of a server that `Backend.assemble` passes to a servable.
 
     Attributes:
         settings: defaults for all models.

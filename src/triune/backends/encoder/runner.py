@@ -1,4 +1,4 @@
-"""Runs batches of texts through an encoder."""
+"""Run batches of texts through an encoder."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from triune.scheduling.batch import Batch
 
 
 class EncoderRunner:
-    """The `Runner` of encoders: it reads the texts of all requests of a batch, computes them together, and parts the
-    rows. A request with a text that cannot be read gets the error; the others are computed.
+    """The `Runner` of encoders: it tokenizes the texts of all requests of a batch, computes them together, and divides
+    the rows among the requests. A request with a text that cannot be read gets the error; the others are computed.
 
     Attributes:
         unit: the unit that the batches run on.

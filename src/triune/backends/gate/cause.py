@@ -1,4 +1,4 @@
-"""Find the operation that is likely to make a unit's answers wrong: the first whose result is wrong there."""
+"""Find the operation that probably makes a unit's outputs wrong: the first operation whose result is wrong there."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _MOST_WEIGHTS: Final = 256 << 20
-"""Models with more bytes of weights are not examined: they are copied, and compiled again."""
+"""Models with more bytes of weights are not examined, since they would be copied and compiled again."""
 
 _MOST_WATCHED: Final = 128
 """The most values that are compared in one run. In a larger graph, values at equal distances are compared first, and
@@ -77,7 +77,7 @@ def likely_cause(
 
 
 class _Recorder:
-    """An executable that notes the inputs of its first run."""
+    """An executable that records the inputs of its first run."""
 
     def __init__(self, executable: Executable) -> None:
         self.inputs: Mapping[str, Array] = {}
@@ -132,7 +132,7 @@ class _Search:
         if not self._is_small or not nodes:
             return ""
         step = math.ceil(len(nodes) / _MOST_WATCHED)
-        # The last one is always among them.
+        # The last node is always among the nodes that are tried.
         found = self._first_wrong(nodes[::-1][::step][::-1])
         if found is not None and step > 1:
             end = nodes.index(found) + 1
@@ -169,7 +169,7 @@ class _Search:
 
     def _described(self, name: str) -> ValueInfoProto:
         shape = self._values.shape(name)
-        # Leave an unknown rank or size undeclared.
+        # Do not declare an unknown rank or size.
         return helper.make_tensor_value_info(name, self._values.elem_type(name), shape)
 
     def _observed(self, node: NodeProto) -> Observed:

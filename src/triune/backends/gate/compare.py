@@ -11,7 +11,9 @@ _SMALLEST = 1e-3
 """The lower bound of an output's largest value in the relative error, since sums that cancel leave rounding errors."""
 
 _CLEAR = 0.5
-"""A row of scores is clear if its best class leads by more than this part of what the tolerance allows."""
+"""The margin by which the best class of a row of scores must lead for the row to be clear, as a fraction of the
+difference that the tolerance allows.
+"""
 
 
 def compare(
@@ -55,7 +57,9 @@ def compare(
 
 
 def joined(verdicts: Collection[Verdict]) -> Verdict:
-    """The worst of the verdicts on several samples, at least one: the first excess, and the largest errors."""
+    """The worst of the verdicts on several samples, of which there is at least one: the first reason for exceeding the
+    tolerance, and the largest errors.
+    """
     first = next((each for each in verdicts if each.excess), next(iter(verdicts)))
     return Verdict(
         precision=first.precision,
@@ -76,7 +80,7 @@ def relative_error(expected: Array, found: Array) -> float:
 
 
 def _errors(name: str, expected: Array, found: Array, tolerance: float) -> tuple[float, float, str]:
-    """The absolute error of an output, its relative error, and why it is too large."""
+    """The absolute error of an output, its relative error, and why it exceeds the tolerance ("" if it does not)."""
     difference = _difference(expected, found)
     if _is_float(expected) and expected.shape == found.shape:
         largest = _largest(expected)

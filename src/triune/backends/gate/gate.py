@@ -1,4 +1,6 @@
-"""Hold the units of a model to `cpu`: compare, find the likely reason, keep the verdict."""
+"""Compare the outputs of a model's units with those of `cpu`, find the probable reason of errors, and store the
+verdict.
+"""
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +53,7 @@ class Judged:
 
 
 class Gate:
-    """Judges the units of models."""
+    """Compares the units of models with `cpu`."""
 
     def __init__(self, machine: Machine, kept: KeptVerdicts | None) -> None:
         """Args:
@@ -62,11 +64,11 @@ class Gate:
         self._kept = kept
 
     def find(self, load_key: str, recipe: Recipe) -> Verdict | None:
-        """The verdict that is kept of a load by a recipe; None if there is none."""
+        """The stored verdict on a load with a recipe; None if there is none."""
         return self._kept.find(load_key, recipe) if self._kept is not None else None
 
     def keep(self, load_key: str, recipe: Recipe, verdict: Verdict) -> None:
-        """Keep a verdict for later starts."""
+        """Store a verdict for later starts."""
         if self._kept is not None:
             self._kept.keep(load_key, recipe, verdict)
 
@@ -89,7 +91,7 @@ class Gate:
                 continue
             tolerance = tolerance_of(model.config.parameters, first[unit].precision)
             found = model.known.get(unit) or self.find(model.load_key, first[unit].recipe)
-            # A library may choose another precision than at the last start.
+            # At the last start, the library may have chosen another precision.
             if found is not None and (found.precision, found.tolerance) == (first[unit].precision, tolerance):
                 verdicts[unit] = found
             else:
@@ -138,10 +140,10 @@ class Gate:
             try:
                 verdict = judged(sample, expected, executable)
             except InvalidArgumentError as error:
-                # A size that only `cpu` computes says nothing of the others.
+                # A size that only `cpu` accepts shows nothing about the other units.
                 answers.refusal = error
                 continue
-            # A model whose outputs differ from run to run draws random numbers, and cannot be compared.
+            # If the outputs of `cpu` differ from run to run, the model draws random numbers and cannot be compared.
             if verdict.excess and judged(sample, expected, truth).excess:
                 verdict = replace(verdict, excess="")
             if verdict.excess:

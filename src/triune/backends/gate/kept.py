@@ -1,4 +1,4 @@
-"""Verdicts kept on disk, so that a later start need not compare again."""
+"""Verdicts stored on disk, so that a later start need not compare again."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from triune.core.verdict import Verdict
 _log = logging.getLogger(__name__)
 
 _MOST: Final = 4096
-"""The number of verdicts that are kept; the oldest go first."""
+"""The largest number of stored verdicts; the oldest are deleted."""
 
 _MOST_BYTES: Final = 1 << 16
 

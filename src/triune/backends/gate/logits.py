@@ -1,4 +1,4 @@
-"""The gate of language models: a unit's logits for fixed tokens are held to those of fp32 on the CPU."""
+"""The gate of language models: a unit's logits for fixed tokens are compared with those of fp32 on the CPU."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ prompt is long enough that a decoder does not use its program for steps of few t
 
 _ONE_BY_ONE: Final = 2
 _NUM_ROWS: Final = 14
-"""How many tokens at the prompt's end have their logits compared."""
+"""The number of tokens at the prompt's end whose logits are compared."""
 
 MOST_SECONDS: Final = 60
 """If the trusted decoder takes longer to compile, units are not compared."""
@@ -48,12 +48,12 @@ _TOLERANCES: Final[Mapping[tuple[str, bool], float]] = {
 }
 """The allowed error of a logit divided by the spread of its row, by precision and whether weights are packed: products
 with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was measured with 0.00001 (fp32), 0.03 (fp16),
-0.07 (8 bits), and 0.12 to 0.21 (bf16); other numbers than the model's have 0.5 and more.
+0.07 (8 bits), and 0.12 to 0.21 (bf16); wrong numbers have errors of 0.5 and more.
 """
 
 _PART_OF_COSINE: Final = 3
-"""The cosine of a row with the expected one, both less their means, may be below 1 by the tolerance divided by this
-number.
+"""The cosine similarity of a row with the expected row, after subtracting their means, may be below 1 by the tolerance
+divided by this number.
 """
 
 _CLEAR: Final = 0.5
@@ -94,8 +94,8 @@ class JudgedDecoder:
         load_key: the name under which verdicts are kept (`config.load_key`).
         graph: the decoder's graph.
         tokens: the sample's tokens, at least one.
-        trust: compiles what computes the right logits; returns None if no runtime here can. It is called only if the
-            gate has no verdict on a unit.
+        trust: compiles a decoder that computes the right logits; returns None if no runtime here can. It is called only
+            if the gate has no verdict on a unit.
     """
 
     name: str
@@ -107,13 +107,13 @@ class JudgedDecoder:
 
 
 def fp32_recipe(machine: Machine) -> Recipe:
-    """How the encoder that belongs to a trusted decoder is compiled: in fp32 on the CPU."""
+    """The recipe for compiling the encoder that belongs to a trusted decoder: in fp32 on the CPU."""
     runtime = next(name for name in ("openvino", "onnxruntime") if name in machine.runtimes)
     return Recipe(runtime, Unit.CPU, machine.num_cores, ())
 
 
 def sample_tokens(vocab_size: int, most: int) -> list[int]:
-    """Random tokens of the whole vocabulary, the same at each call. There are at most `most` of them."""
+    """Random tokens of the whole vocabulary, at most `most`. Each call returns the same tokens."""
     return np.random.default_rng(0).integers(0, vocab_size, min(NUM_TOKENS, most)).tolist()
 
 
@@ -258,8 +258,8 @@ def compare_logits(
 
 
 def _cosine(wide: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The smallest cosine of a row of `wide` with the same row of `other`, both less their means. It is 1 for
-    rows without a spread.
+    """The smallest cosine similarity of a row of `wide` with the same row of `other`, after subtracting their means; 1
+    for rows without spread.
     """
     a, b = (each - each.mean(axis=1, keepdims=True) for each in (wide, other))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -1,4 +1,4 @@
-"""From compiled Whisper to an engine that answers requests."""
+"""Create an engine that answers requests from a compiled Whisper model."""
 
 from typing import Final
 

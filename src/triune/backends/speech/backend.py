@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _LIBRARIES: Final = ("soundfile", "soxr")
 _RUNTIME: Final = "openvino"
-"""The runtime that is taken where it is installed and no other unit is named: it is measured to read speech in time."""
+"""The runtime that is used if it is installed and the config names no other unit: measured to be fast enough for
+speech.
+"""
 
 
 class SpeechBackend(MachineBackend):

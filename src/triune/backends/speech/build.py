@@ -1,4 +1,4 @@
-"""Builds a compiled encoder and decoder from Whisper's checkpoint."""
+"""Compile Whisper's encoder and decoder from a checkpoint."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -45,7 +45,7 @@ SEQUENCES_A_FILE: Final = 2
 """The most sequences that a file takes at once: a window's text, and the detection of its language and of silence."""
 
 _SAMPLE_TOKENS: Final = 80
-"""The tokens of text with which a unit is compared."""
+"""The number of tokens of text with which a unit is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def open_speech_checkpoint(folder: Path) -> tuple[WhisperConfig, Checkpoint]:
     """Open a checkpoint.
 
     Raises:
-        UnsupportedError: it is not Whisper, or reads other windows than those of 30 s; and as `open_checkpoint` raises.
+        UnsupportedError: it is not Whisper, or its windows are not 30 s long; and as `open_checkpoint` raises.
     """
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
@@ -211,7 +211,7 @@ def build_speech(
 def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> None:
     """Give the decoder a cache with room for `num_files` files, which take `num_blocks` blocks each."""
     num_bytes = num_blocks * num_files * decoder.block_bytes
-    # The system may promise memory that it does not have.
+    # The system may grant memory that it does not have, so check this first.
     if num_bytes > (available := usable_memory().available):
         raise NoMemoryError(
             f"parameter 'max_sequences' is {num_files}: its cache takes {num_bytes} bytes, and {available} bytes are "
@@ -241,7 +241,7 @@ def _trusted(
 
 
 def _sound() -> NDArray[np.float32]:
-    """Two seconds of tones and noise, always the same."""
+    """Create two seconds of tones and noise. Each call returns the same samples."""
     seconds = np.arange(2 * RATE) / RATE
     tones = sum(np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 440, 1330))
     noise = np.random.default_rng(0).standard_normal(len(seconds))

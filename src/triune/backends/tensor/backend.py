@@ -1,4 +1,6 @@
-"""The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
+"""The backend of tensor models. It configures, places, compiles and measures them, and creates workers and a
+dispatcher.
+"""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -110,7 +112,9 @@ class TensorBackend(MachineBackend):
         known: Mapping[Unit, Verdict],
         attempt: Attempt,
     ) -> "_Measured":
-        """Compare the units' answers, and measure how fast they are. `known` are verdicts that need not be found."""
+        """Compare the units' answers, and measure how fast they are. `known` has verdicts from before, which are not
+        computed again.
+        """
         config = placed.config
         if placed.cut is not None:
             WarmUp(config, source.folder, attempt).run(placed.cut.lend()[0])
@@ -125,7 +129,7 @@ class TensorBackend(MachineBackend):
         return _Measured(config, tuple(kept), verdicts, is_inline, placement_of(config, kept, verdicts, notes))
 
     def assemble(self, build: TensorBuild, models: Models) -> Servable:
-        """Make workers and dispatcher: see `Backend.assemble`. A tensor model calls no other model."""
+        """Create workers and a dispatcher: see `Backend.assemble`. A tensor model calls no other model."""
         config = build.config
         statistics = new_statistics(config.message, has_distributions=self._settings.has_distributions)
         statistics.verdicts.update(build.verdicts)
@@ -192,6 +196,6 @@ def _measured_cut(made: Made, cut: Cut) -> _Measured:
 
 
 def _known_verdicts(previous: TensorBuild | None, reused: Collection[Unit]) -> Mapping[Unit, Verdict]:
-    """The verdicts of the build before, for the units whose executables are reused."""
+    """The verdicts of the previous build for the units whose executables are reused."""
     before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
     return {unit: verdict for unit, verdict in before.items() if unit in reused}

@@ -1,4 +1,4 @@
-"""Compile and warm up a model's executables. Those with equal recipes are reused."""
+"""Compile and warm up a model's executables. An executable with an equal recipe is reused."""
 
 import functools
 import logging
@@ -21,7 +21,8 @@ from triune.hosting import HostedExecutable, Limits, MemoryLimitError
 from triune.runtimes.machine import Machine
 
 WARMUP_SECONDS: Final = 60.0
-"""No further run of a model's warm-up begins after this time: a load must end. It counts for all executables together.
+"""No further run of a model's warm-up begins after this time: a load must end. It counts for all executables
+together.
 """
 
 MORE_MEMORY: Final = (
@@ -80,7 +81,8 @@ def _check_memory(config: ModelConfig, executable: SharedExecutable, num_more: i
     """Refuse a model if the processes of the `num_more` executables that are still to be loaded do not fit the memory.
 
     Raises:
-        UnavailableError: each takes what the process of `executable` takes, and all together more than is left.
+        UnavailableError: if each process takes as much memory as that of `executable`, all together take more than is
+            available.
     """
     if num_more <= 0 or not executable.is_hosted:
         return
@@ -109,7 +111,7 @@ def compile_one(
         InternalError: the process of the executable exceeded the memory limit of loads.
     """
     if recipe.level is not None:
-        # The passes take time to import, and most models have no level.
+        # Import here: the passes take time to import, and most models have no level.
         from triune.backends.tensor.optimized import optimized_file
 
         path = optimized_file(path, recipe.level, recipe.unit, iter(samples), memory_bytes=machine.conversion_bytes)
@@ -145,7 +147,7 @@ class WarmUp:
         self._seconds = 0.0
 
     def run(self, executable: Executable) -> None:
-        """Run all samples. Beyond WARMUP_SECONDS, the others are left out, which the log says.
+        """Run all samples. After WARMUP_SECONDS the remaining samples are skipped, and this is logged.
 
         Raises:
             TriuneError: a sample failed.

@@ -1,4 +1,4 @@
-"""An executable that a reload of its model keeps, if its recipe is unchanged."""
+"""An executable that a reload of its model reuses if its recipe is unchanged."""
 
 import threading
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether a model can meet its latency objective: measured at the load."""
+"""Measure, when a model is loaded, whether it can meet its latency objective."""
 
 import logging
 import math

@@ -22,7 +22,9 @@ _FILENAME: Final = "model.onnx"
 _LEFT_OUT: Final = "left_out.json"
 
 _SECONDS: Final = 24 * 3600.0
-"""A load has a limit of its own, which ends its process and so this one."""
+"""The time limit of an optimization. It need not be shorter, since the time limit of a load ends the load's process and
+therefore the optimization.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +38,8 @@ def optimized_file(
     *,
     memory_bytes: int | None = None,
 ) -> Path:
-    """The optimized form of a model file, from the cache if it was made before. It is made in a process of its own: a
-    file of some bytes may have constants of gigabytes.
+    """The optimized form of a model file, from the cache if it was made before. It is created in a separate process,
+    since a file of a few bytes may have constants of gigabytes.
 
     Args:
         path: an ONNX file.
@@ -71,7 +73,7 @@ def optimized_file(
 
 
 def _make(path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], folder: Path) -> None:
-    """Write the optimized model into `folder`, and what is to be logged of it."""
+    """Write the optimized model into `folder`, and a file with the messages for the log."""
     with WeightFile() as file:
         done = _optimized(path, level, unit, samples, file)
         save(done.model, folder / _FILENAME)

@@ -1,4 +1,4 @@
-"""Whether a model is so fast that the event loop's thread runs it."""
+"""Find out whether a model is so fast that the event loop's thread should run it."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Executable
 
 INLINE_LIMIT_NS = 100_000
-"""About the time of passing a batch to a worker thread and back, including the event loop's part."""
+"""The approximate time of passing a batch to a worker thread and back, in ns, including the event loop's part."""
 
 _NUM_RUNS = 15
 _NUM_ROUNDS = 3

@@ -33,7 +33,7 @@ class _ArraySample:
 
 
 def samples_of(config: ModelConfig, folder: Path) -> Iterator[Sample]:
-    """The samples of a model, the most likely ones first. They are made when they are asked for.
+    """The samples of a model, the most likely ones first. They are created one after another when they are needed.
 
     Args:
         config: the model's configuration.

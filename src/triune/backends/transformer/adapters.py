@@ -16,7 +16,7 @@ from triune.engine.weights.lora import Adapter, read_adapter
 _FOLDER: Final = "adapters"
 
 MAX_ADAPTERS: Final = 64
-"""The most adapters of a version: each step computes with the matrices of all."""
+"""The largest number of adapters of a version. Each step computes with the matrices of all adapters."""
 
 
 def read_adapters(

@@ -1,4 +1,4 @@
-"""From compiled decoders to an engine that answers requests."""
+"""Create an engine that answers requests from compiled decoders."""
 
 import hashlib
 
@@ -38,7 +38,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
     statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
-        # If a replica cannot be made, the replicas before it are in the list already, and are closed below.
+        # If a replica cannot be created, the ones before it are already in the list, and are closed below.
         replicas.extend(_replica(build, each, resources) for each in build.decoders)
         engine = Engine(
             replicas,
@@ -53,7 +53,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
             power=resources.power,
         )
     except NoThreadError:
-        # Close the replicas that were already made: they have files and threads.
+        # Close the replicas that were created, which have files and threads.
         for each in replicas:
             each.core.close()
         raise
@@ -87,7 +87,9 @@ def _replica(build: TransformerBuild, each: UnitDecoder, resources: Resources) -
 
 
 def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondTier | None:
-    """The files for what a cache has no room for, if the config allows any: each unit has its part of the bytes."""
+    """The files for blocks that do not fit into the cache, if the config allows any. Each unit has an equal part of the
+    bytes.
+    """
     if build.options.disk_cache_bytes is None:
         return None
     max_bytes = build.options.disk_cache_bytes // len(build.config.units)
@@ -107,7 +109,7 @@ def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondT
 
 
 def _reason(build: TransformerBuild, each: UnitDecoder) -> str:
-    """Why the model runs where it does."""
+    """The reason for the choice of the unit, for the report."""
     given, unit = build.source.message, each.unit.value
     is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
     why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"

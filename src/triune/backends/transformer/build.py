@@ -1,4 +1,4 @@
-"""Builds compiled decoders with their caches from a checkpoint. `assemble` makes the engine from them."""
+"""Compile decoders with their caches from a checkpoint. `assemble` creates the engine from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -51,12 +51,12 @@ class TransformerBuild(Build):
         verdicts: how far the logits of units are from those of fp32 on the CPU.
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
-        limits: what a step may hold.
+        limits: the limits of a step.
         adapters: the digests of the LoRA adapters of the decoder's graph, by name, in their order.
         options: the config's parameters.
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
-        movable: what it takes to move its answers to another server.
+        movable: the data that are needed to move its answers to another server.
     """
 
     decoders: tuple[UnitDecoder, ...]
@@ -230,7 +230,7 @@ def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
 
 
 def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: int, num_units: int) -> int:
-    """The blocks of a cache, at least 1. Memory for it holds the cache of the draft model, too.
+    """The blocks of a cache, at least 1. The memory includes the cache of the draft model.
 
     The caches of all units have the same part of the bytes that the config gives, or that are available.
     """

@@ -38,8 +38,8 @@ class DecoderFiles(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """The most tokens that the model was made for: of prompt and answer together; of each, if an encoder reads the
-        prompt.
+        """The largest number of tokens for which the model was made: of prompt and answer together; or of each, if an
+        encoder reads the prompt.
         """
         ...
 
@@ -50,7 +50,7 @@ class DecoderFiles(Protocol):
 
     @property
     def start_token(self) -> int | None:
-        """The token that answers begin behind, if an encoder reads the prompt; None for a model without an encoder."""
+        """The token with which answers begin, if an encoder reads the prompt; None for a model without an encoder."""
         ...
 
     def tokenizer(self) -> Tokenizer:
@@ -74,7 +74,7 @@ class DecoderFiles(Protocol):
         ...
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
-        """The graph in the paged form, for contexts of up to `num_positions` tokens, with LoRA adapters.
+        """Write the graph in the paged form, for contexts of up to `num_positions` tokens, with LoRA adapters.
 
         Raises:
             UnsupportedError: the model cannot be written so.
@@ -133,7 +133,7 @@ class _CheckpointFiles:
         if adapters or isinstance(config, T5Config):
             return paged
 
-        # Core ML's packed weights have no offsets per block. Such weights are unpacked, once for all graphs.
+        # Core ML's packed weights have no offset for each block. Such weights are unpacked, once for all graphs.
         whole = functools.cache(lambda: ReadOnce(open_checkpoint(self._path)))
 
         def write_size(size: ExplicitSize) -> HeldModel:
@@ -152,7 +152,7 @@ class _EncoderDecoderFiles(_CheckpointFiles):
     is_of_any_length = True
 
     def __init__(self, checkpoint: Checkpoint, config: T5Config, path: Path) -> None:
-        """Raises InvalidArgumentError if no token is named that answers begin behind."""
+        """Raises InvalidArgumentError if the config does not name the token with which answers begin."""
         super().__init__(checkpoint, config, path)
         self.start_token = config.tokens.decoder_start
         if self.start_token is None:

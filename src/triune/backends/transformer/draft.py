@@ -24,7 +24,7 @@ class Draft:
     """A draft model that is compiled.
 
     Attributes:
-        name: as the config has it.
+        name: its name in the config.
         decoder: the decoder with its cache.
         context_tokens: the most tokens of a sequence that it guesses for.
     """
@@ -38,7 +38,7 @@ class Draft:
         return -(-model.block_size * self.decoder.block_bytes // self.decoder.block_size)
 
     def allocate(self, model: DecoderExecutable) -> None:
-        """Give it a cache of as many tokens as that of the model. Raises NoMemoryError."""
+        """Allocate a cache for as many tokens as that of the large model. Raises NoMemoryError."""
         self.decoder.allocate(-(-model.num_blocks * model.block_size // self.decoder.block_size))
 
 
@@ -52,7 +52,7 @@ def open_draft(
         source: the model.
         vocab_size: the rows of its embedding.
         tokenizer: its tokenizer.
-        given: the checkpoint, if the config only names it.
+        given: the path of the checkpoint, if the config has only its name.
 
     Raises:
         NotFoundError: there is no such checkpoint.
@@ -121,7 +121,7 @@ def load_draft(
 
 @contextlib.contextmanager
 def _named(shown: str) -> Generator[None]:
-    """Name the draft model in errors about its files: they would seem to be about the model that it guesses for."""
+    """Add the draft model's name to errors about its files, which would otherwise seem to be about the large model."""
     try:
         yield
     except TriuneError as error:

@@ -17,12 +17,12 @@ from triune.core.decoder import DecoderExecutable
 from triune.core.threads import start_thread
 
 MOST_SECONDS: Final = 10.0
-"""After this time no further step is begun."""
+"""After this time, in seconds, no further step begins."""
 
 _PROMPTS: Final = (32, 256)
 _ANSWERS: Final = (1, 8)
 _PAST: Final = 64
-"""The tokens of the answers that are tried."""
+"""The number of tokens of the answers that are tried."""
 
 _NUM_RUNS: Final = 5
 _NS: Final = 1_000_000_000
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, name: str, step_tokens: int) -> None:
-    """Fill in the rates of each unit. The blocks of the caches, which must be of no sequence yet, are written.
+    """Measure the rates of each unit. This overwrites blocks of the caches, so no sequence may use them yet.
 
     Args:
         units: the model's decoders, of the same machine.
@@ -80,7 +80,7 @@ def _steps(decoder: DecoderExecutable, step_tokens: int) -> Iterator[tuple[tuple
 
 @contextmanager
 def _busy(units: Sequence[UnitDecoder]) -> Generator[None]:
-    """Have decoders compute meanwhile, each in a thread."""
+    """Let decoders compute, each in a thread, until the context ends."""
     is_over = threading.Event()
 
     def compute(each: UnitDecoder) -> None:

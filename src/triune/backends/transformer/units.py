@@ -29,7 +29,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _SOURCE_TOKENS = 24
-"""The tokens of a text that an encoder reads, with which a unit is compared."""
+"""The number of tokens of the text for an encoder with which a unit is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class UnitDecoder:
         runtime: the name of its runtime.
         draft: the small model that guesses tokens, on the same unit; None without one.
         rates: how long its steps take, as far as that was measured.
-        encoder: what reads prompts for the decoder, on the same unit; None if the model has no encoder.
+        encoder: the encoder that reads prompts for the decoder, on the same unit; None if the model has none.
     """
 
     decoder: DecoderExecutable
@@ -77,7 +77,7 @@ class UnitDecoder:
         return _memory(self.encoder, tokens)
 
     def close(self) -> None:
-        """Free the decoder, that of the draft model, and the encoder."""
+        """Free the decoder, the draft model's decoder, and the encoder."""
         self.decoder.close()
         if self.encoder is not None:
             self.encoder.close()
@@ -121,7 +121,7 @@ def load_units(loading: Loading, units: Sequence[Unit]) -> tuple[list[UnitDecode
         those that could be compiled, at least one, and why the others could not.
 
     Raises:
-        TriuneError: it could be compiled for no unit; the reason of the first one.
+        TriuneError: the model could not be compiled for any unit; the error is that of the first unit.
     """
     found: list[UnitDecoder] = []
     errors: dict[Unit, TriuneError] = {}
@@ -208,7 +208,7 @@ def _memory(encoder: SourceEncoder | None, tokens: Sequence[int]) -> Memory:
 
 
 def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
-    """Compute first steps, so that no request waits for what the runtime prepares in them."""
+    """Compute the first steps, since a runtime prepares resources in them that requests would have to wait for."""
     is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
     options = loading.options
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):

@@ -1,4 +1,6 @@
-"""First steps of a decoder, so that the first requests do not wait for what the runtime prepares in them."""
+"""Compute the first steps of a decoder, since a runtime prepares resources in them that requests would have to wait
+for.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ _log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 
 MOST_SECONDS = 30
-"""After this time no further step is begun."""
+"""After this time, in seconds, no further step begins."""
 
 _PROMPT = 512
 _COUNTS = (1, 8, 32)
@@ -68,7 +70,7 @@ def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
 
 
 def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
-    """A prompt, and tokens of several sequences, of one length and of two."""
+    """Yield steps: a prompt, and tokens of several sequences, of equal and of different lengths."""
     if num_tokens <= 1:
         return
     yield step_of(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))], memory)
@@ -82,8 +84,8 @@ def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_seq
 def step_of(
     decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]], memory: Memory = NO_MEMORY
 ) -> DecoderStep:
-    """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits. Each sequence reads
-    `memory`.
+    """A step of sequences, each with (past, new) tokens that are all 0. The last token of each sequence has logits.
+    Each sequence reads `memory`.
     """
     past, new = (np.array(each, np.int32) for each in zip(*sequences, strict=True))
     held = -(-(past + new) // decoder.block_size)

@@ -1,1 +1,3 @@
-"""Models that are cut: the stretches of a plan, their compilation on units, and whether the cut pays."""
+"""Models that are cut into segments: the stretches of a plan, their compilation on units, and whether the cut is
+faster.
+"""

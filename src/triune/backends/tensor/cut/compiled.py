@@ -28,7 +28,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 MAX_DEPTH: Final = 3
-"""How often a stretch that its unit refuses or computes wrongly is halved, to move only what must move."""
+"""How often a stretch is halved that its unit refuses or computes wrongly, so that only the necessary part is moved."""
 
 _NUM_RUNS: Final = 5
 _MAX_SECONDS: Final = 1.0
@@ -41,7 +41,7 @@ class Compiled:
     Attributes:
         stretch: the stretch.
         piece: its piece of the graph.
-        executable: the piece, compiled. It counts as held by whoever holds this.
+        executable: the piece, compiled. This object has a reference to it.
         verdict: how far its results are from the true ones, on true inputs; None on `cpu`, or if they are random.
         ms: the time of a run on sample input.
     """
@@ -54,7 +54,7 @@ class Compiled:
 
 
 class StretchCompiler:
-    """Compiles stretches of one graph. What was compiled is kept for the next try, until `close`."""
+    """Compiles stretches of one graph. Compiled stretches are kept for the next try, until `close`."""
 
     def __init__(
         self, graph: CutGraph, config: ModelConfig, folder: Path, num_threads: int, machine: Machine, attempt: Attempt
@@ -133,7 +133,7 @@ class StretchCompiler:
         return found
 
     def _compiled(self, stretch: Stretch, piece: Piece) -> tuple[Compiled | None, str]:
-        """A stretch compiled on its choice; or None, and why that is not possible."""
+        """A stretch compiled for its first choice of unit and precision; or None, and why that is not possible."""
         choice, is_last = stretch.choice, len(stretch.choices) == 1
         key = (stretch.begin, stretch.end, choice)
         if (kept := self._kept.get(key)) is not None:
@@ -161,7 +161,7 @@ class StretchCompiler:
         return self._kept[key], ""
 
     def _measured(self, piece: Piece, executable: SharedExecutable) -> tuple[Verdict | None, float]:
-        """The verdict on a piece on true inputs, and its time in milliseconds."""
+        """The verdict on a piece for true inputs, and its run time in milliseconds."""
         values = self._graph.values
         given = {spec.name: values[spec.name] for spec in executable.signature.inputs if spec.name in values}
         outputs = list(piece.outputs)
@@ -181,7 +181,7 @@ class StretchCompiler:
 
 
 def joined(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """The same, with neighbours on the same choice as one stretch."""
+    """Join neighbouring stretches with the same choice into one stretch."""
     found: list[Stretch] = []
     for each in stretches:
         if found and found[-1].choice == each.choice:

@@ -1,4 +1,4 @@
-"""A model that is cut: its compiled segments, and the executables over them."""
+"""A model that is cut: its compiled segments, and the executables that run them."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ class Cut:
 
     Attributes:
         compiled: the segments, in order.
-        is_pipeline: whether segments run at the same time, each for another batch.
+        is_pipeline: whether segments run at the same time, each with another batch.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Cut:
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """The floating-point format on each unit; the first segment's of several on one unit."""
+        """The floating-point format on each unit; if several segments are on a unit, that of the first."""
         return {each.executable.unit: each.executable.precision for each in reversed(self.compiled)}
 
     @property
@@ -66,7 +66,7 @@ class Cut:
         return [self._executable(self._close_one) for _ in range(self._num_open)]
 
     def lend(self) -> list[SegmentedExecutable]:
-        """The same, to measure them: to close them frees nothing."""
+        """Create executables for measuring the cut. Closing them frees nothing."""
         return [self._executable(_nothing) for _ in range(len(self._segments) if self.is_pipeline else 1)]
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class Made:
 def make_cut(
     config: ModelConfig, request: PlanRequest, folder: Path, machine: Machine, attempt: Attempt, undo: ExitStack
 ) -> Made:
-    """Cut a model as its plan says, unless that does not pay.
+    """Cut a model as its plan says, unless the cut is not faster.
 
     Args:
         config: the model's configuration.
@@ -63,7 +63,7 @@ def make_cut(
         folder: the model's folder, for its warm-up files.
         machine: the machine with the runtimes.
         attempt: cancels the build.
-        undo: gets what is to be freed if the build fails.
+        undo: gets callbacks that free resources if the build fails.
 
     Raises:
         TriuneError: the plan is impossible, or no unit runs a part of the model.
@@ -83,7 +83,7 @@ def make_cut(
         is_pipeline = request.goal is Goal.THROUGHPUT
         held = HeldFolder()
         mine.callback(held.remove)
-        # Segments of a pipeline compute at the same time, and share the cores.
+        # The segments of a pipeline compute at the same time, and share the cores.
         num_threads = max(1, machine.num_cores // (len(stretches) if is_pipeline else 1))
         compiler = StretchCompiler(graph, config, held.path, num_threads, machine, attempt)
         mine.callback(compiler.close)
@@ -164,7 +164,7 @@ class _Maker:
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
     """The result of a plan that puts the whole model on one unit."""
-    # A unit in another precision than its own is not what the config's units mean.
+    # A stretch in fp32 on a unit with another precision counts as `cpu`: the config's units mean their own precision.
     unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
     note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"

@@ -122,9 +122,8 @@ def whole_on(
 
 
 def period_ms(executables: Sequence[Executable], inputs: Mapping[str, Array], outputs: Sequence[str]) -> float:
-    """The time in milliseconds between two calls that come through, if each executable has one under way at any time.
-
-    Of a single executable it is the median time of a call. Raises what the executables raise.
+    """The mean time in milliseconds between the ends of two calls, if each executable always has one call running.
+    Raises what the executables raise.
     """
     if len(executables) == 1:
         return median(_times(executables[0], inputs, outputs))

@@ -1,6 +1,5 @@
-"""Stretches of a model: consecutive operations for one unit, from which a segment is compiled.
-
-The config names them, or the planner chooses them.
+"""Divide a model into stretches: consecutive operations for one unit, from which a segment is compiled. The config
+names them, or the planner chooses them.
 """
 
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ class Stretch:
         planned: the unit of the plan.
         predicted_ms: the predicted time; None if nothing was predicted.
         depth: how often it was halved.
-        notes: why it is not where it was planned.
+        notes: why it is not on the planned unit.
     """
 
     begin: int
@@ -67,16 +66,16 @@ class Stretch:
 
     @property
     def choice(self) -> Choice:
-        """How it is computed."""
+        """The unit and precision that currently compute the stretch."""
         return self.choices[0]
 
     def moved(self, why: str) -> "Stretch":
-        """The same, on the next of its `choices`. There must be one."""
+        """The stretch with the next of its `choices`, which must exist."""
         left = self.choices[1:]
         return replace(self, choices=left, notes=(*self.notes, f"{why}; it moved to {left[0]}"))
 
     def halves(self, middle: int) -> tuple["Stretch", "Stretch"]:
-        """The two parts of a stretch before and after a node."""
+        """The two parts of a stretch before and after the node at `middle`."""
         part = replace(self, depth=self.depth + 1, predicted_ms=None)
         return replace(part, end=middle), replace(part, begin=middle)
 
@@ -139,7 +138,7 @@ def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine
 
 
 def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit, ...]:
-    """The units of a target that this machine has for the model, too; empty if these are all.
+    """The units of a target that this machine has for the model, too; empty if these are all units.
 
     Raises:
         UnsupportedError: there is none.
@@ -151,7 +150,7 @@ def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit
         )
     if len(able) == len(target.units):
         return ()
-    # Like the planner's own choice among all units: Apple's CPU is never better than its matrix unit.
+    # As in the planner's own choice among all units, leave out Apple's CPU: it is never better than its matrix unit.
     has_matrix_unit = target.is_scored and Unit.AMX in able
     return tuple(unit for unit in able if unit is not Unit.CPU or not has_matrix_unit)
 
@@ -171,7 +170,7 @@ def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: M
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
-    # The Neural Engine computes in fp16 alone.
+    # The Neural Engine computes only in fp16.
     if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
         found.append(Choice(unit, is_fp32=True))
     for other in others or (Unit.GPU, Unit.AMX):
