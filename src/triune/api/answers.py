@@ -64,7 +64,7 @@ class Answer:
 
 
 def request_of(prompt: str, options: Options) -> Generation:
-    """The engine's request. Raises InvalidArgumentError if an option is unknown or out of range."""
+    """Create the engine's request. Raises InvalidArgumentError if an option is unknown or out of range."""
     given = dict(options)
     unknown = sorted(given.keys() - Options.__annotations__.keys())
     if unknown:
@@ -78,13 +78,13 @@ def request_of(prompt: str, options: Options) -> Generation:
     rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     try:
         return Generation(prompt, SamplingParameters(**sampling), **rest)
-    # A value of another type fails where it is compared with its limits.
+    # A value of another type raises an error when it is compared with its limits.
     except TypeError as error:
         raise InvalidArgumentError(f"an option of the answer has a value of a wrong type: {error}") from error
 
 
 def joined(deltas: Sequence[Delta]) -> Answer:
-    """The answer that grew by these; the last has its end."""
+    """Join the deltas of an answer; the last delta has its end."""
     last = deltas[-1]
     assert last.finish_reason is not None
     assert last.usage is not None

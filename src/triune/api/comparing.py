@@ -17,7 +17,7 @@ from triune.graph.verify import OutputVerdict
 from triune.hosting import Limits, run_in_process
 
 SECONDS: Final = 60.0
-"""How long a comparison for which nobody asked may take."""
+"""The time limit, in seconds, of a comparison that the user did not ask for."""
 
 _LEAST_BYTES = 2 << 30
 _TIMES = 6
@@ -36,7 +36,7 @@ class Comparison:
 
     Attributes:
         given: inputs by name; the others are generated.
-        is_limited: whether the comparison is given up after `SECONDS`, or if it cannot be made.
+        is_limited: whether the comparison is abandoned after `SECONDS`, or if it fails.
     """
 
     given: Mapping[str, Array] = field(default_factory=dict[str, Array])
@@ -59,8 +59,8 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
     """
     if not comparison.is_limited:
         return compare(), ""
-    # A library that holds the GIL hinders a process from noticing that this one has ended; then the limit of CPU time
-    # ends it.
+    # While a library holds the GIL, the process cannot notice that its parent has ended. The limit of CPU time ends it
+    # then.
     limits = Limits(
         load_seconds=SECONDS,
         memory_bytes=max(_LEAST_BYTES, _TIMES * sum(each.stat().st_size for each in result.rglob("*"))),

@@ -1,4 +1,4 @@
-"""The conversions: each reads a model, writes another, and compares both if asked to."""
+"""The conversions: each reads a model, writes another one, and compares both if asked to."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +51,7 @@ Given = Mapping[str, Array] | None
 """Inputs for a comparison, by name; None for no comparison."""
 
 Compared = Comparison | None
-"""The comparison that is asked for; None for none."""
+"""The comparison that was asked for; None for no comparison."""
 
 
 def onnx_to_coreml(
@@ -205,7 +205,7 @@ def _compare_function(
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
     """Convert a function of a Core AI asset to ONNX."""
     require_library()
-    # This imports Apple's library.
+    # Import here, since this imports Apple's library.
     from triune.coreai import raising
 
     tell("raising the program")
@@ -263,7 +263,7 @@ def _require_inputs(models: Mapping[str, ModelProto], given: Mapping[str, Array]
 
 
 def _own_coreml(model: ModelProto, options: CoreMlOptions) -> CoreMlOptions:
-    """Select the options that are about the inputs of this model."""
+    """Select the options that concern the inputs of this model."""
     return replace(
         options,
         shapes=_own_values(model, options.shapes),
@@ -273,7 +273,7 @@ def _own_coreml(model: ModelProto, options: CoreMlOptions) -> CoreMlOptions:
 
 
 def _own_coreai(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
-    """Select the options that are about the inputs and outputs of this model."""
+    """Select the options that concern the inputs and outputs of this model."""
     return replace(
         options,
         shapes=_own_values(model, options.shapes),

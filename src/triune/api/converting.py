@@ -272,7 +272,7 @@ def _conversion(path: Path | None, done: ConversionResult) -> Conversion:
 
 
 def _judged(target: Path, done: ConversionResult) -> ConversionResult:
-    """Judge a comparison for which nobody asked: a few integers in which fp16 decided otherwise become a note.
+    """Judge a comparison that the user did not ask for: a few integers that differ because of fp16 become a note.
 
     Raises:
         UnsupportedError: an output is wrong.

@@ -1,4 +1,4 @@
-"""Puts the bodies of custom operators into a model first, for functions that read only ONNX's own operators."""
+"""Put the bodies of custom operators into a model before functions that read only ONNX's own operators."""
 
 import tempfile
 from collections.abc import Generator, Mapping
@@ -28,7 +28,7 @@ class BodyCheck:
     Attributes:
         given: inputs by name; the others are made up.
         shapes: the sizes of free dimensions, by input.
-        is_asked: whether the user asked for it, so that a comparison that cannot be made is an error.
+        is_asked: whether the user asked for the comparison: then it is an error if it cannot be made.
     """
 
     given: Mapping[str, Array]
@@ -58,7 +58,7 @@ def with_custom_ops(
     Args:
         source: a model file. Only .onnx files have custom operators.
         ops: the custom operators.
-        where: what needs the bodies: "a conversion to Core ML".
+        where: the purpose for which the bodies are needed, for messages: "a conversion to Core ML".
         check: how to compare bodies with their numpy functions; None compares nothing.
         tell: called with a message at each step.
 

@@ -42,7 +42,7 @@ from triune.graph.weights import without_weights
 Tell: TypeAlias = Callable[[str], None]
 
 _SLOWER: Final = 1.1
-"""A call that takes this many times as long as before is slower, whatever else the machine does."""
+"""A call counts as slower if it takes this many times as long as before. Smaller differences may be noise."""
 
 _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
 

@@ -15,12 +15,12 @@ WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "palette", "spa
 MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
 
 LEAST: Final = 0.9
-"""The least agreement with the source where the caller asks for none. A model that agrees less is not written, unless
-it is forced.
+"""The smallest agreement with the source if the caller asks for none. A model that agrees less is not written, unless
+the caller forces it.
 """
 
 PROGRAMS: Final = (".mlpackage", ".aimodel")
-"""Suffixes of programs of Apple's."""
+"""The file suffixes of Apple's programs."""
 
 
 def check_names(source: Path, target: Path) -> None:
@@ -52,7 +52,9 @@ def form_of(
     activations: str | Activations | None,
     method: str | Method,
 ) -> Options | None:
-    """The form that is written out; None if `weights` is None. The arguments are those of `triune.compress`."""
+    """The form that the arguments describe, as options; None if `weights` is None. The arguments are those of
+    `triune.compress`.
+    """
     if weights is None:
         return None
     return Options(
@@ -71,7 +73,7 @@ def form_of(
 def options_of(
     model: ModelProto, unit: str | None, target: Path, form: Options | None, calibration: str | Calibration
 ) -> Options:
-    """The form of a model of tensors: `form`, or that which the unit gains from.
+    """The form for a tensor model: `form`, or the form from which the unit gains most.
 
     Raises:
         InvalidArgumentError: no form and no unit is named, or a program of Apple's has no such form.
@@ -94,7 +96,7 @@ def options_of(
 
 
 def checkpoint_options_of(unit: str | None, form: Options | None) -> Options:
-    """The form of a decoder's checkpoint. Raises InvalidArgumentError if no form and no unit is named."""
+    """The form for a decoder's checkpoint. Raises InvalidArgumentError if neither a form nor a unit is named."""
     if form is not None:
         return form
     if unit is None:

@@ -1,4 +1,4 @@
-"""Compressed models as programs of Apple's: Core ML packages and Core AI assets."""
+"""Write compressed models as Apple's programs: Core ML packages and Core AI assets."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

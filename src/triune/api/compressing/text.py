@@ -128,7 +128,7 @@ def compress_text(
         write_mlx(source, checkpoint, found.matrices, vectors, staging)
         tell("comparing what was written")
         written = open_checkpoint(staging)
-        # All of them: the graph still has the norms of the method that was tried last.
+        # Write all weights: the graph still has the norms of the method that was tried last.
         for name in graph.values:
             plus = offset if name.endswith("norm.weight") else 0
             graph.values[name] = (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
@@ -155,7 +155,7 @@ def compress_text(
 def _searched(
     matrices: "Matrices", made: "Made", comparison: "TextComparison", first: _Attempt, least: float, tell: Tell
 ) -> _Attempt:
-    """The fewest matrices in higher precision with which the perplexity holds."""
+    """Find the fewest matrices that need a higher precision for the perplexity to meet the limit."""
     rungs: dict[str, list[WeightForm]] = {}
     noise: dict[str, list[float]] = {}
     for name in matrices.names:
@@ -194,7 +194,7 @@ def _tried(
 
 
 def _rungs(form: WeightForm, half: WeightForm) -> list[WeightForm]:
-    """A form, and those above it."""
+    """A form, followed by the more precise forms."""
     ladder = [WeightForm.INT4, WeightForm.INT8, half, WeightForm.FP32]
     return ladder[ladder.index(form) :] if form in ladder else [form, WeightForm.FP32]
 

@@ -1,7 +1,6 @@
 """Products on the matrix unit of Apple's CPUs, which only Accelerate reaches.
 
-numpy's wheels for macOS 14 and later are built on it. Core ML would convert a model for each shape, in a process of its
-own.
+numpy's wheels for macOS 14 and later use it. Core ML would need a model for each shape, in a separate process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,8 @@ def is_on_accelerate() -> bool:
 
 
 class AccelerateProduct:
-    """An `Executable` of one product, "x0" times "x1" as "y": fp32 computes, fp16 and bf16 are rounded at the end, and
-    int8 gives sums as INT32, which are exact for up to 1,024 terms.
+    """An `Executable` of one product, "x0" times "x1" as "y". It computes in fp32; results of fp16 and bf16 are rounded
+    at the end, and int8 gives sums as INT32, which are exact for up to 1,024 terms.
     """
 
     def __init__(self) -> None:

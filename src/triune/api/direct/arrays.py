@@ -1,4 +1,4 @@
-"""The arrays of direct work: which are taken, and what is wrong with others."""
+"""The arrays that direct work accepts, and error messages for others."""
 
 from typing import Any, Final, cast
 
@@ -28,13 +28,13 @@ ELEMENTS: Final = {
 """ONNX's element types."""
 
 EXACT_TERMS: Final = 1024
-"""The number of products of 8 bits, 128 x 128 at most, whose sum fp32 holds exactly: 2^24."""
+"""The number of products of 8-bit integers, each at most 128 x 128, whose sum fp32 represents exactly: 2^24."""
 
 MOST_TERMS: Final = 131_071
-"""The largest number of products of 8 bits whose sum int32 always holds."""
+"""The largest number of products of 8-bit integers whose sum always fits into int32."""
 
 _CHECKED_BYTES: Final = 256 << 20
-"""Results from this size on are compared with the memory that is left."""
+"""Results of at least this size are compared with the available memory."""
 
 
 def array_of(value: Any, name: str) -> Array:

@@ -36,10 +36,12 @@ SIZES: Final[Mapping[str, Sequence[int]]] = {
     ROW: (16, 64, 128, 256, 512, 1024, 2048, 4096),
     BATCHED: (16, 32, 64, 128, 256),
 }
-"""The measured sizes: rows and columns of the second operand. Beyond the largest, times grow as between both last."""
+"""The measured sizes: rows and columns of the second operand. Beyond the largest size, times are assumed to grow as
+between the last two.
+"""
 
 _FARTHEST: Final = 64
-"""Up to how many times the work of the largest measured product it is predicted which unit is the best."""
+"""The best unit is predicted for products of up to this many times the work of the largest measured product."""
 
 _MOST_BYTES: Final = 1 << 20
 
@@ -48,7 +50,7 @@ Times: TypeAlias = Mapping[str, Mapping[int, Mapping[Unit, float]]]
 
 
 def shape_of(rows: int, batch: int) -> str:
-    """The kind of a product of `rows` rows in all, of `batch` second operands."""
+    """The kind of a product with `rows` rows in total and `batch` second operands."""
     if batch > 1:
         return BATCHED
     return ROW if rows <= FEW_ROWS else SQUARE
@@ -84,7 +86,7 @@ def choices(times: Times, units: Collection[Unit]) -> Mapping[str, Choice]:
     where they are equal.
 
     Args:
-        times: what was measured.
+        times: the measured times.
         units: those to choose from, each with times; at least one.
     """
     return {shape: _choice(shape, by_size, units) for shape, by_size in times.items()}
@@ -118,8 +120,8 @@ def _beyond(
     `_FARTHEST` times the work of the last product.
 
     Args:
-        one: the work and the seconds of the last but one product.
-        last: those of the last one; times go on growing by the same power of the work.
+        one: the work and the seconds of the second-largest product.
+        last: those of the largest; beyond it, times grow by the same power of the work.
         best: the best unit of the last product.
     """
     (low, before), (high, now) = one, last
@@ -146,7 +148,7 @@ def measured_units(times: Times) -> frozenset[Unit]:
 
 
 def load_times(path: Path) -> dict[str, Times]:
-    """The times that are kept, by dtype; empty if the file is missing or broken. A broken file is logged."""
+    """Read the stored times, by dtype; empty if the file is missing or broken. A broken file is logged."""
     try:
         content = cast("dict[str, Any]", json.loads(read_file(path, _MOST_BYTES)))
         return {dtype: dict(_times(shapes)) for dtype, shapes in content.items()}
