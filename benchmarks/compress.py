@@ -1,7 +1,9 @@
-"""Compressed forms of MiniLM and EfficientNet-Lite0: size, speed and accuracy, beside ONNX Runtime's own quantizer and
-NNCF's for OpenVINO.
+"""Compressed forms of MiniLM, EfficientNet-Lite0 and ResNet-50's shape (random weights): size, speed and accuracy,
+beside ONNX Runtime's own quantizer and NNCF's for OpenVINO.
 
-Usage: compress.py [--only minilm|efficientnet_lite0] [--seconds 2] [--nncf PYTHON]
+Usage: compress.py [--only minilm|efficientnet_lite0|resnet50] [--forms FORM ...] [--units cpu amx] [--seconds 2]
+                   [--nncf PYTHON]
+--forms: some of those that the table names, such as "int8, activations" and "NNCF, int8"; all without it.
 --nncf: the Python of an environment with nncf and openvino; its models run in the OpenVINO of this one, with the
 threads and the precision that Triune gives OpenVINO.
 All forms of a model take turns on each unit, call by call; a figure is the median of a call. Where other work runs on
@@ -33,6 +35,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import triune
+from resnet50 import resnet_50
 from servers import heading
 from triune.zoo.packages import Package, PackageCache
 from triune.zoo.repository import build_repository
@@ -51,6 +54,7 @@ Made = Callable[[Path, Path, Path], None]
 """Writes a form: of a model, to a file, by a folder of samples."""
 
 UNITS = ("cpu", "amx")
+MODELS = ("minilm", "efficientnet_lite0", "resnet50")
 
 
 def pictures(names: Sequence[str]) -> Iterator[Sample]:
@@ -175,7 +179,7 @@ def accuracy(model: Any, samples: Sequence[Sample], expected: Sequence[NDArray[A
 
 
 def compare(
-    name: str, source: Path, calibration: Sequence[Sample], samples: Sequence[Sample], seconds: float, nncf: str | None
+    name: str, source: Path, calibration: Sequence[Sample], samples: Sequence[Sample], given: argparse.Namespace
 ) -> None:
     output = onnx.load(source, load_external_data=False).graph.output[-1].name
     one = {key: array[:, :128] if array.ndim == 2 else array for key, array in samples[0].items()}
@@ -188,18 +192,22 @@ def compare(
             np.savez(data / f"{number:03}.npz", **each)
         paths = {"source": source}
         for form, make in FORMS.items():
+            if given.forms and form not in given.forms:
+                continue
             if form == "int8, dynamic" and name != "minilm":
                 continue
             paths[form] = Path(folder) / f"{len(paths)}.onnx"
             make(source, paths[form], data)
-        for form in NNCF_FORMS if nncf is not None else ():
+        for form in NNCF_FORMS if given.nncf is not None else ():
+            if given.forms and f"NNCF, {form}" not in given.forms:
+                continue
             paths[f"NNCF, {form}"] = Path(folder) / f"{len(paths)}.xml"
             script = Path(__file__).with_name("nncf_peer.py")
-            command = [nncf or "", str(script), str(source), str(paths[f"NNCF, {form}"]), str(data), form]
+            command = [given.nncf, str(script), str(source), str(paths[f"NNCF, {form}"]), str(data), form]
             subprocess.run(command, check=True, capture_output=True)
         with triune.load(source, "cpu") as model:
             expected = [np.asarray(model.run(each)[output])[0].astype(np.float64) for each in samples]
-        for unit in UNITS:
+        for unit in given.units:
             with ExitStack() as stack:
                 models: dict[str, Any] = {}
                 for form, path in paths.items():
@@ -212,7 +220,7 @@ def compare(
                     except triune.TriuneError as error:
                         models.pop(form, None)
                         print(f"{unit:4} {form:24} does not run: {str(error)[:90]}")
-                single, several = timed(models, one, seconds), timed(models, eight, seconds)
+                single, several = timed(models, one, given.seconds), timed(models, eight, given.seconds)
                 for form, model in models.items():
                     (wall, cpu), (walls, cpus) = single[form], several[form]
                     print(
@@ -231,17 +239,22 @@ def size_of(path: Path) -> int:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--only", choices=("minilm", "efficientnet_lite0"))
+    arguments.add_argument("--only", choices=MODELS)
+    arguments.add_argument("--forms", nargs="+", choices=[*FORMS, *(f"NNCF, {each}" for each in NNCF_FORMS)])
+    arguments.add_argument("--units", nargs="+", choices=UNITS, default=UNITS)
     arguments.add_argument("--seconds", type=float, default=2.0)
     arguments.add_argument("--nncf", metavar="PYTHON")
     given = arguments.parse_args()
     logging.disable(logging.WARNING)
     print(heading("compress.py"))
     with tempfile.TemporaryDirectory() as folder:
-        models = [given.only] if given.only else ["minilm", "efficientnet_lite0"]
-        build_repository(Path(folder), models=models)
+        models = [given.only] if given.only else list(MODELS)
+        build_repository(Path(folder), models=[name for name in models if name != "resnet50"])
         for name in models:
             source = Path(folder) / name / "1" / "model.onnx"
+            if name == "resnet50":
+                source.parent.mkdir(parents=True)
+                source.write_bytes(resnet_50())
             if name == "minilm":
                 tokenizer = Tokenizer.from_file(str(Path(folder) / name / "tokenizer.json"))
                 calibration = list(texts("lee_background.cor", 24, tokenizer))
@@ -249,7 +262,7 @@ def main() -> None:
             else:
                 calibration = list(pictures(("motorcycle_right.png", "rocket.jpg", "hubble_deep_field.jpg")))
                 samples = list(pictures(("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")))
-            compare(name, source, calibration, samples, given.seconds, given.nncf)
+            compare(name, source, calibration, samples, given)
 
 
 if __name__ == "__main__":
