@@ -133,7 +133,7 @@ def compress_text(
             plus = offset if name.endswith("norm.weight") else 0
             graph.values[name] = (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
         accuracy = comparison.accuracy()
-        found = _Attempt(found.matrices, forms, found.returned, accuracy, accuracy.agreement >= least)
+        found = _Attempt(found.matrices, found.forms, found.returned, accuracy, accuracy.agreement >= least)
         _require_agreement(found, least, is_searched=keep_accuracy is not None, force=force)
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
