@@ -137,7 +137,8 @@ class OpenVinoModel:
 
     def run(self, inputs: Sample) -> Mapping[str, NDArray[Any]]:
         found = self._model(dict(inputs))
-        return {each.any_name: found[each] for each in self._model.outputs}
+        # NNCF gives some outputs another name beside the model's own.
+        return {name: found[each] for each in self._model.outputs for name in each.get_names()}
 
 
 def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
