@@ -22,7 +22,7 @@ from onnx import ModelProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 import triune
-from conformance.test_package_models import answers, shapes_of
+from conformance.test_package_models import answers, constants_of, shapes_of
 from support.package_models import MODELS
 from support.package_models.model import cat, text, voice
 from support.package_models.sounds import speech
@@ -87,9 +87,7 @@ def source_of(name: str, folder: Path, cache: PackageCache) -> tuple[Path, Input
 
 def options_of(inputs: Inputs) -> Mapping[str, Any]:
     """Those of both forms. A rate, which branches depend on, becomes a constant."""
-    constants = {key: each for key, each in inputs.items() if key == "sr"}
-    shapes = shapes_of({key: each for key, each in inputs.items() if key not in constants})
-    return {"precision": Precision.FP16, "shapes": shapes, "constants": constants}
+    return {"precision": Precision.FP16, "shapes": shapes_of(inputs), "constants": constants_of(inputs)}
 
 
 def by_core_ml(model: ModelProto, inputs: Inputs, folder: Path, *, fits_half: bool) -> Mapping[str, Any]:
@@ -109,7 +107,7 @@ def by_core_ai(model: ModelProto, inputs: Inputs, folder: Path, *, fits_half: bo
     """The outputs of the model converted to Core AI."""
     options = CoreAiOptions(**options_of(inputs), fits_half=fits_half)
     lowered = lower_to_coreai(model, folder / "m.aimodel", options)
-    given = {key: narrow_array(key, each) for key, each in inputs.items()}
+    given = {key: narrow_array(key, each) for key, each in inputs.items() if key not in constants_of(inputs)}
     return answers(with_half_rounding(raise_function(lowered.path, "main")), given)
 
 
@@ -162,7 +160,7 @@ def main() -> None:
         try:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 found = pool.submit(errors_of, name).result()
-        except (BrokenProcessPool, Fail, InvalidArgument) as error:
+        except (BrokenProcessPool, Fail, InvalidArgument, ValueError) as error:
             found = dict.fromkeys(columns, f"{type(error).__name__}: {error}")
         number += 1
         cells: list[str] = []

