@@ -18,6 +18,7 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.files import read_file
 from triune.core.threads import start_thread
+from triune.engine.kv.folder_lock import FolderLock
 from triune.engine.kv.hashes import BlockHash
 
 Layout: TypeAlias = Sequence[tuple[tuple[int, ...], np.dtype[np.generic]]]
@@ -55,7 +56,8 @@ class DiskTier:
     def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
         folder: created if it is missing. Other folders in the same parent are deleted: they belong to other weights.
-        max_bytes: the most bytes of all files. The least recently used are deleted.
+        max_bytes: the most bytes of all files, also of those that other servers write. The least recently used are
+            deleted.
         layout: the layout of the blocks.
         others: prefixes of folder names that are not deleted, such as the folders of the model's other units.
 
@@ -63,6 +65,7 @@ class DiskTier:
             NoThreadError: the system cannot start a thread.
         """
         self._folder = folder
+        self._changes = FolderLock(folder)
         self._others = others
         self._layout = layout
         self._file_bytes = _CHECKSUM_BYTES + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
@@ -170,7 +173,7 @@ class DiskTier:
         except OSError as error:
             self._is_off = True
             _log.warning(
-                "the prefix cache's files in %s are not used any more: %s; make room there and load the model again",
+                "the prefix cache's files in %s are not used any more: %s; mend that or make room there, and load the model again",
                 self._folder,
                 error.strerror or error,
             )
@@ -183,21 +186,30 @@ class DiskTier:
                 continue
             if other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other)
+        with self._changes.changing():
+            self._list(is_first=True)
+            self._shrink()
+
+    def _list(self, *, is_first: bool) -> None:
+        """List the files, also those of other servers. At first, delete what is no block, such as what a killed server
+        has half written.
+        """
         found: list[tuple[int, BlockHash]] = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
                 if not entry.is_file() or path.suffix not in (_SUFFIX, _PART_SUFFIX):
                     continue
-                status = entry.stat()
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
                 if path.suffix == _SUFFIX and status.st_size == self._file_bytes and _is_hex(path.stem):
                     found.append((status.st_mtime_ns, BlockHash(bytes.fromhex(path.stem))))
-                else:
+                elif is_first:
                     self._delete(path, is_broken=path.suffix == _SUFFIX)
         with self._lock:
-            for _, block_hash in sorted(found):
-                self._files[block_hash] = None
-        self._shrink()
+            self._files = OrderedDict.fromkeys(block_hash for _, block_hash in sorted(found))
 
     def _load(self, block_hash: BlockHash) -> None:
         with self._lock:
@@ -249,16 +261,20 @@ class DiskTier:
         part = path.with_suffix(f".{os.getpid()}{_PART_SUFFIX}")
         parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
         try:
-            # A pipe may have the file's name, and opening it would block until something reads from it. So remove it
-            # first.
-            part.unlink(missing_ok=True)
-            with part.open("xb") as file:
-                file.write(_checksum(block_hash, [each.data for each in parts]))
-                for each in parts:
-                    file.write(each.data)
-            part.replace(path)
-            with self._lock:
-                self._files[block_hash] = None
+            with self._changes.changing() as is_changed:
+                if is_changed:
+                    self._list(is_first=False)
+                # A pipe may have the file's name, and opening it would block until something reads from it. So remove
+                # it first.
+                part.unlink(missing_ok=True)
+                with part.open("xb") as file:
+                    file.write(_checksum(block_hash, [each.data for each in parts]))
+                    for each in parts:
+                        file.write(each.data)
+                part.replace(path)
+                with self._lock:
+                    self._files[block_hash] = None
+                self._shrink()
         except OSError:
             self._delete(part, is_broken=False)
             raise
@@ -266,7 +282,6 @@ class DiskTier:
             with self._lock:
                 self._pending.pop(block_hash, None)
         self.num_stored += 1
-        self._shrink()
 
     def _shrink(self) -> None:
         while True:

@@ -1,9 +1,11 @@
 """Blocks in files: what comes back, after a restart as well, and what does not."""
 
+import fcntl
 import logging
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from triune.core.datatypes import Array
+from triune.engine.kv import folder_lock
 from triune.engine.kv.disk import MAX_PENDING, DiskTier
 from triune.engine.kv.hashes import BlockHash
 
@@ -162,7 +165,7 @@ def test_truncated_and_half_written_files_are_deleted(tmp_path: Path) -> None:
     assert load(disk, 1) is not None
     disk.close()
     assert disk.num_broken == 1
-    assert sorted(tmp_path.rglob("*.*")) == [path(tmp_path, 1), path(tmp_path, 2)]
+    assert sorted(tmp_path.rglob("*.kv")) == [path(tmp_path, 1), path(tmp_path, 2)]
 
 
 def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
@@ -174,13 +177,13 @@ def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
     disk.store(name(3), block(3))
     disk.store(name(3), block(3))
     disk.close()
-    assert {each.name for each in (tmp_path / "key").iterdir()} == {path(tmp_path, n).name for n in (0, 2, 3)}
+    assert {each.name for each in (tmp_path / "key").glob("*.kv")} == {path(tmp_path, n).name for n in (0, 2, 3)}
     assert disk.num_stored == 4
     for number, seconds in ((0, 10), (2, 30), (3, 20)):
         os.utime(path(tmp_path, number), (seconds, seconds))
     disk = tier(tmp_path, 1)
     disk.close()
-    assert [each.name for each in (tmp_path / "key").iterdir()] == [path(tmp_path, 2).name]
+    assert [each.name for each in (tmp_path / "key").glob("*.kv")] == [path(tmp_path, 2).name]
 
 
 def test_folders_of_other_weights_are_deleted_and_those_of_other_units_stay(tmp_path: Path) -> None:
@@ -196,6 +199,61 @@ def test_folders_of_other_weights_are_deleted_and_those_of_other_units_stay(tmp_
     assert [each.has(name(1)) for each in both] == [True, True]
     for each in both:
         each.close()
+
+
+def test_servers_that_share_a_folder_keep_to_the_limit_together(tmp_path: Path) -> None:
+    one, other = tier(tmp_path, 4), tier(tmp_path, 4)
+    for number in range(6):
+        each = (one, other)[number % 2]
+        each.store(name(number), block(number))
+        each.wait_for_room()
+        assert len(list((tmp_path / "key").glob("*.kv"))) <= 4
+    # What the other server has written is there for both, once it was seen.
+    assert load(one, 3) is not None
+    assert load(one, 0) is None
+    one.close()
+    other.close()
+    assert {each.name for each in (tmp_path / "key").glob("*.kv")} == {path(tmp_path, n).name for n in range(2, 6)}
+
+
+def test_a_server_that_starts_leaves_what_another_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, goes_on = threading.Event(), threading.Event()
+    replace = Path.replace
+
+    def slow(self: Path, target: Path) -> Path:
+        writing.set()
+        assert goes_on.wait(20)
+        return replace(self, target)
+
+    one = tier(tmp_path)
+    monkeypatch.setattr(Path, "replace", slow)
+    one.store(name(1), block(1))
+    assert writing.wait(20)
+    other = tier(tmp_path)
+    # It waits for the lock, or would have deleted the half-written file by now.
+    time.sleep(0.1)
+    goes_on.set()
+    assert other.has(name(1))
+    one.close()
+    other.close()
+    assert one.num_stored == 1
+    assert path(tmp_path, 1).is_file()
+
+
+def test_a_lock_that_somebody_holds_turns_the_tier_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(folder_lock, "WAIT_SECONDS", 0.1)
+    disk = tier(tmp_path)
+    assert load(disk, 0) is None
+    with (tmp_path / "key" / ".lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with caplog.at_level(logging.WARNING):
+            disk.store(name(1), block(1))
+            disk.wait_for_room()
+    disk.close()
+    assert disk.num_stored == 0
+    assert "another process holds" in caplog.text
 
 
 def test_no_room_at_all_stores_nothing(tmp_path: Path) -> None:
