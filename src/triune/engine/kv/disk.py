@@ -173,7 +173,8 @@ class DiskTier:
         except OSError as error:
             self._is_off = True
             _log.warning(
-                "the prefix cache's files in %s are not used any more: %s; mend that or make room there, and load the model again",
+                "the prefix cache's files in %s are not used any more: %s; mend that or make room there, and load the "
+                "model again",
                 self._folder,
                 error.strerror or error,
             )
