@@ -43,6 +43,7 @@ def main() -> None:
 
     For an unexpected error, set the environment variable TRIUNE_TRACEBACK=1 to print the traceback.
     """
+    _open_standard_descriptors()
     # Turn off ONNX Runtime's telemetry, which would also leave a temporary file.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -69,3 +70,17 @@ def main() -> None:
 def _tell(what: str) -> NoReturn:
     Console(stderr=True).print(f"[bold red]error:[/] {escaped_lines(what)}", highlight=False, soft_wrap=True)
     sys.exit(1)
+
+
+def _open_standard_descriptors() -> None:
+    """Open the null device as standard input, output or error if the caller closed it.
+
+    Otherwise the next file or socket would get its number, 0 to 2, and receive what libraries print. The event loop's
+    library ends the process when it closes such a descriptor.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The system gives the lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +41,23 @@ def test_a_server_imports_no_converter() -> None:
 def test_the_version_is_the_packages() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"triune {importlib.metadata.version('triune')}\n")
+
+
+def test_closed_standard_descriptors_are_the_null_device(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from triune.cli import main
+sys.argv = ["triune", "--version"]
+try:
+    main()
+finally:
+    null = os.stat(os.devnull).st_rdev
+    open(os.environ["FOUND"], "w").write(str([os.fstat(each).st_rdev == null for each in range(3)]))
+"""
+    command = 'exec 0<&- 1>&- 2>&-; exec "$0" -c "$1"'
+    environment = {**os.environ, "FOUND": str(tmp_path / "found")}
+    done = subprocess.run(["sh", "-c", command, sys.executable, code], check=False, env=environment)
+    assert (done.returncode, (tmp_path / "found").read_text()) == (0, "[True, True, True]")
 
 
 @pytest.mark.parametrize("name", ["anyio._core._sockets", "anyio._core._streams", "google.protobuf.descriptor_pb2"])

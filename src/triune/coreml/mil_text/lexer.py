@@ -18,13 +18,18 @@ _WORD = re.compile(
       | (?P<number>[-+]?(?:0[xX][0-9a-fA-F]+(?:\.[0-9a-fA-F]*)?(?:[pP][-+]?[0-9]+)?
                       |[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?
                       |(?:inf|nan)\b))
-      | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*")
+      | (?P<string>")
       | (?P<punctuation>->|[()\[\]{}<>,;=?])
       | (?P<end>\Z)
     )
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
+# The quantifiers are possessive, so that the match keeps no state for each escape.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# One match holds Python's GIL, and each escape takes 200 bytes in `string_of`. The strings of real programs have
+# hundreds of characters.
+_LONGEST_STRING = 1 << 20
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", '"': '"', "'": "'", "\\": "\\", "/": "/"}
 # The deepest nesting of types, values and blocks that is read. Core ML's own models have five levels.
@@ -140,8 +145,16 @@ class Words:
             word = Word("punctuation", self._text[at], at)
             self.fail("a string does not end" if word.text == '"' else f"{_quoted(word)} is not part of MIL", word)
         kind = cast("Kind", found.lastgroup)
+        start = found.start(kind)
+        if kind == "string":
+            found = _STRING.match(self._text, start, start + _LONGEST_STRING)
+            if found is None:
+                is_cut = len(self._text) > start + _LONGEST_STRING
+                ending = f" within {_LONGEST_STRING} characters, the longest that is read" if is_cut else ""
+                self.fail(f"a string does not end{ending}", Word("punctuation", '"', start))
+            kind = "string"
         self._offset = found.end()
-        return Word(kind, found[kind], found.start(kind))
+        return Word(kind, self._text[start : self._offset], start)
 
 
 def string_of(words: Words, word: Word) -> str:
