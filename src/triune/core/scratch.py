@@ -35,8 +35,11 @@ class HeldFolder:
         """
         for _ in range(_MAX_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            # `sweep` in another process may have removed the folder before this process locked it.
+            # `sweep` in another process may remove the folder before this process has locked it.
+            try:
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             if _try_lock(self._lock) and self.path.exists():
                 return
             os.close(self._lock)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ def test_it_is_private_and_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from triune.core.scratch import HeldFolder
 folder = HeldFolder(Path(sys.argv[1]))
 (folder.path / "left").mkdir()
@@ -47,6 +49,22 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) ->
     }
     held.remove()
     sweep(tmp_path / "nowhere")
+
+
+def test_a_folder_that_another_process_sweeps_at_once_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def made_and_swept(**where: Any) -> str:
+        made.append(make(**where))
+        if len(made) < 3:
+            sweep(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made_and_swept)
+    with HeldFolder(tmp_path) as path:
+        assert (path.is_dir(), str(path), len(made)) == (True, made[-1], 3)
 
 
 def test_temporary_files_of_all_libraries_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
