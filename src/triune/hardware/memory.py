@@ -1,5 +1,6 @@
 """The memory that this process may use, within the limits of cgroups."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +28,26 @@ def usable_memory() -> Memory:
     return within_cgroups(Memory(machine.total, machine.available), own_membership(), CGROUPS)
 
 
-def own_bytes() -> int:
-    """The private memory of this process, in bytes. Mapped files, such as libraries, do not count. The call takes a
-    fraction of a millisecond.
+def most_model_bytes() -> int:
+    """The memory that all models may take if no limit is given: nine tenths of `usable_memory`. The other memory is for
+    the server and for requests.
     """
-    memory = psutil.Process().memory_info()
-    # Not every system reports shared memory.
-    return memory.rss - getattr(memory, "shared", 0)
+    return usable_memory().total // 10 * 9
+
+
+def private_bytes(pid: int | None = None) -> int:
+    """The private memory of a process, in bytes; 0 if it has ended. Shared memory, such as mapped files, does not
+    count. The call takes a fraction of a millisecond.
+
+    Args:
+        pid: the process; None for this one.
+    """
+    # psutil raises an error once the process has ended, which may be at any time.
+    with contextlib.suppress(psutil.Error):
+        memory = psutil.Process(pid).memory_info()
+        # Not every system reports shared memory.
+        return memory.rss - getattr(memory, "shared", 0)
+    return 0
 
 
 def within_cgroups(machine: Memory, membership: str, root: Path) -> Memory:

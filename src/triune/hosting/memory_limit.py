@@ -7,6 +7,7 @@ from collections.abc import Generator
 import psutil
 
 from triune.core.threads import start_thread
+from triune.hardware.memory import private_bytes
 from triune.hosting.watched import Watched
 
 _LOOK_SECONDS = 0.1
@@ -29,7 +30,7 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
         with contextlib.suppress(psutil.Error):
             watched = psutil.Process(process.pid)
             while not is_over.wait(_LOOK_SECONDS):
-                if sum(map(_private_bytes, (watched, *watched.children(recursive=True)))) > max_bytes:
+                if sum(private_bytes(each.pid) for each in (watched, *watched.children(recursive=True))) > max_bytes:
                     process.kill(f"took more than {max_bytes} bytes of memory, and was ended")
                     return
 
@@ -38,12 +39,3 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
         yield
     finally:
         is_over.set()
-
-
-def _private_bytes(process: psutil.Process) -> int:
-    """The private memory of a process; 0 if it has ended."""
-    with contextlib.suppress(psutil.Error):
-        memory = process.memory_info()
-        # Not every system reports shared memory.
-        return memory.rss - getattr(memory, "shared", 0)
-    return 0

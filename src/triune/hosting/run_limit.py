@@ -4,7 +4,6 @@ On Linux, allocations beyond the limit fail, and the process goes on. On all sys
 process, and kills it if it exceeds the limit.
 """
 
-import contextlib
 import socket
 import time
 from select import POLLIN, poll
@@ -13,6 +12,7 @@ import psutil
 
 from triune.core.errors import InvalidArgumentError
 from triune.core.heap import HEAP, LARGE_BYTES
+from triune.hardware.memory import private_bytes
 from triune.hosting.restrict import restrict_growth
 from triune.hosting.watched import ABORTED, Watched
 
@@ -60,7 +60,7 @@ class WatchedLimit:
         """
         self._process = process
         self._max_bytes = max_bytes
-        self._before = _private_bytes(process.pid)
+        self._before = private_bytes(process.pid)
         self._taken = 0
 
     def wait(self, connection: socket.socket, seconds: float | None) -> None:
@@ -78,7 +78,7 @@ class WatchedLimit:
         while not waiting.poll(_LOOK_SECONDS * 1000):
             if until is not None and time.monotonic() > until:
                 raise TimeoutError
-            self._taken = max(self._taken, _private_bytes(self._process.pid) - self._before)
+            self._taken = max(self._taken, private_bytes(self._process.pid) - self._before)
             if self._taken > self._max_bytes + _ROOM_BYTES:
                 self._process.kill("took more memory than a run may, and was ended")
 
@@ -91,12 +91,3 @@ class WatchedLimit:
 
 def _rss() -> int:
     return psutil.Process().memory_info().rss
-
-
-def _private_bytes(pid: int) -> int:
-    """The private memory of a process; 0 if it has ended."""
-    with contextlib.suppress(psutil.Error):
-        memory = psutil.Process(pid).memory_info()
-        # Not every system reports shared memory.
-        return memory.rss - getattr(memory, "shared", 0)
-    return 0

@@ -8,7 +8,7 @@ from typing import Final
 
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.errors import InvalidArgumentError
-from triune.hardware.memory import usable_memory
+from triune.hardware.memory import most_model_bytes
 
 ALL_MODELS: Final = "*"
 """The startup model name that means all models."""
@@ -62,10 +62,10 @@ class RepositorySettings:
         return self.control_mode is not ControlMode.EXPLICIT or ALL_MODELS in self.startup_models
 
     def memory_budget_bytes(self) -> int:
-        """The memory budget of all models, in bytes. The other memory is for the server and for requests."""
+        """The memory budget of all models, in bytes."""
         if self.model_memory_bytes is not None:
             return self.model_memory_bytes
-        return usable_memory().total // 10 * 9
+        return most_model_bytes()
 
     def fixed_bytes(self) -> Mapping[str, int]:
         """Memory that counts against the budget besides the models, in bytes by name: the response cache at its largest

@@ -8,7 +8,7 @@ from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.hardware.cpu import read_cpu
-from triune.hardware.memory import usable_memory
+from triune.hardware.memory import most_model_bytes
 from triune.hardware.units import detect_units
 from triune.runtimes.custom import WithCustomOps
 from triune.runtimes.registry import available, stand_ins
@@ -36,7 +36,7 @@ class Machine:
 
     def load_limit(self) -> int:
         """The memory limit of a load in a separate process, in bytes."""
-        return usable_memory().total // 10 * 9 if self.load_bytes is None else self.load_bytes
+        return most_model_bytes() if self.load_bytes is None else self.load_bytes
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`. A unit that was not detected is absent."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from triune.core.heap import HEAP
-from triune.hardware.memory import own_bytes
+from triune.hardware.memory import private_bytes
 
 _LITTLE_BYTES: Final = 1 << 20
 """If the memory of requests changes by less than this during a load, the memory charged to the model counts as
@@ -17,7 +17,7 @@ certain.
 def settled_bytes() -> int:
     """The memory of this process in bytes, after freed memory was returned to the system."""
     HEAP.give_back()
-    return own_bytes()
+    return private_bytes()
 
 
 @dataclass(frozen=True, slots=True)
