@@ -49,12 +49,10 @@ def gptq(
     nearest = quantized(
         weight, bits, axis=None, block_axis=1, block=group or size, is_symmetric=is_symmetric, scale_type=scale_type
     )
-    if not moments.count or not np.isfinite(moments.second).all():
-        return nearest
     most = (1 << (bits - 1)) - 1 if is_symmetric else (1 << bits) - 1
     scales = nearest.scale.astype(np.float32)
     zeros = np.zeros_like(scales) if nearest.zero_point is None else nearest.zero_point.astype(np.float32)
-    levels = rounded(weight.astype(np.float32), scales, zeros, moments.second, (-most if is_symmetric else 0, most))
+    levels = rounded(weight.astype(np.float32), scales, zeros, moments, (-most if is_symmetric else 0, most))
     if levels is None:
         return nearest
     found = Packed(nearest.elem_type, levels.astype(nearest.data.dtype), nearest.scale, nearest.zero_point)
@@ -65,18 +63,22 @@ def rounded(
     weight: NDArray[np.float32],
     scales: NDArray[np.float32],
     zeros: NDArray[np.float32],
-    second: NDArray[np.float32],
+    moments: Moments,
     limits: tuple[int, int],
 ) -> NDArray[np.float32] | None:
-    """The levels [out, in], whole numbers, of weights `scale * (level - zero)`; None if H has no inverse.
+    """The levels [out, in], whole numbers, of weights `scale * (level - zero)`; None if there are no samples, or H, the
+    second moments of their inputs, is not finite or has no inverse.
 
     Args:
         weight: [out, in].
         scales: [out, in / group].
         zeros: of the same shape; they need not be whole.
-        second: H, [in, in].
+        moments: the moments of the inputs.
         limits: the lowest and the highest level.
     """
+    second = moments.second
+    if not moments.count or not np.isfinite(second).all():
+        return None
     order = np.argsort(-np.diag(second), kind="stable")
     factor = _factor(second[np.ix_(order, order)].astype(np.float64))
     if factor is None:

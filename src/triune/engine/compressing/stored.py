@@ -120,9 +120,9 @@ def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: 
     codes /= steps[..., np.newaxis]
     np.rint(codes, out=codes)
     nearest = Codes(np.clip(codes, 0, most).astype(np.uint8).reshape(weight.shape), bits, scales, offsets, group)
-    if moments is None or not moments.count or not np.isfinite(moments.second).all():
+    if moments is None:
         return nearest
-    levels = rounded(weight, steps, -lows / steps, moments.second, (0, most))
+    levels = rounded(weight, steps, -lows / steps, moments, (0, most))
     if levels is None:
         return nearest
     found = Codes(levels.astype(np.uint8), bits, scales, offsets, group)

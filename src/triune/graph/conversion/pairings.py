@@ -1,7 +1,6 @@
 """Enumerated shapes of several inputs: the first shapes of all inputs belong together, the second ones, and so on."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import TypeAlias
 
 from onnx import ModelProto
@@ -60,8 +59,7 @@ def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None
         apply_shapes(fixed, {name: InputShape((shape,)) for name, shape in pairing.items()})
         # Shapes that are computed of the inputs' shapes become constants, which contradictions are found with.
         folded = Fold()(infer_bare(fixed, is_strict=True))
-        found = list(islice(contradictions(infer_bare(folded, is_strict=True).graph, in_bodies=False), 1))
-        for node, why in found:
+        for node, why in contradictions(infer_bare(folded, is_strict=True).graph, in_bodies=False):
             texts = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in pairing.items())
             kind = "these shapes do not go together" if len(pairing) > 1 else "the model cannot take this shape"
             where = noted_origin(node) or called(node)
