@@ -14,7 +14,7 @@ class CopyingDecoder(ScriptedDecoder):
     """Its keys are the tokens that were written to each slot, its values the positions.
 
     Attributes:
-        last: the step after which it waits at the gate.
+        last: the step after which it waits at the gate; `entered` is set again when the next step has come there.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -31,6 +31,7 @@ class CopyingDecoder(ScriptedDecoder):
     def run(self, step):
         logits = super().run(step)
         if len(self.steps) == self.last:
+            self.entered.clear()
             self.gate.clear()
         for row, past in enumerate(step.past_lengths):
             begin, end = step.subsequence_begins[row : row + 2]

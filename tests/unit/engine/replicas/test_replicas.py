@@ -375,9 +375,7 @@ async def test_the_answers_of_a_step_that_hangs_are_computed_elsewhere() -> None
     fast = {CPU: rates(10, 1), AMX: rates(100, 10)}
     async with replicated_engine(decoders, rates=fast, clock=clock, run_limit_seconds=5) as engine:
         answer = asyncio.ensure_future(read(engine, asked()))
-        while decoders[CPU].gate.is_set():
-            await asyncio.sleep(0.001)
-        while engine.replicas.all[0].thread.step_began_ns is None:
+        while decoders[CPU].gate.is_set() or not decoders[CPU].entered.is_set():
             await asyncio.sleep(0.001)
         clock.advance(6_000 * MS)
         tokens, usage = await answer
