@@ -22,8 +22,8 @@ def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) ->
     Raises:
         InternalError: the model's output does not match the config.
     """
-    # A model file may declare an output without a rank. It is read as a scalar's shape (), so that the config reshapes
-    # a scalar. If the model then gives an array of another rank, that reshape does not apply.
+    # A model file may declare an output without a rank. Triune reads it as a scalar of shape (), and the config's
+    # reshape is written for that scalar. If the model then gives an array of another rank, the reshape is skipped.
     if tensor.reshape is None or (not tensor.reshape and not has_batch and array.ndim):
         return array
     try:

@@ -32,7 +32,7 @@ class ModeEffects:
             ready first.
         min_delay_us: the least time that the oldest request waits for others to join its batch, on a worker's thread.
         step_share: the part of the engine's `step_tokens` that a step may have.
-        is_overruled: whether a low battery or heat changes what is done.
+        is_overruled: whether a low battery or a hot unit changes what the server does in this mode.
     """
 
     is_one_unit: bool = False
@@ -58,10 +58,10 @@ own joules are not known on all of its units.
 
 
 def mode_of(name: object) -> PowerMode:
-    """The mode of that name.
+    """Return the power mode with this name.
 
     Raises:
-        InvalidArgumentError: there is none.
+        InvalidArgumentError: no power mode has this name.
     """
     for mode in PowerMode:
         if mode.value == name:

@@ -34,10 +34,10 @@ class AppleGpu:
 
 @dataclass(frozen=True, slots=True)
 class AppleNeuralEngine:
-    """The Neural Engine of an Apple chip, or the several of an Ultra.
+    """The Neural Engine of an Apple chip. An Ultra chip has several, which are described together.
 
     Attributes:
-        num_cores: of all of them; None if unknown.
+        num_cores: the number of cores of all Neural Engines together; None if unknown.
         architecture: Apple's name of the design, such as "h15g"; "" if unknown.
         reason: why the number of cores is unknown; "" if it is known.
     """

@@ -1,1 +1,3 @@
-"""Core ops computed with MLX: by Metal on Apple's GPUs, by CUDA on NVIDIA's, else on the CPU, for answers only."""
+"""Core ops computed with MLX: with Metal on Apple's GPUs, with CUDA on NVIDIA's. On a CPU the results are right, but
+slow.
+"""

@@ -1,4 +1,4 @@
-"""RotaryEmbedding, and attention where `graph.fused` finds it."""
+"""RotaryEmbedding, and the attention patterns that `graph.fused` finds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,8 @@ def wavelengths(cosines: NDArray[Any], sines: NDArray[Any]) -> NDArray[np.float3
         return None
     last = len(cosines) - 1
     angles: NDArray[np.float64] = np.arctan2(sines[1], cosines[1])
-    # Position 1 gives rough angles. The last position corrects them, by its distance from the predicted angle.
+    # Position 1 gives approximate angles. The difference between the predicted and the actual angle of the last
+    # position corrects them.
     off: NDArray[np.float64] = np.arctan2(sines[last], cosines[last]) - last * angles
     angles = angles + (off - 2 * np.pi * np.round(off / (2 * np.pi))) / last
     if (angles <= 0).any():
@@ -79,7 +80,7 @@ def _by_tables(c: Context, rows: Value) -> Value:
     if c.has(3):
         positions = mx.clip(c.input(3), 0, cosines.shape[0] - 1)
         cosines, sines = (mx.take(each, positions, 0) for each in (cosines, sines))
-    # All heads share the tables, whose shape becomes [batch, tokens, 1, pairs].
+    # All heads share the tables, so the shape becomes [batch, tokens, 1, pairs].
     cosines, sines = (mx.expand_dims(each, 2) for each in (cosines, sines))
     part = int(c.attributes.get("rotary_embedding_dim", 0)) or rows.shape[-1]
     first, rest = rows[..., :part], rows[..., part:]

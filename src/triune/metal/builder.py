@@ -1,4 +1,4 @@
-"""The primitives of the shared lowerings in MLX, which computes when elements are read."""
+"""The primitives of the shared lowerings, implemented with MLX. MLX is lazy: it computes when elements are read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -19,18 +19,20 @@ MOST_UNROLLED = 64
 
 
 class MlxBuilder(Builder[Value]):
-    """A `Builder` that computes each operation with MLX at once, instead of writing it to a program. Dimensions are
-    numbers.
+    """A `Builder` that calls MLX for each operation, instead of writing the operation to a program. All dimensions are
+    known numbers.
 
     Attributes:
-        faults: BOOL scalars, each true if an index was outside a dimension, with the message for that. Results are
-            then computed with the nearest index inside, since MLX itself would read or write other memory.
-        is_compiling: whether the values have no elements yet.
+        faults: BOOL scalars, each true if an index was out of range, with the error message. The result is then
+            computed with the nearest valid index, since MLX itself does not check indices and would access other
+            memory.
+        is_compiling: whether MLX is tracing the function to compile it, so that the values have no elements yet.
         float_type: MLX's type for ONNX's FLOAT.
-        quantized: the second operands of products that are packed, by name.
+        quantized: the packed weights of matrix products, by the name of the second operand.
         checks: whether indices are checked here; otherwise the caller must check them.
-        whole: constant matrices of integers in parts, as `whole` makes them, by the name of the product.
-        wavelengths: see `attention.wavelengths`, by the name of the table of cosines, where MLX may compute the angles.
+        whole: constant integer matrices split into parts by `metal.whole`, by the name of the matrix product.
+        wavelengths: the results of `attention.wavelengths`, by the name of the table of cosines, for tables that MLX
+            may replace by computing the angles.
     """
 
     runtime = "MLX"
@@ -51,7 +53,7 @@ class MlxBuilder(Builder[Value]):
         self.wavelengths = wavelengths
 
     def begin(self, *, is_compiling: bool) -> None:
-        """Begin a run: no fault has been found in it yet."""
+        """Begin a run: clear the faults."""
         self.faults: list[tuple[Value, str]] = []
         self.is_compiling = is_compiling
 
@@ -62,11 +64,11 @@ class MlxBuilder(Builder[Value]):
         return kind_of(helper.tensor_dtype_to_np_dtype(elem_type))
 
     def number(self, dim: Dim[Value]) -> int:
-        """A dimension as a number."""
+        """Return a dimension as a number."""
         return dim if isinstance(dim, int) else int(to_numpy(dim).reshape(()))
 
     def numbers(self, dims: Sequence[Dim[Value]]) -> list[int]:
-        """Dimensions as numbers."""
+        """Return dimensions as numbers."""
         return [self.number(dim) for dim in dims]
 
     def dtype(self, x: Value) -> np.dtype[Any]:
@@ -221,7 +223,7 @@ class MlxBuilder(Builder[Value]):
         if self.number(count) > size:
             raise ValueError(f"the first {self.number(count)} of a dimension of {size} elements")
         if is_largest:
-            # argsort is stable and ascending. Reversing before and after it sorts in descending order, and keeps the
+            # argsort is stable and ascending. Reversing before and after it sorts in descending order and keeps the
             # order of equal elements.
             order = self.reverse(size - 1 - mx.argsort(self.reverse(x, axis), axis).astype(mx.int32), axis)
         else:
@@ -247,7 +249,9 @@ class MlxBuilder(Builder[Value]):
             raise ValueError(f"a loop of {count} steps; compiled functions have at most {MOST_UNROLLED}")
 
     def within(self, indices: Value, size: int, what: str) -> Value:
-        """Indices that count from the front. They are checked, and negative ones count from the end of `size`."""
+        """Convert indices to non-negative ones, where a negative index counts from the end of `size`, and check their
+        range.
+        """
         if indices.size == 0 or not self.checks:
             return indices
         front = mx.where(indices < 0, indices + size, indices)
@@ -258,7 +262,7 @@ class MlxBuilder(Builder[Value]):
 
 
 def _extreme_of_none(op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
-    """The largest or smallest of no elements: the lowest or highest number of the type."""
+    """The maximum or minimum of an empty set: the lowest or highest number of the type."""
     dims = [1 if axis in axes else size for axis, size in enumerate(x.shape) if keepdims or axis not in axes]
     dtype = dtype_of(x)
     is_max = op == "ReduceMax"
@@ -273,7 +277,7 @@ _BITS, _CHUNK = 8, 256
 
 
 def whole_product(x: Value, y: Value, largest: int) -> Value:
-    """MatMul of INT32 whose elements are so small that fp32 has the sums of some products.
+    """MatMul of INT32 matrices with small elements. Partial sums are computed in fp32, which represents them exactly.
 
     Args:
         x: [..., terms].
@@ -293,7 +297,7 @@ def product(x: Value, y: Value) -> Value:
     """MatMul of floats or integers. Integers wrap around."""
     if mx.issubdtype(x.dtype, mx.floating):
         return mx.matmul(x, y)
-    # MLX multiplies matrices of floats only. Products of 8 bits by 8 bits, 256 of them summed, are exact in fp32.
+    # MLX multiplies matrices of floats only. A sum of 256 products of 8-bit by 8-bit integers is exact in fp32.
     dtype, parts = x.dtype, range(0, x.dtype.size * 8, _BITS)
     kind = dtype if dtype.size >= mx.int32.size else mx.int32
     x, y = x.astype(kind), y.astype(kind)

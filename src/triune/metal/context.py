@@ -17,7 +17,7 @@ Context: TypeAlias = NodeContext[Value]
 
 
 class NamedContext(NodeContext[Value]):
-    """A context that has read the names of its node, for nodes that are computed many times."""
+    """A context that reads the names of its node only once, for nodes that are computed many times."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Convolutions and BatchNormalization.
 
-MLX has channels last, ONNX has them first. A result is a view with channels first of an array that has them last. So is
-what is computed of it element by element: between convolutions nothing is copied.
+MLX's convolutions have channels last, ONNX's have channels first. A result here is a view with channels first of an
+array in memory with channels last. Elementwise operations keep that memory layout, so nothing is copied between
+convolutions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ def _conv(c: Context) -> None:
 
 
 def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
-    """The convolution of floats, all with channels last."""
+    """Compute a convolution of floats. The image, the weights and the result have channels last."""
     if is_nvidia() and groups == 1 and {*window.kernel, *window.strides} == {1} and not any(map(any, pads)):
         return pointwise(x, weights)
     return mx.conv_general(
@@ -54,7 +55,7 @@ def _conv_transpose(c: Context) -> None:
     strides = list(c.attributes.get("strides", [1] * spatial))
     dilations = list(c.attributes.get("dilations", [1] * spatial))
     extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    # A convolution with the mirrored kernel over the image with zeros between its elements.
+    # ConvTranspose is a convolution with the mirrored kernel over the image with zeros inserted between its elements.
     pads = [
         (extent - 1 - begin, extent - 1 - end)
         for extent, (begin, end) in zip(extents, cuts_of(c.attributes, extents, strides, x.shape[2:]), strict=True)
@@ -71,7 +72,7 @@ def _conv_transpose(c: Context) -> None:
         groups=groups,
         flip=True,
     )
-    # More may be cut off than the kernel reaches.
+    # The padding may cut off more elements than the kernel's extent added, so the result is sliced.
     cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[1:-1], strict=True)]
     c.give(channels_first(_biased(c, found[(slice(None), *cuts)])))
 
@@ -96,13 +97,13 @@ def _biased(c: Context, found: Value) -> Value:
 
 
 def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply: Callable[..., Value]) -> Value:
-    """A convolution of integers, with channels last, as products of matrices, one for each element of the kernel.
+    """Compute a convolution of integers by matrix products, one for each element of the kernel.
 
     Args:
         x: (batch, channels, ...).
         weights: (filters, channels / groups, ...), of the same type.
         window: the kernel.
-        groups: groups of channels.
+        groups: the number of groups of channels.
         multiply: the product of two matrices, or of two lists of as many matrices.
     """
     sizes = x.shape[2:]
@@ -115,7 +116,7 @@ def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply:
     total = mx.zeros(shape, dtype=x.dtype)
     for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
         rows = padded[(slice(None), *part)]
-        # For each group, a matrix with a row for each channel.
+        # Each group has a matrix with a row for each channel.
         matrices = mx.swapaxes(kernel[(*[slice(None)] * 3, *place)], 1, 2)
         if groups == 1:
             found = multiply(rows, matrices[0])

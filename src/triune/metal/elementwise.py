@@ -21,7 +21,8 @@ def _is_whole(x: Value) -> bool:
 def _divide(x: Value, y: Value) -> Value:
     if not _is_whole(x):
         return mx.divide(x, y)
-    # Rounds towards 0. A division of integers by 0 would end the process on a CPU, as that of the lowest number by -1.
+    # ONNX's Div of integers rounds towards 0. On a CPU, dividing by 0, or the lowest number by -1, would end the
+    # process.
     is_negation = y == -1 if mx.issubdtype(y.dtype, mx.signedinteger) else mx.array(False)
     divisor = mx.where((y == 0) | is_negation, _number(1, y), y)
     low = mx.floor_divide(x, divisor)
@@ -31,7 +32,7 @@ def _divide(x: Value, y: Value) -> Value:
 
 def _mod(x: Value, y: Value, fmod: int) -> Value:
     if _is_whole(x):
-        # See `_divide`; any number modulo 1 or -1 is 0.
+        # Avoid the divisions that end the process (see `_divide`). Any number modulo -1 is 0.
         is_one = y == -1 if mx.issubdtype(y.dtype, mx.signedinteger) else mx.array(False)
         y = mx.where((y == 0) | is_one, _number(1, y), y)
         if not fmod:
@@ -46,7 +47,7 @@ def _mod(x: Value, y: Value, fmod: int) -> Value:
 def _power(x: Value, y: Value) -> Value:
     if not _is_whole(x):
         return mx.power(x, y)
-    # 1 / x^n rounded towards 0; MLX's power of integers has no negative exponents.
+    # x^-n is 1 / x^n, rounded towards 0. MLX's power of integers does not support negative exponents.
     inverse = mx.where(x == 1, _number(1, x), mx.where(x == -1, 1 - 2 * (y % 2), _number(0, x)))
     return mx.where(y < 0, inverse, mx.power(x, mx.maximum(y, _number(0, y))))
 
@@ -107,7 +108,7 @@ def _gelu(x: Value, approximate: str) -> Value:
 
 @fused
 def swiglu(gate: Value, x: Value) -> Value:
-    """The gate times its sigmoid, times `x`."""
+    """SwiGLU: gate * sigmoid(gate) * x."""
     return gate * mx.sigmoid(gate) * x
 
 

@@ -1,4 +1,4 @@
-"""A program as a function of numpy arrays, compiled for the shapes that it is called with."""
+"""Calls a program with numpy arrays, and compiles it for each set of shapes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +24,11 @@ _Compiled: TypeAlias = tuple[Callable[..., list[Value]], list[str]]
 
 
 class OutsideError(ValueError):
-    """An index was outside a dimension."""
+    """An index was out of range."""
 
 
 class Function:
-    """Computes a program's outputs. One call at a time computes with MLX in the process; others wait.
+    """Computes a program's outputs. In a process, only one call at a time computes with MLX; others wait.
 
     Attributes:
         compiles: whether MLX compiles the program. On a CPU it does not, since MLX would start a C++ compiler.
@@ -60,7 +60,7 @@ class Function:
         Raises:
             OutsideError: an index is outside a dimension.
             UnsupportedError: a node cannot compute these inputs.
-            Exception: any of MLX's.
+            Exception: any error of MLX.
         """
         with exclusive():
             values = {name: self._upload(name, array) for name, array in inputs.items()}
@@ -111,7 +111,7 @@ class Function:
         function: Callable[..., list[Value]] = mx.compile(compute)
         try:
             function(*values.values())
-        # Whatever the cause: without compiling it is raised again, if it has another one than compiling.
+        # Run the program without compiling. If compiling was not the cause of the error, the error is raised again.
         except Exception:  # noqa: BLE001
             return None
         return function, messages

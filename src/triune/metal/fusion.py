@@ -1,9 +1,9 @@
-"""Patterns of decoders' graphs that MLX computes by fewer operations than their nodes are.
+"""Patterns of decoders' graphs that MLX computes with fewer operations than they have nodes.
 
-- RotaryAttention: PagedAttention of queries and keys that RotaryEmbedding turns. Inputs: queries, keys and values side
-  by side; cosines, sines and positions as of RotaryEmbedding; both caches.
-- SwiGlu: the gate times its sigmoid, times x. Input: the gate and x side by side.
-- AddNorm: a sum, and its RMSNormalization. Inputs: both terms, and the weight; outputs: the sum, and that normalized.
+- RotaryAttention: PagedAttention of queries and keys that RotaryEmbedding rotates. Inputs: queries, keys and values
+  side by side; cosines, sines and positions as of RotaryEmbedding; both caches.
+- SwiGlu: gate * sigmoid(gate) * x. Input: the gate and x side by side.
+- AddNorm: a sum and its RMSNormalization. Inputs: both terms and the weight; outputs: the sum and the normalized sum.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,9 @@ def fuse(graph: GraphProto) -> GraphProto:
 
 
 def _norms_of_sums(graph: GraphProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
-    """The RMSNormalization over the last axis of each sum of two values that are computed, by the name of the sum."""
+    """Find each sum of two computed values that an RMSNormalization over the last axis reads. Returns these nodes by
+    the name of the sum.
+    """
     constants = {tensor.name for tensor in graph.initializer}
     found: dict[str, NodeProto] = {}
     for node in graph.node:
@@ -84,7 +86,7 @@ def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeP
 
 
 def _turn(name: str, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    """The RotaryEmbedding of a Squeeze of it, whose own input is an Unsqueeze: rows of one token each."""
+    """Find the RotaryEmbedding between an Unsqueeze and a Squeeze, which rotates rows of one token each."""
     squeeze = makers.get(name)
     turn = makers.get(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
     if turn is None or turn.op_type != "RotaryEmbedding":
@@ -105,6 +107,7 @@ def _swiglu(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | Non
     split = makers.get(gate)
     if split is None or split.op_type != "Split" or list(split.output) != [gate, node.input[1]]:
         return None
-    # The two parts are multiplied, so that they are halves. The default axis is 0, which is not the last axis here.
+    # The two parts are multiplied with each other, so they must be halves of the same size. Split's default axis is 0,
+    # which is not the last axis here.
     is_last = attributes_of(split).get("axis", 0) == -1
     return helper.make_node(SWIGLU, split.input[:1], node.output, domain=DOMAIN) if is_last else None

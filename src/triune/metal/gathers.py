@@ -1,4 +1,4 @@
-"""Gather and Scatter operators. Indices outside a dimension are faults (`MlxBuilder.within`)."""
+"""Gather and Scatter operators. An index that is out of range is a fault (`MlxBuilder.within`)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,13 +23,13 @@ def _gather(c: Context) -> None:
 
 def _gather_elements(c: Context) -> None:
     x, axis, indices = c.input(0), _axis(c), c.input(1)
-    # Along other dimensions the first elements are read.
+    # Along the other dimensions only as many elements are read as the indices have.
     x = x[tuple(slice(None if each == axis else size) for each, size in enumerate(indices.shape))]
     c.give(mx.take_along_axis(x, _within(c, indices, x.shape[axis]), axis))
 
 
 def _columns(c: Context, indices: Value, sizes: Sequence[int]) -> list[Value]:
-    """The indices into each dimension, from tuples along the last axis."""
+    """Split tuples of indices, which lie along the last axis, into an array of indices for each dimension."""
     return [_within(c, indices[..., place], size) for place, size in enumerate(sizes)]
 
 

@@ -1,4 +1,4 @@
-"""MLX, which publishes partial types, and the conversion of its arrays from and to numpy's."""
+"""Imports MLX, whose published types are incomplete, and converts its arrays from and to numpy's."""
 
 import contextlib
 import os
@@ -31,14 +31,15 @@ _KINDS: Mapping[np.dtype[Any], Any] = {
         )
     },
     np.dtype(np.bool_): mx.bool_,
-    # GPUs of MLX have no fp64.
+    # MLX has no fp64 on GPUs.
     np.dtype(np.float64): mx.float32,
     BF16: mx.bfloat16,
 }
 
 _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.items() if dtype != np.dtype(np.float64)}
 
-# fp32 is fp32: matrix units would round its factors to TF32, which has 11 bits. MLX reads this at the first product.
+# Compute fp32 in full precision: by default, matrix units would round factors to TF32, which has 11 bits of mantissa.
+# MLX reads this variable at the first matrix product.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 # On CUDA, MLX compiles kernels when they are first needed, for minutes in all. By default it caches them in a temporary
@@ -50,7 +51,7 @@ KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])
 
 _SHARE_OF_MEMORY = 16
 
-# MLX keeps the memory of arrays for later ones; by default as much as there is.
+# MLX keeps the memory of freed arrays for later arrays, by default without a limit.
 mx.set_cache_limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE_OF_MEMORY)
 
 _LOCK = threading.Lock()
@@ -59,10 +60,10 @@ _STREAM = mx.new_thread_unsafe_stream(mx.default_device())
 
 @contextlib.contextmanager
 def exclusive() -> Generator[None]:
-    """A context in which this thread alone computes with MLX, on the only stream of the process.
+    """A context in which only this thread computes with MLX, on the only stream of the process.
 
-    Two streams whose buffers grow have made the kernel of Macs panic. And a stream of MLX is not safe to use by two
-    threads.
+    Two streams whose buffers grow have caused kernel panics on Macs. And two threads must not use the same stream of
+    MLX.
     """
     with _LOCK, mx.stream(_STREAM):
         yield
@@ -74,14 +75,15 @@ def is_gpu() -> bool:
 
 
 def device_report() -> str:
-    """The device on which MLX computes, in words."""
+    """Describe the device on which MLX computes."""
     return f"MLX on its {'GPU' if is_gpu() else 'CPU'} device"
 
 
 def fused(function: Callable[..., Value]) -> Callable[..., Value]:
-    """The function of arrays, which computes element by element, as one operation on a GPU.
+    """Fuse an elementwise function of arrays into one operation on a GPU.
 
-    It is compiled when it is first called, and serves all shapes. On a CPU MLX would need a compiler of C++.
+    MLX compiles the function at its first call, for all shapes. On a CPU the function is returned as it is, since MLX
+    would need a C++ compiler.
     """
     return mx.compile(function, shapeless=True) if is_gpu() else function
 
@@ -103,10 +105,10 @@ def from_numpy(array: NDArray[Any]) -> Value:
 
 
 def to_numpy(x: Value) -> NDArray[Any]:
-    """Copy an array from MLX; this computes it.
+    """Copy an array from MLX to numpy. MLX computes it now, if it has not yet.
 
     Raises:
-        ValueError: it is an array without elements yet, of a function that is being compiled.
+        ValueError: the array has no elements yet, because it belongs to a function that is being compiled.
     """
     if x.dtype == mx.bfloat16:
         return np.array(x.view(mx.uint16)).view(BF16)

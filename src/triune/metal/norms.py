@@ -1,4 +1,4 @@
-"""LayerNormalization and RMSNormalization over the last axis, which MLX computes in one kernel."""
+"""LayerNormalization and RMSNormalization over the last axis; MLX computes each in one kernel."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,7 @@
 """Weights of 4 and 8 bits in MLX's form: codes in words of 32 bits, and a scale and an offset for each group.
 
-A weight is `scale * code + offset`, its code unsigned. A group is 32, 64 or 128 weights along the input of a product.
+A weight is `scale * code + offset`, where the code is unsigned. A group is 32, 64 or 128 weights along the input of a
+product.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,9 +35,9 @@ class Quantized:
     Attributes:
         words: UINT32 [out, in * bits / 32].
         scales: [out, in / group], in the type of the products.
-        offsets: as the scales.
-        group: weights in a group.
-        bits: bits of a code, 4 or 8.
+        offsets: in the shape and type of the scales.
+        group: the number of weights in a group.
+        bits: the number of bits of a code, 4 or 8.
     """
 
     words: Value
@@ -55,7 +56,8 @@ class Quantized:
 def quantized(
     name: str, makers: Mapping[str, NodeProto], tensors: Tensors, read: Reader, kind: Any
 ) -> Quantized | None:
-    """The second operand of a MatMul, [in, out], if the graph has it as packed weights that MLX can multiply by.
+    """Return the second operand [in, out] of a MatMul in MLX's form, if the graph has it as quantized weights that MLX
+    supports; else None.
 
     Args:
         name: the operand.
@@ -79,7 +81,7 @@ def quantized(
 def _of_dequantize(node: NodeProto, tensors: Tensors, read: Reader) -> Packed | None:
     """The weights of a DequantizeLinear of a constant matrix.
 
-    As `graph.packed.packed_of`, which reads whole tensors several times.
+    This does the same as `graph.packed.packed_of`, which reads whole tensors several times.
     """
     operands = [tensors(name) for name in node.input if name]
     data, scale, zero = (*operands, None)[:3] if len(operands) > 1 else (None, None, None)

@@ -23,7 +23,7 @@ _PART = 6
 
 
 class CacheForm:
-    """How keys and values are kept: as floats, or as bytes with an fp32 scale for each token and head behind them."""
+    """How the cache stores keys and values: as floats, or as int8 followed by an fp32 scale for each token and head."""
 
     def __init__(self, cache_type: CacheType) -> None:
         kinds = {"fp32": mx.float32, "fp16": mx.float16, "bf16": mx.bfloat16, "int8": mx.int8}
@@ -31,7 +31,7 @@ class CacheForm:
         self.extra = 4 if cache_type == "int8" else 0
 
     def kept(self, x: Value) -> Value:
-        """[..., size] in the form of the cache: [..., size + extra]."""
+        """Convert `x` [..., size] to the form of the cache: [..., size + extra]."""
         if not self.extra:
             return x.astype(self.kind)
         wide = x.astype(mx.float32)
@@ -39,7 +39,7 @@ class CacheForm:
         return mx.concatenate([mx.round(wide / scale).astype(mx.int8), scale.view(mx.int8)], axis=-1)
 
     def numbers(self, x: Value, kind: Any) -> Value:
-        """The inverse of `kept`, in a type of floats."""
+        """The inverse of `kept`; the result has the floating-point type `kind`."""
         if not self.extra:
             return x.astype(kind)
         scale = mx.contiguous(x[..., -self.extra :]).view(mx.float32)
@@ -48,15 +48,15 @@ class CacheForm:
 
 @fused
 def joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
-    """Keys where `is_key`, else values; where a value is NaN or infinite, both are what `broken` says."""
+    """Select keys where `is_key` is true, else values. Where a value is NaN or infinite, `broken` replaces both."""
     return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
 
 class PagedAttention:
-    """Computes the operator, and `RotaryAttention` (see `fusion`), for a step whose layout is set before.
+    """Computes PagedAttention and `RotaryAttention` (see `fusion`) for a step whose layout was set by `begin`.
 
-    The graph's values for caches of keys hold the cache of a whole layer, keys and values: [rows, size], a row for each
-    token of each head of the keys, and of the values, of each block.
+    In the graph, the value for a layer's cache of keys holds both keys and values: [rows, size]. For each block, it has
+    a row for each token of each head of the keys, then of the values.
     """
 
     def __init__(self, form: CacheForm, block_size: int) -> None:
@@ -69,8 +69,8 @@ class PagedAttention:
         self._is_settled = True
 
     def begin(self, layout: Layout | None) -> None:
-        """Set the layout of the step that is described next; None for one token of each sequence by our own kernel,
-        which reads the values `past.0` and `table.0` of a layout of one group.
+        """Set the layout of the step that is described next. None means a step of one token of each sequence by
+        Triune's own kernel, which reads the values `past.0` and `table.0` of a layout with one group.
         """
         self._layout, self._made, self._done = layout, {}, 0
         self._parts_before, self._parts = self._parts, []
@@ -81,18 +81,20 @@ class PagedAttention:
         self._parts, self._is_settled = [], False
 
     def settle(self) -> None:
-        """Wait until no step by our own kernel holds the caches: MLX would copy them where it writes to them."""
+        """Wait until no running step of Triune's own kernel uses the caches. MLX would copy a cache that is in use
+        before it writes to it.
+        """
         if not self._is_settled:
             mx.synchronize()
             self._is_settled = True
 
     def compute(self, result: Value, *caches: Value) -> None:
-        """Start to compute the operations so far on the GPU. They are one part of the step, with the last value
-        `result`.
+        """Start to compute on the GPU the operations described so far. They are one part of the step, and `result` is
+        its last value.
 
-        A cache is written in place only while nothing else holds its memory, and MLX holds what it reads until it has
-        read it. So this waits until the previous step has finished the next part. Otherwise MLX would copy whole
-        caches.
+        MLX writes a cache in place only if no other operation uses its memory, and an operation that reads it uses it
+        until it has finished. So this waits until the previous step has finished its next part. Otherwise MLX would
+        copy whole caches.
         """
         self.settle()
         place = len(self._parts)
@@ -129,12 +131,15 @@ class PagedAttention:
             self._attend_once(c, x, turn, cache=4)
             return
         x = x.reshape((x.shape[0], heads + 2 * kv_heads, -1))
-        # Values are turned, too, and not read: a part of the heads would have to be copied before.
+        # The values are rotated too, though that result is not read. To leave them out, the other heads would have to
+        # be copied first.
         found = turned(c, x)
         self._attend(c, found[:, :heads], found[:, heads : heads + kv_heads], x[:, heads + kv_heads :], cache=4)
 
     def _attend_once(self, c: Context, qkv: Value, angles: Angles | None, *, cache: int) -> None:
-        """As `_attend`, of one token of each sequence, by our own kernel; `qkv` are all heads side by side."""
+        """Compute the same as `_attend` for one token of each sequence, by Triune's own kernel. `qkv` has all heads
+        side by side.
+        """
         num, num_kv = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         rows = c.input(cache)
         size = rows.shape[-1]
@@ -190,7 +195,7 @@ class PagedAttention:
             c.give(rows, place)
         self._done += 1
         if self._done % _PART == 0:
-            # The GPU begins while this thread still describes the layers that follow.
+            # The GPU begins to compute while this thread still describes the following layers.
             self.compute(whole)
 
     def _joined(self, key: Value, value: Value) -> Value:
@@ -225,15 +230,15 @@ class PagedAttention:
         """The mask of a group's attention, which is the same for all layers.
 
         Returns:
-            "causal", or BOOL [count, 1, tokens, keys]: whether each new token sees a key. If the node has a bias of
-            distances, its input `bias`, what is added to the scores instead: [count, heads, tokens, keys].
+            "causal", or BOOL [count, 1, tokens, keys]: whether each new token attends to a key. If the node has the
+            input `bias`, it is instead the numbers to add to the scores, [count, heads, tokens, keys].
         """
         if bias is None and not group.blocks and (not window or window >= group.tokens):
             return "causal"
         key = "mask", index, window, None if bias is None else c.node.input[bias]
         if key not in self._made:
             past = c.scope.value(f"past.{index}").reshape((-1, 1, 1, 1))
-            # The first position of the keys is 0, be they in the cache or new.
+            # The keys' positions start at 0, whether the keys are in the cache or new.
             queries = past + mx.arange(group.tokens)[:, None]
             keys = mx.arange(num_keys)
             seen = keys <= queries
@@ -247,8 +252,8 @@ def _added(bias: Value, distances: Value, seen: Value) -> Value:
 
     Args:
         bias: [heads, distances], see `graph.paged_attention`.
-        distances: how many tokens each key is before each query, [count, 1, tokens, keys].
-        seen: whether the query sees it, of the same shape.
+        distances: how many positions each key precedes each query, [count, 1, tokens, keys].
+        seen: whether the query attends to the key, in the same shape.
     """
     limited = mx.clip(distances[:, 0], 0, bias.shape[1] - 1)
     by_heads = mx.swapaxes(mx.take(bias, limited, axis=1), 0, 1)
@@ -256,7 +261,7 @@ def _added(bias: Value, distances: Value, seen: Value) -> Value:
 
 
 def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
-    """The tokens [tokens, ...] of a group: [count, tokens, ...]."""
+    """Select the tokens of a group from `x` [tokens, ...]: the result is [count, tokens, ...]."""
     found = x if rows is None else mx.take(x, rows.reshape(-1), 0)
     return found.reshape((group.count, group.tokens, *x.shape[1:]))
 
@@ -264,8 +269,8 @@ def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
 def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Value | str | None, cap: float) -> Value:
     """Attention of queries [count, tokens, heads, size] over [count, kv heads, keys, size].
 
-    With a cap, scores become cap * tanh(score / cap), which MLX's own function does not have. `mask` is BOOL [count, 1,
-    tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None if no key is
+    With a cap, scores become cap * tanh(score / cap), which MLX's own function does not support. `mask` is BOOL [count,
+    1, tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None if no key is
     masked.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How the sequences of a step are arranged for `triune::PagedAttention` in MLX: in groups of about as many tokens."""
+"""Arranges the sequences of a step for `triune::PagedAttention` in MLX, in groups with similar numbers of tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ class Group:
     """Sequences that are computed together.
 
     Attributes:
-        count: the sequences.
-        tokens: the new tokens of each; of some sequences perhaps fewer.
-        blocks: the blocks of each; 0 if none has tokens in the cache, so that only new tokens are seen.
-        length: the tokens of each at the end of the step, if all have as many, and as many new ones; else 0. Such a
-            group needs no mask but the causal one.
+        count: the number of sequences.
+        tokens: the largest number of new tokens of a sequence.
+        blocks: the number of cache blocks to read for each sequence; 0 if no sequence has tokens in the cache, so that
+            only new tokens are read.
+        length: the number of tokens of each sequence at the end of the step, if that number and the number of new
+            tokens are the same for all sequences; else 0. Such a group needs only the causal mask.
     """
 
     count: int
@@ -38,15 +39,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A step in groups.
+    """The sequences of a step, arranged in groups.
 
     Attributes:
         groups: the groups.
-        arrays: by name: `slots` INT32 [tokens], where the tokens' keys and values are written, counted in tokens from
-            the first block; for group N `past.N` INT32 [count], tokens in the cache, and `table.N` INT32 [count,
-            blocks]. Unless tokens are in order also `rows.N` INT32 [count, tokens], the step's tokens, and `back` INT32
-            [tokens], each token's place among those of all groups.
-        is_in_order: whether the tokens of the only group are those of the step.
+        arrays: arrays by name. `slots` INT32 [tokens] has the position in the cache to which each token's keys and
+            values are written, counted in tokens from the first block. For group N, `past.N` INT32 [count] has the
+            number of tokens in the cache, and `table.N` INT32 [count, blocks] the cache blocks. Unless `is_in_order`,
+            `rows.N` INT32 [count, tokens] has the indices of the group's tokens in the step, and `back` INT32 [tokens]
+            the index of each token of the step in all groups together, whose sequences are padded to the same number of
+            tokens.
+        is_in_order: whether there is only one group, whose tokens are in the order of the step.
     """
 
     groups: tuple[Group, ...]
@@ -55,7 +58,7 @@ class Layout:
 
 
 def layout_of(step: DecoderStep, block_size: int) -> Layout:
-    """Arrange a step, which fits the cache, in groups."""
+    """Arrange the sequences of a step in groups. The step must fit the cache."""
     new, begins = np.diff(step.subsequence_begins), step.subsequence_begins
     totals = step.past_lengths + new
     held = -(-totals // block_size)

@@ -74,9 +74,9 @@ class Step:
 
     Attributes:
         node: the node.
-        lowering: computes it.
-        attributes: its attributes.
-        kinds: MLX's type of each output; None where the graph does not say it.
+        lowering: the function that computes the node.
+        attributes: the node's attributes.
+        kinds: MLX's type of each output; None if the graph does not declare the type.
     """
 
     node: NodeProto
@@ -90,9 +90,9 @@ class Plan:
     """A graph or subgraph, ready to be computed.
 
     Attributes:
-        graph: the graph; kept, since plans are found by its identity.
+        graph: the graph. It is kept alive, since plans are looked up by its `id`.
         steps: its nodes in order.
-        constants: the values that were computed, by name.
+        constants: the values that depend on constants alone and were computed, by name.
     """
 
     graph: GraphProto
@@ -104,8 +104,8 @@ class Plans:
     """The plans of a graph and of its subgraphs.
 
     Attributes:
-        main: that of the graph itself.
-        all: each by the identity of its graph.
+        main: the plan of the graph itself.
+        all: all plans, by the `id` of their graphs.
         is_random: whether a node draws random numbers.
     """
 
@@ -113,9 +113,9 @@ class Plans:
         """Plan a graph.
 
         Args:
-            graph: in core ops and BEYOND_CORE.
+            graph: a graph of core ops and operators of BEYOND_CORE.
             float_type: MLX's type in which FLOAT is computed.
-            more: operators of other domains.
+            more: the functions that compute operators of other domains.
 
         Raises:
             UnsupportedError: nodes cannot be computed: one message names each with its reason.
@@ -147,7 +147,7 @@ class Plans:
                     self.of(each)
             kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
             for name in kinds:
-                # Operators of other domains give the types that they choose.
+                # Operators of other domains choose the types of their outputs themselves.
                 elem_type = values.elem_type(name) if node.domain in STANDARD else 0
                 try:
                     if elem_type:
@@ -165,7 +165,7 @@ class Plans:
 
 
 def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
-    """The steps that an output depends on, without the steps that make weights which MLX has packed."""
+    """The steps that an output depends on, except for steps that compute weights which MLX has as packed weights."""
     wanted = Counter(value.name for value in plan.graph.output)
     steps: list[Step] = []
     for step in reversed(plan.steps):
@@ -177,6 +177,6 @@ def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
 
 
 def read_by(step: Step, packed: Mapping[str, Quantized]) -> Collection[str]:
-    """The values that a step reads, without weights that MLX has packed."""
+    """The values that a step reads, except for weights that MLX has as packed weights."""
     is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
     return step.node.input[:1] if is_packed else names_read_by(step.node)

@@ -1,4 +1,4 @@
-"""AveragePool and MaxPool, as reductions of a view that has all windows. Channels are last, as in `conv`."""
+"""AveragePool and MaxPool, as reductions of a view that contains all windows. Channels are last, as in `conv`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def _average_pool(c: Context) -> None:
 
 
 def _elements(window: Window, axis: int, size: int, count: int, is_padding: bool) -> NDArray[np.int64]:
-    """How many elements each window covers along an axis; elements of the padding count if `is_padding`."""
+    """The number of elements that each window covers along an axis. Elements of the padding count if `is_padding`."""
     begin, end = window.padding(axis, size) or (0, 0)
     starts = np.arange(count) * window.strides[axis] - begin
     places = starts[:, np.newaxis] + np.arange(window.kernel[axis]) * window.dilations[axis]

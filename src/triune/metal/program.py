@@ -37,7 +37,7 @@ class TooLargeError(MemoryError):
 
 
 class Program:
-    """Computes a graph. What depends on constants alone is computed once, when the program is made.
+    """Computes a graph. Values that depend on constants alone are computed once, when the program is made.
 
     Attributes:
         is_random: whether results differ from run to run.
@@ -56,12 +56,12 @@ class Program:
         """Prepare to compute a graph.
 
         Args:
-            graph: in core ops and BEYOND_CORE.
+            graph: a graph of core ops and operators of BEYOND_CORE.
             float_type: MLX's type in which FLOAT is computed: fp32, bf16 or fp16.
             read: reads the elements of an initializer.
-            more: operators of other domains.
+            more: the functions that compute operators of other domains.
             most_bytes: the largest array that a node may make; None means the machine's memory.
-            checks: see `MlxBuilder`.
+            checks: whether indices are checked here; otherwise the caller must check them.
 
         Raises:
             UnsupportedError: nodes cannot be computed: one message names each with its reason.
@@ -91,15 +91,15 @@ class Program:
 
         Args:
             inputs: arrays by name; those with a default may be left out.
-            outputs: the names.
-            is_compiling: whether the inputs have no elements yet.
+            outputs: the names of the outputs to compute.
+            is_compiling: whether MLX is tracing the function to compile it, so that the inputs have no elements yet.
 
         Returns:
-            the outputs, and the faults (`MlxBuilder.faults`).
+            the outputs, and the indices that may be out of range (`MlxBuilder.faults`).
 
         Raises:
             Refusal: a node cannot compute these inputs.
-            Exception: any of MLX's.
+            Exception: any error of MLX.
         """
         builder, scope, nodes = self._bound
         builder.begin(is_compiling=is_compiling)
@@ -110,7 +110,7 @@ class Program:
                 self._compute(step, context)
             return [scope.value(name) for name in outputs], builder.faults
         finally:
-            # The program is kept; nothing else of a run is.
+            # Drop all values of the run, so that their memory is freed.
             scope.clear()
 
     @functools.cached_property
@@ -131,7 +131,8 @@ class Program:
         if tensor.data_type in _BYTES:
             # MLX has no integers of 4 bits.
             array = array.astype(_BYTES[tensor.data_type])
-        # A kernel is a view of an array with channels last, as MLX reads it: each run would else copy it.
+        # A convolution kernel becomes a view of an array with channels last, as MLX reads it. Otherwise each run would
+        # copy it.
         is_kernel = tensor.name in self._kernels and array.ndim > 1
         try:
             value = from_numpy(np.moveaxis(array, 1, -1) if is_kernel else array)
@@ -187,7 +188,7 @@ class Program:
         return packed
 
     def _find_wavelengths(self, graph: GraphProto) -> dict[str, Value]:
-        """For tables of RotaryEmbedding, what MLX needs to compute the angles.
+        """Find the wavelengths of RotaryEmbedding's tables, from which MLX can compute the angles.
 
         In fp32 the tables are used, which are more precise.
         """
@@ -221,7 +222,7 @@ class Program:
                 made[name] = scope.value(name)
                 known.add(name)
         plan.steps[:] = left
-        # Constants that are packed for products may have other consumers, which need them unpacked.
+        # Weights that are packed for matrix products may have other consumers, which need them unpacked.
         read = {name for step in left for name in read_by(step, self._quantized)}
         read |= {each.name for each in plan.graph.output}
         plan.constants.update(made)

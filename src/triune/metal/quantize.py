@@ -19,7 +19,9 @@ _LIMITS: Mapping[int, tuple[int, int]] = {
 
 
 def _spread(c: Context, value: Value, x: Value) -> Value:
-    """A scale or zero point so that it broadcasts to `x`: one for all, for each index of an axis, or for each block."""
+    """Reshape a scale or zero point so that it broadcasts to `x`. There is one for the whole tensor, one for each index
+    of an axis, or one for each block.
+    """
     if value.size == 1 and not c.attributes.get("block_size", 0):
         return value.reshape(())
     axis, block = positive(int(c.attributes.get("axis", 1)), x.ndim), int(c.attributes.get("block_size", 0))

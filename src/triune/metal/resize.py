@@ -1,4 +1,4 @@
-"""Resize: along each dimension in turn, a product with a matrix, or a gather of elements."""
+"""Resize, one dimension after another, by a matrix product or by a gather of elements."""
 
 from collections.abc import Mapping
 

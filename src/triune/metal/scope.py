@@ -12,9 +12,7 @@ from triune.metal.library import Value, to_numpy
 
 
 class Scope(conversion.Scope[Value]):
-    """The `conversion.Scope` of MLX. Unlike Apple's programs, MLX has arrays without elements, and all integer
-    types.
-    """
+    """The `conversion.Scope` of MLX. Unlike Core ML and Core AI, MLX supports empty arrays and all integer types."""
 
     runtime = "MLX"
 
@@ -30,9 +28,9 @@ class Scope(conversion.Scope[Value]):
         Args:
             graph: the graph.
             outer: the scope of the graph around it.
-            constants: arrays of MLX by name: of initializers, and of values that depend on them alone. Initializers are
-                added as they are needed.
-            make: makes the array of an initializer.
+            constants: the arrays of MLX by name, for initializers and for values that depend on initializers alone.
+                Initializers are added when they are first needed.
+            make: converts an initializer to an array of MLX.
         """
         super().__init__(graph, outer)
         self._constants = constants
@@ -51,11 +49,11 @@ class Scope(conversion.Scope[Value]):
         return super().value(name) if found is None else found
 
     def make(self, tensor: TensorProto) -> Value:
-        """See `conversion.Scope`."""
+        """Implements `conversion.Scope.make`."""
         return self._make_constant(tensor)
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """See `conversion.Scope`. Only a value of a function that is being compiled is not known."""
+        """Implements `conversion.Scope.constant`. All values are known, except in a function that is being compiled."""
         tensor = self.tensor(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             # The file may have changed since the constant was made.
@@ -63,20 +61,20 @@ class Scope(conversion.Scope[Value]):
         return self.narrowed(tensor)
 
     def known(self, value: Value) -> NDArray[Any] | None:
-        """See `conversion.Scope`."""
+        """Implements `conversion.Scope.known`."""
         try:
             return to_numpy(value)
         except ValueError:
             return None
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """See `conversion.Scope`."""
+        """Implements `conversion.Scope.narrowed`."""
         if tensor.name not in self._narrowed:
             self._narrowed[tensor.name] = array_of(tensor)
         return self._narrowed[tensor.name]
 
     def is_empty(self, name: str) -> bool:
-        """Never: an array without elements is like any other."""
+        """Implements `conversion.Scope.is_empty`: always False, since MLX computes with empty arrays."""
         return False
 
     def _constant(self, name: str) -> Value:

@@ -1,4 +1,4 @@
-"""Operators that change shapes, or make values of a shape."""
+"""Operators that change shapes, or create tensors from a shape."""
 
 import math
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Products and convolutions of 8-bit integers, whose sums are exact in every precision.
 
-MLX multiplies matrices of floats only. fp32 has all integers up to 2^24, so an axis is summed in parts whose sums stay
-below, and the parts are added in int32. Convolutions are products too, one for each element of the kernel: MLX's own
-(Winograd, for example) multiply by fractions.
+MLX multiplies matrices of floats only. fp32 represents all integers up to 2^24, so the summed axis is split into parts
+whose sums stay below that, and the parts are added in int32. Convolutions are computed by matrix products too, one for
+each element of the kernel, since MLX's own algorithms (Winograd, for example) multiply by fractions.
 """
 
 import functools
@@ -29,7 +29,9 @@ _LIMITS: Mapping[int, tuple[int, int]] = {TensorProto.UINT8: (0, 255), TensorPro
 
 
 def _largest(c: Context, index: int, zero: int) -> int:
-    """The largest distance of an operand from its zero point. Raises Refusal if it is not of 8-bit integers."""
+    """The largest possible distance of an operand's elements from its zero point. Raises Refusal if they are not 8-bit
+    integers.
+    """
     elem_type = c.scope.values.elem_type(c.node.input[index])
     if elem_type not in _LARGEST:
         raise Refusal(
@@ -39,18 +41,20 @@ def _largest(c: Context, index: int, zero: int) -> int:
 
 
 def _shifted(c: Context, index: int, zero: int, shape: Sequence[int] | None = None) -> Value:
-    """An operand minus its zero point, in int32. A zero point that is a vector gets the shape."""
+    """An operand minus its zero point, in int32. A zero point that is a vector is reshaped to `shape`."""
     x = c.input(index).astype(mx.int32)
     return x - _spread(c.input(zero).astype(mx.int32), shape) if c.has(zero) else x
 
 
 def _spread(x: Value, shape: Sequence[int] | None) -> Value:
-    """A number as a scalar, and a vector in the shape, if one is given."""
+    """Return a single number as a scalar, and reshape a vector to `shape`, if one is given."""
     return x.reshape(()) if x.size == 1 else x if shape is None or x.ndim != 1 else x.reshape(shape)
 
 
 def _product(c: Context, first: tuple[int, int], second: tuple[int, int]) -> Value:
-    """The product in int32 of two operands, each given by the inputs of its elements and of its zero point."""
+    """The matrix product of two operands in int32. Each operand is given by the indices of the inputs for its elements
+    and its zero point.
+    """
     left, right = (_largest(c, *each) for each in (first, second))
     x = _shifted(c, *first, (-1, 1))
     parts = _parts(c, second, left)
@@ -64,8 +68,8 @@ def _product(c: Context, first: tuple[int, int], second: tuple[int, int]) -> Val
 
 
 def _parts(c: Context, second: tuple[int, int], largest: int) -> list[tuple[slice, Value]] | None:
-    """The parts of a constant matrix, minus its zero point, whose sums are exact in fp32: the rows of each, and its
-    elements in fp32. They are made once. None if the matrix is not constant.
+    """Split a constant matrix, minus its zero point, into parts whose sums are exact in fp32. Returns the rows and the
+    fp32 elements of each part; None if the matrix is not constant. The parts are made once and kept.
     """
     kept = builder_of(c).whole
     name = c.node.output[0]
@@ -120,7 +124,9 @@ def _q_linear_conv(c: Context) -> None:
 
 
 def _levels(c: Context, total: Value, factor: Value, shape: Sequence[int] | None) -> Value:
-    """Sums times a factor, quantized with the node's zero point: in fp32, in ONNX Runtime's order."""
+    """Requantize sums: multiply them by a factor in fp32, and quantize with the node's zero point, in ONNX Runtime's
+    order of operations.
+    """
     elem_type = c.scope.values.elem_type(c.node.input[7]) if c.has(7) else TensorProto.UINT8
     if elem_type not in _LIMITS:
         raise Refusal(f"a result of {helper.tensor_dtype_to_string(elem_type)}; MLX quantizes to integers of 8 bits")

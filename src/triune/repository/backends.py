@@ -29,8 +29,8 @@ def make_backends(
         machine: the machine to load models on.
         clock: the clock.
         settings: defaults for all models.
-        try_first: is called before a version is compiled; None compiles directly.
-        shared: what all models share.
+        try_first: the function to call before a version is compiled; None compiles without it.
+        shared: the objects that all models share.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
     others = {

@@ -1,4 +1,4 @@
-"""Builds the versions of a model, each in a thread, and tries those again that fail."""
+"""Builds the versions of a model, each in a thread, and retries a build that fails."""
 
 import asyncio
 import logging
@@ -25,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A build, and what it is charged with.
+    """A build and its memory charge.
 
     Attributes:
-        build: the build.
-        charge: its charge.
-        before: the charge of the served version whose executables it may share, which it takes over.
+        build: the loaded version.
+        charge: the memory that it is charged with.
+        before: the charge of the served version whose executables it may share. The new version takes this charge over.
     """
 
     build: Build
@@ -61,8 +61,8 @@ class VersionBuilder:
         """Args:
         backends: build versions.
         num_retries: how often a version that fails is tried again.
-        begin: starts work that frees what a cancelled build has made.
-        memory: has room for each version, or refuses it.
+        begin: starts a task that frees the results of a cancelled build.
+        memory: makes room for each version, or refuses it.
         clock: the clock.
         """
         self._backends = backends
@@ -112,7 +112,7 @@ class VersionBuilder:
     ) -> Priced:
         """Reserve memory for a version, build it, and charge the memory that it takes."""
         if old is not None and old.build.has_files_of(source):
-            # It takes over the executables of the version that serves.
+            # The new version takes over the executables of the version that serves now.
             charge, before = self._memory.ledger.charge(record.name, 0), old.charge
         else:
             charge, before = await self._memory.reserve(record, source, version, makes_room=makes_room), None
@@ -170,7 +170,7 @@ def _drop(loaded: _Loaded) -> None:
 
 
 async def free(built: Sequence[Priced | Serving]) -> None:
-    """Free the builds; versions that serve stay as they are."""
+    """Free the new builds. Versions that serve already stay as they are."""
     for each in built:
         if isinstance(each, Priced):
             await in_thread_or_here(each.build.close)

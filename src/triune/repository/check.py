@@ -33,11 +33,11 @@ class ModelCheck:
         name: its folder's name.
         versions: the versions that would be served, ascending; empty if unknown.
         backend: its backend; empty if unknown.
-        units: the units that it would run on.
+        units: the hardware units that it would run on.
         problems: why it would not load; empty if it would.
         hints: fields of its config that have no effect.
         config: the completed configuration of the newest version without a problem.
-        verdicts: what an earlier start found of each unit of that version, where that is kept.
+        verdicts: the stored results of checking that version's answers on each unit, from an earlier start.
     """
 
     name: str
@@ -57,11 +57,11 @@ def check(
     settings: ModelSettings,
     verdicts: KeptVerdicts | None = None,
 ) -> Sequence[ModelCheck]:
-    """Check all models of the repositories, sorted by name. It reads configs and signatures, and compiles nothing.
+    """Check all models of the repositories, sorted by name. This reads configs and signatures, and compiles nothing.
 
     Args:
         repositories: the folders of models.
-        backends: configure them.
+        backends: the backends that complete the configs of models.
         machine: the machine on which they would run.
         settings: defaults for all models.
         verdicts: where verdicts on units are kept; None if they are not.
@@ -73,7 +73,7 @@ def check(
 
 
 class _Checker:
-    """Checks models. The models that an ensemble needs are checked before it."""
+    """Checks models. The models that an ensemble needs are checked before the ensemble."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class _Checker:
         )
 
     def _kept(self, source: Source, version: int, config: ModelConfig) -> Mapping[Unit, Verdict]:
-        """The verdicts that are kept on a version's units."""
+        """The stored verdicts on a version's units."""
         placed = replace(config, backend=GRAPH_BACKEND) if config.backend == ENCODER else config
         is_of_text = config.backend in (TRANSFORMER, SPEECH)
         is_known = is_of_text or placed.backend in self._machine.runtimes

@@ -20,7 +20,7 @@ Part: TypeAlias = tuple[str, int | None]
 
 
 class Dependencies:
-    """Which models need which. Use it on the event loop's thread only."""
+    """Keeps track of which models need which other models. Use it on the event loop's thread only."""
 
     def __init__(
         self, models: Models, records: Mapping[str, ModelRecord], bring: Callable[[str], Awaitable[None]]
@@ -45,7 +45,7 @@ class Dependencies:
         self._num_announced[name] += 1
 
     def done(self, name: str) -> None:
-        """End what `announce` began."""
+        """End the wait that `announce` began."""
         self._num_announced[name] -= 1
         if not self._num_announced[name]:
             del self._num_announced[name]
@@ -57,7 +57,7 @@ class Dependencies:
         return self._needs.get(name, {})
 
     def dependents(self, name: str) -> Sequence[str]:
-        """The models that need this one directly."""
+        """The models that directly need this one."""
         return [each for each, needs in self._needs.items() if name in needs]
 
     def forget(self, name: str) -> None:
@@ -88,7 +88,7 @@ class Dependencies:
         self._check_circle(name)
         if is_bringing:
             await asyncio.gather(*(self._ensure(each) for each in needs))
-            # The models that were just loaded may need others, too.
+            # The models that were just loaded may need other models.
             self._check_circle(name)
         loaded = self._look_up(needs)
         self._seen[name] = loaded

@@ -15,7 +15,7 @@ class LoadFailedError(Exception):
 
     Attributes:
         error: the error for the client.
-        problem, reasons: the reasons for the record: see `ModelRecord.fail`.
+        problem, reasons: the reasons to store in the model's record: see `ModelRecord.fail`.
     """
 
     def __init__(self, error: TriuneError, problem: str, reasons: Mapping[int, str] | None = None) -> None:

@@ -19,9 +19,9 @@ class Found:
     """A model's name, and its folders.
 
     Attributes:
-        folders: its folder, or several if more than one repository has it.
+        folders: the model's folder, or several if more than one repository has a model of this name.
         problem: why it cannot be loaded; empty if it can.
-        is_remembered: whether its repository cannot be read now, and contained it when it last could.
+        is_remembered: whether its repository cannot be read now, but contained the model when it was last read.
     """
 
     folders: tuple[Path, ...]
@@ -97,7 +97,7 @@ class _Ancestors:
         self._identities: set[tuple[int, int]] | None = None
 
     def has(self, folder: os.stat_result) -> bool:
-        """Whether a folder is one of them."""
+        """Whether a folder is the repository or one of its parents."""
         if self._identities is None:
             real = self._repository.resolve()
             statuses = [each.stat() for each in (real, *real.parents)]
@@ -123,7 +123,7 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"
-        # The error may be temporary: a model that is served stays, and a load reports the error.
+        # The error may be temporary: a served model goes on serving, and a new load reports the error.
         return ""
     except UnicodeEncodeError:
         return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"

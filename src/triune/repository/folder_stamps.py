@@ -25,7 +25,7 @@ class _KnownFolder:
 
     Attributes:
         signature: the folder's inode, or the target of a link.
-        why: the reason why the folder was refused; None if it was not.
+        why: the reason why the folder was refused; None if it was accepted.
         wait_ns: the time until the next read, while the signature is the same.
         until_ns: the time of the next read.
     """
@@ -64,7 +64,7 @@ class FolderStamps:
         return await in_thread(self._stamp_for_polling, folder, known)
 
     def forget_others(self, folders: Collection[Path]) -> None:
-        """Forget all folders but these."""
+        """Forget all folders except the given ones."""
         for folder in self._seen.keys() - folders:
             del self._seen[folder]
 

@@ -51,10 +51,10 @@ class Lifecycle:
         models: the records by name.
         stamps: computes the fingerprints of their folders.
         dependencies: the dependencies between them.
-        ready: the versions that take requests, by name and version; the key None is the newest version. Their state is
-            READY, or they are unloaded for room.
-        residency: unloads models for room, and has them loaded again.
-        memory: keeps them within the memory budget.
+        ready: the versions that take requests, by name and version; the key None is the newest version. Each is READY,
+            or was unloaded to make room.
+        residency: unloads models to make room, and loads them again.
+        memory: keeps the models within the memory budget.
         tasks: the operations on models, for which `close` waits.
     """
 
@@ -70,12 +70,12 @@ class Lifecycle:
     ) -> None:
         """Args:
         backends: build versions.
-        models: all models that are served, for those that call others.
+        models: all models that are served; ensembles and other models that call models find them here.
         machine: the machine to load models on.
         clock: the clock.
         settings: settings of completion, the number of concurrent loads, time limits and retries.
         bring: loads a model that another needs, if the control mode allows it.
-        meter: measures what loads take; None measures this process.
+        meter: measures how much memory loads take; None measures this process.
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
@@ -115,10 +115,12 @@ class Lifecycle:
         Args:
             name: the model.
             folder: its folder, or that of the override.
-            config_json: replaces config.pbtxt. If None, the last load's config applies, if nothing changed since.
-            override: the folder with files of the request; removed when the model is unloaded, or if the load fails.
-            makes_room: whether other models may be unloaded for it. If not, a model that is not pinned and that there
-                is no room for waits for its first request.
+            config_json: replaces config.pbtxt. If it is None and nothing has changed since the last load, that load's
+                config applies.
+            override: the folder with the files of the load request. It is removed when the model is unloaded, or if the
+                load fails.
+            makes_room: whether other models may be unloaded to make room. If not, and there is no room, the model is
+                loaded when its first request comes, unless it is pinned.
 
         Raises:
             TriuneError: the load failed; the versions that served before go on. The record has the reason.
@@ -222,7 +224,7 @@ class Lifecycle:
             try:
                 raise failure.error from (None if failure.error is error else error)
             finally:
-                # The error's traceback refers to this frame.
+                # The error's traceback refers to this frame; deleting the name breaks that reference cycle.
                 del failure
         except BaseException:
             await remove(override)
@@ -244,7 +246,7 @@ class Lifecycle:
             finally:
                 limit.cancel()
         if built is None:
-            # An ensemble compiles nothing and needs no slot. The models that it waits for may need all slots.
+            # An ensemble compiles nothing and needs no slot. The models that it waits for may need all of the slots.
             source = await self._complete(record, source, needs, is_bringing=True)
             built = await self._builder.build(record, source, makes_room=makes_room)
         else:
@@ -272,7 +274,7 @@ class Lifecycle:
                 self._backends.supports,
             )
             needs = await in_thread(self._backends.needs, source)
-            # Say now whether the parameter is a boolean.
+            # This raises an error now if the parameter is not a boolean.
             self.memory.room.is_pinned(source)
             limit.change(limits_of(parameters_of(source.message), self._settings.limits).load_seconds)
         except TriuneError as error:
@@ -293,7 +295,7 @@ class Lifecycle:
     async def _refresh(self, record: ModelRecord) -> None:
         """Rebuild a model from its last source, with the present configs of the models that it needs.
 
-        If that fails, it does not serve any more, and its record has the reason.
+        If that fails, the model does not serve any more, and its record has the reason.
         """
         async with record.lock:
             source = record.source
@@ -351,7 +353,7 @@ class Lifecycle:
             servings[each.build.version] = new[-1]
         for each in built:
             if isinstance(each, Priced) and each.before is not None:
-                # It holds what the version before it did, or the same executables.
+                # The new version holds the memory of the version before it, or the same executables.
                 each.charge.resize(each.charge.num_bytes + each.before.num_bytes)
                 each.before.resize(0)
         return servings

@@ -9,10 +9,10 @@ from triune.repository.finding import Finder, Found
 
 
 class Listing:
-    """Lists the folders of repositories in threads; callers at the same time share a listing.
+    """Lists the folders of repositories in threads. Concurrent callers share one listing.
 
     Attributes:
-        found: what the last listing found, by the models' names.
+        found: the models that the last listing found, by name.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -37,7 +37,7 @@ class Listing:
         """
         num_begun = self._num_begun
         async with self._looking:
-            # If several callers wait for a running listing, one of them lists again for all.
+            # If several callers wait for a running listing, one of them makes the next listing for all.
             if self._last_ended > num_begun:
                 return
             self._num_begun += 1

@@ -18,7 +18,7 @@ class LoadSlots:
     def __init__(self, num_at_once: int, patience_ns: int, clock: Clock) -> None:
         """Args:
         num_at_once: the limit, at least 1.
-        patience_ns: how long the first in the queue waits.
+        patience_ns: how long the first caller in the queue waits before it goes on above the limit.
         clock: the clock.
         """
         self._num_free = num_at_once

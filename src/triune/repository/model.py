@@ -20,8 +20,9 @@ class IndexEntry:
     Attributes:
         name: the model.
         version: its version; None if no version was ever loaded or tried.
-        state: the version's state; None if nobody asked to load the model.
-        reason: why it is not ready; for a ready one, why it does not run on all of its units, usually empty.
+        state: the version's state; None if nothing has ever requested to load the model.
+        reason: why the version is not ready. For a ready version, why it does not run on all of its units; empty if it
+            does.
     """
 
     name: str

@@ -85,7 +85,8 @@ def _not_written(what: str, error: OSError) -> TriuneError:
 
 
 def _check_number(paths: Iterable[str], model: str) -> None:
-    """Raise InvalidArgumentError if there are too many files, or their paths have too many folders, each or together.
+    """Raise InvalidArgumentError if there are too many files, or if one path or all paths together have too many
+    folders.
 
     A million folders would take the system minutes to make, and again to remove.
     """

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Polling:
-    """Loads models from the folders that the repositories have, once or whenever these change."""
+    """Loads models from the folders of the repositories, once or whenever the folders change."""
 
     def __init__(self, listing: Listing, lifecycle: Lifecycle, clock: Clock) -> None:
         """Args:
@@ -54,7 +54,9 @@ class Polling:
         self._lifecycle.stamps.forget_others({each.folders[0] for each in self.found.values()})
 
     async def load(self, names: Iterable[str]) -> None:
-        """Load models at once. The record of one that fails has the reason; an unexpected error is logged."""
+        """Load models concurrently. If a load fails, the model's record has the reason. Unexpected errors are
+        logged.
+        """
         await self._together(self._announced(name, self.try_load(name)) for name in names)
 
     async def poll(self) -> None:
@@ -69,14 +71,14 @@ class Polling:
         await self._together([*work, *(self._announced(name, self._reload_if_changed(name)) for name in self.found)])
 
     def repeat(self, period_seconds: float) -> None:
-        """Poll again and again, with a pause after each poll, until `close`. Models that an earlier poll still loads
-        are left out.
+        """Poll again and again, with a pause after each poll, until `close`. Models that an earlier poll is still
+        loading are skipped.
         """
         self._period_ns = int(period_seconds * 1e9)
         self._schedule()
 
     async def close(self) -> None:
-        """Poll no more."""
+        """Stop polling."""
         self._is_closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -85,7 +87,7 @@ class Polling:
             await asyncio.wait([self._task])
 
     async def try_load(self, name: str) -> None:
-        """Load a model. If that fails, the record has the reason, which is in the log."""
+        """Load a model. If that fails, its record and the log have the reason."""
         found = self.found.get(name)
         if found is None or found.problem:
             await self._lifecycle.withdraw(name, found.problem if found else not_found(name))
@@ -96,11 +98,11 @@ class Polling:
             forget_frames(error)
 
     async def _together(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        # Unexpected errors are logged; they stop neither the other work nor the server.
+        # An unexpected error is logged, and stops neither the other loads nor the server.
         await asyncio.gather(*map(self._lifecycle.tasks.run, work), return_exceptions=True)
 
     def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Wrap work on a model: the models that need it wait until the work is done, and are updated then."""
+        """Wrap a load or unload of a model: the models that need it wait until that has ended, and are then updated."""
         dependencies = self._lifecycle.dependencies
         dependencies.announce(name)
 
@@ -121,7 +123,7 @@ class Polling:
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
-        # Meanwhile another task may have listed the folders, and the model may be gone.
+        # Another task may have listed the folders in the meantime, and the model may have been removed.
         found = self.found.get(name)
         if found is None or found.is_remembered:
             return
@@ -138,7 +140,8 @@ class Polling:
         if record.stamp != now:
             await self.try_load(name)
         else:
-            # Keep the new times of files that were rewritten with the same bytes, so that these are not read again.
+            # Store the new times of files that were rewritten with the same bytes, so that these files are not read
+            # again.
             record.stamp = now
 
     def _schedule(self) -> None:
@@ -173,5 +176,5 @@ class Polling:
 
 
 def not_found(name: str) -> str:
-    """Why a model that no repository has cannot be loaded, in Triton's words."""
+    """Make Triton's error message for a model that is in no repository."""
     return f"failed to load '{name}', failed to poll from model repository: no repository has a folder of this name"

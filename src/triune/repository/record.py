@@ -79,12 +79,13 @@ class ModelRecord:
         problem: why the last load failed before any version was built; empty otherwise.
         stamp: the fingerprint of its folder at the last load.
         override: the folder that replaces the model's own.
-        why_given_up: the reason why the last load that was cancelled was cancelled.
-        num_unloads: the number of unload requests so far. A load that was requested before the last one does not start.
+        why_given_up: the reason why a load was last cancelled.
+        num_unloads: the number of unload requests so far. A load that was requested before the last unload request does
+            not start.
         remembered: the config of the last load request for its own folder.
         source: the source of the last load.
-        usage: what is known of its loads.
-        parked: what answers for its versions while they are unloaded for room, by number.
+        usage: the measured memory, load times and uses of the model.
+        parked: the servables that take the requests of its versions while these are unloaded to make room, by number.
     """
 
     def __init__(self, name: str) -> None:
@@ -132,7 +133,7 @@ class ModelRecord:
     def is_as_wanted(self) -> bool:
         """Whether every version is ready, or was unloaded on request.
 
-        A replacement that loads or failed does not count, while the old version serves.
+        While the old version serves, a replacement that is loading or failed to load does not count.
         """
         if not self.versions:
             return not self.problem and not self.num_loads
@@ -161,7 +162,7 @@ class ModelRecord:
         _log.info("model '%s' is LOADING: version %s", self.name, ", ".join(map(str, versions)))
 
     def fail(self, problem: str, reasons: Mapping[int, str] | None = None) -> None:
-        """Set UNAVAILABLE for the versions that do not serve. The others go on.
+        """Set UNAVAILABLE for the versions that do not serve. The versions that serve go on.
 
         Args:
             problem: the reason of the failure.
@@ -207,14 +208,14 @@ class ModelRecord:
         self.parked = {}
 
     def begin_park(self, parked: Mapping[int, ParkedServable]) -> None:
-        """Set UNLOADING for versions that are unloaded for room. The facts of their files are kept."""
+        """Set UNLOADING for versions that are unloaded to make room. The information on their files is kept."""
         if self.serving():
             _log.info("model '%s' is UNLOADING for room: requests under way finish", self.name)
         self.versions = {version: VersionRecord(ModelState.UNLOADING) for version in parked}
         self.parked = dict(parked)
 
     def end_park(self, why: str) -> None:
-        """Set UNAVAILABLE for the versions that are parked: a request has them loaded."""
+        """Set UNAVAILABLE for the versions that were unloaded to make room. The next request loads them again."""
         reason = f"{UNLOADED_FOR_ROOM}: {encodable(why)}; a request loads it again"
         _log.info("model '%s' is UNAVAILABLE: %s", self.name, reason)
         self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, reason) for version in self.parked}
@@ -264,7 +265,9 @@ class ModelRecord:
 
 
 def _kept(reason: str) -> str:
-    """The reason as it is kept. It may contain a file name that is not UTF-8, and JSON and protobuf must encode it."""
+    """Make a reason safe to store. It may contain a file name that is not UTF-8, which JSON and protobuf could not
+    encode.
+    """
     return cut(encodable(reason), _MOST_CHARACTERS)
 
 

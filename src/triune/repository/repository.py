@@ -61,9 +61,10 @@ class Repository:
         machine: the machine to load them on.
         clock: the clock.
         trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
-            separate process. None: all versions are loaded directly.
-        shared: what the models share; without a power mode, they have one that stays as it is.
-        meter: measures what loads take in memory; None measures this process.
+            separate process. With None, all versions are loaded directly.
+        shared: the objects that all models share. If it has no power mode, the models get a power mode that never
+            changes.
+        meter: measures how much memory loads take; None measures this process.
         """
         self.power = shared.power if shared.power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
@@ -116,12 +117,12 @@ class Repository:
 
     @property
     def memory(self) -> MemoryKeeper:
-        """Keeps the models within the memory budget."""
+        """The object that keeps the models within the memory budget."""
         return self._lifecycle.memory
 
     @property
     def units(self) -> Sequence[UnitStatus]:
-        """The units of this machine, as given."""
+        """The units of the machine that the repository was given."""
         return self._machine.units
 
     @property
@@ -133,8 +134,8 @@ class Repository:
         return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version that answers requests; None for the newest. If the version was unloaded for room, a request loads
-        it again first.
+        """Return a version that answers requests; `version` None means the newest. If the version was unloaded to make
+        room, a request first loads it again.
 
         Raises:
             NotFoundError: the model or version is unknown.
@@ -146,8 +147,8 @@ class Repository:
             raise self._why_not(name, version) from None
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether a version (None: any) answers requests, as one does that was unloaded for room. Raises NotFoundError
-        for an unknown model or version.
+        """Whether a version (None means any) answers requests. A version that was unloaded to make room counts as
+        ready. Raises NotFoundError for an unknown model or version.
         """
         if version in self._ready.get(name, {}):
             return True

@@ -1,4 +1,4 @@
-"""Unloads models for room. A model for which there is no room stays unloaded until a request needs it."""
+"""Unloads models to make room. A model for which there is no room stays unloaded until a request needs it."""
 
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -40,11 +40,11 @@ class Loading(Protocol):
 
 
 class Residency:
-    """See the module. Its state belongs to the event loop's thread.
+    """Unloads models to make room, and reloads them: see the module. Use it on the event loop's thread only.
 
     Attributes:
         memory: keeps the models within the memory budget.
-        ahead: loads models before they are asked for.
+        ahead: loads models before requests need them.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Residency:
         loading: loads models.
         served: all models that are served.
         backends: complete configs.
-        settings: the memory budget, and who decides what is loaded.
+        settings: the memory budget, and the control mode.
         clock: the clock.
         retiring: lets versions finish their requests, and frees them.
-        meter: measures what loads take; None measures this process.
+        meter: measures how much memory loads take; None measures this process.
         """
         self._loading = loading
         self._served = served
@@ -96,7 +96,7 @@ class Residency:
         return bool(dependencies.needs_of(name) or dependencies.dependents(name))
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
-        """Load a model that was unloaded for room, with its current files. Raises TriuneError if that fails."""
+        """Load a model that was unloaded to make room, with its current files. Raises TriuneError if that fails."""
         if record.serving() or record.source is None:
             return
         try:
@@ -105,7 +105,7 @@ class Residency:
             self._loading.tasks.begin(self._loading.settle(record.name))
 
     async def park(self, record: ModelRecord, why: str) -> None:
-        """Unload a model for room. From now on its requests wait until it is loaded again. Those under way finish."""
+        """Unload a model to make room. New requests wait until it is loaded again, and running requests finish."""
         if record.lock.locked() or not record.serving():
             return
         async with record.lock:
@@ -116,7 +116,7 @@ class Residency:
             record.end_park(why)
 
     async def waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
-        """Whether a model whose load failed is loaded by the next request: there was no room, or the failure may be
+        """Whether the next request retries a load that failed. It does if there was no room, or if the failure may be
         temporary.
 
         Args:
@@ -129,7 +129,7 @@ class Residency:
             record.end_park(failure.problem)
             return True
         if record.parked:
-            # Those who wait get the error.
+            # The waiting requests get the error.
             record.parked = {}
             self._loading.ready.pop(record.name, None)
         is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closed
@@ -138,20 +138,22 @@ class Residency:
         try:
             versions = await self._parking.of_source(source)
         except TriuneError:
-            # The files are wrong too. A load would fail for that reason once there is room.
+            # The files are invalid too, so the load would fail even if there were room.
             return False
         record.begin_park(self._take_requests(record.name, versions))
         record.end_park(failure.problem)
         return True
 
     def close(self) -> None:
-        """Make no more room, and load nothing ahead."""
+        """Stop unloading models to make room, and stop loading models ahead of requests."""
         self._is_closed = True
         self.memory.room.close()
         self.ahead.close()
 
     def _take_requests(self, name: str, versions: Mapping[int, LoadedVersion]) -> Mapping[int, ParkedServable]:
-        """Have requests for a model that is not in memory go to these versions, whose servables are returned."""
+        """Route the requests for a model that is not in memory to these parked versions. Returns their servables by
+        version.
+        """
         self._loading.ready[name] = {**versions, None: versions[max(versions)]}
         self.ahead.start()
         return {

@@ -22,11 +22,11 @@ class Retiring:
         self._is_refusing = False
 
     def add(self, servings: Iterable[Serving]) -> None:
-        """Register versions that `retire` will be called with, so that whoever drains waits for them from here on."""
+        """Register versions that `retire` will be called with, so that a drain waits for them from now on."""
         self.servables.update(each.loaded.servable for each in servings)
 
     def refuse(self) -> None:
-        """Refuse the requests that have not begun, now and of versions that retire later."""
+        """Refuse the requests that have not begun, of these versions and of versions that retire later."""
         self._is_refusing = True
         for servable in self.servables:
             servable.refuse()
@@ -47,7 +47,7 @@ class Retiring:
         if self._is_refusing:
             servable.refuse()
         else:
-            # The ensembles' requests, too, wait for no others: drain first.
+            # Requests of ensembles should not wait for further requests to this version either, so drain it first.
             await servable.drain()
             await serving.loaded.holds.until_free()
         await servable.drain()

@@ -28,12 +28,14 @@ class RepositorySettings:
 
     Attributes:
         folders: the folders of models, in Triton's layout. A model's name is unique over all of them.
-        control_mode: NONE loads every model at the start; EXPLICIT loads on request; POLL does whenever folders change.
+        control_mode: NONE loads every model at the start, EXPLICIT loads on request, and POLL loads whenever folders
+            change.
         startup_models: with EXPLICIT, the models to load at the start; `*` alone means all.
         poll_seconds: with POLL, the time between two polls.
         num_load_threads: the number of models that load at the same time.
         num_load_retries: how often a version that failed to load is tried again.
-        model_memory_bytes: what all models may take in memory; None is nine tenths of the machine's.
+        model_memory_bytes: the memory that all models together may take; None means nine tenths of the machine's
+            memory.
         models: defaults for all models.
     """
 

@@ -10,8 +10,8 @@ _T = TypeVar("_T")
 
 
 class Tasks:
-    """Operations on models. Each goes on if its caller is cancelled, so that no model is left in an intermediate
-    state.
+    """Runs operations on models. An operation goes on if its caller is cancelled, so that no model is left in an
+    intermediate state.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Tasks:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TriuneError):
-            # A TriuneError is in the record. Any other error is a defect, and must be logged.
+            # The model's record has a TriuneError. Any other error is a defect in Triune, and must be logged.
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )

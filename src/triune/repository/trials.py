@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# The lifecycle limits the time of a load, and then ends this process too.
+# This limit is never reached: the lifecycle limits the time of a load, and then ends this process too.
 _SECONDS = 1e6
 
 
@@ -72,7 +72,7 @@ class Trials:
         self._is_closed = False
 
     def require(self, source: Source, version: int, attempt: Attempt) -> None:
-        """Make sure that a version can be loaded: an earlier trial succeeded, or a new one does.
+        """Make sure that a version can be loaded: if no earlier trial of it succeeded, run one now.
 
         Raises:
             TriuneError: the error of the trial load.
@@ -125,7 +125,7 @@ class Trials:
         self._end_idle()
 
     def _work(self, work: Callable[[], None], attempt: Attempt) -> None:
-        """Run work in an idle process, or in a new one.
+        """Run work in an idle process, or in a new process if none is idle.
 
         Raises:
             WorkerEndedError: the work crashed a new process. If a reused process ends, an earlier load may be the
@@ -217,7 +217,7 @@ def _load(
 ) -> None:
     """Build the version, and free it. This runs in the process."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    # The server logs the same when it loads the version.
+    # The server logs the same messages when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     checkpoints: dict[str, AnyBackend] = {
@@ -244,7 +244,7 @@ def _load(
 
 
 def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
-    """Run the executable on generated inputs, until it accepts some."""
+    """Run the executable on generated inputs until it accepts some of them."""
     names = list(config.outputs)
     for inputs in trial_inputs(config, folder):
         try:

@@ -102,18 +102,19 @@ _FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.
 
 
 def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: Moments | None) -> Codes:
-    """Codes whose offset is the smallest weight of a group, and with the highest code the largest: both are floats in
-    MLX's layout, so that no zero point must be whole, as those of ONNX are. Weights that have this form already (GGUF's
-    Q4_1, in groups of 32 or fewer) lose nothing.
+    """Quantize to `scale * code + offset`. The offset is a group's smallest weight, and the highest code gives its
+    largest weight. MLX's layout stores the offset as a float, whereas ONNX's zero point must be an integer. Weights
+    that have this form already (GGUF's Q4_1, in groups of 32 or fewer) lose nothing.
 
-    GPTQ's codes are taken if the errors of outputs are smaller by them.
+    With `moments`, GPTQ's codes are returned if they give smaller errors of the layer's outputs than rounding to
+    nearest.
     """
     most = (1 << bits) - 1
     blocks = weight.reshape(len(weight), -1, group)
     limits = np.finfo(np.float16)
     offsets = np.clip(blocks.min(axis=2), limits.min, limits.max).astype(np.float16)
     spans = blocks.max(axis=2) / np.float32(most) - offsets.astype(np.float32) / np.float32(most)
-    # A group of equal weights is its offset, whatever its scale.
+    # In a group of equal weights all codes are 0, so its scale does not matter.
     scales = np.clip(spans, limits.smallest_normal, limits.max).astype(np.float16)
     steps, lows = scales.astype(np.float32), offsets.astype(np.float32)
     codes = blocks - lows[..., np.newaxis]

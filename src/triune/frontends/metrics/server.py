@@ -83,7 +83,7 @@ class MetricsServer:
                 rules.get(Api.METRICS),
                 hosts,
             ),
-            # uvicorn calls it with keyword arguments, so that it need not be a class.
+            # uvicorn calls `http` with keyword arguments, so a partial function serves as well as a class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",
             access_log=False,

@@ -36,10 +36,10 @@ from triune.frontends.text.responding import respond
 
 
 def sequence_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
-    """Make the routes.
+    """Make the HTTP routes that export, import and migrate running answers.
 
     Args:
-        models: the server.
+        models: the models that generate text, and the answers that they are generating.
         bodies: reads request bodies.
         offload: the threads that write and read the bytes of sequences.
     """

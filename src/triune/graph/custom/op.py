@@ -27,15 +27,17 @@ class _OnnxscriptFunction(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CustomOp:
-    """A custom operator; `custom_op` makes one of a numpy function.
+    """A custom operator. The decorator `custom_op` makes one from a numpy function.
 
     Attributes:
         domain: its ONNX domain, such as "my.domain".
         name: its operator type, such as "Swish".
-        compute: its numpy function. Inputs are its positional parameters, attributes its keyword-only parameters. It
-            returns an array, or a tuple of arrays. None if only a body defines the operator.
-        outputs: the element type of each output: a numpy dtype, or the name of the input that has the same type. Empty:
-            every output has the type of the first input. Only used where no body says it.
+        compute: the numpy function that computes the operator; None if only `body` defines it. The operator's inputs
+            are its positional parameters, and the attributes its keyword-only parameters. It returns an array, or a
+            tuple of arrays.
+        outputs: the element type of each output: a numpy dtype, or the name of the input that has the same type. If
+            empty, every output has the type of the first input. It is not used if there is a `body`, which determines
+            the types.
         body: the operator as a function of ONNX operators; None if only numpy defines it.
     """
 

@@ -66,7 +66,7 @@ def _group_norm(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
     def constant(part: str, **value: Any) -> NodeProto:
         return helper.make_node("Constant", [], [name[part]], **value)
 
-    # Before operator set 21, scale and bias have an element for each group: then these are the columns.
+    # Before operator set 21, scale and bias have one element for each group. They are then reshaped to columns.
     return [
         constant("form", value_ints=[0, groups, -1]),
         constant("one", value_floats=[1.0] * groups),

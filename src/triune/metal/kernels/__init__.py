@@ -1,1 +1,1 @@
-"""Kernels of our own, in CUDA. Metal has none yet: there MLX's operations compute the same."""
+"""Triune's own kernels, in CUDA. There are none for Metal yet, where MLX's operations compute the same."""

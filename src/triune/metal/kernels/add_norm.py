@@ -1,5 +1,5 @@
-"""A sum and its root mean square normalization, which follow each other twice in each layer of a decoder, as one kernel
-on NVIDIA's GPUs.
+"""One kernel for NVIDIA's GPUs that computes a sum and its RMS normalization. Each layer of a decoder has this pair of
+operations twice.
 """
 
 import functools
@@ -53,13 +53,13 @@ _SOURCE: Final = """
 
 
 def add_norm(x: Value, y: Value, weight: Value, epsilon: float) -> tuple[Value, Value]:
-    """`x + y`, and that normalized over the last axis and multiplied by the weight.
+    """Compute `x + y`, and that sum normalized over the last axis and multiplied by the weight.
 
     Args:
         x: T [rows, width].
-        y: as `x`.
+        y: T [rows, width].
         weight: T [width].
-        epsilon: is added to the mean of the squares.
+        epsilon: the number that is added to the mean of the squares.
     """
     if not (is_nvidia() and x.ndim == 2 and x.shape == y.shape and x.dtype == y.dtype and x.shape[1] <= _MOST_WIDTH):
         total = x + y

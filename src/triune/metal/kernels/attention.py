@@ -1,10 +1,10 @@
-"""Attention of one new token of each sequence over a paged cache, on NVIDIA's GPUs: one kernel turns queries and keys,
-writes keys and values to the cache, and attends, instead of five of MLX's.
+"""Attention of one new token of each sequence over a paged cache, on NVIDIA's GPUs: one kernel rotates queries and
+keys, writes keys and values to the cache, and computes attention, instead of five kernels of MLX.
 
-A block of threads has one head of keys of one sequence, and up to `_MOST_HEADS` heads of queries. `LANES` threads share
-a key, eight elements each; the sums of exponents are kept relative to a running maximum (Dao et al., 2022,
-arXiv:2205.14135). Where few sequences would leave most of the GPU idle, several blocks share the keys of one (Dao et
-al., "Flash-Decoding", 2023), and a second kernel joins what they found.
+A block of threads computes one head of keys of one sequence, and up to `_MOST_HEADS` heads of queries. `LANES` threads
+share a key, eight elements each; the sums of exponents are kept relative to a running maximum (Dao et al., 2022,
+arXiv:2205.14135). If there are so few sequences that most of the GPU would be idle, several blocks divide the keys of a
+sequence among them (Dao et al., "Flash-Decoding", 2023), and a second kernel combines their results.
 """
 
 import functools
@@ -240,12 +240,12 @@ class Heads:
     """The heads of an attention.
 
     Attributes:
-        num: heads of queries.
-        num_kv: heads of keys, a divisor of them.
-        size: the elements of a head.
-        scale: of the scores.
-        window: 0, or how many tokens each sees, itself among them.
-        cap: 0, or the limit of the scores.
+        num: the number of heads of queries.
+        num_kv: the number of heads of keys, a divisor of `num`.
+        size: the number of elements of a head.
+        scale: the factor of the scores.
+        window: the number of tokens, including itself, that each token attends to; 0 means no limit.
+        cap: the limit of the scores (soft cap); 0 means none.
     """
 
     num: int
@@ -257,7 +257,7 @@ class Heads:
 
     @property
     def fits(self) -> bool:
-        """Whether the kernel has this size: threads of a warp share a head, eight elements each."""
+        """Whether the kernel supports this size: the threads of a warp share a head, with eight elements each."""
         return self.size in (8, 16, 32, 64, 128, 256)
 
     @property
@@ -270,13 +270,13 @@ class Heads:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Angles:
-    """By what queries and keys are turned.
+    """The angles by which queries and keys are rotated.
 
     Attributes:
         cosines: FP32 [positions, pairs].
-        sines: as the cosines.
+        sines: FP32 [positions, pairs].
         positions: INT32 [sequences].
-        is_interleaved: whether pairs are neighbours.
+        is_interleaved: whether the two elements of a pair are adjacent.
     """
 
     cosines: Value
@@ -288,19 +288,20 @@ class Angles:
 def attend(
     heads: Heads, qkv: Value, cache: Value, block_size: int, past: Value, table: Value, angles: Angles | None
 ) -> Value:
-    """Write the keys and values of the new tokens to a cache IN PLACE, and compute what the queries see.
+    """Write the keys and values of the new tokens to a cache IN PLACE, and compute the attention of the queries.
 
-    MLX does not know that `cache` is written to. Whoever reads it later must do so in a later evaluation, of the same
-    stream, and before MLX itself writes to it this evaluation must be over (`mx.synchronize`).
+    MLX does not know that this writes to `cache`. Read the cache only in a later evaluation of the same stream, and
+    before MLX itself writes to it, wait until this evaluation has ended (`mx.synchronize`).
 
     Args:
         heads: the heads.
-        qkv: T [sequences, (num + 2 * num_kv) * size]: queries, keys and values of the new tokens, not turned.
+        qkv: T [sequences, (num + 2 * num_kv) * size]: queries, keys and values of the new tokens, not yet rotated.
         cache: [blocks * 2 * num_kv * block_size, size], fp32, fp16 or bf16, contiguous.
-        block_size: the tokens of a block.
-        past: INT32 [sequences], tokens that each has in the cache; -1 for a row without a sequence, whose result is 0.
-        table: INT32 [sequences, columns], the blocks of each.
-        angles: None where queries and keys are turned already.
+        block_size: the number of tokens in a block.
+        past: INT32 [sequences], the number of tokens that each sequence has in the cache; -1 for a row without a
+            sequence, whose result is 0.
+        table: INT32 [sequences, columns], the cache blocks of each sequence.
+        angles: the angles of the rotation; None if queries and keys are already rotated.
 
     Returns:
         T [sequences, num * size]

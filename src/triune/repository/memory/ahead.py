@@ -32,7 +32,7 @@ class LoadsAhead(Protocol):
     """Protocol: loads a model that was unloaded for room, if there is room."""
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
-        """Load it. Raises TriuneError."""
+        """Load the model of this record. Raises TriuneError if that fails."""
         ...
 
 
@@ -46,10 +46,10 @@ class Ahead:
 
     def __init__(self, keeper: MemoryKeeper, loads: LoadsAhead, clock: Clock, tasks: Tasks) -> None:
         """Args:
-        keeper: the budget, and who may go.
+        keeper: knows the memory budget, and which models may be unloaded.
         loads: loads models.
         clock: the clock.
-        tasks: runs what outlives a look.
+        tasks: runs loads that go on after `look` returns.
         """
         self._keeper = keeper
         self._loads = loads
@@ -60,12 +60,12 @@ class Ahead:
         self._read_for: dict[str, int] = {}
 
     def start(self) -> None:
-        """Look from now on, if that has not begun."""
+        """Begin to call `look` periodically, unless that has begun already."""
         if self._timer is None and not self._is_closed:
             self._schedule()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the periodic calls of `look`."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -101,7 +101,7 @@ class Ahead:
                 self._schedule()
 
     async def _prepare(self, record: ModelRecord) -> None:
-        """Load a model ahead, or read its files."""
+        """Load a model before its next request. If there is no room, read its files into the system's cache."""
         lacking = self._keeper.expected_bytes(record) - self._keeper.ledger.free_bytes
         names = choose(await self._less_needed(record), lacking) if lacking > 0 else ()
         if lacking > 0 and not names:
@@ -115,7 +115,9 @@ class Ahead:
         self._tasks.begin(self._loads.load_again(record, makes_room=False))
 
     async def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
-        """The models that may be unloaded. Those that are needed before the use of `record` is over count as busy."""
+        """The models that may be unloaded to load `record`. A model that will probably be needed before the use of
+        `record` ends counts as busy.
+        """
         now_ns = self._clock.now_ns()
         latest_ns = record.usage.pattern.latest_ns()
         patterns = {each.name: each.usage.pattern for each in self._keeper.records()}

@@ -1,9 +1,10 @@
 """Predicts when a model will be used next, from its past uses.
 
 The rule is the hybrid histogram policy's of "Serverless in the Wild" (Shahrad et al., USENIX ATC 2020, section 4.2):
-the idle times between two uses are kept; the next use is expected between their 5th and their 99th percentile, each
-with a margin of a tenth, if they are regular. The paper decides by a histogram whether they are regular. Here they are
-if their standard deviation is at most their mean; random arrivals (a Poisson process) just reach that.
+it keeps the idle times between two uses. If they are regular, the next use is expected between their 5th and 99th
+percentiles, each with a margin of a tenth. The paper uses a histogram to decide whether idle times are regular. Here
+they are regular if their standard deviation is at most their mean; for random arrivals (a Poisson process) the two are
+equal.
 """
 
 import math
@@ -25,7 +26,7 @@ class ArrivalPattern:
     """The idle times of one model.
 
     Attributes:
-        last_ns: when it was seen in use last; None if never.
+        last_ns: when the model was last seen in use; None if never.
     """
 
     __slots__ = ("_gaps", "last_ns")
@@ -40,7 +41,7 @@ class ArrivalPattern:
         return len(self._gaps)
 
     def see(self, now_ns: int) -> None:
-        """The model is in use at `now_ns`."""
+        """Record that the model is in use at `now_ns`."""
         if self.last_ns is not None and now_ns - self.last_ns > _SAME_VISIT_NS:
             self._gaps.append(now_ns - self.last_ns)
         self.last_ns = now_ns
@@ -59,19 +60,23 @@ class ArrivalPattern:
         return int(_percentile(gaps, _HEAD) * (1 - _MARGIN)), int(_percentile(gaps, _TAIL) * (1 + _MARGIN))
 
     def needed_ns(self, now_ns: int) -> int | None:
-        """When the model is needed next, at `now_ns` or later; None if that cannot be told, or was long ago."""
+        """The earliest time of the next expected use, at `now_ns` or later. None if there is no prediction, or if the
+        predicted time has passed.
+        """
         window = self.window()
         if window is None or self.last_ns is None or now_ns > self.latest_ns():
             return None
         return max(now_ns, self.last_ns + window[0])
 
     def latest_ns(self) -> int:
-        """The latest time at which the next use is expected; 0 if that cannot be told."""
+        """The latest time at which the next use is expected; 0 if there is no prediction."""
         window = self.window()
         return self.last_ns + window[1] if window is not None and self.last_ns is not None else 0
 
     def likely_ns(self, now_ns: int) -> int:
-        """When the model is likely to be needed: as `needed_ns`, or in as long a time as it has not been used."""
+        """When the model is likely to be needed: the time by `needed_ns`. If that is None, the model is expected to
+        stay idle as long again as it has been idle until now.
+        """
         needed_ns = self.needed_ns(now_ns)
         if needed_ns is not None:
             return needed_ns
@@ -79,5 +84,5 @@ class ArrivalPattern:
 
 
 def _percentile(values: Sequence[int], share: float) -> int:
-    """The smallest of the sorted values that at least this share of them does not exceed."""
+    """The smallest value such that at least this share of the sorted values is less than or equal to it."""
     return values[max(0, math.ceil(share * len(values)) - 1)]

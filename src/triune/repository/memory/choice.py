@@ -9,11 +9,11 @@ class Candidate:
     """A loaded model that may be unloaded.
 
     Attributes:
-        name: the model.
-        num_bytes: what its versions are charged with.
-        is_idle: whether no request waits or runs, and none is about to come.
-        used: when it was used last; any numbers that compare, the larger the later.
-        is_settled: whether it has been loaded for some time, so that its load was not in vain.
+        name: the model's name.
+        num_bytes: the memory that its versions are charged with, in bytes.
+        is_idle: whether the model has no waiting or running request, and none is expected soon.
+        used: when the model was used last, as numbers to compare: larger means later.
+        is_settled: whether the model has been loaded long enough to be worth the time of its load.
     """
 
     name: str
@@ -38,13 +38,13 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
 
 
 def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
-    """The models to unload when no idle ones suffice: they finish their requests, one after the other.
+    """The models to unload if the idle models do not free enough. They finish their requests one after the other.
 
-    Idle ones come before busy ones, then the least recently used. None is unloaded in vain, as by `choose`.
+    Idle models come before busy ones, and among each the least recently used first. As in `choose`, no model is
+    unloaded needlessly.
 
     Returns:
-        the names, in order: the largest come first, since who goes first waits longest; empty if all together do not
-        suffice.
+        the names in the order of unloading, the largest model first; empty if all models together do not free enough.
     """
     settled = [each for each in candidates if each.is_settled]
     found = _enough(sorted(settled, key=lambda each: (not each.is_idle, each.used)), lacking_bytes)

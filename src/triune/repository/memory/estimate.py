@@ -23,10 +23,10 @@ def weight_files(files: FileStamps) -> Mapping[str, int]:
 
 
 def estimate(message: ModelConfigMessage, files: FileStamps) -> int:
-    """The bytes that a version takes once it is loaded, at least.
+    """The least memory that a version takes once it is loaded, in bytes.
 
-    Each executable has its own copy of the weights, in about the size of the file (docs/memory.md has measurements).
-    There is one for each instance on each unit that the config names. A cache of keys and values counts where the
+    Each executable has its own copy of the weights, of about the file's size (docs/memory.md has measurements). There
+    is an executable for each instance on each unit that the config names. A cache of keys and values counts where the
     config gives its size.
 
     Args:

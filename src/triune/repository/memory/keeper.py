@@ -1,4 +1,6 @@
-"""Keeps the models within the memory budget: charges what each takes, and loads again what was unloaded for room."""
+"""Keeps the models within the memory budget: charges the memory of each, and reloads models that were unloaded to make
+room.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ measurements).
 
 @dataclass(frozen=True, slots=True)
 class _Overlapped:
-    """A load that others overlapped: the model, the version, its charge, and the memory of its worker processes."""
+    """A load that overlapped with others: model, version, charge, and the memory of its worker processes."""
 
     record: ModelRecord
     build: Build
@@ -34,7 +36,7 @@ class _Overlapped:
 
 
 class MemoryKeeper:
-    """Charges models by their memory and makes room for loads: see the module. Only the event loop's thread uses it.
+    """Charges models for their memory and makes room for loads: see the module. Only the event loop's thread uses it.
 
     Attributes:
         ledger: the charges of all models.
@@ -54,10 +56,10 @@ class MemoryKeeper:
     ) -> None:
         """Args:
         ledger: the budget.
-        residents: the models.
+        residents: the models whose memory counts.
         clock: the clock.
-        tasks: runs what must outlive its caller.
-        is_pinned_by_default: whether models whose configs do not say so stay loaded.
+        tasks: runs operations that go on if their caller is cancelled.
+        is_pinned_by_default: whether a model stays loaded if its config does not say whether it does.
         meter: measures loads; None measures this process.
         """
         self.ledger = ledger
@@ -81,10 +83,10 @@ class MemoryKeeper:
             record: the model.
             source: the source to load.
             version: the version.
-            makes_room: whether to unload other models for it, and to wait for that.
+            makes_room: whether to unload other models to make room, and to wait until they are unloaded.
 
         Raises:
-            UnsupportedError: it is larger than the whole budget.
+            UnsupportedError: the version needs more than the whole budget.
             NoRoomError: there is no room, and none can be made.
         """
         files = source.stamp.versions.get(version, {})
@@ -92,7 +94,7 @@ class MemoryKeeper:
         return await self.room.charge(record, version, num_bytes, makes_room=makes_room)
 
     def settle(self, record: ModelRecord, build: Build, charge: Charge, growth: Growth, process_bytes: int) -> None:
-        """Charge the memory that a loaded version takes, and make room if it is more than was free.
+        """Charge the memory that a loaded version takes. If it takes more than was free, unload other models.
 
         Args:
             record: the model.
@@ -109,7 +111,7 @@ class MemoryKeeper:
         expected = 0 if growth.own_bytes is not None and growth.is_certain else charge.num_bytes
         grown = growth.own_bytes or 0
         if not growth.is_certain:
-            # Most of it may be memory of requests, for which no other model is to go.
+            # Most of the growth may be memory of requests, and no other model should be unloaded for that.
             grown = min(grown, _MOST_UNCERTAIN * expected)
         charge.resize(max(grown + process_bytes, expected, least, before))
         if growth.own_bytes is not None:
@@ -155,7 +157,7 @@ class MemoryKeeper:
         return [self._residents.models[name] for name in sorted(self._residents.models)]
 
     def touch(self, name: str) -> None:
-        """Keep a model for a moment: someone is about to send it a request."""
+        """Do not unload a model for a moment, since a client is about to send it a request."""
         if (record := self._residents.models.get(name)) is not None:
             record.usage.touched_ns = self._clock.now_ns()
 

@@ -11,7 +11,7 @@ class Charge:
     Attributes:
         name: the model.
         num_bytes: estimated until the version is loaded, measured then where that is possible.
-        is_leaving: whether the version is being freed, or waits for its requests to be.
+        is_leaving: whether the version is being freed, or will be freed when its requests have finished.
     """
 
     __slots__ = ("_ledger", "is_leaving", "name", "num_bytes")
@@ -23,26 +23,27 @@ class Charge:
         self.is_leaving = False
 
     def resize(self, num_bytes: int) -> None:
-        """Charge another number of bytes, which may exceed the budget: they are in use already. Once it was released,
-        this does nothing.
+        """Change the charge to this number of bytes. It may exceed the budget, since the memory is in use already.
+        After `release` this does nothing.
         """
         self._ledger.resize(self, num_bytes)
 
     def release(self) -> None:
-        """Charge nothing any more. Released again, it does nothing."""
+        """End the charge. Calling this again does nothing."""
         self._ledger.drop(self)
 
 
 class MemoryLedger:
-    """Counts what models are charged with. Use it on the event loop's thread only.
+    """Counts the memory that models are charged with. Use it on the event loop's thread only.
 
     Invariant: `used_bytes` is the sum of `fixed` and of all charges (`check`).
     """
 
     def __init__(self, budget_bytes: int, fixed: Mapping[str, int]) -> None:
         """Args:
-        budget_bytes: what all models may take together.
-        fixed: what counts besides the models, by name, such as the response cache with its largest size.
+        budget_bytes: the memory that all models together may take.
+        fixed: the memory that counts besides the models, in bytes by name, such as the response cache at its largest
+            size.
         """
         self.budget_bytes = budget_bytes
         self.fixed = dict(fixed)
@@ -94,7 +95,7 @@ class MemoryLedger:
             self.used_bytes -= charge.num_bytes
 
     def check(self) -> None:
-        """Raise InternalError if the sum is wrong."""
+        """Raise InternalError if `used_bytes` is not the sum of all charges."""
         total = sum(self.fixed.values()) + sum(each.num_bytes for each in self._charges.values())
         if total != self.used_bytes:
             raise InternalError(f"models are charged with {total} bytes, but {self.used_bytes} are counted")

@@ -1,4 +1,4 @@
-"""How much loads have added to the memory of the process."""
+"""Measures how much memory loads add to the process."""
 
 import threading
 from collections.abc import Callable
@@ -25,12 +25,12 @@ class Growth:
     """The growth of memory by a load, in bytes, as far as it is known.
 
     Attributes:
-        group: the number that loads which overlapped each other share.
+        group: a number that loads share if they overlapped each other.
         own_bytes: the growth by this load; None if other loads overlapped it, since the growth cannot be divided among
             them.
-        group_bytes: what all loads of the group have added, if this was the last of several; else None.
-        is_certain: whether requests held as much memory before as after. If not, the memory of requests is subtracted,
-            which is only an estimate.
+        group_bytes: the growth by all loads of the group, if this was the last load of several; else None.
+        is_certain: whether requests held about the same memory before and after the load. If not, their estimated
+            memory was subtracted from the growth.
     """
 
     group: int
@@ -47,7 +47,7 @@ class LoadMeter:
     ) -> None:
         """Args:
         read_bytes: reads the memory of the process.
-        read_requests: reads how much of it requests under way have reserved.
+        read_requests: reads how much of that memory running requests have reserved.
         """
         self._read_bytes = read_bytes
         self._read_requests = read_requests
@@ -64,7 +64,8 @@ class LoadMeter:
                 return
             self._group += 1
             self._is_overlapped = False
-        # A load that begins meanwhile belongs to the group, and its first bytes may be missed.
+        # A load that begins while the memory is read belongs to the same group, and its first allocations may be
+        # missed.
         self._start_bytes, self._start_requests = self._read_bytes(), self._read_requests()
 
     def end(self) -> Growth:

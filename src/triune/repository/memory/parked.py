@@ -1,4 +1,4 @@
-"""Answers for a version that was unloaded for room: it has the model loaded, and passes requests on."""
+"""A stand-in for a version that was unloaded to make room: it has the model loaded, and passes requests on to it."""
 
 import asyncio
 import math
@@ -19,14 +19,16 @@ _T = TypeVar("_T")
 
 
 class Waking(Protocol):
-    """Protocol: loads a model that was unloaded for room, or that was not loaded at the start."""
+    """Protocol: loads a model that was unloaded to make room, or that was not loaded at the start."""
 
     def wake(self, name: str) -> "asyncio.Future[None]":
-        """Begin to load the model, if it does not load yet. The future's error is a TriuneError. Do not cancel it."""
+        """Begin to load the model, unless it is loading already. If the load fails, the future has a TriuneError. Do
+        not cancel the future.
+        """
         ...
 
     def expected_ns(self, name: str) -> int:
-        """The time until it is loaded, if it begins now or when it began; 0 if nothing is known."""
+        """The expected time until the model is loaded, whether its load has begun or begins now; 0 if unknown."""
         ...
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
@@ -35,15 +37,15 @@ class Waking(Protocol):
 
 
 class ParkedServable:
-    """A servable without a model in memory. A request waits until the model is loaded, and is then answered by that.
+    """A servable without a model in memory. A request waits until the model is loaded, and the model then answers it.
 
-    A request with a timeout that ends before the load is expected to, and any above a number of waiting ones, is
-    refused at once and told when to come again.
+    A request is refused at once if its timeout ends before the load is expected to end, or if too many requests wait
+    already. The error says when to try again.
 
     Attributes:
-        statistics: the counters of the version until it was unloaded. Waiting requests are not among the pending ones,
-            which the version still has to answer.
-        adapters: the LoRA adapters that it had, if it generates text.
+        statistics: the version's counters, from before it was unloaded. Its pending requests do not include those that
+            wait for the load.
+        adapters: the LoRA adapters that the version had, if it generates text.
     """
 
     def __init__(
@@ -59,12 +61,12 @@ class ParkedServable:
     ) -> None:
         """Args:
         config: the version's config.
-        version: its number.
-        waking: has the model loaded.
+        version: the version's number.
+        waking: loads the model.
         clock: the clock of timeouts.
         max_requests: how many requests may wait.
         statistics: the counters of the version that was unloaded; None starts new ones.
-        adapters: see the class.
+        adapters: the LoRA adapters that the version had.
         """
         self.statistics = statistics if statistics is not None else ModelStatistics()
         self.adapters = tuple(adapters)
@@ -83,12 +85,12 @@ class ParkedServable:
         return len(self._waiting)
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """Have the model loaded, and answer by it: see `Servable.submit`."""
+        """Load the model, and let it answer: see `Servable.submit`."""
         timeout_us = self._admit(call)
         return self._begin(self._answer(call, timeout_us))
 
     async def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """Have the model loaded, and yield its answers: see `Servable.stream`."""
+        """Load the model, and yield its answers: see `Servable.stream`."""
         timeout_us = self._admit(call)
         loaded = await self._begin(self._loaded(timeout_us))
         async with aclosing(loaded.servable.stream(_again(call, loaded))) as answers:
@@ -96,12 +98,12 @@ class ParkedServable:
                 yield each
 
     async def awake(self) -> None:
-        """Wait until the model is loaded, for who asks for it without a request. Raises as `submit` does."""
+        """Wait until the model is loaded, for callers without a request. Raises the same errors as `submit`."""
         self._admit(None)
         await self._begin(self._loaded(0))
 
     def refuse(self) -> None:
-        """Refuse waiting and new requests. Those that the loaded model answers go on."""
+        """Refuse waiting and new requests. Requests that were passed on to the loaded model go on."""
         self._is_refusing = True
         for each in tuple(self._waiting):
             each.cancel()
@@ -117,7 +119,9 @@ class ParkedServable:
         await self.drain()
 
     def _admit(self, call: Call | None) -> int:
-        """Whether a request may wait: its timeout in microseconds, 0 for none. Raises UnavailableError."""
+        """Admit a request to wait for the load. Returns its timeout in microseconds, 0 for none. Raises
+        UnavailableError if it may not wait.
+        """
         name = self._config.name
         if self._is_refusing:
             raise self._refused(f"model '{name}' is being unloaded or replaced; send the request again", 1)
@@ -161,7 +165,7 @@ class ParkedServable:
             self.statistics.record_failure(FailureReason.CANCELED, 0)
 
     def _waits_no_more(self, task: "asyncio.Task[Any] | None") -> bool:
-        """Whether it waited until now."""
+        """Remove a task from the waiting ones. Returns whether it was waiting."""
         if task not in self._waiting:
             return False
         self._waiting.discard(task)
@@ -208,7 +212,7 @@ class ParkedServable:
 
 
 def _again(call: Call, loaded: LoadedVersion) -> Call:
-    """The same call to the version that was loaded, whose config may have changed. Raises InvalidArgumentError."""
+    """Convert a call to the config of the loaded version, which may have changed. Raises InvalidArgumentError."""
     again = loaded.check(call.request)
     again.compute_time, again.bill = call.compute_time, call.bill
     return again
@@ -221,6 +225,8 @@ def wake_up(future: "asyncio.Future[None]") -> None:
 
 
 def _noticed(future: "asyncio.Future[None]") -> None:
-    """Retrieve the error of a load that nobody awaits, so that asyncio does not log it: the model's record has it."""
+    """Retrieve the error of a load that nobody awaits, so that asyncio does not log it. The model's record has the
+    error.
+    """
     if not future.cancelled():
         future.exception()

@@ -1,5 +1,5 @@
-"""When a model is unloaded for room, or has no loaded version yet, puts a parked servable in its place, which has it
-loaded.
+"""Puts a parked servable in the place of a model that was unloaded to make room or was never loaded. It loads the model
+when a request comes.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Parking:
 
     def __init__(self, waking: Waking, backends: Backends, clock: Clock, max_requests: int) -> None:
         """Args:
-        waking: has models loaded.
+        waking: loads models.
         backends: complete the configs of models that were never loaded.
         clock: the clock.
         max_requests: how many requests may wait for a model; 0 means no limit.
@@ -32,7 +32,7 @@ class Parking:
         self._max_requests = max_requests
 
     def of_loaded(self, servings: Mapping[int, Serving]) -> Mapping[int, LoadedVersion]:
-        """The versions in the place of loaded ones, by number. Their statistics go on."""
+        """Make parked versions, by number, that replace loaded ones and go on with their statistics."""
         parked: dict[int, LoadedVersion] = {}
         for version, each in servings.items():
             loaded, servable = each.loaded, each.loaded.servable
@@ -52,7 +52,8 @@ class Parking:
         return parked
 
     async def of_source(self, source: Source) -> Mapping[int, LoadedVersion]:
-        """The versions of a model that was never loaded, by number. Their configs are completed from the files.
+        """Make parked versions, by number, of a model that was never loaded. Their configs are completed from the
+        files.
 
         Raises:
             TriuneError: a config is wrong.

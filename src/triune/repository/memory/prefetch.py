@@ -24,7 +24,7 @@ def read_ahead(source: Source, version: int) -> None:
     """Have the system read the weight files of a version into its cache, in the order of their names.
 
     This takes about as long as the disk needs, so call it in a thread. Files that are in the cache already take no
-    time. A file that cannot be opened is left out: the load will say what is wrong with it.
+    time. A file that cannot be opened is skipped: the load will report the error.
     """
     for name, num_bytes in sorted(weight_files(source.stamp.versions.get(version, {})).items()):
         with contextlib.suppress(OSError), open_file(source.folder / name) as file:
@@ -32,7 +32,7 @@ def read_ahead(source: Source, version: int) -> None:
 
 
 def advise(descriptor: int, num_bytes: int) -> None:
-    """Ask for the first bytes of an open file. Raises OSError if the system refuses."""
+    """Ask the system to read the first `num_bytes` of an open file into its cache. Raises OSError if it refuses."""
     for start in range(0, num_bytes, _STEP_BYTES):
         count = min(_STEP_BYTES, num_bytes - start)
         if hasattr(os, "posix_fadvise"):

@@ -45,7 +45,7 @@ _TOUCH_NS: Final = 2 * _NS
 
 
 class Residents(Protocol):
-    """The models, as far as their memory is concerned."""
+    """Protocol: the models whose memory counts, and how to unload and load them."""
 
     @property
     def models(self) -> Mapping[str, ModelRecord]:
@@ -57,11 +57,13 @@ class Residents(Protocol):
         ...
 
     async def park(self, record: ModelRecord, why: str) -> None:
-        """Unload a model for room. The next request loads it again."""
+        """Unload a model to make room. The next request loads it again."""
         ...
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
-        """Load a model that was unloaded for room, for which others may be unloaded. Raises TriuneError."""
+        """Load a model that was unloaded to make room. Others may be unloaded for it. Raises TriuneError if the load
+        fails.
+        """
         ...
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
@@ -70,10 +72,10 @@ class Residents(Protocol):
 
 
 class Room:
-    """See the module. Its state belongs to the event loop's thread.
+    """Makes room for loads within the memory budget: see the module. Use it on the event loop's thread only.
 
     Attributes:
-        ledger: what is charged.
+        ledger: the memory that each model is charged with.
     """
 
     def __init__(
@@ -81,10 +83,10 @@ class Room:
     ) -> None:
         """Args:
         ledger: the budget.
-        residents: the models.
+        residents: the models whose memory counts.
         clock: the clock.
-        tasks: runs what must outlive its caller.
-        is_pinned_by_default: whether models whose configs do not say so stay loaded.
+        tasks: runs operations that go on if their caller is cancelled.
+        is_pinned_by_default: whether a model stays loaded if its config does not say whether it does.
         """
         self.ledger = ledger
         self._residents = residents
@@ -104,11 +106,11 @@ class Room:
         Args:
             record: the model.
             version: the version.
-            num_bytes: what it is expected to take.
-            makes_room: whether others may be unloaded for it, and waited for.
+            num_bytes: the expected memory of the version, in bytes.
+            makes_room: whether other models may be unloaded to make room, and to wait until they are unloaded.
 
         Raises:
-            UnsupportedError: it is larger than the whole budget.
+            UnsupportedError: the version needs more than the whole budget.
             NoRoomError: there is no room, and none can be made.
         """
         if num_bytes > self.ledger.largest_bytes:
@@ -127,10 +129,10 @@ class Room:
             return self.ledger.charge(record.name, num_bytes)
 
     def shrink(self, record: ModelRecord) -> None:
-        """Begin to unload models as they become idle, if more memory is charged than there is.
+        """Begin to unload models as they become idle, if more memory is charged than the budget has.
 
         Args:
-            record: the model that turned out to take more than there was room for.
+            record: the model that took more memory than was free.
         """
         if self.ledger.free_bytes < 0 and not self._is_shrinking:
             self._is_shrinking = True
@@ -141,11 +143,11 @@ class Room:
         self._is_closed = True
 
     async def candidates(self, name: str) -> Sequence[Candidate]:
-        """The models that may be unloaded for `name`. Other work of the loop goes on in between."""
+        """The models that may be unloaded to make room for `name`. The event loop runs other tasks in between."""
         return (await self._survey(name))[0]
 
     async def park_all(self, names: Sequence[str], why: str) -> None:
-        """Unload models for room, after their requests have finished. This continues even if the caller is
+        """Unload models to make room, after their requests have finished. This continues even if the caller is
         cancelled.
         """
         parks = [self._tasks.begin(self._park(name, why)) for name in names]
@@ -161,14 +163,14 @@ class Room:
         return bool(record.serving()) and not record.num_loads and not record.lock.locked() and self._can_go(record)
 
     def _can_go(self, record: ModelRecord) -> bool:
-        """Whether a model may be unloaded at some time, perhaps when its load or unload has ended."""
+        """Whether a model may be unloaded, now or after its running load or unload has ended."""
         source = record.source
         if source is None or record.override is not None or self._residents.is_in_ensemble(record.name):
             return source is None
         return not self.is_pinned(source)
 
     async def _survey(self, name: str) -> tuple[Sequence[Candidate], int]:
-        """The models that may be unloaded for `name` now, and the bytes that may become free, sooner or later."""
+        """The models that may be unloaded for `name` now, and the bytes that may become free now or later."""
         candidates: list[Candidate] = []
         leaving = self.ledger.leaving()
         obtainable_bytes = sum(each.num_bytes for each in leaving)
@@ -181,7 +183,8 @@ class Room:
             obtainable_bytes += num_bytes - sum(each.num_bytes for each in leaving if each.name == charged)
             if num_bytes and record is not None and self._may_go(record):
                 now_ns, usage = self._clock.now_ns(), record.usage
-                # A model stays loaded for at least as long as its load took. Otherwise loads would take all the time.
+                # A model stays loaded for at least as long as its load took. Otherwise the server could spend all its
+                # time on loads.
                 is_settled = now_ns >= usage.loaded_ns + min(usage.load_ns, _LONGEST_STAY_NS)
                 is_idle = self._is_idle(record, now_ns)
                 candidates.append(Candidate(charged, num_bytes, is_idle, _used(record), is_settled))
@@ -231,7 +234,8 @@ class Room:
         while self.ledger.free_bytes < 0 and self._clock.now_ns() < until_ns and not self._is_closed:
             if not self._making.locked():
                 async with self._making:
-                    # It has no time: the memory is in use already.
+                    # More memory is in use than the budget allows, so models may be unloaded however short they have
+                    # been loaded.
                     candidates = [replace(each, is_settled=True) for each in await self.candidates(record.name)]
                     names = choose(candidates, -self.ledger.free_bytes - self.ledger.leaving_bytes)
                     await self.park_all(names, f"model '{record.name}' took more than was expected")
@@ -257,7 +261,7 @@ class Room:
         )
 
     def _holders(self) -> str:
-        """What takes the memory, with the reason why it stays."""
+        """Describe what takes the memory, and why each part stays loaded."""
         words = [f"{name} takes {num_bytes}" for name, num_bytes in self.ledger.fixed.items()]
         now_ns = self._clock.now_ns()
         charged = sorted(self.ledger.by_model().items(), key=lambda each: -each[1])
@@ -286,6 +290,6 @@ def _source_of(record: ModelRecord, version: int) -> str:
 
 
 def _used(record: ModelRecord) -> tuple[int, ...]:
-    """When a model was used last: the time of its last answer, then that of its load."""
+    """When a model was used last, as a key for sorting: the time of its last answer, then the time of its load."""
     answered_ms = max(each.loaded.statistics.last_inference_ms for each in record.serving().values())
     return max(answered_ms, record.usage.loaded_ms), record.usage.loaded_ns

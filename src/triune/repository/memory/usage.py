@@ -12,7 +12,7 @@ from triune.repository.memory.estimate import estimate
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a version took.
+    """The measured memory of a version.
 
     Attributes:
         files: the files of the version.
@@ -31,13 +31,13 @@ class Usage:
 
     Attributes:
         load_ns: how long the last load took, without waiting for room; 0 if it was never loaded.
-        loaded_ns, loaded_ms: when it was loaded last, by the clock, and in milliseconds since 1970.
+        loaded_ns, loaded_ms: when the model was loaded last, in ns of the clock, and in milliseconds since 1970.
         touched_ns: when a front end last looked the model up without sending a request.
-        num_unloaded: how often it was unloaded for room.
-        num_loaded_ahead: how often it was loaded before it was asked for.
-        num_refused: how often there was no room for it.
+        num_unloaded: how often the model was unloaded to make room.
+        num_loaded_ahead: how often the model was loaded before a request needed it.
+        num_refused: how often a load was refused because there was no room.
         measured: the memory of its versions.
-        pattern: when it was used; kept once a model was unloaded for room.
+        pattern: the times at which the model was used, recorded once any model was unloaded to make room.
     """
 
     load_ns: int = 0

@@ -29,7 +29,7 @@ class EncoderMemory:
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
 
     def arrays(self, memory: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Value]:
-        """The arrays by name. The caller is in `exclusive`."""
+        """The encoder's outputs as arrays of MLX, by name. The caller must be in the context `exclusive`."""
         if memory is not self._given:
             self.forget()
             self._arrays = {name: from_numpy(memory[name]).astype(self._kind) for name in self._names}
@@ -37,5 +37,5 @@ class EncoderMemory:
         return self._arrays
 
     def forget(self) -> None:
-        """Free it."""
+        """Free the copies of the encoder's outputs."""
         self._given, self._arrays = None, {}
