@@ -31,7 +31,7 @@ class Clock(Protocol):
 class MonotonicClock:
     """The clock of `time.monotonic_ns`; the running asyncio loop makes delayed calls."""
 
-    # Use the function itself, not a method that calls it: each request reads the clock five times.
+    # This is the function itself, not a method that calls it, since each request reads the clock five times.
     now_ns = staticmethod(time.monotonic_ns)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
@@ -40,8 +40,8 @@ class MonotonicClock:
 
 
 class _LoopTimer:
-    """A timer of the running event loop. uvloop counts whole milliseconds, so that it may call up to 1.5 ms too early;
-    the timer then waits for the remaining time.
+    """A timer of the running event loop. uvloop counts whole milliseconds, so it may make the call up to 1.5 ms too
+    early; the timer then waits for the remaining time.
     """
 
     __slots__ = ("_callback", "_handle", "_when_ns")
@@ -76,7 +76,7 @@ class VirtualClock:
         self._order = itertools.count()
 
     def now_ns(self) -> int:
-        """The nanoseconds by which the time was advanced so far."""
+        """The total time in nanoseconds by which the clock was advanced."""
         return self._now_ns
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:

@@ -41,7 +41,7 @@ class DataType(Enum):
     """A tensor's element type. The value is its name in the protocol.
 
     Attributes:
-        dtype: the numpy dtype that holds it.
+        dtype: the numpy dtype that represents it.
         itemsize: the number of bytes of an element in requests; 0 for BYTES, whose elements differ in length.
     """
 

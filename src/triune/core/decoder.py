@@ -33,13 +33,13 @@ class DecoderStep:
         subsequence_begins: INT32 [sequences + 1]: sequence i has the tokens from begins[i] up to begins[i + 1].
         block_indices: INT32, the cache blocks of all sequences, packed like the tokens.
         block_indices_begins: INT32 [sequences + 1], where the blocks of each sequence begin in `block_indices`.
-        logits_indices: INT64 [n], which of the packed tokens to compute logits for.
-        memory: what the graph reads of an encoder, by the names of its inputs: FP32 [sequences, source tokens, width];
-            empty for graphs that read no encoder.
-        adapters: INT64 [tokens], the LoRA adapter of each token: 0 for none, else its place among those that the graph
-            was written with, counted from 1. None if no token has one.
-        sources: INT64 [tokens], for a token that is not known yet its row among the tokens of the step before, else -1,
-            and `input_ids` has the token. None if all are known.
+        logits_indices: INT64 [n], the packed indices of the tokens to compute logits for.
+        memory: the encoder's outputs that the graph reads, by the names of the graph's inputs: FP32 [sequences, source
+            tokens, width]. It is empty for graphs without an encoder.
+        adapters: INT64 [tokens], the LoRA adapter of each token: 0 for none, else the adapter's number in the graph,
+            counted from 1. None if no token has an adapter.
+        sources: INT64 [tokens]. If the previous step is still computing a token, this is the token's row among the
+            results of that step. Otherwise it is -1, and `input_ids` has the token. None if all tokens are known.
     """
 
     input_ids: NDArray[np.int64]
@@ -54,10 +54,11 @@ class DecoderStep:
     sources: NDArray[np.int64] | None = None
 
     def with_tokens(self, before: NDArray[np.int64]) -> "DecoderStep":
-        """The step with all tokens known.
+        """Return the step with all tokens known.
 
         Args:
-            before: INT64 [rows], the tokens of the step before. `NO_TOKEN` becomes 0: its sequence has failed.
+            before: INT64 [rows], the tokens that the previous step computed. `NO_TOKEN`, which means that the sequence
+                has failed, becomes 0.
         """
         if self.sources is None:
             return self
@@ -66,8 +67,9 @@ class DecoderStep:
         return replace(self, input_ids=np.where(is_known, self.input_ids, ids), sources=None)
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by the names of the graph's inputs: also `adapter_rows` INT64 [adapted], the tokens that have an
-        adapter, and `adapters` INT64 [adapted], the adapter of each of those. Graphs without adapters read neither.
+        """The arrays by the names of the graph's inputs. They include `adapter_rows` INT64 [adapted], the indices of
+        the tokens that have an adapter, and `adapters` INT64 [adapted], the adapter of each. Graphs without adapters
+        read neither.
         """
         adapters = _NONE if self.adapters is None else self.adapters
         rows = np.flatnonzero(adapters)
@@ -83,8 +85,8 @@ class DecoderStep:
 
         Raises:
             InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
-                blocks for its tokens, an index is out of range, the memory is of another number of sequences, or the
-                adapters or sources are of another number of tokens.
+                blocks for its tokens, an index is out of range, the memory has another number of sequences, or the
+                adapters or sources have another number of tokens.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -133,13 +135,13 @@ class DecoderStep:
 class DecoderExecutable(Protocol):
     """A decoder compiled for a unit, with its paged cache, which it owns.
 
-    Only one call may run at a time, on any thread. `run` releases the GIL while it computes. Each call sees the cache
-    with the writes of all steps that were begun before it.
+    Only one call may run at a time, on any thread. `run` releases the GIL while it computes. Each call reads a cache
+    that has the writes of all steps that began before it.
     """
 
     @property
     def unit(self) -> Unit:
-        """The unit that it was compiled for."""
+        """The unit that the decoder was compiled for."""
         ...
 
     @property
@@ -159,7 +161,7 @@ class DecoderExecutable(Protocol):
 
     @property
     def block_bytes(self) -> int:
-        """The memory of one block, in all layers."""
+        """The memory of one block in all layers, in bytes."""
         ...
 
     @property
@@ -169,7 +171,9 @@ class DecoderExecutable(Protocol):
 
     @property
     def can_run_ahead(self) -> bool:
-        """Whether `begin` returns while the step is computed, so that the next one can be prepared meanwhile."""
+        """Whether `begin` returns while the step is still being computed, so that the next step can be prepared
+        meanwhile.
+        """
         ...
 
     def allocate(self, num_blocks: int) -> None:
@@ -199,11 +203,11 @@ class DecoderExecutable(Protocol):
 
         Args:
             step: the step.
-            before: the tokens of the step before, where `step.sources` names some of them.
+            before: the tokens of the previous step, if `step.sources` refers to some of them.
 
         Raises:
             InvalidArgumentError: the step does not fit the cache.
-            InternalError: the runtime failed, in this step or in the one before. Nothing is computed then.
+            InternalError: the runtime failed, in this step or in the previous one, and nothing is computed.
         """
         ...
 
@@ -216,7 +220,7 @@ class DecoderExecutable(Protocol):
         ...
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """Write blocks that `read_blocks` returned, of this executable or another one of the same model and form.
+        """Write blocks that `read_blocks` of this executable, or of another one of the same model and form, returned.
 
         Raises:
             InvalidArgumentError: the blocks have another number, shape or type.
@@ -236,12 +240,12 @@ class DecoderExecutable(Protocol):
         """Write keys and values that `read_tokens` returned to blocks.
 
         Raises:
-            InvalidArgumentError: the blocks cannot hold as many tokens, or the tokens are of another model.
+            InvalidArgumentError: the blocks cannot hold so many tokens, or the tokens belong to another model.
         """
         ...
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy blocks within the cache. All are read before any is written."""
+        """Copy blocks within the cache. All source blocks are read before any target block is written."""
         ...
 
     def close(self) -> None:
@@ -250,7 +254,9 @@ class DecoderExecutable(Protocol):
 
 
 class LogitsOnHost:
-    """Gives a decoder whose `run` computes logits in the host's memory the method `begin`, which waits for them."""
+    """A base class for decoders whose `run` returns logits in the host's memory. Its `begin` calls `run`, and so waits
+    for the step.
+    """
 
     can_run_ahead = False
 
@@ -268,11 +274,12 @@ NO_TOKEN: Final = -1
 
 
 def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The token with the largest logit in each row of [n, vocabulary], of equal ones the first: INT64 [n].
+    """Return the token with the largest logit in each row of [n, vocabulary], or the first of several with equal
+    logits: INT64 [n].
 
-    It is `NO_TOKEN` where a logit of the row is NaN, or the largest one is infinite.
+    A row's result is `NO_TOKEN` if any of its logits is NaN, or the largest one is infinite.
     """
-    # If a row has a NaN, `argmax` finds it.
+    # If a row has a NaN, `argmax` returns the index of the NaN.
     tokens = logits.argmax(axis=1)
     tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = NO_TOKEN
     return tokens

@@ -1,4 +1,4 @@
-"""Files that cannot be written since the disk is full, or does not take files of their size."""
+"""Errors of files that cannot be written, because the disk is full or does not support files of their size."""
 
 import errno
 import os
@@ -24,8 +24,8 @@ _TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The disk error of an exception: itself, one of its causes, or an error that its text names; None if there is
-    none.
+    """Find the disk error in an exception: the exception itself, one of its causes, or an error that its text names;
+    None if there is none.
     """
     left: BaseException | None = error
     while left is not None:
@@ -39,11 +39,13 @@ def disk_error(error: BaseException) -> OSError | None:
 
 @contextmanager
 def writing(target: Path) -> Generator[None]:
-    """A context in which `target` is written, and what leads to it into temporary folders.
+    """A context in which the caller writes `target`, and intermediate files into temporary folders. It converts disk
+    errors.
 
     Raises:
-        InvalidArgumentError: a disk is full, cannot be written, or does not take a file of that size. The message names
-            `target`, both places with their free bytes, and the remedy. Vendors' errors that name one of these count.
+        InvalidArgumentError: a disk is full, cannot be written, or does not support a file of that size. The message
+            names `target`, both folders with their free bytes, and the remedy. Errors of vendors' libraries whose text
+            names such a disk error are converted too.
     """
     try:
         yield

@@ -44,7 +44,7 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def add(self, value: float, count: int = 1) -> None:
-        """Count a value, or several of the same."""
+        """Count a value `count` times."""
         self.counts[bisect.bisect_left(self.bounds, value)] += count
         self.total += value * count
 
@@ -80,7 +80,7 @@ class Distributions:
             latencies_ns: its total time, and its times in the queue, for input, inference and output, in nanoseconds.
             inputs: its input tensors.
             outputs: the output tensors of the answer.
-            first_response_ns: the time to the first of several responses; None: there was one.
+            first_response_ns: the time to the first of several responses; None if there was only one response.
         """
         self.samples.append((time.monotonic(), *latencies_ns))
         self.first_response_ms.add((latencies_ns[0] if first_response_ns is None else first_response_ns) / 1e6)

@@ -1,8 +1,9 @@
-"""The energy of models and requests: accounts, bills, and the works that joules are charged to.
+"""The energy of models and requests, in joules: accounts of models, bills of requests, and the works that take the
+energy.
 
 A *work* is an interval in which a unit computed a batch or a step of the transformer engine. The energy of the interval
 is charged to the model's *account*, and to the *bills* of the requests that asked for their energy. `hardware.energy`
-has the meters, and the accountant that divides what they count.
+has the meters, and the accountant that divides the metered energy.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from triune.core.units import Unit
 
 
 class EnergyKind(Enum):
-    """How a number of joules was found. UNAVAILABLE means that there is no number."""
+    """How a number of joules was determined. UNAVAILABLE means that there is no number."""
 
     MEASURED = "measured"
     """From a counter or a sensor of the system."""
@@ -42,10 +43,10 @@ class Phase(Enum):
 
 
 class Accountant(Protocol):
-    """Divides what meters count among works."""
+    """Protocol: divides the metered energy among works."""
 
     def record(self, work: "Work") -> None:
-        """Take a work that begins. Any thread may call it; it takes less than a microsecond."""
+        """Register a work that begins. Any thread may call this; it takes less than a microsecond."""
         ...
 
     def why_unavailable(self, unit: Unit) -> str:
@@ -67,9 +68,9 @@ class Bill:
     `settle`.
 
     Attributes:
-        joules: by phase and kind; an unknown number has no entry.
+        joules: the joules by phase and kind; an unknown number has no entry.
         missing: why a part of the joules is unavailable; empty if none is.
-        units: for each unit the number of rows that it computed. The event loop's thread adds to it.
+        units: the number of rows that each unit computed. Only the event loop's thread changes it.
     """
 
     joules: dict[tuple[Phase, EnergyKind], float] = field(default_factory=dict[tuple[Phase, EnergyKind], float])
@@ -92,14 +93,14 @@ class Bill:
 
     @property
     def accountants(self) -> Collection[Accountant]:
-        """Who charges to this bill."""
+        """The accountants that charge works to this bill."""
         return self._accountants
 
 
 async def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
     """The sum of some bills, for the answer to a request that asked for its energy.
 
-    It waits until all ended works are charged, at most for one interval of the meters.
+    This waits until all ended works are charged, for at most one interval of the meters.
 
     Returns:
         `kind`: "measured", "estimated" or "unavailable"; and `joules`, with the joules of each phase, such as
@@ -126,9 +127,9 @@ class Share(NamedTuple):
     """A part of a work.
 
     Attributes:
-        phase: what was computed.
-        weight: the part, from 0 to 1. The weights of a work add up to 1.
-        bill: whose request it was; None if nobody asked.
+        phase: the phase of the computation.
+        weight: the fraction of the work, from 0 to 1. The weights of a work add up to 1.
+        bill: the bill of the request; None if it did not ask for its energy.
     """
 
     phase: Phase
@@ -149,9 +150,9 @@ class Work:
     Attributes:
         account: the model's account on the unit.
         started_ns: when it began, on the accountant's clock.
-        shares: how it is shared among bills; or a function that returns this, which the accountant's thread calls once,
-            so that the computing thread does not wait for it.
-        ended_ns: when it ended; 0 while it runs. Whoever began the work sets it.
+        shares: how the work is divided among bills. It may be a function that returns this, which the accountant's
+            thread calls once, so that the computing thread does not wait for the result.
+        ended_ns: when it ended; 0 while it runs. The code that began the work sets this.
     """
 
     account: "Account"
@@ -160,7 +161,7 @@ class Work:
     ended_ns: int = 0
 
     def parts(self) -> Sequence[Share]:
-        """Whose it was. Called on the accountant's thread."""
+        """The shares of the work. Call this on the accountant's thread only."""
         shares = self.shares() if callable(self.shares) else self.shares
         self.shares = shares
         return shares
@@ -173,10 +174,10 @@ class Account:
     Attributes:
         model: the model's name.
         version: its version.
-        unit: the unit whose energy it is. The work of an emulated unit is the CPU's.
+        unit: the unit that uses the energy. For an emulated unit this is the CPU.
         accountant: divides the energy.
-        joules: by phase and kind, since the version was loaded. Only the accountant's thread changes it.
-        quick_ns: the time of batches that ran without a work of their own; only grows. It is for models whose batches
+        joules: the joules by phase and kind, since the version was loaded. Only the accountant's thread changes them.
+        quick_ns: the total time of batches that ran without a work of their own. It is used for models whose batches
             are too short and too many to be recorded one by one.
     """
 
@@ -192,25 +193,25 @@ class Account:
 
         Args:
             now_ns: the time, on the accountant's clock.
-            shares: how the work is shared among bills, or a function that returns this later. Bills must have joined
-                the accountant; bills of `new_bill` have.
+            shares: how the work is divided among bills, or a function that returns this later. The bills must have
+                joined the accountant, as bills that `new_bill` makes have.
         """
         work = Work(self, now_ns, shares)
         self.accountant.record(work)
         return work
 
     def new_bill(self) -> Bill:
-        """A bill for what works of this account cost."""
+        """Make a bill for the energy of works of this account."""
         bill = Bill()
         bill.join(self.accountant)
         return bill
 
     def begin_batch(self, now_ns: int, rows: Sequence[tuple[int, Bill | None]]) -> Work:
-        """Record that a batch begins, as `begin` does. Requests share it by rows.
+        """Record that a batch begins, as `begin` does. Its energy is divided among the requests by rows.
 
         Args:
             now_ns: the time, on the accountant's clock.
-            rows: the number of rows of each request, and its bill if it asked for its cost.
+            rows: the number of rows of each request, and its bill if it asked for its energy.
         """
         if all(bill is None for _, bill in rows):
             return self.begin(now_ns)

@@ -23,7 +23,7 @@ class UnavailableError(TriuneError):
     """A retry may succeed: the model is not ready, a queue is full, a deadline passed, or the server is stopping.
 
     Attributes:
-        retry_after_seconds: when a retry may succeed, at least 1; what clients are told to wait.
+        retry_after_seconds: the time after which a retry may succeed, at least 1. Clients are told to wait this long.
     """
 
     def __init__(self, message: str = "", *, retry_after_seconds: int = 1) -> None:
@@ -34,8 +34,8 @@ class UnavailableError(TriuneError):
 def forget_frames(error: BaseException) -> None:
     """Remove the tracebacks and the causes of an error that was logged or answered, and of its causes.
 
-    Their frames refer to what was worked on, such as a request's body or a model, and some also to the error. Only the
-    garbage collector would free these, and no memory budget counts them any more.
+    The frames of a traceback refer to objects such as a request's body or a model, and some refer to the error itself.
+    Only the garbage collector would free these reference cycles, and no memory budget counts them any more.
     """
     left: BaseException | None = error
     while left is not None:
@@ -100,11 +100,13 @@ class NoRoomError(UnavailableError):
 
 
 class NotRunError(UnavailableError):
-    """The model was not run, since what runs it is not there now. The request changed nothing, and counts as no run."""
+    """The model was not run, since its worker is not available now. The request changed nothing, and does not count as
+    a run.
+    """
 
 
 class UnitLostError(UnavailableError):
-    """The hardware of a unit is gone, or computes nothing for this process any more; other units can."""
+    """The hardware of a unit is gone, or does not compute for this process any more. Other units still can."""
 
 
 def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:

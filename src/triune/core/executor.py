@@ -1,4 +1,6 @@
-"""The Executor protocol: code that computes the functions of a model. A model's interface is checked before."""
+"""The Executor protocol: code that computes the functions of a model. The caller has checked the inputs against the
+model's interface.
+"""
 
 from collections.abc import Mapping
 from typing import Protocol

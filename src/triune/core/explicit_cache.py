@@ -19,8 +19,8 @@ class ExplicitSize:
     """The sizes of a graph.
 
     Attributes:
-        context: the tokens that the cache holds.
-        tokens: the new tokens of a call.
+        context: the number of tokens that the cache can hold.
+        tokens: the number of new tokens in a call.
     """
 
     context: int
@@ -34,14 +34,16 @@ class ExplicitSize:
 
 
 def visible_name(window: int) -> str:
-    """The name of the input that says which keys are seen in layers with a sliding window of `window` tokens; 0 for no
+    """The name of the input with the attention mask for layers with a sliding window of `window` tokens; 0 means no
     window.
     """
     return f"visible_{window}" if window else "visible"
 
 
 def windows_of(names: Iterable[str]) -> dict[str, int]:
-    """The windows of the inputs that `visible_name` names, among all inputs of a graph."""
+    """Find the attention masks (see `visible_name`) among the inputs of a graph. Returns the window of each by its
+    name.
+    """
     known = visible_name(0)
     return {name: int(name.removeprefix(known).lstrip("_") or 0) for name in names if name.startswith(known)}
 
@@ -64,24 +66,24 @@ def new_name(cache: str) -> str:
 def given_for(
     size: ExplicitSize, ids: NDArray[np.int64], past: int, windows: Mapping[str, int], wanted: int
 ) -> dict[str, Array]:
-    """The inputs of a call, except for the caches.
+    """Make the inputs of a call, except for the caches.
 
     Args:
         size: the sizes of the graph.
         ids: INT64 [n], the new tokens, at most `size.tokens`.
-        past: the tokens that the cache holds.
-        windows: for each input of the graph that says which keys are seen, by its name, the window; 0 for none.
-        wanted: which of the new tokens the logits are of.
+        past: the number of tokens in the cache.
+        windows: the window of each attention mask among the graph's inputs, by name; 0 means no window.
+        wanted: the index of the new token to compute logits for.
 
     Raises:
-        InvalidArgumentError: there are no tokens, or more than the call or the cache takes.
+        InvalidArgumentError: there are no tokens, or more than the call or the cache can hold.
     """
     count = len(ids)
     if not 1 <= count <= size.tokens or past + count > size.context or past < 0:
         raise InvalidArgumentError(
             f"{count} tokens behind {past}: a call takes 1 to {size.tokens}, the cache {size.context} in all"
         )
-    # Padding tokens get the mask row of the last real token: softmax over a row without any key is undefined.
+    # Padding tokens get the mask row of the last real token, since softmax over a row without any key is undefined.
     rows = np.minimum(np.arange(size.tokens), count - 1)
     positions = past + rows
     places = np.arange(size.context)

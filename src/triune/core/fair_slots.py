@@ -18,9 +18,9 @@ class _Waiting(NamedTuple):
 
 
 class FairSlots:
-    """A semaphore. At most `num_slots` callers work at the same time; the next one is the cheapest that waits, or the
-    first of several that cost the same. No caller waits forever: the caller that has waited longest is next as soon as
-    the callers that overtook it cost as much together as it does.
+    """A semaphore. At most `num_slots` callers work at the same time. The next caller is the one with the lowest cost,
+    or the first of several with the same cost. No caller waits forever: once the callers that overtook the
+    longest-waiting caller have together cost as much as it does, it is next.
 
     Make and use it on the event loop's thread.
     """
@@ -43,7 +43,7 @@ class FairSlots:
         """Wait for a slot. It is free again when the context ends.
 
         Args:
-            cost: of the caller's work, in any unit that all callers share.
+            cost: the cost of the caller's work, in any unit that all callers share.
         """
         self._num_arrived += 1
         self._num_waiting += 1

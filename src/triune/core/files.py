@@ -23,8 +23,8 @@ _MOST_UNSIZED_BYTES = 1 << 20
 
 
 class _NonBlockingFile(io.FileIO):
-    """A regular file that is read without blocking. Some files of the system, such as /proc/kmsg, have no end and
-    no data.
+    """A regular file that is read without blocking. Some files of the system, such as /proc/kmsg, would block forever,
+    since they have no data and no end.
     """
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
@@ -34,7 +34,7 @@ class _NonBlockingFile(io.FileIO):
         return num_bytes
 
     def readall(self) -> bytes:
-        # The type stub lacks that this may be None.
+        # The type stub does not say that `readall` may return None.
         content = cast("bytes | None", super().readall())
         if content is None:
             raise self._has_no_end()

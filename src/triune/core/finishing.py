@@ -18,10 +18,11 @@ class Finishing:
         self._slots = FairSlots(1)
 
     async def run(self, finish: Finisher, response: InferenceResponse) -> InferenceResponse:
-        """Finish a response. If the caller is cancelled while a thread works on it, the next one waits for the thread.
+        """Finish a response. If the caller is cancelled while a thread works on the response, the next response waits
+        for that thread.
 
         Raises:
-            TriuneError: the finisher raised it, or no thread can be started.
+            TriuneError: the finisher raised this error, or no thread can be started.
         """
         async with self._slots.slot(finish.num_elements(response.outputs)):
             work = asyncio.ensure_future(in_thread(finish.convert, response))

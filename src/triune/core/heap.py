@@ -13,12 +13,12 @@ LARGE_BYTES: Final = 64 << 20
 # glibc's M_ARENA_MAX.
 _ARENA_MAX: Final = -8
 
-# After a second, the last users of the memory have freed it.
+# After a second, the objects that still use the memory have freed it.
 _WAIT_SECONDS = 1.0
 
 
 class Heap:
-    """The memory that the process has allocated. There is one instance in a process."""
+    """The heap of this process. There is one instance per process."""
 
     def __init__(self) -> None:
         # Only glibc has `malloc_trim`. A call through ctypes releases the GIL.
@@ -30,13 +30,14 @@ class Heap:
     def limit_arenas(self, count: int) -> None:
         """Let all threads together allocate from at most `count` arenas. Call this before there are many threads.
 
-        By default glibc has eight arenas for each core, and each keeps tens of megabytes of what its threads freed.
+        By default glibc has eight arenas for each core, and each keeps tens of megabytes of memory that its threads
+        freed.
         """
         if self._set is not None:
             self._set(_ARENA_MAX, count)
 
     def give_back_soon(self) -> None:
-        """Return freed memory to the system in a second, in another thread. Call this when much is about to be
+        """Return freed memory to the system in a second, in another thread. Call this when much memory is about to be
         freed.
         """
         if self._trim is None or not self._due.acquire(blocking=False):

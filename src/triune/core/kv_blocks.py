@@ -1,4 +1,4 @@
-"""Keys and values as blocks of a cache and as tokens, and whether those that are given fit a decoder's cache."""
+"""Converts keys and values between the blocks of a cache and tokens, and checks whether they fit a decoder's cache."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError
 
 
 def tokens_of(blocks: Array, num_tokens: int) -> NDArray[np.float32]:
-    """The first tokens in blocks [blocks, heads, block size, size], as FP32 [tokens, heads, size]."""
+    """Return the first tokens in blocks [blocks, heads, block size, size] as FP32 [tokens, heads, size]."""
     count, heads, block_size, size = blocks.shape
     return blocks.swapaxes(1, 2).reshape(count * block_size, heads, size)[:num_tokens].astype(np.float32)
 
@@ -22,7 +22,7 @@ def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> 
     values are quantized.
 
     Raises:
-        InvalidArgumentError: the blocks cannot hold as many tokens.
+        InvalidArgumentError: the blocks cannot hold so many tokens.
     """
     missing = num_blocks * block_size - len(tokens)
     if missing < 0:
@@ -40,7 +40,7 @@ def checked_tokens(
     """Return `tokens` if they are one array [tokens, heads, size] for each (heads, size) in `heads`.
 
     Raises:
-        InvalidArgumentError: they are not, or there are no tokens.
+        InvalidArgumentError: the arrays have other shapes, or there are no tokens.
     """
     given = [each.shape for each in tokens]
     if not given or not given[0][0] or given != [(given[0][0], *each) for each in heads]:
@@ -55,7 +55,7 @@ def checked_blocks(indices: Sequence[int], blocks: Sequence[Array], caches: Sequ
     """Return `blocks` if they can be written to `caches` at `indices`.
 
     Raises:
-        InvalidArgumentError: they have another number, shape or type.
+        InvalidArgumentError: the blocks have another number, shape or type than the caches need.
     """
     wanted = [((len(indices), *cache.shape[1:]), cache.dtype) for cache in caches]
     given = [(block.shape, block.dtype) for block in blocks]

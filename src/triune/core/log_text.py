@@ -1,4 +1,6 @@
-"""Log records as text, escaped: a record can neither forge a log line nor send control sequences to a terminal."""
+"""Formats log records as escaped text, so that a record can neither forge a log line nor send control sequences to a
+terminal.
+"""
 
 import logging
 import traceback
@@ -7,7 +9,7 @@ from triune.core.printable import printable
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """The message in one line, then the traceback, if there is one, indented by two spaces."""
+    """Format a record: the message in one line, then the traceback, if there is one, indented by two spaces."""
     lines = [printable(record.getMessage())]
     beneath: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:

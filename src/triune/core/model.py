@@ -24,7 +24,7 @@ class Model(ABC):
     """
 
     def __init__(self, name: str, function: str, output_names: Sequence[str]) -> None:
-        """Store what all models have. A subclass calls this last, when the model is ready to run."""
+        """Store the attributes that all models have. A subclass calls this last, when the model is ready to run."""
         self.name: Final = name
         self.function: Final = function
         self.output_names: Final = tuple(output_names)
@@ -60,7 +60,7 @@ class Model(ABC):
         return {name: found[name] for name in outputs}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """Compute all outputs, with the arguments of Core ML's `predict`; otherwise as `run`."""
+        """Compute all outputs. The arguments are those of Core ML's `predict`; otherwise this is the same as `run`."""
         return self.run(inputs, state=state)
 
     def predict_batch(self, requests: Sequence[Mapping[str, Any]], state: State | None = None) -> list[dict[str, Any]]:
@@ -108,11 +108,11 @@ class Model(ABC):
 
     @abstractmethod
     def _location(self) -> str:
-        """The unit and the precision, for `repr`: "on cpu (fp32)"."""
+        """Describe the unit and the precision for `repr`: "on cpu (fp32)"."""
 
     @abstractmethod
     def _interface(self) -> str:
-        """The inputs and outputs, for `repr`: "x: FP32[2,4] -> y: FP32[2,4]"."""
+        """Describe the inputs and outputs for `repr`: "x: FP32[2,4] -> y: FP32[2,4]"."""
 
 
 def needs_state(names: Sequence[str]) -> InvalidArgumentError:

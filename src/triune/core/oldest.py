@@ -1,4 +1,4 @@
-"""Folders of small files in which only the newest are kept."""
+"""Limits the number of files in a folder by removing the oldest."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ def forget_oldest(folder: Path, most: int) -> None:
     found: list[tuple[int, str]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # Another process may have removed it.
+            # Another process may have removed the file.
             with contextlib.suppress(FileNotFoundError):
                 found.append((entry.stat().st_mtime_ns, entry.path))
     for _, path in sorted(found)[: max(0, len(found) - most)]:

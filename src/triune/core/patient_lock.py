@@ -64,7 +64,7 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
             return False
         else:
             return True
-        # Only compare the time with the one before, since clocks of different machines may differ.
+        # Compare the file's time only with its previous time, since the clocks of different machines may differ.
         now_ns = os.fstat(descriptor).st_mtime_ns
         if now_ns != touched_ns:
             touched_ns, seen_at = now_ns, time.monotonic()

@@ -1,4 +1,4 @@
-"""Tokens that a decoder chooses while its host already prepares the next step."""
+"""Tokens that a decoder still computes while its caller prepares the next step."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,10 +11,10 @@ class PendingTokens(Protocol):
     """The most probable tokens of a step that has begun (`core.decoder.DecoderExecutable.begin`)."""
 
     def read(self) -> NDArray[np.int64]:
-        """Wait until the step is computed. May be called again; then it does not wait.
+        """Wait until the step is computed, and return its tokens. Later calls do not wait.
 
         Returns:
-            INT64 [n]: for each of the step's `logits_indices` what `core.decoder.best_tokens` finds.
+            INT64 [n]: the result of `core.decoder.best_tokens` for each of the step's `logits_indices`.
 
         Raises:
             InternalError: the runtime failed.

@@ -14,17 +14,20 @@ class PlacedSegment:
         unit: the unit that runs it.
         runtime: the runtime that compiled it.
         precision: the floating-point format in which it computes.
-        report: what the runtime itself says of where it computes; empty if it says nothing.
-        requested: the unit that the config names for it; None if the plan was to choose.
-        planned: the unit of the plan; None if nothing was planned.
+        report: the runtime's own report of where it computes; empty if it has none.
+        requested: the unit that the config names for the segment; None if the plan chooses the unit.
+        planned: the unit in the plan; None if there is no plan.
         num_ops: the number of its operations; None for a whole model, whose operations were not counted.
         first: the name of its first operation; empty for a whole model.
-        last: the name of its last operation; likewise.
-        predicted_ms: the time of a call that the plan predicted; None if it predicted none.
-        measured_ms: the time of a call on sample input, measured when the model was loaded; None if it was not.
-        error: the largest difference from `cpu` in fp32 on sample input; None on `cpu`, and where it is not known.
-        passed_bytes: the bytes of the results that it passes on for sample input, to other segments or as outputs.
-        notes: why it is not where it was planned, with the figures.
+        last: the name of its last operation; empty for a whole model.
+        predicted_ms: the time of a call that the plan predicts; None if it predicts none.
+        measured_ms: the time of a call on sample input, measured when the model was loaded; None if it was not
+            measured.
+        error: the largest difference from the outputs of `cpu` in fp32 on sample input; None on `cpu`, and if it is
+            unknown.
+        passed_bytes: the size of the results that the segment passes to other segments or returns as outputs, for
+            sample input.
+        notes: why the segment does not run on the planned unit, with the figures.
     """
 
     unit: Unit
@@ -62,5 +65,5 @@ class Placement:
 
     @property
     def planned_units(self) -> Sequence[Unit]:
-        """The units of the plan in order, each once; the units that the config names if nothing was planned."""
+        """The units of the plan in order, each once. Without a plan, the units that the config names."""
         return tuple(dict.fromkeys(each.planned or each.requested or each.unit for each in self.segments))

@@ -1,4 +1,4 @@
-"""Power modes: which measures for speed a server takes, and which it avoids to save energy."""
+"""Power modes: how a server trades speed for energy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Power:
     Attributes:
         asked: the requested mode.
         mode: the mode in effect, which differs if a policy overrules the request.
-        reason: why another mode is in effect; "" if it is the requested one.
+        reason: why another mode is in effect; "" if the requested mode is in effect.
         hot: units that are too hot, with the reason; they are not used if the model has other units.
     """
 
@@ -88,7 +88,7 @@ class Power:
         self._seen_hot: Mapping[Unit, str] = MappingProxyType({})
 
     def ask(self, mode: PowerMode) -> None:
-        """Change the mode that is asked for."""
+        """Change the requested mode."""
         self.asked = mode
         self._decide()
 

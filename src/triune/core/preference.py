@@ -8,12 +8,12 @@ from triune.core.units import Unit
 
 
 class UnitPreference:
-    """Leaves out units by the server's power mode, or by that of one request."""
+    """Restricts a model's units according to the server's power mode, or to the mode of one request."""
 
     def __init__(self, power: Power, statistics: ModelStatistics) -> None:
         """Args:
-        power: the server's mode.
-        statistics: the model's counters, with its joules.
+        power: the server's power mode.
+        statistics: the model's counters, which include its joules.
         """
         self._power = power
         self._statistics = statistics
@@ -24,15 +24,17 @@ class UnitPreference:
         return bool(self._power.hot) or EFFECTS[self._power.mode].is_one_unit
 
     def min_delay_us(self, mode: PowerMode | None) -> int:
-        """How long a request waits at least for others to share a batch with; `mode` is the request's own."""
+        """The least time that a request waits for others to share a batch with. `mode` is the request's own power
+        mode.
+        """
         return EFFECTS[mode or self._power.mode].min_delay_us
 
     def units(self, among: Set[Unit], mode: PowerMode | None) -> Set[Unit]:
-        """The units that a request may use.
+        """Choose the units that a request may use.
 
         Args:
-            among: the units that it could use, at least one.
-            mode: the request's own mode; None for the server's.
+            among: the units that the request could use, at least one.
+            mode: the request's own power mode; None means the server's mode.
         """
         effects = EFFECTS[mode or self._power.mode]
         cool = among if mode is not None and not effects.is_overruled else among - self._power.hot.keys()
@@ -40,7 +42,9 @@ class UnitPreference:
         return {self._most_frugal(left)} if effects.is_one_unit else left
 
     def _most_frugal(self, units: Set[Unit]) -> Unit:
-        """The unit with the fewest joules a row, where those of all are known; else the first of FRUGAL_ORDER."""
+        """The unit with the fewest joules per row, if they are known for all units; else the first unit in
+        FRUGAL_ORDER.
+        """
         known = {unit: joules_per_row(self._statistics, unit) for unit in units}
         if all(known.values()):
             return min(units, key=lambda unit: known[unit])
@@ -48,6 +52,6 @@ class UnitPreference:
 
 
 def joules_per_row(statistics: ModelStatistics, unit: Unit) -> float:
-    """The joules of a row of a model on a unit, as far as they were counted; 0 if they are not known."""
+    """The joules per row of a model on a unit, as counted so far; 0 if unknown."""
     account, rows = statistics.accounts.get(unit), statistics.unit_inferences.get(unit, 0)
     return sum(account.totals().values()) / rows if account is not None and rows else 0.0

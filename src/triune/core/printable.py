@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return the first `most` characters of a longer text, and how many it has: `xxx... (100000 characters)`."""
+    """Shorten a text to its first `most` characters, followed by its length: `xxx... (100000 characters)`."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 

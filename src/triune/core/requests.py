@@ -39,7 +39,7 @@ class RequestedOutput:
 
     Attributes:
         name: the output's name.
-        num_classes: for the classification extension, the number of classes to return; 0 returns the tensor.
+        num_classes: the number of classes to return, for the classification extension; 0 returns the tensor.
     """
 
     name: str
@@ -50,10 +50,10 @@ class CheckCache:
     """The result of checking a request, shared by requests that differ only in their id and the contents of tensors.
 
     A front end that recognizes such requests gives all of them the same CheckCache. The server checks the first one and
-    stores the result here. Before it uses the result for another, it makes sure that the model has not changed.
+    stores the result here. Before it uses the result for another request, it makes sure that the model has not changed.
 
     Attributes:
-        result: what the server stored; None before that.
+        result: the result that the server stored; None before that.
     """
 
     __slots__ = ("result",)
@@ -69,7 +69,7 @@ class InferenceRequest:
     Attributes:
         model: the model's name.
         version: the requested version; None takes the newest that is ready.
-        inputs: the arrays by name. They may be views of the buffer that the front end received: read only.
+        inputs: the arrays by name. They may be read-only views of the buffer that the front end received.
         outputs: the outputs to return; empty means all outputs.
         id: the client's name for the request, which the response repeats.
         parameters: the request's other parameters, for models that read them.
@@ -77,7 +77,7 @@ class InferenceRequest:
         timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
         check_cache: where the server stores the result of checking this request, for others with the same model,
             version, parameters, outputs, and names, datatypes and shapes of inputs. It must not be set if the check
-            depends on elements of the inputs. None: the request is checked by itself.
+            depends on elements of the inputs. With None, the request is checked by itself.
     """
 
     model: str
@@ -100,7 +100,7 @@ class InferenceResponse:
         version: the version that answered.
         outputs: the arrays by name, in the order in which they were requested, or in the model's order.
         id: the request's id.
-        parameters: what the model adds to its answer.
+        parameters: the parameters that the model adds to its answer.
         is_final: no further response of the same request follows.
     """
 

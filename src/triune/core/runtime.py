@@ -65,11 +65,13 @@ class Executable(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ask the running `run` to end soon with an error, if the library can. From any thread; does not wait."""
+        """Ask the running `run` to end soon with an error, if the library supports this. Any thread may call this; it
+        does not wait.
+        """
         ...
 
     def close(self) -> None:
-        """Free all resources. No `run` may be running or follow. Closed again, it does nothing."""
+        """Free all resources. No `run` may be running or follow. A second `close` does nothing."""
         ...
 
 
@@ -100,7 +102,7 @@ class Runtime(Protocol):
 
         Args:
             path: the model file.
-            options: as for `load`. Some of them choose one of several functions in a file.
+            options: as for `load`. Some options choose one of several functions in a file.
 
         Raises:
             InvalidArgumentError: the file is not a model that this runtime reads, or an option is unknown or wrong.
@@ -114,7 +116,7 @@ class Runtime(Protocol):
             path: the model file.
             unit: one of `units()`.
             num_threads: CPU threads that one `run` may use, at least 1.
-            options: the parameters of the model's config that are settings of this runtime.
+            options: the parameters in the model's config that are meant for this runtime.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown.

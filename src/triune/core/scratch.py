@@ -1,4 +1,4 @@
-"""Temporary folders. If a process is killed, another one removes the folders that it had.
+"""Temporary folders. If a process is killed, another process removes its folders.
 
 A process holds a file lock on each of its folders. The system releases the lock when the process ends in any way.
 """
@@ -28,10 +28,10 @@ class HeldFolder:
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
         """Args:
         parent: the folder to create it in; None takes the system's temporary folder.
-        prefix: the beginning of its name.
+        prefix: the beginning of the folder's name.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be created.
         """
         for _ in range(_MAX_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -69,9 +69,9 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
 
 @contextlib.contextmanager
 def own_temporary_folder() -> Generator[None]:
-    """Put all temporary files, including those of libraries, into one folder that is removed at the end.
+    """Put all temporary files, including those of libraries, into one folder that is removed when the process ends.
 
-    If that folder cannot be created, they stay in the system's temporary folder.
+    If that folder cannot be created, the files go to the system's temporary folder.
     """
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     try:
@@ -108,6 +108,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # The file system has no locks: no process removes folders of others there.
+        # The file system has no locks, so no process removes the folders of other processes there.
         return True
     return True

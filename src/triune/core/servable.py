@@ -1,4 +1,4 @@
-"""The Servable protocol: what answers the requests for a loaded model."""
+"""The Servable protocol: an object that answers the requests for a loaded model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -19,14 +19,15 @@ class Finisher:
 
     Attributes:
         convert: the conversion. An error that it raises becomes the answer.
-        classified: the outputs whose elements it sorts and formats, which takes time; for other outputs it is quick.
+        classified: the outputs whose elements the conversion sorts and formats, which takes time. For other outputs it
+            is quick.
     """
 
     convert: Callable[[InferenceResponse], InferenceResponse]
     classified: frozenset[str] = frozenset()
 
     def num_elements(self, outputs: Mapping[str, Array]) -> int:
-        """How many elements of the outputs it sorts."""
+        """The number of elements of the outputs that the conversion sorts."""
         return sum(outputs[name].size for name in self.classified if name in outputs)
 
     def is_quick(self, outputs: Mapping[str, Array]) -> bool:
@@ -36,7 +37,9 @@ class Finisher:
 
 @dataclass(slots=True)
 class ComputeTime:
-    """The compute time of a request, in nanoseconds. If it runs as several batches, their times are added up."""
+    """The compute time of a request, in nanoseconds. If the request runs as several batches, their times are added
+    up.
+    """
 
     input_ns: int = 0
     infer_ns: int = 0
@@ -57,11 +60,12 @@ class Call:
         request: the client's request.
         inputs: its inputs in the model's shapes. They are kept until the answer, and never written.
         batch_size: the number of rows; 1 without a batch dimension.
-        finish: converts the model's response to the client's (classification, reshape). None: it is not converted.
-        compute_time: before it answers, the servable adds its compute time here; None if it is not needed.
-        bill: where its joules are charged; None if nobody asked for them.
-        size: how large it is, in a unit that all calls of the model share: run times are estimated from it. None for
-            the number of elements in its inputs.
+        finish: converts the model's response to the client's (classification, reshape). With None, the response is not
+            converted.
+        compute_time: the servable adds the compute time here before it answers; None if it is not needed.
+        bill: the bill to which the request's joules are charged; None if the client did not ask for them.
+        size: the size of the request, from which its run time is estimated, in any unit that all calls of the model
+            share. None means the number of elements in its inputs.
     """
 
     request: InferenceRequest
@@ -95,7 +99,7 @@ class Servable(Protocol):
         ...
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """Start a request, and yield its answers. Raises as `submit` does. Closing the generator cancels the
+        """Start a request, and yield its answers. Raises the same errors as `submit`. Closing the generator cancels the
         request.
         """
         ...
@@ -105,8 +109,8 @@ class Servable(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait until no request waits or runs. Call it when no clients send new ones: the waiting ones then wait for no
-        others to share a batch with.
+        """Wait until no request waits or runs. Call this when clients send no new requests: waiting requests then do
+        not wait for others to share a batch with.
         """
         ...
 

@@ -9,9 +9,10 @@ BYTES_ELEMENT_BYTES: Final = 96
 
 
 def array_bytes(array: Array) -> int:
-    """An array's memory; for BYTES, BYTES_ELEMENT_BYTES for each element, without the contents of the elements.
+    """The memory of an array, in bytes. A BYTES array counts BYTES_ELEMENT_BYTES for each element, without the contents
+    of the elements.
 
-    It takes the same time for any number of elements.
+    This takes the same time for any number of elements.
     """
     return array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.hasobject else 0)
 
@@ -19,7 +20,8 @@ def array_bytes(array: Array) -> int:
 def content_bytes(array: Array) -> int:
     """The sum of the lengths of a BYTES array's elements; 0 for other arrays, and if an element has no length.
 
-    It takes about a millisecond for 20,000 elements. Encoding the array later reports elements that are not bytes.
+    This takes about a millisecond for 20,000 elements. Elements that are not bytes are reported later, when the array
+    is encoded.
     """
     if not array.dtype.hasobject:
         return 0

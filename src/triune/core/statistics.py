@@ -53,7 +53,7 @@ class ModelStatistics:
         num_waiting: pending requests that wait in the queue.
         failures: the number of failed requests for each reason.
         batches: the executions of each batch size, in rows.
-        segments: of a model that is cut, the runs of each segment, by its number.
+        segments: the runs of each segment of a model that is divided into segments, by the segment's number.
         unit_inferences: rows computed by each unit.
         unit_busy_ns: compute time of each unit.
         distributions: histograms of latencies and sizes; None if they are turned off.
@@ -61,11 +61,12 @@ class ModelStatistics:
         cache_hit: requests that the cache answered, and the time of the look-up.
         cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
         accounts: the energy on each unit; empty where it is not metered.
-        slowdowns: the time of recent batches as a multiple of the best since the load, by unit, where it is known.
-        slowed: the units that have slowed down so much that it was logged.
+        slowdowns: the mean time of recent batches as a multiple of the best mean since the load, by unit, where it is
+            known.
+        slowed: the units that have slowed down so much that a warning was logged.
         lost: the units whose hardware is gone, so that the model is not served there any more, each with the reason.
-        verdicts: how far each unit's answers are from those of `cpu` on sample input, also of units that do not serve
-            the model because of that.
+        verdicts: how far each unit's answers differ from those of `cpu` on sample input. This includes units that do
+            not serve the model because of the difference.
     """
 
     num_inferences: int = 0
@@ -164,9 +165,9 @@ class ModelStatistics:
             num_executions: the runs of the model.
             input_ns: the time to join inputs.
             infer_ns: the time to run.
-            output_ns: the time to part outputs.
-            parts: of a model that is cut, the number, unit and time of each run of a segment. They count in the place
-                of `unit`, each unit once.
+            output_ns: the time to split outputs.
+            parts: the number, unit and time of each run of a segment, for a model that is divided into segments. These
+                units count instead of `unit`, each once.
         """
         if not parts:
             self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
@@ -179,7 +180,9 @@ class ModelStatistics:
         self.record_batch(num_rows, num_executions, input_ns, infer_ns, output_ns)
 
     def record_batch(self, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Count a batch of `num_rows` without a unit. It is for ensembles: their models count the units."""
+        """Count a batch of `num_rows` without a unit. This is for ensembles, since the models of their steps count the
+        units.
+        """
         self.num_executions += num_executions
         batch = self.batches.get(num_rows)
         if batch is None:

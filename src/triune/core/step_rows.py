@@ -1,4 +1,6 @@
-"""A step's packed tokens as rows of one length, one row for each sequence, and where their keys and values are kept."""
+"""Unpacks a step's tokens to rows of one length, one row for each sequence, and finds the cache slots of their keys and
+values.
+"""
 
 from typing import Final
 
@@ -12,7 +14,7 @@ ROW_NAMES: Final = frozenset({"token_rows", "token_places", "token_counts", "blo
 
 
 def rows_of(step: DecoderStep) -> dict[str, NDArray[np.int64]]:
-    """The inputs of graphs that unpack the tokens of each sequence to a row.
+    """Make the inputs of graphs that unpack the tokens of each sequence to a row.
 
     Returns:
         `token_rows` INT64 [sequences, longest], the packed token at each position of a row, and 0 beyond the end of the
@@ -43,8 +45,8 @@ def slots_of(step: DecoderStep, block_size: int) -> NDArray[np.int64]:
 
 
 def _rows(begins: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Packed parts as rows [parts, longest]: the packed index of each place, 0 beyond the end of a part; and whether
-    the place is inside its part.
+    """Unpack parts to rows [parts, longest]. Returns the packed index of each position, 0 beyond the end of a part, and
+    whether the position is inside its part.
     """
     counts = np.diff(begins)
     steps: NDArray[np.int64] = np.arange(int(counts.max()), dtype=np.int64)

@@ -19,7 +19,8 @@ class TensorSpec:
             the same size in every call.
         is_optional: whether a call may leave it out.
         has_rank: whether the file declares the rank. If not, `shape` is ().
-        is_state: whether it is an input in place of a buffer that the model keeps between calls; if left out, zeros.
+        is_state: whether the input replaces a buffer that the model keeps between calls. If a call leaves it out, it is
+            zeros.
     """
 
     name: str
@@ -37,9 +38,10 @@ class TensorSpec:
 class Rows(Enum):
     """Whether the first dimension of a model's tensors is a batch dimension.
 
-    SAME: yes, it has the same size in every required input and in every output. BY_VALUES: no, the shape of an output
-    depends on the values of the inputs, as for a detector. OTHER: no, that of an output is a constant or another
-    dimension of the inputs, whatever the file calls it. UNKNOWN: the file does not say.
+    SAME: yes, since it has the same size in every required input and in every output. BY_VALUES: no, since the shape of
+    an output depends on the values of the inputs, as for a detector. OTHER: no, since the first dimension of an output
+    is a constant or another dimension of the inputs, whatever name the file gives it. UNKNOWN: the file does not
+    determine it.
     """
 
     SAME = "same"
@@ -55,7 +57,7 @@ class Signature:
     Attributes:
         inputs, outputs: the tensors.
         max_batch_size: the largest batch that the file allows, if the first dimension of every tensor is free. None if
-            it sets no limit, 0 if that dimension is not a batch dimension.
+            the file sets no limit, 0 if the first dimension is not a batch dimension.
         rows: whether the first dimension is a batch dimension.
     """
 

@@ -30,9 +30,10 @@ class _Awaited(threading.Thread):
 
 
 def is_work_left() -> bool:
-    """Whether a thread that `in_thread` started still runs. After the end of the event loop nobody needs its result.
+    """Whether a thread that `in_thread` started still runs. Call this after the end of the event loop, when no result
+    is needed any more.
 
-    If it is inside a library when the interpreter unloads its libraries, the process may crash (SIGSEGV).
+    If such a thread is inside a library when the interpreter unloads its libraries, the process may crash (SIGSEGV).
     """
     return any(isinstance(each, _Awaited) for each in threading.enumerate())
 
@@ -56,8 +57,9 @@ def start_thread(
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run `work` in a new daemon thread, and wait for its result, as `asyncio.to_thread` does.
 
-    `asyncio.to_thread` has a small pool, which work that never ends would use up, and the interpreter joins its threads
-    when it exits. If the caller is cancelled, the thread goes on, and its result or error is dropped.
+    `asyncio.to_thread` is not used, since its small pool could fill up with work that never ends, and since the
+    interpreter joins its threads on exit. If the caller is cancelled, the thread goes on, and its result or error is
+    dropped.
 
     Raises:
         NoThreadError: the system cannot start a thread.
@@ -66,7 +68,9 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 
 async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run work that must be done, such as freeing, in a new thread; if none can start, in the caller's thread."""
+    """Run work that must be done, such as freeing memory, in a new thread. If no thread can start, run it in the
+    caller's thread.
+    """
     try:
         return await in_thread(work, *args, **kwargs)
     except NoThreadError:
@@ -75,8 +79,8 @@ async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P
 
 async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run `work` as `in_thread` does. If the caller was cancelled, pass the result to `drop`, in another thread."""
-    # The caller's event loop has imported it. Worker processes import this module too, to start threads, and start a
-    # tenth faster without it.
+    # The caller's event loop has imported asyncio already. Worker processes import this module too, to start threads,
+    # and they start a tenth faster without asyncio.
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -99,10 +103,10 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
             result = work(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - the caller gets every error
             failure = error
-        # The event loop is closed, so that nobody waits for the result.
+        # The event loop is closed, so nothing waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
-        # The error's traceback refers to this frame, which must not keep what `work` used alive.
+        # The error's traceback refers to this frame, which must not keep the objects alive that `work` used.
         del result, failure
 
     start_thread(run, getattr(work, "__qualname__", "work"), _Awaited)

@@ -12,7 +12,7 @@ class Unit(Enum):
     GPU = "gpu"
     ANE = "ane"
 
-    # Enum's hash is a slow Python function, and every batch looks up its unit. Members are singletons, so that their
+    # Enum's hash is a slow Python function, and every batch looks up its unit. Members are singletons, so their
     # identity can be the hash.
     __hash__ = object.__hash__
 

@@ -14,12 +14,13 @@ class Verdict:
         relative: the largest error of all outputs: for floats the difference divided by the output's largest value,
             for logits by the spread of their row;
             for integers, booleans and strings the fraction of elements that differ.
-        agreement: of the rows of scores whose best class is clear, the part in which the unit chooses the same class;
-            None if no output is of scores, or no row is clear.
-        cosine: of logits, the smallest cosine of two rows, less their means; None of other outputs.
+        agreement: the fraction of score rows in which the unit chooses the same best class as `cpu`, among rows whose
+            best class is clear. None if no output has scores, or no row is clear.
+        cosine: for outputs that are logits, the smallest cosine similarity of a row and the same row of `cpu`, after
+            subtracting their means; None for other outputs.
         excess: why the unit does not serve the model; empty if it does.
         cause: the operation that is likely to be the reason for `excess`; empty if it is not known.
-        is_kept: whether an earlier start found this, so that nothing was compared now.
+        is_kept: whether this verdict was stored by an earlier start, so that nothing was compared now.
     """
 
     precision: str

@@ -34,13 +34,14 @@ def precisions(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, Support]
 
     Args:
         unit: a unit that is present or emulated.
-        cpu: this machine's CPU.
-        chip: the row of its chip, if it is one of Apple's and the table has it.
+        cpu: the CPU of this machine.
+        chip: the machine's chip, if it is one of Apple's and the table of chips has it.
     """
     computes, converted, weights, no = Support.COMPUTES, Support.CONVERTED, Support.WEIGHTS, Support.NO
     match unit:
         case Unit.CPU:
-            # ONNX Runtime's CPU provider casts fp16 to fp32 where it has no kernel, and has no product of bf16.
+            # ONNX Runtime's CPU provider casts fp16 to fp32 where it has no fp16 kernel, and has no matrix product of
+            # bf16.
             return _named(computes, converted, no, computes, weights)
         case Unit.AMX if cpu.is_apple_silicon:
             return _named(computes, computes, no, weights, weights)
@@ -53,7 +54,8 @@ def precisions(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, Support]
 
 
 def features(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, str]:
-    """The features of `unit`: "dynamic_shapes", "int8_compute", "state"; of a CPU and its matrix unit "instructions".
+    """The features of `unit`: "dynamic_shapes", "int8_compute" and "state"; for a CPU and its matrix unit also
+    "instructions".
 
     The arguments are those of `precisions`.
     """
@@ -72,7 +74,8 @@ def _named(fp32: Support, fp16: Support, bf16: Support, int8: Support, int4: Sup
 def _state(unit: Unit, cpu: Cpu) -> str:
     if unit is Unit.ANE:
         return "no: caches are inputs and outputs, since Core ML's states failed there (error -14)"
-    # Off Apple's systems Core ML and Core AI models run through ONNX Runtime and OpenVINO, not through MLX.
+    # On systems that are not Apple's, Core ML and Core AI models run through ONNX Runtime and OpenVINO, not through
+    # MLX.
     return _NO if unit is Unit.GPU and not cpu.is_apple_silicon else "of Core ML and Core AI models"
 
 
@@ -90,7 +93,9 @@ def _int8(unit: Unit, cpu: Cpu, chip: Chip | None) -> str:
 
 
 def _has_int8(chip: Chip | None) -> bool:
-    """Whether the Neural Engine multiplies 8 bits faster than 16: from M4 and A17 Pro on, which are rated so."""
+    """Whether the Neural Engine multiplies 8-bit integers faster than fp16. By Apple's ratings it does from M4 and A17
+    Pro on.
+    """
     if chip is None:
         return False
     is_rated_so = chip.ane.tops is not None and chip.ane.tops.basis == "int8"

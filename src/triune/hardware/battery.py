@@ -13,7 +13,7 @@ class Battery:
 
     Attributes:
         percent: how full it is, from 0 to 100.
-        is_discharging: whether the machine runs on it. False where the system does not tell.
+        is_discharging: whether the machine runs on battery power. False if the system does not report this.
     """
 
     percent: float
@@ -21,10 +21,11 @@ class Battery:
 
 
 def read_battery(sensors_battery: Callable[[], Any] | None = None) -> Battery | None:
-    """The machine's battery; None if it has none, or the system does not tell.
+    """Read the machine's battery. None if it has no battery, or if the system does not report one.
 
     Args:
-        sensors_battery: psutil's function of that name; None takes psutil's, which some systems lack.
+        sensors_battery: the function to call instead of `psutil.sensors_battery`; None takes psutil's, which some
+            systems lack.
     """
     read = sensors_battery or cast("Callable[[], Any] | None", getattr(psutil, "sensors_battery", None))
     if read is None:
@@ -32,7 +33,7 @@ def read_battery(sensors_battery: Callable[[], Any] | None = None) -> Battery | 
     try:
         found = read()
     except (OSError, RuntimeError, ValueError):
-        # Files of a battery that is taken out vanish while they are read.
+        # If the battery is removed during the call, its files vanish while psutil reads them.
         return None
     if found is None:
         return None

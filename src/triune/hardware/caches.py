@@ -1,4 +1,4 @@
-"""The CPU's caches, as Linux and macOS tell them."""
+"""The CPU's caches, as Linux and macOS report them."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Cache:
     Attributes:
         level: 1 is nearest to the core.
         kind: "data", "instruction" or "unified".
-        size_bytes: of one such cache; cores may share it.
+        size_bytes: the size of one such cache, which cores may share.
     """
 
     level: int
@@ -29,14 +29,14 @@ class Cache:
 
 
 def read_caches(folder: Path = SYSFS) -> str:
-    """Linux's description as text, "index0/level: 1" and so on a line; "" if there is none."""
+    """Read Linux's description of the caches as lines such as "index0/level: 1"; "" if there is none."""
     lines: list[str] = []
     for path in sorted(folder.glob("index*/*")):
         if path.name in ("level", "type", "size"):
             try:
                 lines.append(f"{path.parent.name}/{path.name}: {path.read_text().strip()}\n")
             except OSError:
-                # Leave out a cache whose files cannot be read, like one that the kernel does not list.
+                # A cache whose files cannot be read is left out, as if the kernel did not list it.
                 continue
     return "".join(lines)
 
@@ -48,9 +48,9 @@ def parse_caches(text: str) -> tuple[Cache, ...]:
 
 
 def parse_perflevel_caches(text: str) -> tuple[Cache, ...]:
-    """The caches of the fastest cores in the output of macOS's `sysctl hw`.
+    """Parse the caches of the fastest cores from the output of macOS's `sysctl hw`.
 
-    hw.l1dcachesize and similar keys describe the slowest cores (seen on M1), or all cores if there is one kind.
+    `hw.l1dcachesize` and similar keys describe the slowest cores (seen on M1), or all cores if there is only one kind.
     """
     facts = dict(re.findall(r"^hw\.((?:perflevel0\.)?l[123][di]?cachesize): (\d{1,15})$", text, re.MULTILINE))
     prefix = "perflevel0." if any(key.startswith("perflevel0.") for key in facts) else ""

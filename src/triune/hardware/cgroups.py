@@ -16,11 +16,11 @@ def own_membership() -> str:
 
 
 def cgroup_folders(membership: str, root: Path, controller: str) -> Iterator[Path]:
-    """The process's cgroup and its ancestors, for cgroups v1 and v2: an ancestor's limit applies, too.
+    """The folders of the process's cgroup and of its ancestors, whose limits apply too, for cgroups v1 and v2.
 
     Args:
         membership: the text of /proc/self/cgroup.
-        root: where cgroups are mounted.
+        root: the folder where cgroups are mounted.
         controller: "cpu" or "memory".
     """
     for line in membership.splitlines():

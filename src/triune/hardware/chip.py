@@ -28,16 +28,16 @@ class ChipCpu:
     """The CPU of a chip; a figure is None if unknown.
 
     Attributes:
-        super_cores: the number of cores that Apple calls so, the fastest of M5.
-        performance_cores: the number of cores that Apple calls so.
-        efficiency_cores: the number of cores that Apple calls so.
+        super_cores: the number of cores that Apple calls super cores, the fastest ones of M5.
+        performance_cores: the number of cores that Apple calls performance cores.
+        efficiency_cores: the number of cores that Apple calls efficiency cores.
         matrix_units: the number of matrix units, which cores share.
         matrix_unit: "SME" if programs reach the matrix units by Arm's instructions of that name; "AMX" if only Apple's
             Accelerate reaches them, by instructions that Apple does not publish.
-        matrix_fp32_tflops: all matrix units together, in fp32.
-        matmul_fp32_tflops: the rate that large matrix products in fp32 reach, matrix units among what computes them.
-        gb_per_s: the rate at which programs on it read memory.
-        watts: under load.
+        matrix_fp32_tflops: the fp32 rate of all matrix units together.
+        matmul_fp32_tflops: the rate that large matrix products in fp32 reach, with the matrix units.
+        gb_per_s: the rate at which programs on the CPU read memory.
+        watts: the power under load.
     """
 
     super_cores: Figure | None = field(default=None, metadata=_CORES)
@@ -58,14 +58,14 @@ class ChipGpu:
     Attributes:
         cores: the number of cores.
         fp32_tflops: the peak rate of the shader cores in fp32, in the largest configuration.
-        fp16_tflops: the same in fp16.
+        fp16_tflops: the peak rate of the shader cores in fp16, in the largest configuration.
         matmul_fp32_tflops: the rate that large matrix products in fp32 reach.
-        matmul_fp16_tflops: the same in fp16, neural accelerators among what computes them.
-        gb_per_s: the rate at which programs on it read memory.
+        matmul_fp16_tflops: the rate that large matrix products in fp16 reach, with the neural accelerators.
+        gb_per_s: the rate at which programs on the GPU read memory.
         neural_accelerators: the number of matrix units, one in each core (from M5 and A19).
         decode_gb_per_s: the rate at which llama.cpp reads weights when it generates text.
-        decode_overhead_ms: what a token takes beside reading weights at that rate.
-        watts: under load.
+        decode_overhead_ms: the time that a token takes in addition to reading the weights at that rate.
+        watts: the power under load.
     """
 
     cores: Figure | None = field(default=None, metadata=_CORES)
@@ -86,16 +86,17 @@ class ChipAne:
 
     Attributes:
         cores: the number of cores.
-        tops: the rated operations a second; the basis says of which datatype.
+        tops: the rated operations per second; the figure's `basis` names the datatype.
         fp16_tflops: the highest rate in fp16 that a program reached.
         w8a8_tops: the highest rate with weights and activations of 8 bits that a program reached.
         weights_gb_per_s: the rate at which weights are read from memory.
         activations_gb_per_s: the rate at which activations are read from memory.
         call_ms: the time of the shortest call.
-        wake_ms: the time of the first call after some seconds without any.
-        core_ml_launch_ms: what Core ML's placement counts for a segment on it, and again for a change of units.
-        working_set_mb: the size of activations above which they leave the memory on the chip.
-        watts: under load.
+        wake_ms: the time of the first call after some seconds without calls.
+        core_ml_launch_ms: the cost that Core ML's placement assumes for a segment on the Neural Engine, and again for
+            each change of units.
+        working_set_mb: the size above which activations do not fit into the Neural Engine's on-chip memory.
+        watts: the power under load.
     """
 
     cores: Figure | None = field(default=None, metadata=_CORES)
@@ -117,7 +118,7 @@ class ChipMemory:
 
     Attributes:
         gb_per_s: the bandwidth.
-        size_gb: the largest size that it is sold with.
+        size_gb: the largest memory size that the chip is sold with.
     """
 
     gb_per_s: Figure | None = field(default=None, metadata=_GB_PER_S)

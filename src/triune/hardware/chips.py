@@ -21,10 +21,10 @@ _SECTIONS: Final = {"cpu": ChipCpu, "gpu": ChipGpu, "ane": ChipAne, "memory": Ch
 
 
 def chip(name: str) -> Chip:
-    """The chip of that name. "M2 Pro", "m2-pro" and "Apple M2 Pro" are the same.
+    """Return the chip with this name. "M2 Pro", "m2-pro" and "Apple M2 Pro" are the same chip.
 
     Raises:
-        NotFoundError: the table has no such chip; the message lists those that it has.
+        NotFoundError: the table has no such chip; the message lists the known chips.
     """
     found = find_chip(name)
     if found is None:
@@ -34,7 +34,9 @@ def chip(name: str) -> Chip:
 
 
 def find_chip(name: str) -> Chip | None:
-    """The chip of that name, or None if the table has none, as of a machine that is newer than the table."""
+    """Return the chip with this name. None if the table lacks it, for example because the machine is newer than the
+    table.
+    """
     return next((each for each in chips() if _key(each.name) == _key(name)), None)
 
 
@@ -173,7 +175,7 @@ _BASES: Final = ("fp32", "fp16", "bf16", "int8")
 
 
 def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The line of each table and of each key at the beginning of a line: tomllib does not tell."""
+    """Find the line numbers of tables, and of keys at the beginning of a line, since tomllib does not report them."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.split("\n"), start=1):
         if header := re.match(r"\s*\[([^\[\]]+)\]", line):

@@ -8,8 +8,8 @@ from triune.hardware.cgroups import CGROUPS, cgroup_folders, own_membership
 
 
 def num_usable_cores() -> int:
-    """The number of logical cores that this process may use on Linux, at least 1. A quota is rounded up to an
-    integer.
+    """The number of logical cores that this process may use on Linux, at least 1. A cgroup's CPU quota is rounded up to
+    an integer.
     """
     quota = cgroup_quota(own_membership(), CGROUPS)
     num_cores = len(os.sched_getaffinity(0))
@@ -21,7 +21,7 @@ def cgroup_quota(membership: str, root: Path) -> float:
 
     Args:
         membership: the text of /proc/self/cgroup.
-        root: where cgroups are mounted.
+        root: the folder where cgroups are mounted.
     """
     return min((_read_quota(folder) for folder in cgroup_folders(membership, root, "cpu")), default=math.inf)
 

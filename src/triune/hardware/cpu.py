@@ -29,11 +29,11 @@ _MOST_DIGITS: Final = 18
 
 @dataclass(frozen=True, slots=True)
 class CoreLevel:
-    """Cores of one kind in a CPU that has several.
+    """The cores of one kind, in a CPU with several kinds of cores.
 
     Attributes:
         name: the vendor's name of the kind ("Performance", "Efficiency").
-        num_cores: how many the CPU has.
+        num_cores: the number of cores of this kind.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cpu:
         features: instruction set extensions, as the system names them: "amx_tile" on Linux, "FEAT_SME" on macOS.
         levels: the kinds of cores, the fastest first; empty if unknown.
         is_translated: whether Rosetta translates this process, so that it sees an Intel CPU in place of Apple's.
-        tiles_refused: of a CPU with AMX tiles, why this process may not use them; "" if it may.
+        tiles_refused: why this process may not use the CPU's AMX tiles; "" if it may, or if there are none.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Cpu:
 
 
 def read_cpu() -> Cpu:
-    """Ask this machine's operating system.
+    """Read the CPU's description from this machine's operating system.
 
     Raises:
         UnsupportedError: Triune does not support this operating system.
@@ -88,12 +88,12 @@ def parse_cpuinfo(text: str, *, machine: str, num_cores: int, tiles: str | None 
         text: the whole file.
         machine: the architecture's name, used if the kernel reports no model name (as on Arm).
         num_cores: logical cores that this process may use; the file lists the whole machine's.
-        tiles: what the kernel answered to `ask_for_tiles`; None if it was not asked, which counts as permission.
+        tiles: the result of `ask_for_tiles`; None if the kernel was not asked, which counts as permission.
     """
     processors = list(_processors(text))
     first = processors[0] if processors else dict[str, str]()
     name = first.get("model name") or first.get("Model") or f"{machine} CPU"
-    # Cores may differ (big and little ones of Arm): only features that all of them have count.
+    # Cores may differ (Arm's big and little cores), so only features that all cores have count.
     features = [frozenset((each.get("flags") or each.get("Features") or "").split()) for each in processors]
     common = frozenset[str].intersection(*features) if features else frozenset[str]()
     refused = parse_tiles(tiles) if "amx_tile" in common and tiles is not None else ""
@@ -115,7 +115,7 @@ def parse_sysctl(text: str, machine: str = "") -> Cpu:
         key.removeprefix(_ARM_FEATURE) for key, value in facts.items() if key.startswith(_ARM_FEATURE) and value == "1"
     }
     name = facts.get("machdep.cpu.brand_string") or _UNKNOWN
-    # `sysctl` runs translated or not, as the system likes, so each of these may be the only sign.
+    # The system may run `sysctl` itself translated or not, so each of these conditions may be the only sign of Rosetta.
     is_translated = (
         facts.get("sysctl.proc_translated") == "1"
         or name.startswith("VirtualApple")
@@ -133,7 +133,7 @@ def _levels(facts: Mapping[str, str]) -> Iterator[CoreLevel]:
 
 
 def _processors(text: str) -> Iterator[Mapping[str, str]]:
-    # On some Arm kernels the last paragraph is about the board, and has no line "processor".
+    # On some Arm kernels the last paragraph describes the board, and has no line "processor".
     for paragraph in re.split(r"\n\s*\n", text):
         facts = _facts(paragraph.splitlines())
         if "processor" in facts:

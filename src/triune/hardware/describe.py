@@ -25,11 +25,12 @@ _BY_NVML: Final = "derived from what NVML tells"
 
 
 def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is_installed) -> tuple[UnitFacts, ...]:
-    """The facts of each unit, in the order of `Unit`, without the runtimes' facts and without measurements on this
+    """Describe each unit, in the order of `Unit`, without the facts of runtimes and without measurements on this
     machine.
 
     Args:
-        outputs: what this machine's system printed. Fields that are not in it are unavailable, with the reason.
+        outputs: the texts that this machine's system printed. A fact that they lack is marked unavailable, with the
+            reason.
         is_installed: returns whether a Python package is installed.
     """
     cpu = outputs.cpu()
@@ -42,7 +43,7 @@ def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is
 
 
 def expected_rate(unit: Unit, *, is_apple: bool) -> str:
-    """The name of the rate that a reader looks for first; where it is missing, the facts say why."""
+    """The name of the most important rate of a unit. If it is missing, the facts say why."""
     match unit:
         case Unit.CPU:
             return "matmul_fp32_tflops"
@@ -149,7 +150,7 @@ class _Describer:
         caches: Sequence[Cache] = (),
         unavailable: Mapping[str, str] = MappingProxyType({}),
     ) -> UnitFacts:
-        """The facts of a unit that shares the CPU's memory, with what the table says of the memory."""
+        """Complete the facts of a unit that shares the CPU's memory with the table's figures of the memory."""
         memory = self._figures("memory", left_out=("size_gb",))
         known = {**{f"memory_{name}": figure for name, figure in memory.items()}, **figures}
         expected = ("memory_gb_per_s", expected_rate(facts.unit, is_apple=self.cpu.is_apple_silicon))
@@ -174,7 +175,9 @@ class _Describer:
         return f"the system does not tell it{measure}"
 
     def _figures(self, section: str, left_out: Sequence[str] = ()) -> Mapping[str, Figure]:
-        """The known figures of a section of the chip; of GPU and memory, those of this machine's configuration."""
+        """The known figures of a section of the chip. Figures of GPU and memory are those of this machine's
+        configuration.
+        """
         if self.chip is None:
             return dict[str, Figure]()
         part = getattr(self.chip, section)
@@ -185,10 +188,11 @@ class _Describer:
         return {name: self._of_configuration(self.chip, figure) for name, figure in figures.items()}
 
     def _of_configuration(self, chip: Chip, figure: Figure) -> Figure:
-        """The figure for this machine's number of GPU cores. The table's figures are those of the chip with the most.
+        """Return the figure for this machine's number of GPU cores. The table's figures are those of the chip with the
+        most cores.
 
-        If the table has values for chips with fewer cores, the result has this machine's. If not, a rate of all cores
-        together gets a note that says of how many cores it is.
+        If the table has values for chips with fewer cores, the result has the value for this machine. If not, a rate of
+        all cores together gets a note that states the number of cores.
         """
         cores, num_cores = chip.gpu.cores, self._displays().num_cores
         if cores is None or num_cores not in cores.smaller:

@@ -53,16 +53,17 @@ class UnitFacts:
     Attributes:
         status: whether the machine has it, its description, and why it is absent or emulated.
         name: the hardware, "Apple M2 Pro"; "" if the machine has none.
-        cores: the kinds of its cores with their numbers; empty if unknown or if it has none.
-        caches: of a CPU, the caches of its fastest cores.
-        memory_bytes: the memory that it can use; None if unknown.
-        is_memory_shared: whether that is the memory of the CPU.
-        precisions: how it handles each of `PRECISIONS`; empty if it is absent.
-        features: "dynamic_shapes", "int8_compute" and "state", each with "yes", "no" or what holds; "instructions" of a
-            CPU; "compute_capability", "driver" and, of several, "devices" of NVIDIA's GPUs; empty if it is absent.
+        cores: the number of cores of each kind; empty if unknown or if it has none.
+        caches: for a CPU, the caches of its fastest cores.
+        memory_bytes: the memory that the unit can use; None if unknown.
+        is_memory_shared: whether the unit uses the CPU's memory.
+        precisions: how the unit handles each of `PRECISIONS`; empty if it is absent.
+        features: "dynamic_shapes", "int8_compute" and "state", each with "yes", "no" or a short condition. A CPU also
+            has "instructions". An NVIDIA GPU has "compute_capability", "driver" and, if there are several, "devices".
+            Empty if the unit is absent.
         figures: rates, bandwidths, times and watts by the names of `chip.py`, each with its source.
         runtimes: the installed runtimes that serve it.
-        unavailable: what could not be read, by the name of the field or figure, with the reason.
+        unavailable: the fields and figures that could not be read, by name, with the reason.
     """
 
     status: UnitStatus
@@ -84,7 +85,7 @@ class UnitFacts:
 
     @property
     def presence(self) -> Presence:
-        """Whether the machine has it."""
+        """Whether the machine has the unit."""
         return self.status.presence
 
     @property
@@ -94,7 +95,7 @@ class UnitFacts:
 
     @property
     def reason(self) -> str:
-        """Why it is absent or emulated, and what would change that; "" if it is present."""
+        """Why the unit is absent or emulated, and what would change that; "" if it is present."""
         return self.status.reason
 
 

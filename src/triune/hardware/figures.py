@@ -17,7 +17,7 @@ class FigureKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its unit, and where it is from.
+    """A number with its unit and its source.
 
     Attributes:
         value: the number; for a chip that is sold in several configurations, the figure of the largest one.
@@ -25,11 +25,11 @@ class Figure:
             "W", "cores".
         kind: the kind of the source.
         source: the page, paper or file that states it, or the machine and date of the measurement.
-        basis: of TFLOPS and TOPS, the datatype that they count, such as "fp16" or "int8"; else empty.
+        basis: for TFLOPS and TOPS, the datatype of the operations, such as "fp16" or "int8"; else empty.
         smaller: the values of the chip's smaller configurations, ascending.
         low: the smallest value that was reported, if reports differ.
         high: the largest value that was reported, if reports differ.
-        note: what to know before using it, such as on which chip of the generation it was measured.
+        note: a caveat for its use, such as the chip of the generation on which it was measured.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""Parses macOS's descriptions of its GPU and Neural Engine. If a text lacks the facts, the result is None, with the
+"""Parses macOS's descriptions of its GPU and Neural Engine. If a text lacks a fact, the fact is None, with the
 reason.
 """
 
@@ -22,9 +22,9 @@ class AppleGpu:
     """The GPU of an Apple chip.
 
     Attributes:
-        name: "Apple M2 Pro".
-        num_cores: None if unknown.
-        reason: why something of it is unknown; "" if nothing is.
+        name: the name of the chip, such as "Apple M2 Pro".
+        num_cores: the number of cores; None if unknown.
+        reason: why the number of cores is unknown; "" if it is known.
     """
 
     name: str
@@ -48,7 +48,9 @@ class AppleNeuralEngine:
 
 
 def parse_displays(text: str) -> AppleGpu:
-    """Read the output of `DISPLAYS`: the GPU whose entry has a number of cores, as Apple's GPUs have."""
+    """Parse the output of the command `DISPLAYS`. Returns the GPU whose entry has a number of cores, as Apple's GPUs
+    have.
+    """
     gpus = list(_gpus(text))
     for gpu in gpus:
         if (num_cores := _count(gpu.get("sppci_cores"))) is not None:
@@ -60,7 +62,7 @@ def parse_displays(text: str) -> AppleGpu:
 
 
 def parse_neural_engine(text: str) -> AppleNeuralEngine:
-    """Read the output of `NEURAL_ENGINE`."""
+    """Parse the output of the command `NEURAL_ENGINE`."""
     cores = [int(each) for each in re.findall(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d{1,4})\b', text)]
     architecture = re.search(r'"ANEDevicePropertyTypeANEArchitectureTypeStr"\s*=\s*"(\w{1,16})"', text)
     if sum(cores):
@@ -83,7 +85,7 @@ def _gpus(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _count(value: object) -> int | None:
-    """A number of cores, which system_profiler writes as a text."""
+    """Parse a number of cores, which system_profiler prints as a string."""
     found = re.fullmatch(r"\s*([1-9]\d{0,5})\s*", str(value)) if isinstance(value, str | int) else None
     return int(found[1]) if found else None
 

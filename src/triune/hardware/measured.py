@@ -1,4 +1,4 @@
-"""Figures that were measured on this machine, kept in the cache folder by machine and versions of the runtimes."""
+"""Stores figures that were measured on this machine in the cache folder, by machine and runtime versions."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ class Measured:
     """The stored measurements of one machine.
 
     Attributes:
-        figures: by unit and name.
+        figures: the figures by unit and name.
         reason: why the stored file cannot be read; "" if it can, or if there is none yet.
     """
 
@@ -31,7 +31,9 @@ class Measured:
 
 
 def machine_key(units: Sequence[UnitFacts]) -> str:
-    """A name of this machine with the versions of its runtimes: figures measured with others do not count here."""
+    """A key for this machine and the versions of its runtimes. Figures that were measured with other versions have
+    another key.
+    """
     hardware = [
         [each.unit.value, each.name, [[kind.name, kind.num_cores] for kind in each.cores], each.memory_bytes]
         for each in units
@@ -41,7 +43,9 @@ def machine_key(units: Sequence[UnitFacts]) -> str:
 
 
 def load_measured(folder: Path, key: str) -> Measured:
-    """Read what `save_measured` kept; a file that cannot be read gives no figures, and the reason."""
+    """Read the figures that `save_measured` stored. If the file cannot be read, the result has no figures, and the
+    reason.
+    """
     path = folder / f"{key}.json"
     if not path.exists():
         return Measured()
@@ -53,7 +57,7 @@ def load_measured(folder: Path, key: str) -> Measured:
 
 
 def save_measured(folder: Path, key: str, figures: Mapping[Unit, Mapping[str, Figure]]) -> Path:
-    """Keep figures, in place of older ones. Returns the file.
+    """Store figures, replacing older ones. Returns the path of the file.
 
     Raises:
         OSError: the folder cannot be written to.

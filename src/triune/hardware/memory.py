@@ -14,8 +14,8 @@ class Memory:
     """Memory in bytes.
 
     Attributes:
-        total: of the machine, or of the container if that may use less.
-        available: what can be allocated without swapping, and without exceeding a limit.
+        total: the memory of the machine, or of the container if its limit is lower.
+        available: the memory that can be allocated without swapping and without exceeding a limit.
     """
 
     total: int
@@ -40,7 +40,7 @@ def private_bytes(pid: int | None = None) -> int:
     count. The call takes a fraction of a millisecond.
 
     Args:
-        pid: the process; None for this one.
+        pid: the process; None means this process.
     """
     # psutil raises an error once the process has ended, which may be at any time.
     with contextlib.suppress(psutil.Error):
@@ -51,12 +51,12 @@ def private_bytes(pid: int | None = None) -> int:
 
 
 def within_cgroups(machine: Memory, membership: str, root: Path) -> Memory:
-    """The part of the machine's memory that the limits of cgroups leave.
+    """Apply the limits of cgroups to the machine's memory.
 
     Args:
         machine: the machine's memory.
         membership: the text of /proc/self/cgroup.
-        root: where cgroups are mounted.
+        root: the folder where cgroups are mounted.
     """
     total, available = machine.total, machine.available
     for folder in cgroup_folders(membership, root, "memory"):
@@ -78,7 +78,9 @@ def _number(folder: Path, version_2: str, version_1: str) -> int | None:
 
 
 def _reclaimable(folder: Path) -> int:
-    """The bytes of cached files that the system frees when memory is needed; they count as used."""
+    """The bytes of cached files in a cgroup, which count as used although the system frees them when memory is
+    needed.
+    """
     path = folder / "memory.stat"
     lines = path.read_text().splitlines() if path.is_file() else []
     values = dict(line.split(maxsplit=1) for line in lines if " " in line)

@@ -1,4 +1,4 @@
-"""Detects NVIDIA's GPUs on Linux, from what the driver tells."""
+"""Detects NVIDIA's GPUs on Linux from the driver's files."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def read_nvidia(folder: Path = _DRIVER) -> str:
-    """The model of the GPUs, "NVIDIA H200" or "2 x NVIDIA H200"; "" if there are none, or no driver.
+    """Read the models of the GPUs, such as "NVIDIA H200" or "2 x NVIDIA H200"; "" if there are no GPUs or no driver.
 
     Args:
-        folder: the driver's folder, in which each GPU has one with a file `information`.
+        folder: the driver's folder, in which each GPU has a folder with a file `information`.
     """
     try:
         texts = [path.read_text() for path in sorted(folder.glob("*/information"))]
@@ -24,6 +24,6 @@ def read_nvidia(folder: Path = _DRIVER) -> str:
 
 
 def gpu_names(names: Sequence[str]) -> str:
-    """GPUs in words, "2 x NVIDIA H200"; "" for none."""
+    """Describe GPUs by their names: "2 x NVIDIA H200"; "" for none."""
     kinds = dict.fromkeys(names)
     return ", ".join(f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in kinds)

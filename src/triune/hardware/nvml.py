@@ -15,14 +15,14 @@ _CORES_PER_SM: Final = {(7, 0): 64, (7, 5): 64, (8, 0): 64, (8, 6): 128, (8, 9):
 
 @dataclass(frozen=True, slots=True)
 class NvidiaGpu:
-    """One GPU; what its driver does not tell is None.
+    """One GPU. Facts that its driver does not report are None.
 
     Attributes:
         name: "NVIDIA H200".
         driver: the driver's version, "580.159.04"; "" if unknown.
         memory_bytes: the memory of the GPU.
-        num_cores: CUDA cores.
-        compute_capability: (9, 0) for Hopper.
+        num_cores: the number of CUDA cores.
+        compute_capability: CUDA's compute capability, such as (9, 0) for Hopper.
         bus_width_bits: the width of the memory's bus.
         core_clock_mhz: the highest clock of the cores.
         memory_clock_mhz: the highest clock of the memory, which moves two bits a pin in each cycle.
@@ -45,14 +45,18 @@ class NvidiaGpu:
 
     @property
     def gb_per_s(self) -> float | None:
-        """The memory's bandwidth in 10^9 bytes a second, out of its bus and its clock; None if unknown."""
+        """The memory's bandwidth in 10^9 bytes per second, computed from its bus width and its clock; None if
+        unknown.
+        """
         if not self.bus_width_bits or not self.memory_clock_mhz:
             return None
         return self.bus_width_bits / 8 * self.memory_clock_mhz * 2 / 1000
 
     @property
     def fp32_tflops(self) -> float | None:
-        """The peak rate of the CUDA cores in fp32, one product and sum a cycle each; None if unknown."""
+        """The peak fp32 rate of the CUDA cores, each with one multiplication and one addition per cycle; None if
+        unknown.
+        """
         if not self.num_cores or not self.core_clock_mhz:
             return None
         return self.num_cores * 2 * self.core_clock_mhz / 1e6
@@ -78,7 +82,9 @@ def read_nvml() -> str:
 
 
 def parse_nvml(text: str) -> tuple[tuple[NvidiaGpu, ...], str]:
-    """The GPUs in the text of `read_nvml`, and why there are none, "" if there are. One without a name is left out."""
+    """Parse the text of `read_nvml`. Returns the GPUs, and why there are none, "" if there are some. GPUs without a
+    name are left out.
+    """
     try:
         content: object = json.loads(text)
     except (ValueError, RecursionError):

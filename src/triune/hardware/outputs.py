@@ -31,8 +31,8 @@ class Outputs:
         machine: the architecture for which this Python was built: "arm64", "x86_64".
         num_cores: logical cores that this process may use; 0 on macOS, where `texts` has the number.
         memory_bytes: the memory that this process may use.
-        texts: by name: on macOS "sysctl", "displays" and "neural_engine", on Linux "cpuinfo", "caches", "tiles" and
-            "nvml", and "nvidia", the GPUs that the driver lists. A missing one is "".
+        texts: the texts by name. On macOS they are "sysctl", "displays" and "neural_engine"; on Linux "cpuinfo",
+            "caches", "tiles", "nvml", and "nvidia" with the GPUs that the driver lists. A missing text is "".
         failures: why a text is missing.
     """
 
@@ -44,11 +44,11 @@ class Outputs:
     failures: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def text(self, name: str) -> str:
-        """The text of that name, "" if it is missing."""
+        """The text with this name; "" if it is missing."""
         return self.texts.get(name, "")
 
     def cpu(self) -> Cpu:
-        """The CPU that they describe."""
+        """The CPU that the texts describe."""
         if self.system == "darwin":
             return parse_sysctl(self.text("sysctl"), self.machine)
         tiles = self.texts.get("tiles")
@@ -56,7 +56,7 @@ class Outputs:
 
 
 def read_outputs() -> Outputs:
-    """Ask this machine. Takes up to two seconds on a Mac.
+    """Read the texts of this machine. This takes up to two seconds on a Mac.
 
     Raises:
         UnsupportedError: Triune does not support this operating system.
@@ -79,7 +79,7 @@ def run(command: Sequence[str]) -> tuple[str, str]:
     """Run a command. If it prints anything, it counts as successful, even if it fails afterwards.
 
     Returns:
-        its output and ""; or, if it printed nothing, "" and the reason.
+        the command's output and ""; or, if it printed nothing, "" and the reason.
     """
     try:
         done = subprocess.run(

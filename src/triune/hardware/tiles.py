@@ -1,4 +1,5 @@
-"""Asks Linux for permission to use AMX's tile registers, which a process must have before its first tile instruction.
+"""Asks Linux for permission to use the tile registers of Intel's AMX. A process needs it before its first tile
+instruction.
 
 Source: the kernel's Documentation/arch/x86/xstate.rst.
 """
@@ -34,7 +35,7 @@ def parse_tiles(text: str) -> str:
     """Why this process may not use tile registers; "" if it may.
 
     Args:
-        text: what `ask_for_tiles` returned.
+        text: the result of `ask_for_tiles`.
     """
     supported = re.search(r"^supported: (0x[0-9a-f]{1,16})$", text, re.MULTILINE)
     if supported is None:

@@ -30,7 +30,7 @@ def detect_units(
     Args:
         cpu: this machine's CPU.
         is_installed: returns whether a Python package is installed.
-        nvidia: the NVIDIA GPU of a machine that is not Apple's, "" for none; None reads it.
+        nvidia: the NVIDIA GPU of a machine that is not Apple's, "" if it has none; None means to detect it.
     """
     cores = f"{cpu.num_cores} core{'s' if cpu.num_cores > 1 else ''}"
     name = f"{cpu.name} (Apple's CPU behind Rosetta)" if cpu.is_translated else cpu.name

@@ -451,7 +451,7 @@ async def test_a_load_that_waits_for_another_is_not_begun_after_an_unload(tmp_pa
     bench.onnxruntime.on_load = wait
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
         loads = [asyncio.create_task(repository.load("m")) for _ in range(3)]
-        # The version is LOADING before its runtime loads it, and a load that was not begun would leave nothing to close.
+        # The version is LOADING before its runtime loads it. A load that was not begun would leave nothing to close.
         await eventually(begun.is_set)
         await asyncio.wait_for(repository.unload("m"), 60)
         for load in loads:

@@ -25,19 +25,19 @@ _SETTLE_SECONDS: Final = 2.0
 
 
 class EnergyAccountant:
-    """Owns a meter, its ledger, and the thread that reads the one for the other.
+    """Owns a meter, its ledger, and the thread that reads the meter for the ledger.
 
     Attributes:
-        ledger: makes accounts.
+        ledger: the ledger, which makes accounts and charges them.
     """
 
     def __init__(self, meter: EnergyMeter, interval_seconds: float = INTERVAL_SECONDS) -> None:
         """Start the thread.
 
         Args:
-            meter: closed by `close`.
-            interval_seconds: the time between two readings, above 0; at least the meter's resolution is taken, and a
-                second while no rail can be read.
+            meter: the meter to read. `close` closes it.
+            interval_seconds: the time between two readings, above 0. The actual interval is at least the meter's
+                resolution, and at least a second while no rail can be read.
 
         Raises:
             NoThreadError: the system cannot start a thread. The caller still owns the meter then.
@@ -51,7 +51,8 @@ class EnergyAccountant:
         self._thread = start_thread(self._work, "triune-energy")
 
     async def settle(self) -> bool:
-        """Wait until every work that has ended is charged: as long as the meter's resolution at most, and a reading.
+        """Wait until every work that has ended is charged. This takes at most the meter's resolution and the time of a
+        reading.
 
         Returns:
             False if the meter does not answer within two seconds, or is closed.
@@ -91,20 +92,20 @@ class EnergyAccountant:
                 try:
                     loop.call_soon_threadsafe(_resolve, future)
                 except RuntimeError:
-                    # The loop is closed: nobody waits any more.
+                    # The waiting caller's event loop is closed, so nothing waits any more.
                     continue
             if is_closed:
                 return
 
     def _await_turn(self) -> tuple[list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]], bool]:
-        """Wait until the meter is to be read: after the interval, or earlier, but not before the meter's resolution, if
-        somebody waits.
+        """Wait until the next reading of the meter is due: after the interval, or if a caller waits, after the meter's
+        resolution.
 
         Returns:
-            who waits, and whether this is the last reading.
+            the callers that wait, and whether this is the last reading.
         """
         with self._wakes:
-            # Between two readings, there is always the time in which the counters are updated at least once.
+            # Wait at least so long between two readings that the meter's counters are updated once.
             self._wakes.wait_for(lambda: self._is_closed, timeout=self._meter.resolution_seconds)
             has_any = any(not each.reason for each in self.ledger.rails)
             rest = (self._interval if has_any else _IDLE_SECONDS) - self._meter.resolution_seconds

@@ -11,7 +11,7 @@ from triune.hardware.figures import Figure
 def chip_powers(name: str) -> Sequence[LoadPower]:
     """The parts of a chip for which `chips.toml` has watts; empty for an unknown chip.
 
-    The CPU and its matrix unit share one rail, and so the same watts.
+    The CPU and its matrix unit share one power rail, so they have the same watts.
     """
     chip = find_chip(name)
     if chip is None:

@@ -1,4 +1,4 @@
-"""Several meters as one, and the meter of rails that nothing can read."""
+"""Combines several meters into one, and has a meter for units whose energy cannot be read."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ class CombinedMeter:
 
     def __init__(self, meters: Sequence[EnergyMeter], clock: Clock) -> None:
         """Args:
-        meters: closed by `close`. No two have a rail of the same name.
+        meters: the meters, which `close` closes. No two of them have a rail of the same name.
         clock: the clock of the readings, and of all meters.
         """
         self._meters = tuple(meters)
@@ -36,13 +36,13 @@ class CombinedMeter:
 
 
 class AbsentMeter:
-    """Says for each unit why its energy is unavailable."""
+    """A meter that only says for each unit why its energy is unavailable."""
 
     resolution_seconds = 0.0
 
     def __init__(self, reasons: Mapping[Unit, str], clock: Clock) -> None:
         """Args:
-        reasons: why, and what would change it.
+        reasons: for each unit why its energy is unavailable, and the remedy.
         clock: the clock of the readings.
         """
         self._clock = clock

@@ -29,7 +29,7 @@ class HasPresence(Protocol):
 
     @property
     def presence(self) -> Presence:
-        """Whether the machine has it."""
+        """Whether the machine has the unit."""
         ...
 
 
@@ -45,7 +45,8 @@ def import_installed(name: str) -> Any:
 
 
 def this_machines_meter(units: Sequence[HasPresence], cpu_name: str, clock: Clock) -> EnergyMeter:
-    """The meter of everything that this machine can meter. Opening the driver of a GPU takes up to a second.
+    """Make a meter of all units whose energy this machine can measure. Opening the driver of a GPU takes up to a
+    second.
 
     Args:
         units: the machine's units.
@@ -94,7 +95,7 @@ def linux_meter(units: Sequence[HasPresence], clock: Clock, load: Import) -> Ene
 def _with_reasons(
     meters: Sequence[EnergyMeter], units: Sequence[HasPresence], reasons: dict[Unit, str], clock: Clock
 ) -> EnergyMeter:
-    """Add the reason of each unit that the machine has and no meter counts."""
+    """Combine the meters, and give the reason for each of the machine's units that no meter counts."""
     counted = {unit for meter in meters for rail in meter.rails if rail.role is RailRole.COMPUTE for unit in rail.units}
     present = {each.unit for each in units if each.presence is Presence.PRESENT}
     absent = {unit: reasons[unit] for unit in Unit if unit in present - counted}

@@ -1,4 +1,4 @@
-"""Estimates of energy: the watts that a table gives a unit under load, times the time that it computed."""
+"""Estimates of energy: a unit's power under load, from a table, times the time that it computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from triune.hardware.energy.meter import CLOSED, Rail, RailRole, Reading
 
 @dataclass(frozen=True, slots=True)
 class LoadPower:
-    """The power of a part of a machine under load.
+    """The power under load of a part of a machine.
 
     Attributes:
         name: the part, such as "ane".
-        units: the units that it is.
+        units: the units that this part is.
         watts: the power, above 0.
-        source: who says so, and how it was found.
+        source: the source of the figure, and how it was determined.
     """
 
     name: str
@@ -27,13 +27,15 @@ class LoadPower:
 
 
 class EstimatedMeter:
-    """Counts as if each unit were under load all the time (`Rail.is_load_only`), so that only what ran is charged."""
+    """Counts as if each unit were under load all the time. Its rails are `Rail.is_load_only`, so only computing time is
+    charged.
+    """
 
     resolution_seconds = 0.0
 
     def __init__(self, powers: Sequence[LoadPower], clock: Clock) -> None:
         """Args:
-        powers: the parts that have a figure.
+        powers: the parts whose power is known.
         clock: the clock of the readings.
         """
         self._clock = clock

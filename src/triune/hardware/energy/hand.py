@@ -1,4 +1,4 @@
-"""A meter that is fed by hand: the reference implementation, for tests."""
+"""A meter whose joules are set by its caller: the reference implementation, for tests."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from triune.hardware.energy.meter import CLOSED, Rail, Reading
 
 
 class HandMeter:
-    """Counts what `feed` gives it."""
+    """A meter that counts the joules that `feed` is called with."""
 
     def __init__(self, rails: Sequence[Rail], clock: Clock, resolution_seconds: float = 0.0) -> None:
         """Args:

@@ -1,7 +1,7 @@
-"""The energy of Apple's chips through IOReport, read by the package `zeus-apple-silicon`, without root.
+"""The energy of Apple's chips, read through IOReport by the package `zeus-apple-silicon`, without root.
 
 Apple says of such figures that they "are estimated and may be inaccurate" (powermetrics' manual): they come from a
-model of the chip. Here they count as measured, since the system itself counts them.
+model of the chip. Here they count as measured, since they are the system's own counters.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class AppleEnergyMonitor(Protocol):
     """The methods of `zeus_apple_silicon.AppleEnergyMonitor` that are called here."""
 
     def get_cumulative_energy(self) -> AppleEnergyMetrics:
-        """The energy since a fixed time. Raises RuntimeError, or ValueError if the library does not know the chip's
-        unit of energy.
+        """The energy since a fixed time. Raises RuntimeError, or ValueError if the library does not know in which unit
+        the chip reports energy.
         """
         ...
 
@@ -50,7 +50,7 @@ _FIELDS: Final[Sequence[tuple[str, str, frozenset[Unit], RailRole]]] = (
     ("gpu", "gpu_mj", frozenset({Unit.GPU}), RailRole.COMPUTE),
     ("ane", "ane_mj", frozenset({Unit.ANE}), RailRole.COMPUTE),
     ("dram", "dram_mj", _ALL, RailRole.MEMORY),
-    # Nobody says whether the GPU's energy contains it, so it is not added.
+    # It is undocumented whether the GPU's energy includes its SRAM's, so this is not added.
     ("gpu-sram", "gpu_sram_mj", frozenset({Unit.GPU}), RailRole.DETAIL),
 )
 

@@ -1,4 +1,4 @@
-"""Charges what a meter counts to the works of the time between two readings."""
+"""Charges the energy between two readings of a meter to the works of that time."""
 
 import threading
 import weakref
@@ -28,7 +28,7 @@ class RailTotals:
 
     Attributes:
         metered: the joules that the meter counted while it was available.
-        charged: the joules of models; they go to the models' accounts if all rails of their unit are available.
+        charged: the joules of models. They are charged to the models' accounts if all rails of the unit are available.
         idle: the joules of times in which none of the rail's units computed for a model: idle power, other programs,
             and the server's own work.
         watts: the mean power between the last two readings; None while the rail is unavailable.
@@ -46,8 +46,8 @@ class RailStatus:
 
     Attributes:
         rail: the rail.
-        totals: what it counted.
-        reason: why it is unavailable; empty if it is not.
+        totals: the joules that it has counted.
+        reason: why the rail is unavailable; empty if it is available.
     """
 
     rail: Rail
@@ -66,14 +66,14 @@ class Settles(Protocol):
 class EnergyLedger:
     """Reads a meter, and charges each work its part.
 
-    `record` may be called by any thread; `sample` by one thread at a time; the others while nothing samples, or for
-    numbers that may be an interval old.
+    Any thread may call `record`. Only one thread at a time may call `sample`. If another method is called while
+    `sample` runs, its numbers may be one interval old.
     """
 
     def __init__(self, meter: EnergyMeter, settles: Settles | None = None) -> None:
         """Args:
-        meter: the caller closes it.
-        settles: has this ledger sample, by another thread; None if the caller does, or `settle` here.
+        meter: the meter to read. The caller closes it.
+        settles: lets another thread call `sample`. With None, the caller calls it, or `settle` does.
         """
         self._meter = meter
         self._settles = settles
@@ -91,7 +91,7 @@ class EnergyLedger:
         return [RailStatus(rail, self._totals[rail.name], reasons.get(rail.name, "")) for rail in self._meter.rails]
 
     def record(self, work: Work) -> None:
-        """Take a work that begins. Any thread may call it."""
+        """Register a work that begins. Any thread may call this."""
         self._recorded.append(work)
 
     async def settle(self) -> bool:
@@ -102,7 +102,7 @@ class EnergyLedger:
         return True
 
     def account(self, model: str, version: int, unit: Unit, *, is_emulated: bool = False) -> Account:
-        """A new account. Any thread may call it.
+        """Make a new account. Any thread may call this.
 
         Args:
             model: the model's name.
@@ -116,7 +116,7 @@ class EnergyLedger:
         return account
 
     def why_unavailable(self, unit: Unit) -> str:
-        """See `Accountant`; as of the last reading."""
+        """Implements `Accountant.why_unavailable`, as of the last reading."""
         return self._usable(self._last, self._last)[1].get(unit, "")
 
     def sample(self) -> None:
@@ -157,7 +157,7 @@ class EnergyLedger:
     def _usable(self, before: Reading, now: Reading) -> tuple[Sequence[Rail], Mapping[Unit, str]]:
         """The rails to charge for the time between two readings, and the reason for each unit whose joules are missing.
 
-        A unit is estimated where it is not measured.
+        If a unit has no measured rail, its estimated rails are used.
         """
         both = before.joules.keys() & now.joules.keys()
         measured: dict[Unit, str] = {}
@@ -214,7 +214,7 @@ class EnergyLedger:
 def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
     """Charge each account and bill its part of the joules of an interval.
 
-    Units in `missing` are left out. Otherwise the joules of their memory would look like their total.
+    Units in `missing` are left out. Otherwise the energy of their memory rail would look like their total energy.
     """
     for work, part in division.works:
         if work.account.unit in missing:

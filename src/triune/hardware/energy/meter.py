@@ -26,10 +26,10 @@ class Rail:
 
     Attributes:
         name: unique on the machine, such as "package-0" or "gpu-0".
-        units: the units that draw from it.
-        role: the part of their energy that it measures.
-        kind: whether its joules are measured or estimated.
-        source: their source, for people.
+        units: the units that draw power from it.
+        role: the part of the units' energy that it measures.
+        kind: whether the joules are measured or estimated.
+        source: the source of the joules, as a text for users.
         is_load_only: whether the joules assume a unit under full load. If so, only computing time is charged, and the
             energy of idle times is unknown.
     """
@@ -44,11 +44,11 @@ class Rail:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a meter read at one time. Each rail is either in `joules` or in `unavailable`.
+    """One reading of a meter. Each rail is either in `joules` or in `unavailable`.
 
     Attributes:
-        time_ns: when, on the meter's clock.
-        joules: by the rail's name, since an arbitrary start; never decreases.
+        time_ns: the time of the reading, on the meter's clock.
+        joules: the joules since an arbitrary start, by the rail's name. They never decrease.
         unavailable: the reason for each rail that cannot be read, by the rail's name.
     """
 
@@ -58,7 +58,7 @@ class Reading:
 
 
 class EnergyMeter(Protocol):
-    """Counts the energy of some rails. Only one thread at a time may use it. `close` frees what it opened.
+    """Counts the energy of some rails. Only one thread at a time may use it. `close` frees its resources.
 
     A rail can become unavailable at any reading, and come back. The energy of the time between is unknown, and is not
     counted.
@@ -66,7 +66,7 @@ class EnergyMeter(Protocol):
 
     @property
     def rails(self) -> Sequence[Rail]:
-        """The rails, those that are unavailable included. Always the same."""
+        """The rails, including unavailable ones. They never change."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class EnergyMeter(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything. Later readings have no rail available. It may be called again."""
+        """Free everything. Later readings have no rail available. A second `close` does nothing."""
         ...
 
 
@@ -102,7 +102,7 @@ class CumulativeCounter:
         self._joules = 0.0
 
     def read(self, count: int) -> float:
-        """Take the counter's value, and return the joules since the first one."""
+        """Record the counter's value, and return the joules since the first value."""
         if self._last is not None:
             grown = count - self._last
             if grown < 0:

@@ -1,4 +1,4 @@
-"""Metering of a machine, for as long as a server or an engine runs."""
+"""Meters a machine's energy while a server or an engine runs."""
 
 import contextlib
 from collections.abc import Generator, Sequence
@@ -16,7 +16,7 @@ def metered(units: Sequence[HasPresence], interval_seconds: float = INTERVAL_SEC
 
     Args:
         units: the machine's units.
-        interval_seconds: the time between two readings; 0 meters nothing, and gives None.
+        interval_seconds: the time between two readings. With 0 nothing is metered, and the context yields None.
     """
     if not interval_seconds:
         yield None

@@ -23,23 +23,25 @@ class Nvml(Protocol):
         ...
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:  # noqa: N802
-        """The GPU of a number."""
+        """The GPU with this index."""
         ...
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:  # noqa: N802
-        """The GPU of an identifier, such as "GPU-6a0f...". CUDA takes the beginning of one, too; this does not."""
+        """The GPU with this UUID, such as "GPU-6a0f...". Unlike CUDA, this function does not accept the beginning of a
+        UUID.
+        """
         ...
 
     def nvmlDeviceGetName(self, handle: Any) -> str:  # noqa: N802
-        """The model, such as "NVIDIA H200"."""
+        """The name of the GPU's model, such as "NVIDIA H200"."""
         ...
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:  # noqa: N802
-        """Millijoules since the driver was loaded. From Volta on."""
+        """The energy since the driver was loaded, in millijoules. GPUs have this counter from Volta on."""
         ...
 
     def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:  # noqa: N802
-        """Milliwatts; the mean of the last second on newer GPUs."""
+        """The power in milliwatts. On newer GPUs it is the mean of the last second."""
         ...
 
 
@@ -49,7 +51,7 @@ _RAIL: Final = "gpu-0"
 class NvmlMeter:
     """Counts the GPU that CUDA programs of this process use: the first one that CUDA_VISIBLE_DEVICES allows.
 
-    Where the GPU has no counter of energy, its power is read and integrated, so that `read` must be called often.
+    If the GPU has no counter of energy, its power is read and integrated over time, so `read` must be called often.
     """
 
     resolution_seconds = 0.1
@@ -109,7 +111,7 @@ class NvmlMeter:
             try:
                 self._nvml.nvmlShutdown()
             except self._nvml.NVMLError as error:
-                # The driver is gone, so that nothing is left to free.
+                # The driver is gone, so there is nothing left to free.
                 self._reason = f"{CLOSED}: {error}"
 
     def _can_count(self) -> bool:
@@ -121,7 +123,7 @@ class NvmlMeter:
         return True
 
     def _integrated(self, now_ns: int, watts: float) -> float:
-        """The joules so far, with the mean of two readings of the power for the time between them."""
+        """Integrate the power: return the joules so far. The power between two readings is taken as their mean."""
         if self._power is not None:
             before_ns, before = self._power
             self._joules += (before + watts) / 2 * (now_ns - before_ns) / 1e9

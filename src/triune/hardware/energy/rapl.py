@@ -40,7 +40,7 @@ class RaplMeter:
     def __init__(self, clock: Clock, root: Path = POWERCAP) -> None:
         """Args:
         clock: the clock of the readings.
-        root: the folder of power zones. It may be missing: then there are no rails.
+        root: the folder of power zones. If it does not exist, there are no rails.
         """
         self._clock = clock
         self._zones = list(_zones(root))
@@ -79,7 +79,7 @@ def _zones(root: Path) -> Iterator[_Zone]:
             name = (folder / "name").read_text().strip()
             counts = int((folder / "max_energy_range_uj").read_text()) + 1
         except (OSError, ValueError):
-            # Without its range a counter cannot be read across a wrap-around.
+            # If a counter's range is unknown, a wrap-around cannot be computed.
             continue
         place = _numbers(folder.name)
         if len(place) > 1:
@@ -90,7 +90,7 @@ def _zones(root: Path) -> Iterator[_Zone]:
 
 
 def _numbers(name: str) -> tuple[int, ...]:
-    """The numbers of a zone: (0, 1) of "intel-rapl:0:1"."""
+    """The numbers in a zone's name: (0, 1) for "intel-rapl:0:1"."""
     return tuple(int(each) for each in name.split(":")[1:] if each.isdigit())
 
 

@@ -8,12 +8,12 @@ from triune.core.energy import Account, Work
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Whose an interval was. All parts, `idle` included, add up to 1.
+    """How an interval is divided among works. All parts, including `idle`, add up to 1.
 
     Attributes:
-        works: the part of each work.
-        quick: the part of each account's quick batches (`Account.quick_ns`).
-        idle: the part in which nothing ran.
+        works: the fraction of each work.
+        quick: the fraction of each account's quick batches (`Account.quick_ns`).
+        idle: the fraction of the time in which nothing ran.
     """
 
     works: Sequence[tuple[Work, float]]
@@ -22,21 +22,21 @@ class Division:
 
 
 def divide(begin_ns: int, end_ns: int, works: Sequence[Work], quick_ns: Mapping[Account, int]) -> Division:
-    """Divide an interval: at each moment, the works that run then have equal parts.
+    """Divide an interval among works. At each moment, the works that run at that moment have equal parts.
 
-    Nobody recorded when quick batches ran. They count as spread over the interval: with n ns of them in an interval of
-    N, they weigh n / N of a work at each moment.
+    It is not recorded when quick batches ran, so they count as spread over the interval: if they took n of its N ns,
+    they weigh n / N of a work at each moment.
 
     Args:
         begin_ns: where the interval begins.
         end_ns: where it ends, after `begin_ns`.
-        works: what may have run in it.
+        works: the works that may have run in the interval.
         quick_ns: the time of each account's quick batches in it.
     """
     whole_ns = end_ns - begin_ns
     density = {account: min(1.0, spent / whole_ns) for account, spent in quick_ns.items() if spent > 0}
     total = sum(density.values())
-    # The times of several workers may overlap.
+    # The quick batches of several workers may overlap, so their times may add up to more than the interval.
     if total > 1:
         density = {account: each / total for account, each in density.items()}
         total = 1.0

@@ -1,1 +1,1 @@
-"""How hot the machine is: what its sensors and its system say."""
+"""The machine's heat, as its sensors and its operating system report it."""

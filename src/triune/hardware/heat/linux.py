@@ -24,7 +24,7 @@ _TRIPS: Final = frozenset({"passive", "hot", "critical"})
 
 
 def read_linux_heat(thermal: Path = THERMAL, hwmon: Path = HWMON) -> Heat:
-    """The sensors that the kernel shows. Those that cannot be read are left out.
+    """Read the kernel's temperature sensors. Sensors that cannot be read are left out.
 
     Args:
         thermal: the folder of thermal zones.
@@ -43,7 +43,7 @@ def _zones(root: Path) -> Iterator[Sensor]:
             for path in sorted(zone.glob("trip_point_*_type"))
             if _text(path) in _TRIPS
         ]
-        # A zone without a limit has 0 or a negative number there.
+        # A thermal zone without a limit has 0 or a negative number as its trip point.
         limits = [each for each in trips if each is not None and each > 0]
         yield Sensor(kind, celsius, min(limits, default=None), _CPU if kind in _CPU_ZONES else frozenset())
 
@@ -71,6 +71,8 @@ def _text(path: Path) -> str:
 
 
 def _celsius(path: Path) -> float | None:
-    """A file with thousandths of a degree; None if it is not there, or holds no whole number."""
+    """Read a file with a temperature in thousandths of a degree. None if it does not exist, or does not contain an
+    integer.
+    """
     text = _text(path)
     return int(text) / 1000 if re.fullmatch(r"-?\d{1,9}", text) else None

@@ -17,7 +17,9 @@ _STATES: Final = {2: "serious", 3: "critical"}
 
 
 def read_mac_heat() -> Heat:
-    """The heat of this Mac. Without root, macOS shows no temperatures, and not which part of the chip is hot."""
+    """Read the heat of this Mac. Without root, macOS does not report temperatures, nor which part of the chip is
+    hot.
+    """
     return mac_heat(_pmset(), _thermal_state())
 
 
@@ -25,9 +27,9 @@ def mac_heat(pmset: str, state: int | None) -> Heat:
     """The thermal pressure.
 
     Args:
-        pmset: what `pmset -g therm` prints: notes, as long as there was no warning since the start of the system; else
-            the level of the warning, and on some Macs how far CPUs are slowed.
-        state: NSProcessInfo's `thermalState`; None if it cannot be asked.
+        pmset: the output of `pmset -g therm`. It has only notes if there was no warning since the system started; else
+            the level of the warning, and on some Macs how much the CPUs are slowed down.
+        state: NSProcessInfo's `thermalState`; None if it cannot be read.
     """
     if state in _STATES:
         return Heat(pressure=f"macOS' thermal state is {_STATES[state]}")

@@ -42,7 +42,7 @@ def nvidia_slowing(nvml: Any, environment: Mapping[str, str]) -> str:
         return ""
     try:
         handle = device(nvml, environment.get("CUDA_VISIBLE_DEVICES"))
-        # Drivers before 535 have the function by its older name alone.
+        # Drivers before 535 have the function only under its older name.
         ask = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return json.dumps(
             {
@@ -58,7 +58,7 @@ def nvidia_slowing(nvml: Any, environment: Mapping[str, str]) -> str:
 
 
 def parse_slowing(text: str) -> tuple[tuple[Unit, str], ...]:
-    """Returns the GPU and the reason if heat has slowed it down, from the text of `read_nvidia_slowing`; else an empty
+    """Parse the text of `read_nvidia_slowing`. Returns the GPU and the reason if heat has slowed it down; else an empty
     tuple.
     """
     try:
@@ -79,7 +79,7 @@ def parse_slowing(text: str) -> tuple[tuple[Unit, str], ...]:
 
 
 def _shut_down(nvml: Any) -> None:
-    """Give back the use of the library; the driver may be gone, so that nothing is left to free."""
+    """Shut down NVML. An error is ignored: if the driver is gone, there is nothing left to free."""
     try:
         nvml.nvmlShutdown()
     except nvml.NVMLError:

@@ -10,7 +10,7 @@ class Sensor:
     """A sensor of temperature.
 
     Attributes:
-        name: its name, for people.
+        name: the sensor's name, as a text for users.
         celsius: the temperature.
         limit_celsius: the temperature at which the hardware slows down or stops; None if unknown.
         units: the units whose temperature it is; empty for others, such as a disk.
@@ -28,7 +28,7 @@ class Heat:
 
     Attributes:
         sensors: its temperature sensors; empty if none can be read.
-        pressure: why the whole system is too hot, in words; "" if it is not, or if that is unknown.
+        pressure: why the whole system is too hot, as a text; "" if it is not too hot, or if this is unknown.
         slowed: units that the hardware has slowed down because of heat, with the reason.
     """
 

@@ -1,7 +1,8 @@
-"""Notices that a unit computes a model slower than it did, whatever the sensors say.
+"""Notices that a unit computes a model slower than before, without using temperature sensors.
 
-Hot hardware lowers its clocks, and many systems do not tell: batches of the same size only take longer. So the mean
-time of recent batches is compared with the best mean since the model was loaded, for each size by itself.
+Hot hardware lowers its clocks, and many systems do not report this. The only sign is that batches of the same size take
+longer. So for each size of batch, the mean time of recent batches is compared with the best mean since the model was
+loaded.
 """
 
 from typing import Final
@@ -32,7 +33,7 @@ class _Size:
         self.best_ns = 0.0
 
     def record(self, duration_ns: int) -> float:
-        """Take a batch. Returns the ratio of the recent mean to the best one; 0 while that is not known."""
+        """Record a batch. Returns the ratio of the recent mean time to the best mean; 0 while that is unknown."""
         self.count += 1
         self.mean_ns += max(_WEIGHT, 1 / self.count) * (duration_ns - self.mean_ns)
         if self.count < _NUM_SETTLED:
@@ -56,10 +57,10 @@ class SpeedWatch:
         self._since_ns: int | None = None
 
     def record(self, num_elements: int, duration_ns: int, now_ns: int) -> bool:
-        """Take a batch.
+        """Record a batch.
 
         Args:
-            num_elements: of its inputs.
+            num_elements: the number of elements in its inputs.
             duration_ns: how long it took.
             now_ns: when it ended.
 
@@ -68,7 +69,7 @@ class SpeedWatch:
         """
         ratio = self._sizes.setdefault(num_elements, _Size()).record(duration_ns)
         if len(self._sizes) > _MAX_SIZES:
-            # Sizes that are seldom seen are never settled. So forget the one that was seen least.
+            # The statistics of rare sizes never settle. So forget the size that was seen least.
             del self._sizes[min(self._sizes, key=lambda size: self._sizes[size].count)]
         if not ratio:
             return False

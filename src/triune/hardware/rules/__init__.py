@@ -1,7 +1,7 @@
 """Which operations a unit refuses, and why: `rules.toml` as data, and its test of an operation.
 
-Operations are those of ONNX graphs and of MIL programs. Both describe an operation by `Facts`; a rule sees nothing
-else.
+The operations are those of ONNX graphs and of MIL programs. In both cases `Facts` describes an operation, and a rule
+depends on nothing else.
 """
 
 import functools
@@ -24,18 +24,18 @@ _WIDE_FLOATS: Final = frozenset({"fp32", "fp64", "bf16"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What rules ask of an operation.
+    """The facts of an operation that rules depend on.
 
     Attributes:
-        op: its name, such as "Conv" in ONNX and "conv" in MIL.
+        op: the operator's name, such as "Conv" in ONNX and "conv" in MIL.
         name: the name of its first result.
-        dtype: the element type of what decides: of an integer operand or result if there is one, else of the first
-            result: "fp16", "fp32", "int32", "bool".
+        dtype: the element type of an integer operand or result if there is one, else of the first result: "fp16",
+            "fp32", "int32" or "bool".
         shapes: the shapes of its results; unknown sizes count as 1.
         kernel: the sizes of a convolution's kernel or a pool's window, the width last; empty for others.
         inner: the inner dimension of a matrix product; 0 for others.
         has_integers: whether it reads or writes integers that are computed when the model runs.
-        has_computed_index: whether its indices, or where it begins to slice, are computed when the model runs.
+        has_computed_index: whether its indices, or the start of its slice, are computed when the model runs.
     """
 
     op: str
@@ -53,16 +53,16 @@ class Rule:
     """One rule: what a unit refuses.
 
     Attributes:
-        name: what messages and plans call it.
+        name: the rule's name in messages and plans.
         unit: the unit that refuses.
         ops: the names of operations by language; "*" stands for all.
         when: the condition, a key of `CONDITIONS`.
-        limit: the largest size that the unit takes; 0 if the condition compares none.
-        first_tier: the oldest tier of the Neural Engine for which it holds.
-        last_tier: the newest tier for which it holds.
-        reason: why, with {op}, {name}, {dtype} and {size}.
-        remedy: what would move the operation there; empty if nothing would.
-        source: who observed it.
+        limit: the largest size that the unit supports; 0 if the condition compares no size.
+        first_tier: the oldest tier of the Neural Engine for which the rule holds.
+        last_tier: the newest tier for which the rule holds.
+        reason: why the unit refuses, with the placeholders {op}, {name}, {dtype} and {size}.
+        remedy: a change that would let the operation run on the unit; empty if there is none.
+        source: the publication or test that observed this.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Refusal:
     """Why a unit refuses an operation.
 
     Attributes:
-        rule: the rule that says so.
-        reason: its reason, with the operation's own numbers.
+        rule: the rule that refuses it.
+        reason: the rule's reason, with the operation's own numbers.
     """
 
     rule: Rule
@@ -101,7 +101,7 @@ class Refusal:
 
 
 def refusal(facts: Facts, unit: Unit, language: Language, tier: int = NEWEST_TIER) -> Refusal | None:
-    """Why a unit refuses an operation: the first rule that does; None if no rule refuses it."""
+    """Find the first rule by which a unit refuses an operation; None if no rule does."""
     for rule in rules():
         if rule.unit is unit and (reason := rule.refuses(facts, language, tier)):
             return Refusal(rule, reason)
@@ -118,7 +118,7 @@ def rules() -> tuple[Rule, ...]:
 def tier_of(generation: str) -> int:
     """The tier of a chip's Neural Engine, from the chip's generation ("M2", "A17").
 
-    Newer generations than the table has count as its newest.
+    Generations that are newer than the table count as the newest tier.
     """
     tiers: Mapping[str, int] = _content()["tiers"]
     if generation in tiers:
@@ -153,13 +153,13 @@ def _rule(table: Mapping[str, Any], sources: Mapping[str, str]) -> Rule:
 
 
 def _over(sizes: Sequence[int], limit: int) -> int:
-    """The largest of the sizes if it is over the limit, else 0."""
+    """The largest of the sizes if it exceeds the limit, else 0."""
     largest = max(sizes, default=0)
     return largest if largest > limit else 0
 
 
 def _kernel_width(facts: Facts, limit: int) -> int:
-    # A square kernel of one more is split by Apple's compiler.
+    # Apple's compiler splits a square kernel whose size exceeds the limit by one.
     is_square = len(facts.kernel) > 1 and facts.kernel[-1] == facts.kernel[-2]
     is_conv = facts.op.lower().startswith("conv")
     return _over(facts.kernel[-1:], limit + 1 if is_square and is_conv else limit)

@@ -26,10 +26,10 @@ class Observed:
         result: the largest finite magnitude of its results.
         operand: the largest finite magnitude of its operands, constants included.
         num_terms: the number of elements that a reduction combines for each result; 0 for other operators.
-        is_moved: whether it takes a part of the last axis that does not begin at 0.
-        is_whole: whether all results are whole numbers.
-        has_nan: whether an operand or a result is NaN somewhere.
-        has_zero: whether an operand is 0 somewhere.
+        is_moved: whether it slices the last axis with a start other than 0.
+        is_whole: whether all results are integers.
+        has_nan: whether an operand or a result contains NaN.
+        has_zero: whether an operand contains 0.
     """
 
     op: str
@@ -44,19 +44,19 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Hazard:
-    """One hazard.
+    """A condition under which a unit computes wrong results.
 
     Attributes:
-        name: what messages call it.
+        name: the hazard's name in messages.
         unit: the unit that has it; None if the number format alone decides.
         precisions: the precisions in which it occurs.
         ops: ONNX's operators; "*" stands for all.
         when: the condition, a key of `CONDITIONS`.
-        limit: the largest value that is computed rightly; 0 if the condition compares none.
+        limit: the largest value that is computed correctly; 0 if the condition compares no value.
         first_tier: the oldest tier of the Neural Engine that has it.
         last_tier: the newest tier that has it.
-        reason: what happens, with {op} and {size}.
-        source: who observed it.
+        reason: what goes wrong, with the placeholders {op} and {size}.
+        source: the publication or test that observed this.
     """
 
     name: str
@@ -71,7 +71,9 @@ class Hazard:
     source: str
 
     def explains(self, observed: Observed, unit: Unit, precision: str, tier: int = NEWEST_TIER) -> str:
-        """Why an operation is wrong on `unit` in `precision`; empty if this hazard is not the reason."""
+        """Why the results of an operation are wrong on `unit` in `precision`; empty if this hazard is not the
+        reason.
+        """
         if self.unit not in (None, unit) or precision not in self.precisions:
             return ""
         if not self.first_tier <= tier <= self.last_tier or not ("*" in self.ops or observed.op in self.ops):
@@ -81,7 +83,7 @@ class Hazard:
 
 
 def explanation(observed: Observed, unit: Unit, precision: str, tier: int = NEWEST_TIER) -> str:
-    """Why an operation is wrong on a unit, with the source; empty if no hazard is the reason."""
+    """Why the results of an operation are wrong on a unit, with the source; empty if no hazard is the reason."""
     for hazard in hazards():
         if reason := hazard.explains(observed, unit, precision, tier):
             return f"{reason} ({hazard.source})"
@@ -118,7 +120,7 @@ def _over(value: float, limit: float) -> float:
 
 
 def _cancellation(observed: Observed, limit: float) -> float:
-    """How many times an operand is as large as the result, if that is over the limit."""
+    """The ratio of the largest operand to the result, if it exceeds the limit."""
     if not observed.operand:
         return 0.0
     return _over(observed.operand / observed.result if observed.result else math.inf, limit)
@@ -134,5 +136,6 @@ CONDITIONS: Final[Mapping[str, Callable[[Observed, float], float]]] = {
     "nan": lambda observed, limit: float(observed.has_nan),
     "zero_operand": lambda observed, limit: float(observed.has_zero),
 }
-"""The conditions of hazards: each takes an operation and a limit, and gives the value beyond it, 1, or 0 if it holds
-not."""
+"""The conditions of hazards. Each takes the facts of an operation and a limit. It returns the value that exceeds the
+limit, or 1 for a condition without a limit; 0 if the condition does not hold.
+"""
