@@ -56,7 +56,8 @@ class Batcher:
     `max_queue_delay_us`. Source: Triton's user guide, "Dynamic Batcher".
 
     Attributes:
-        may_split: whether a part of a formed batch may run alone: the policy has neither preferred sizes nor a delay.
+        may_split: whether a part of a formed batch may run alone: the policy has no delay, and no preferred sizes but
+            `max_batch_size`, which completion writes where a config names none.
         is_batching: whether several requests may run as a batch. The dispatcher sets it to False if the outputs of a
             batch cannot be split.
         is_ending: whether no request can join the waiting ones any more. The dispatcher sets it to True; batches then
@@ -84,7 +85,11 @@ class Batcher:
         self._max_delay_us = max_delay_us
         self.is_batching = policy.is_dynamic
         self.is_ending = False
-        self.may_split = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
+        self.may_split = (
+            policy.is_dynamic
+            and not policy.max_queue_delay_us
+            and policy.preferred_batch_sizes in ((), (policy.max_batch_size,))
+        )
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
     def group_of(self, inputs: Mapping[str, Array]) -> object:

@@ -75,6 +75,7 @@ class Lane:
         self._turn: Turn | None = None
         self._work: Work | None = None
         self._busy_ns = 0
+        self._waited_ns = 0
         self._expected_ns = 0.0
         self._is_loaded = False
 
@@ -101,7 +102,8 @@ class Lane:
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
         """Start a batch while `num_waiting` other requests wait. The worker must be free."""
         self._is_loaded = num_waiting >= MIN_WAITING
-        self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
+        waited_ns, self._waited_ns = self._waited_ns, 0 if self.share is None else self.share.waited_ns
+        self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns, self._waited_ns - waited_ns)
         self.running, self.begun_ns, self._expected_ns = batch, now_ns, self.cost.of(batch.num_elements)
         if self._account is not None and not self._is_quick(batch):
             rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]

@@ -3,16 +3,22 @@
 The largest possible batch is often not the fastest. Many models take as long per row in large batches as in medium
 ones; some take longer, since their activations outgrow a cache. And if one batch answers all clients at once, the unit
 is idle until they have sent their next requests. Both effects are measured: the rating of a batch size is the time from
-its start to the start of the next batch, idle time included, divided by its rows.
+its start to the start of the next batch, idle time included, divided by its rows. Time in which other models use the
+hardware is not included: which batch it follows is chance.
 """
+
+from collections.abc import Sequence
 
 _WEIGHT = 0.2
 _NUM_TRIALS = 3
 _NUM_SIZES = 4
 _GAIN = 0.95
 """A smaller size is chosen only if its time per row beats a larger one's by this factor, which exceeds noise."""
-_REFRESH = 64
-"""After this number of choices another size is tried again, since the measurements depend on the load."""
+_PART = 0.005
+"""Sizes are tried again, since the measurements depend on the load: each so rarely that it takes at most this part of the
+time more than the best size would for the same rows..."""
+_INTERVAL = 8
+"""... and one of this number of batches at most."""
 
 
 class BatchSizer:
@@ -26,7 +32,9 @@ class BatchSizer:
         self._costs: dict[int, float] = {}
         self._num_trials: dict[int, int] = {}
         self._num_choices = 0
-        self._size = 0
+        self._total_rows = 0
+        # The total of rows at which a batch of a size class ran last, by class.
+        self._ran_at: dict[int, int] = {}
         self._num_rows = 0
         self._started_ns = 0
 
@@ -38,25 +46,43 @@ class BatchSizer:
         for each in classes:
             if num_trials.get(each, 0) < _NUM_TRIALS:
                 return 1 << each if each < largest else num_rows
+        chosen = largest
+        for each in classes:
+            if costs[each] < _GAIN * costs[chosen]:
+                chosen = each
         self._num_choices += 1
-        best = largest
-        if self._num_choices % _REFRESH == 0:
-            best = classes[self._num_choices // _REFRESH % len(classes)]
-        else:
-            for each in classes:
-                if costs[each] < _GAIN * costs[best]:
-                    best = each
-        return 1 << best if best < largest else num_rows
+        if self._num_choices >= _INTERVAL:
+            chosen = self._due(classes, chosen, num_rows)
+        return 1 << chosen if chosen < largest else num_rows
 
-    def record_start(self, num_rows: int, now_ns: int, busy_ns: int) -> None:
-        """Record that a batch starts, and that the batch before it computed for `busy_ns`.
+    def _due(self, classes: Sequence[int], best: int, num_rows: int) -> int:
+        """The size class to be tried again that has waited for the most rows; `best` if none is due."""
+        costs, most, found = self._costs, 0, best
+        for each in classes:
+            passed = self._total_rows - self._ran_at[each]
+            extra_ns = (costs[each] - costs[best]) * min(1 << each, num_rows)
+            if each != best and passed > most and passed * costs[best] * _PART >= extra_ns:
+                most, found = passed, each
+        if found != best:
+            self._num_choices = 0
+        return found
 
-        Idle time above `busy_ns` does not count: it means that clients sent no requests.
+    def record_start(self, num_rows: int, now_ns: int, busy_ns: int, waited_ns: int = 0) -> None:
+        """Record that a batch starts.
+
+        Args:
+            num_rows: its rows.
+            now_ns: the time.
+            busy_ns: how long the batch before it computed. Idle time above that does not count: it means that clients
+                sent no requests.
+            waited_ns: how long the model has waited for its turn on the hardware since that batch started.
         """
         if self._num_rows:
-            elapsed_ns = min(now_ns - self._started_ns, 2 * busy_ns)
+            elapsed_ns = max(busy_ns, min(now_ns - self._started_ns - waited_ns, 2 * busy_ns))
             self._learn((self._num_rows - 1).bit_length(), elapsed_ns / self._num_rows)
         self._num_rows, self._started_ns = num_rows, now_ns
+        self._total_rows += num_rows
+        self._ran_at[(num_rows - 1).bit_length()] = self._total_rows
 
     def _learn(self, size: int, row_ns: float) -> None:
         self._num_trials[size] = self._num_trials.get(size, 0) + 1

@@ -15,7 +15,7 @@ def closed_loop(
     A row costs `row` and the part `crowding` more for each other row of its batch.
 
     Returns:
-        rows a unit of time in the second half, and the size that was chosen most in it.
+        rows a unit of time in the second half, and the size of the batches that had the most rows of it.
     """
     now = busy = 0
     arrivals = [0] * NUM_CLIENTS
@@ -35,7 +35,7 @@ def closed_loop(
         if index == num_batches // 2:
             middle = now
     late = sizes[num_batches // 2 + 1 :]
-    return sum(late) / (now - middle), max(set(late), key=late.count)
+    return sum(late) / (now - middle), max(set(late), key=lambda size: size * late.count(size))
 
 
 class TakeAll(BatchSizer):
@@ -77,3 +77,38 @@ def test_it_changes_its_mind_when_the_load_does() -> None:
     assert closed_loop(sizer, **DEAR)[1] > 16
     assert closed_loop(sizer, **CROWDED, num_batches=4000)[1] <= 16
     assert closed_loop(sizer, **DEAR, num_batches=4000)[1] > 16
+
+
+def run(sizer: BatchSizer, costs: dict[int, int], num_batches: int, *, waited: int = 0) -> list[int]:
+    """The sizes of batches while 32 rows always wait, each of a cost for a row, and with `waited` between them."""
+    now, busy, sizes = 0, 0, []
+    for _ in range(num_batches):
+        size = sizer.choose(32)
+        sizer.record_start(size, now, busy, waited)
+        busy = costs[size] * size
+        now += busy + waited
+        sizes.append(size)
+    return sizes
+
+
+EIGHT_IS_BEST = {4: 120, 8: 100, 16: 110, 32: 112}
+
+
+def test_a_size_whose_first_measurements_were_wrong_is_found() -> None:
+    sizer = BatchSizer()
+    # Something else slowed all batches of 8 down while they were new.
+    run(sizer, EIGHT_IS_BEST | {8: 190}, 13)
+    assert run(sizer, EIGHT_IS_BEST, 400)[-50:].count(8) > 40
+
+
+def test_sizes_that_cost_much_are_tried_rarely() -> None:
+    sizes = run(BatchSizer(), {4: 800, 8: 400, 16: 200, 32: 100}, 2000)[100:]
+    assert sizes.count(4) >= 2
+    rows, cost = sum(sizes), sum({4: 800, 8: 400, 16: 200, 32: 100}[size] * size for size in sizes)
+    assert cost / rows < 102
+
+
+def test_waiting_for_a_turn_is_no_part_of_a_size() -> None:
+    """Otherwise batches would grow, so that fewer of them wait."""
+    sizes = run(BatchSizer(), EIGHT_IS_BEST, 400, waited=20_000)
+    assert sizes[-100:].count(8) > 80
