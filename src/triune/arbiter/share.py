@@ -25,6 +25,7 @@ class Share:
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: what the model asks for; None if that is not known.
         is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.
+        num_bound: how many waiting requests can compute nowhere else; it does not leave the pool while there are any.
     """
 
     def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
@@ -40,6 +41,7 @@ class Share:
         self.is_asking = False
         self.demand: Demand | None = None
         self.is_elsewhere = False
+        self.num_bound = 0
         self._is_wanting = False
         self._pool = pool
         self._wake = wake
@@ -76,7 +78,7 @@ class Share:
         """Count whether the model has more to compute here than it has begun. Call this when that may have changed. The
         caller owns the pool's lock.
         """
-        wants = not self.is_elsewhere and self.demand is not None and self.demand.has_waiting
+        wants = self.num_bound > 0 or (not self.is_elsewhere and self.demand is not None and self.demand.has_waiting)
         if wants is not self._is_wanting:
             self._is_wanting = wants
             self._pool.num_wanting += 1 if wants else -1
@@ -85,7 +87,21 @@ class Share:
         """Whether this model should leave the pool to others: another model needs the pool, and this one loses less on
         another unit.
         """
-        return self.is_elsewhere and self._pool.num_wanting > 0
+        return self.is_elsewhere and not self.num_bound and self._pool.num_wanting > 0
+
+    def bind(self, num_bound: int) -> None:
+        """Set `num_bound`. The caller does not own the pool's lock."""
+        if num_bound == self.num_bound:
+            return
+        pool = self._pool
+        with pool.lock:
+            self.num_bound = num_bound
+            self.count_wanting()
+            now_ns = pool.clock.now_ns()
+            pool.pass_time(now_ns)
+            woken = pool.grant(now_ns)
+        for share in woken:
+            share._wake()
 
     def own_ends_ns(self) -> int:
         """The time until which the model's running batches keep its other units from starting; 0 if they do not.
@@ -215,14 +231,14 @@ class Share:
 
         Args:
             now_ns: the time.
-            has_waiting: whether the model has requests that wait.
+            has_waiting: whether the model has requests that wait and can compute on other units, too.
 
         Returns:
             `patience_ends_ns`.
         """
         if not self.is_asking:
             return 0
-        if has_waiting:
+        if has_waiting or self.num_bound:
             ends_ns = self.patience_ends_ns()
             if now_ns < ends_ns:
                 return ends_ns

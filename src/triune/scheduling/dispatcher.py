@@ -178,6 +178,8 @@ class Dispatcher:
         self.statistics.num_pending += 1
         future.add_done_callback(lambda _: self._withdraw(pending))
         self._turns.arrived(now_ns)
+        if unit is not None:
+            self._turns.bind(self._queue.named)
         self._pump()
 
     def _costs(self) -> Mapping[Unit, float]:
@@ -208,7 +210,8 @@ class Dispatcher:
         for pending in list(self._queue):
             self._queue.remove(pending)
             self._answers.fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
-        self._turns.return_unused(self._clock.now_ns(), has_waiting=bool(self._queue))
+        self._turns.bind({})
+        self._turns.return_unused(self._clock.now_ns(), has_waiting=False)
         self._set_timer(0)
         self.statistics.num_waiting = 0
 
@@ -253,8 +256,9 @@ class Dispatcher:
                 queue.begin(pending)
             self._start(lane, batch, now_ns)
         num_waiting = self.statistics.num_waiting = queue.size
+        self._turns.bind(queue.named)
         for each_ns in (
-            self._turns.return_unused(now_ns, has_waiting=num_waiting > 0),
+            self._turns.return_unused(now_ns, has_waiting=queue.has_free),
             queue.next_deadline_ns() if num_waiting else 0,
         ):
             if each_ns and (each_ns < when_ns or not when_ns):
@@ -295,7 +299,7 @@ class Dispatcher:
         lane.worker.runner.interrupt()
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
-        lane.end(batch, self._lanes, has_more=bool(self._queue))
+        lane.end(batch, self._lanes, has_more=self._queue.has_for(lane.worker.runner.unit))
         lost = next((each for each in batch.answers if isinstance(each, UnitLostError)), None)
         if lost is not None and not lane.is_lost:
             self._lose(lane, batch, lost)

@@ -1,7 +1,7 @@
 """The request queue: priority levels, size limits and timeouts of Triton's queue policies."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -54,6 +54,7 @@ class RequestQueue:
 
     Attributes:
         size: how many wait.
+        named: how many of them name a unit, by unit; only units that are named.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
@@ -61,6 +62,7 @@ class RequestQueue:
         self._num_passed = 0
         self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
         self.size = 0
+        self.named: Counter[Unit] = Counter()
         self._earliest_ns = 0
 
     def __len__(self) -> int:
@@ -110,6 +112,8 @@ class RequestQueue:
             self._earliest_ns = min(self._earliest_ns or pending.deadline_ns, pending.deadline_ns)
         in_time.append(pending)
         self.size += 1
+        if pending.unit is not None:
+            self.named[pending.unit] += 1
 
     def _check_limits(self, pending: Pending, level: int, request_ns: Callable[[], float]) -> None:
         model, limits = pending.call.request.model, self._policy.queue_limits
@@ -149,10 +153,26 @@ class RequestQueue:
                 waiting.remove(pending)
             except ValueError:
                 continue
-            self.size -= 1
-            self._forget_if_empty(pending.level)
+            self._forget(pending)
             return True
         return False
+
+    def _forget(self, pending: Pending) -> None:
+        self.size -= 1
+        if pending.unit is not None:
+            self.named[pending.unit] -= 1
+            if not self.named[pending.unit]:
+                del self.named[pending.unit]
+        self._forget_if_empty(pending.level)
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a request waits that names no unit."""
+        return self.size > (self.named.total() if self.named else 0)
+
+    def has_for(self, unit: Unit) -> bool:
+        """Whether a request waits that names a unit or none."""
+        return unit in self.named or self.has_free
 
     def begin(self, pending: Pending) -> None:
         """Remove a request that runs now."""
@@ -183,8 +203,7 @@ class RequestQueue:
                 else:
                     delayed.append(pending)
         for pending in rejected:
-            self._forget_if_empty(pending.level)
-        self.size -= len(rejected)
+            self._forget(pending)
         deadlines = (
             pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
         )

@@ -40,6 +40,7 @@ class Turns:
         if arbiter is not None:
             self._by_unit = arbiter.join(name, units, self._on_turn, weight, self._demand)
         self._shares = list(dict.fromkeys(self._by_unit.values()))
+        self._is_bound = False
 
     def share_of(self, unit: Unit) -> Share | None:
         """The model's share of the pool that a unit belongs to; None if no other model competes."""
@@ -52,12 +53,24 @@ class Turns:
             if now_ns >= self._balance.due_ns:
                 self._balance.update(now_ns)
 
+    def bind(self, named: Mapping[Unit, int]) -> None:
+        """Tell how many waiting requests name a unit, by unit: they can compute nowhere else."""
+        if not named and not self._is_bound:
+            return
+        self._is_bound = bool(named)
+        bound = dict.fromkeys(self._shares, 0)
+        for unit, number in named.items():
+            if unit in self._by_unit:
+                bound[self._by_unit[unit]] += number
+        for share, number in bound.items():
+            share.bind(number)
+
     def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
         """Give back the turns in which no batch was started, and wait for none that no batch needs.
 
         Args:
             now_ns: the time.
-            has_waiting: whether requests wait in the model's queue.
+            has_waiting: whether requests wait in the model's queue that name no unit; those that do are told by `bind`.
 
         Returns:
             the earliest time at which the model computes without its turn; 0 if it waits for none.

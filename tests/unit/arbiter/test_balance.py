@@ -108,3 +108,31 @@ def test_who_leaves_a_pool_computes_there_when_nobody_needs_it(ends: str) -> Non
     else:
         machine.clock.advance(1)
     assert first.start(Unit.ANE, MS)
+
+
+def test_requests_that_can_compute_nowhere_else_do_not_leave_a_pool() -> None:
+    machine = pair()
+    machine.run(2, first=1000, second=1000)
+    first, second = (machine.models[name].shares[Unit.ANE] for name in ("first", "second"))
+    turn = second.start(Unit.ANE, MS)
+    assert turn is not None
+    machine.models["second"].demand.tell(has_waiting=True)
+    assert first.start(Unit.ANE, MS) is None
+    assert first.is_displaced()
+    first.bind(1)
+    assert not first.is_displaced()
+    machine.clock.advance(MS)
+    second.end(turn, MS, MS)
+    assert machine.models["first"].woken == 1
+    assert first.start(Unit.ANE, MS)
+    assert second.start(Unit.ANE, MS) is None, "they take turns"
+    first.bind(0)
+    assert first.is_displaced()
+
+
+def test_who_only_has_requests_for_another_pool_wants_none_of_this_one() -> None:
+    machine = pair()
+    machine.run(2, first=1000, second=1000)
+    machine.models["second"].shares[Unit.GPU].bind(5)
+    turn = machine.models["first"].shares[Unit.ANE].start(Unit.ANE, MS)
+    assert turn is not None, "nobody has requests that could compute here"

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from support.hand import Bench, value_of
-from triune.config.policy import QueueLimits, QueuePolicy
+from triune.config.policy import BatchingPolicy, QueueLimits, QueuePolicy
 from triune.core.errors import UnavailableError
+from triune.core.requests import InferenceRequest
+from triune.core.servable import Call
 from triune.core.statistics import FailureReason
-from triune.scheduling.queue import Pending
+from triune.core.units import Unit
+from triune.scheduling.queue import Pending, RequestQueue
 
 MS = 1_000_000
 
@@ -233,3 +236,26 @@ async def test_a_batch_has_no_more_elements_than_it_may() -> None:
         batches.append(bench.rows)
         bench.finish()
     assert batches == [[0], [6, 5, 3], [4], [2], [1]], "what is more than half of a batch is not added to others"
+
+
+async def test_requests_that_name_a_unit_are_counted_until_they_leave() -> None:
+    queue = RequestQueue(BatchingPolicy(default_queue_policy=QueuePolicy(allow_timeout_override=True)))
+
+    def push(unit: Unit | None, timeout_us: int = 0) -> Pending:
+        call = Call(InferenceRequest("m", {}, timeout_us=timeout_us), {}, 1)
+        pending = Pending(call, asyncio.Future(), 0, unit=unit)
+        queue.push(pending, lambda: 0.0)
+        return pending
+
+    first, cancelled, late, _ = push(Unit.CPU), push(Unit.GPU), push(Unit.GPU, 1000), push(Unit.CPU)
+    assert queue.named == {Unit.GPU: 2, Unit.CPU: 2}
+    assert queue.has_for(Unit.GPU)
+    assert not queue.has_free
+    queue.begin(first)
+    queue.remove(cancelled)
+    assert queue.expire(MS) == [late]
+    assert queue.named == {Unit.CPU: 1}
+    assert not queue.has_for(Unit.GPU)
+    push(None)
+    assert queue.has_free
+    assert queue.has_for(Unit.GPU)

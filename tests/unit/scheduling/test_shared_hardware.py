@@ -77,3 +77,17 @@ def test_models_that_fill_the_hardware_compute_where_they_are_relatively_best() 
     assert sum(each.num_rows for each in late) > 0.95 * (889 + 656) * seconds / 2
     right = sum(each.num_rows for each in late if (each.model == "texts") == (each.unit is Unit.GPU))
     assert right > 0.97 * sum(each.num_rows for each in late)
+
+
+def test_requests_that_name_their_units_do_not_wait_for_models_that_compute_elsewhere() -> None:
+    """Each model's requests name a unit on which the other is relatively better; nothing else needs it."""
+    models = {
+        "first": model("first", {Unit.GPU: (0.0, 1.0), Unit.ANE: (0.0, 2.0)}),
+        "second": model("second", {Unit.GPU: (0.0, 1.0), Unit.ANE: (0.0, 1.0)}),
+    }
+    trace = synthetic([Stream("first", 400.0), Stream("second", 700.0)], 4, seed=3)
+    named = [replace(each, unit=Unit.ANE if each.model == "first" else Unit.GPU) for each in trace]
+    schedule = play(named, models, chip(), Rule("triune"))
+    assert max(each.ended_ns for each in schedule.batches) < 4.5e9
+    waited_ms = [(each.started_ns - at_ns) / MS for each in schedule.batches for at_ns in each.arrived_ns]
+    assert max(waited_ms) < 200
