@@ -10,11 +10,13 @@ hardware is not included: which batch it follows is chance.
 from collections.abc import Sequence
 
 _WEIGHT = 0.2
+_SHORTER_WEIGHT = 0.5
+"""The weight of a measurement shorter than the mean: what disturbs a measurement makes it longer."""
 _NUM_TRIALS = 3
 _NUM_SIZES = 4
 _GAIN = 0.95
 """A smaller size is chosen only if its time per row beats a larger one's by this factor, which exceeds noise."""
-_PART = 0.005
+_PART = 0.003
 """Sizes are tried again, since the measurements depend on the load: each so rarely that it takes at most this part of
 the time more than the best size would for the same rows..."""
 _INTERVAL = 8
@@ -87,4 +89,6 @@ class BatchSizer:
     def _learn(self, size: int, row_ns: float) -> None:
         self._num_trials[size] = self._num_trials.get(size, 0) + 1
         mean = self._costs.get(size)
-        self._costs[size] = row_ns if mean is None else mean + _WEIGHT * (row_ns - mean)
+        if mean is not None:
+            row_ns = mean + (_SHORTER_WEIGHT if row_ns < mean else _WEIGHT) * (row_ns - mean)
+        self._costs[size] = row_ns
