@@ -15,9 +15,9 @@ def form_for(unit: Unit, model: ModelProto, *, is_program: bool) -> Options:
     cpu: ONNX Runtime multiplies in 8 bits (VNNI). Convolutional networks gain from observed ranges; products of
     matrices gain most from the range of each run. Weights that are stored in 8 or 4 bits alone are unpacked in each
     run, which is slower than fp32 (docs/compress.md has the figures).
-    amx: OpenVINO multiplies in 8 bits with observed ranges, wide products at 1.6 times the rate of bf16, convolutions
-    at 1.2 times, and MiniLM's, which are small, at the same. Without convolutions activations are made smooth: MiniLM's
-    then lose a third of what they lost.
+    amx: OpenVINO multiplies in 8 bits with observed ranges, wide products and ResNet-50's convolutions at 1.6 times the
+    rate of bf16, EfficientNet's at 1.2 times, and MiniLM's products, which are small, at the same. Without convolutions
+    activations are made smooth: MiniLM's then lose a third of what they lost.
     gpu: weights are what its memory has to read: 4 bits, groups of 64.
     ane: it reads weights of 8 bits with a scale for each channel, and computes in fp16 (coremltools' guide to
     optimization). Palettes are smaller, and lose more.

@@ -1,5 +1,5 @@
-"""Bring a model to the form in which weights are found: named nodes, and no Transpose or Cast between a weight and its
-reader.
+"""Bring a model to the form in which weights are found: named nodes, no Transpose or Cast between a weight and its
+reader, and no scale or shift after a convolution.
 """
 
 from collections import Counter
@@ -9,6 +9,8 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from triune.graph.bare import OVERRIDABLE_FROM_IR
 from triune.graph.names import Names
+from triune.graph.passes.conv_affine import ConvAffine
+from triune.graph.passes.tidy import Tidy
 from triune.graph.sparse import make_dense
 from triune.graph.values import attributes_of, constant_tensor, names_read_by
 from triune.graph.weight_files import WeightFile, array_of
@@ -18,8 +20,12 @@ _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
-    """Name all nodes, make the constants of the main graph initializers, and apply a Transpose or Cast to a stored
-    weight if it is the weight's only reader.
+    """Name all nodes, make the constants of the main graph initializers, apply a Transpose or Cast to a stored weight
+    if it is the weight's only reader, and fold scales and shifts after convolutions into their weights.
+
+    Such a scale, a batch normalization for example, would otherwise stay: no runtime folds it into weights in 8 bits.
+    Between quantized values it is computed in floats, which took more time than the convolutions gained (ResNet-50's
+    shape on AMX: 1.84 times as long as bf16, and 0.66 without the scales).
 
     Args:
         model: a result of `graph.load`; it is changed.
@@ -45,7 +51,7 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
             graph.node.remove(node)
     _widen(model, file)
     _transpose(model, file)
-    return model
+    return Tidy()(ConvAffine(file)(model))
 
 
 def _widen(model: ModelProto, file: WeightFile) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
 
 from support.compressible import matrix, model_of, perceptron, run
 from support.graphs import ops_of
@@ -16,7 +17,7 @@ from triune.compression.prepare import prepare
 from triune.core.errors import InvalidArgumentError
 from triune.graph.load import load
 from triune.graph.passes.infer import Infer
-from triune.graph.weight_files import WeightFile, array_of
+from triune.graph.weight_files import WeightFile, array_of, with_data
 
 SAMPLES = [{"x": matrix(4, 64, seed)} for seed in (10, 11)]
 INT8 = Options(WeightForm.INT8, activations=Activations.INT8)
@@ -112,3 +113,35 @@ def test_a_model_that_is_quantized_already_is_refused(source: Path, tmp_path: Pa
             onnx.save(plan.build(plan.everything(WeightForm.INT8)).model, tmp_path / "again.onnx")
             with pytest.raises(InvalidArgumentError, match="activations are quantized already"):
                 Plan(load(tmp_path / "again.onnx"), INT8, SAMPLES, file, is_standard=False)
+
+
+def test_scales_after_convolutions_do_not_come_between_quantized_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def kernel(inputs: int) -> NDArray[np.float32]:
+        return rng.standard_normal((16, inputs, 3, 3)).astype(np.float32)
+
+    def conv(x: str, weight: str, result: str) -> NodeProto:
+        return helper.make_node("Conv", [x, weight], [result], name=result, pads=[1] * 4)
+
+    moments = {name: rng.uniform(0.5, 2, 16).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
+    nodes = [
+        conv("x", "first", "a"),
+        helper.make_node("BatchNormalization", ["a", *moments], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        conv("c", "second", "d"),
+        helper.make_node("Mul", ["d", "half"], ["e"]),
+        helper.make_node("Add", ["e", "c"], ["f"]),
+        helper.make_node("Relu", ["f"], ["y"]),
+    ]
+    weights = {"first": kernel(8), "second": kernel(16), "half": np.array(0.5, np.float32), **moments}
+    source = model_of(nodes, {"x": (TensorProto.FLOAT, ["n", 8, 6, 6])}, ["y"], weights)
+    onnx.save(source, tmp_path / "model.onnx")
+    samples = [{"x": rng.standard_normal((2, 8, 6, 6)).astype(np.float32)}]
+    with WeightFile() as file:
+        plan = Plan(load(tmp_path / "model.onnx"), INT8, samples, file, is_standard=False)
+        model = with_data(plan.build(plan.everything(WeightForm.INT8)).model)
+    # Each Relu is the lower bound of the levels of 8 bits.
+    assert set(ops_of(model)) - {"QuantizeLinear", "DequantizeLinear"} == {"Conv", "Add"}
+    (expected,), (found,) = run(source, samples[0]), run(model, samples[0])
+    assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
