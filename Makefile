@@ -23,8 +23,10 @@ demo: .venv/demo
 # Two more were slower on two cores: each process prepares what its tests share.
 # Those of a file may run in several, since files differ much in how long they take. pyright and mkdocs, which use one
 # core each, run beside them, and what they say comes at the end.
-# Where bytecode is not written, all the processes that tests start would compile Triune anew.
+# Where bytecode is not written, all the processes that tests start would compile Triune anew. The threads that numpy
+# starts when it is imported cost each of them a fifth of that import's time, and the products of tests are small.
 test: export PYTHONDONTWRITEBYTECODE =
+test: export OPENBLAS_NUM_THREADS = 1
 test: lint .venv/develop
 	@said=$$(mktemp); { $(TYPES) && $(DOCS); } >$$said 2>&1 & beside=$$!; \
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist worksteal; tests=$$?; \

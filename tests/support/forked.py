@@ -19,7 +19,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-_IMPORTED = ("triune.cli", "triune.cli.commands", "triune.cli.serve", "triune.cli.serving")
+_IMPORTED = (
+    "triune.cli",
+    "triune.cli.commands",
+    "triune.cli.serve",
+    "triune.cli.serving",
+    "triune.cli.triton_flags",
+    "triune.runtimes.coreai",
+    "triune.runtimes.coreml",
+    "triune.runtimes.mlx",
+    "triune.runtimes.openvino",
+    "triune.graph.growth",
+    "typer._adapters",
+    "anyio._backends._asyncio",
+    "encodings.idna",
+)
+"""What a server imports until it is ready, but for ONNX Runtime: its library starts a thread, which a forked process
+lacks. Some may not be installed.
+"""
+
 _MESSAGE_BYTES = 1 << 20
 _NUMBER_BYTES = 16
 """The number of a process, and how it ended, are read one by one."""
@@ -135,7 +153,9 @@ def _become_server(message: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     for name in _IMPORTED:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    assert "onnxruntime" not in sys.modules
     gc.collect()
     gc.freeze()
     _become_server(_serve_messages(socket.socket(fileno=int(sys.argv[1]))))
