@@ -1,4 +1,4 @@
-"""Shared by the configs of all checkpoint backends: tensors, parameters, refusals, and the model's type."""
+"""Functions that the configs of all checkpoint backends share: tensors, parameters, refusals, and the model's type."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -32,7 +32,8 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
 
 
 def refuse_batching(message: ModelConfigMessage, why: str) -> None:
-    """Raise UnsupportedError if a config says how to batch, cache or warm up, which these backends do by themselves.
+    """Raise UnsupportedError if a config has settings for batching, caching or warm-up, which these backends do by
+    themselves.
 
     Args:
         message: the config.
@@ -60,8 +61,8 @@ def known_parameters(message: ModelConfigMessage, known: Collection[str], backen
 
 
 def model_type_of(folder: Path) -> str | None:
-    """Returns `model_type` of the `config.json` in a folder; None if the file cannot be read or has no such field. The
-    backend of checkpoints raises the error for such a file.
+    """Return the field `model_type` of the `config.json` in a folder; None if the file cannot be read or lacks the
+    field. The checkpoint's backend later raises the error for such a file.
     """
     try:
         values = cast("object", json.loads(read_file(folder / "config.json", _MAX_CONFIG_BYTES)))

@@ -102,13 +102,14 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
 def complete_tensors(message: ModelConfigMessage, signature: Signature, completion: Completion) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
-    The model can batch if it has inputs, and the first dimension of every tensor is free and the same. If inputs or
-    outputs are missing from the config of such a model, a max_batch_size of 0 becomes the default, or the file's limit
-    if that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned on. A tensor
-    without data_type or dims gets them from the file. An optional input is filled in only if it is a state.
+    The model can batch if it has inputs, and the first dimension of every tensor is free and has the same size. If
+    inputs or outputs are missing from the config of such a model, a max_batch_size of 0 becomes the default, or the
+    file's limit if that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned
+    on. A tensor without data_type or dims gets them from the file. An optional input is filled in only if it is a
+    state.
 
     Raises:
-        InvalidArgumentError: max_batch_size is set, but the model cannot batch, or its limit is smaller.
+        InvalidArgumentError: max_batch_size is set, but the model cannot batch, or the file's limit is smaller.
     """
     limit = signature.max_batch_size
     if limit is not None and message.max_batch_size > limit:
@@ -218,13 +219,13 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
 
 
 def _filename(runtime: Runtime, version_folder: Path) -> str:
-    """The first default file name that exists; if none does, the most common one, for the error message."""
+    """The first default file name that exists; if none exists, the most common name, for the error message."""
     names = runtime.default_filenames
     return next((name for name in names if _is_there(version_folder / name)), names[0])
 
 
 def _is_there(path: Path) -> bool:
-    """Whether the path exists. A broken link counts as existing, since `model_file` reports it."""
+    """Whether the path exists. A broken link counts as existing, since `model_file` raises the error for it."""
     return os.path.lexists(path)
 
 

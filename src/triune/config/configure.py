@@ -85,7 +85,7 @@ def read_source(
     Args:
         name: the model's name.
         folder: its folder.
-        before: the folder's fingerprint from before reading, so that later writes count as a change.
+        before: the folder's fingerprint, computed before reading, so that later writes count as a change.
         config_json: replaces config.pbtxt.
         completion: which config file to read, and whether it must be complete.
         supports: the fields of `config.unsupported.FIELDS` that the config's backend supports.

@@ -1,4 +1,4 @@
-"""Models that encode texts: recognised by their files, and completed with tensors of texts."""
+"""Configs of models that encode texts. They are recognised by their files, and get tensors for texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ _MODEL_TYPES: Final = frozenset({"bert"})
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutput:
-    """The output of an encoder that has a row for each text.
+    """The output of an encoder, which has a row for each text.
 
     Attributes:
         name: EMBEDDING_OUTPUT or LOGITS_OUTPUT.
-        width: the numbers of a row.
+        width: the number of elements in a row.
         labels: the names of the classes; empty for embeddings.
     """
 
@@ -58,7 +58,9 @@ def is_encoder(folder: Path, versions: Sequence[int]) -> bool:
 
 
 def checkpoint_folder(given: ModelConfigMessage, version_folder: Path) -> Path:
-    """The directory with config.json and weights: the version's, or one in it that `default_model_filename` names."""
+    """The folder with config.json and the weights: the version's folder, or the folder in it that
+    `default_model_filename` names.
+    """
     if not given.default_model_filename:
         return version_folder
     return inside(version_folder, given.default_model_filename, "default_model_filename")
@@ -74,11 +76,11 @@ def configure_encoder(
         name: the model's folder.
         version_folder: the version's folder.
         machine: the machine with the units.
-        output: what the checkpoint computes.
+        output: the output that the checkpoint computes.
 
     Raises:
         InvalidArgumentError: the config contradicts itself or the checkpoint.
-        UnsupportedError: the config asks for something that the backend or this machine does not have.
+        UnsupportedError: the config requests something that the backend or this machine does not support.
     """
     message = named_copy(given, name)
     refuse_batching(message, f"a request to backend '{ENCODER}' holds any number of texts")

@@ -83,7 +83,9 @@ def _complete_group(given: ModelInstanceGroup, index: int, message: ModelConfigM
 
 
 def parse_units(text: str) -> list[Unit]:
-    """The units that a parameter names, as in "cpu,amx". Raises InvalidArgumentError for an unknown or repeated one."""
+    """Parse the units that a parameter names, such as "cpu,amx". Raises InvalidArgumentError for an unknown or repeated
+    unit.
+    """
     units: list[Unit] = []
     for word in text.split(","):
         try:
@@ -110,7 +112,7 @@ def _unit_of(group: ModelInstanceGroup, backend: str, machine: Machine) -> Unit:
             f"instance group {group.name} has kind KIND_GPU but no GPUs are available ({status.reason}); "
             "use KIND_CPU, or name units in parameters 'units'"
         )
-    # For KIND_AUTO and KIND_MODEL the backend decides. An emulated unit is used only if the config names it.
+    # For KIND_AUTO and KIND_MODEL the backend chooses the units. An emulated unit is used only if the config names it.
     for unit in machine.runtimes[backend].units():
         if machine.status(unit).presence is Presence.PRESENT:
             return unit

@@ -40,7 +40,7 @@ DEFAULT_LIMITS: Final = ModelLimits()
 
 
 def limits_of(parameters: Mapping[str, str], defaults: ModelLimits) -> ModelLimits:
-    """The limits of a model with these parameters.
+    """Read a model's limits from the parameters of its config.
 
     Raises:
         InvalidArgumentError: a limit is not a number of seconds above 0.
@@ -66,7 +66,7 @@ def _seconds(parameters: Mapping[str, str], name: str, default: float) -> float:
 
 
 class RunLimit(Generic[_Run]):
-    """Ends runs that take too long. One timer serves all: it fires when the oldest one will exceed the limit.
+    """Ends runs that take too long. One timer serves all runs. It fires when the oldest run exceeds the limit.
 
     Everything runs on the event loop's thread.
     """
@@ -81,8 +81,8 @@ class RunLimit(Generic[_Run]):
         """Args:
         clock: the clock.
         seconds: the limit of a run; infinite for none.
-        running: the runs that are not ended or given up, each with the time at which it began.
-        end: is called with each of them that has exceeded the limit. It must end it, or give it up.
+        running: returns the runs that have neither ended nor been given up, each with the time at which it began.
+        end: is called with each run that has exceeded the limit, and must end it or give it up.
         """
         self.seconds = seconds
         self._clock = clock
@@ -112,7 +112,7 @@ class RunLimit(Generic[_Run]):
             else:
                 self._end(run)
         if next_ns is not None:
-            # A run that has begun meanwhile may have started the timer, for a later time.
+            # A run that began meanwhile may have started the timer for a later time.
             self.close()
             self._timer = self._clock.call_at(next_ns, self._end_late)
 
@@ -133,7 +133,7 @@ class LoadLimit:
         self.change(seconds)
 
     def change(self, seconds: float) -> None:
-        """Change the limit. It still counts from the beginning."""
+        """Change the limit, which still counts from the start of the load."""
         self.cancel()
         when_ns = self._begun_ns + int(seconds * 1e9)
         self._timer = self._clock.call_at(when_ns, lambda: self._on_late(seconds))

@@ -1,7 +1,8 @@
 """Symbolic links in a model's folder, and which files they may lead to.
 
-Links are followed. But clients can receive the content of label files, of weights, which a model can return, and of
-chat templates. So the targets of these links must be near the model, and cannot expose other files of the machine.
+Links are followed. But clients can receive the contents of label files, of chat templates, and of weights, since a
+model may return them. So links to these files must lead to folders near the model, and cannot expose other files of the
+machine.
 """
 
 import os
@@ -27,7 +28,7 @@ def require_near(path: Path, folder: Path, what: str) -> Path:
         `path` as it is.
 
     Raises:
-        InvalidArgumentError: a symbolic link leads out of both.
+        InvalidArgumentError: a symbolic link leads out of both folders.
     """
     real = _real(path)
     if not (real.is_relative_to(_real(folder)) or real.is_relative_to(_real(folder.parent))):
@@ -36,10 +37,10 @@ def require_near(path: Path, folder: Path, what: str) -> Path:
 
 
 def require_data_near(file: Path, version_folder: Path) -> None:
-    """Check that the files with external weights of a model are near it.
+    """Check that the files with a model's external weights are near the model.
 
-    Their links may lead into the repository, into the real paths of the model's and the version's folder, and into the
-    folder that really contains the model file, as links in Hugging Face's cache do.
+    Their links may lead into the repository, into the model's and the version's folder after resolving links, and into
+    the folder that contains the model file after resolving links, as in Hugging Face's cache.
 
     Args:
         file: the model file, which was inspected already. Only ONNX files have external weights.
@@ -62,10 +63,10 @@ def require_data_near(file: Path, version_folder: Path) -> None:
 
 
 def require_checkpoint_near(path: Path, model_folder: Path) -> None:
-    """Check that the files of a checkpoint or an adapter are near it: its config, tokenizer, chat template and others.
+    """Check that the files of a checkpoint or an adapter, such as its config, tokenizer and chat template, are near it.
 
-    Their links may lead into the repository, into the real paths of the model's folder and of the checkpoint's, and
-    into the folder `blobs` of a model in Hugging Face's cache. Weights may be anywhere, as model files may.
+    Their links may lead into the repository, into the model's and the checkpoint's folder after resolving links, and
+    into the folder `blobs` of a model in Hugging Face's cache. Weights may be anywhere, like model files.
 
     Args:
         path: the checkpoint's folder, or the file in it that is the model.
@@ -103,7 +104,7 @@ def _is_in_cache(real: Path) -> bool:
 
 
 def _is_beside_onnx(path: Path) -> bool:
-    """Whether this is a file of external weights, such as `model.onnx.data`, by its name."""
+    """Whether a file has external weights, judged by its name, such as `model.onnx.data`."""
     return ".onnx" in path.name
 
 

@@ -17,12 +17,12 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
-# Libraries that affect loads besides the libraries of their runtimes.
+# Libraries that affect loads, besides the libraries of the runtimes.
 _LIBRARIES: Final = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance", "soundfile", "soxr")
 
 
 class LoadKeys:
-    """Names the loads of one machine."""
+    """Computes the keys of loads on one machine."""
 
     def __init__(self, machine: Machine, completion: Completion) -> None:
         """Args:
@@ -33,8 +33,8 @@ class LoadKeys:
         self._completion = completion
 
     def of(self, source: Source, version: int) -> str:
-        """A hash of the version's files and config, the machine, its system, and the versions of all libraries that
-        load models.
+        """Compute a hash of the version's files and config, the machine, its operating system, and the versions of all
+        libraries that load models.
         """
         config = ModelConfigMessage()
         config.CopyFrom(source.message)

@@ -35,7 +35,9 @@ def require_bounds(message: ModelConfigMessage) -> None:
 
 
 def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:
-    """The bounds of the histogram of the time to a first response, in ms, ascending: the config's, or Triton's."""
+    """The bounds of the histogram of the time to the first response, in ms, ascending: those in the config, or Triton's
+    default.
+    """
     bounds: Sequence[float] = FIRST_RESPONSE_BUCKETS_MS
     for control in message.model_metrics.metric_control:
         family = control.metric_identifier.family

@@ -10,7 +10,7 @@ _WEIGHTS: Final = ".safetensors"
 
 
 def misnamed(version_folder: Path) -> str:
-    """What an error adds about a model file of another name in a version's folder; empty if there is none."""
+    """The end of an error message if a version's folder has a model file with another name; empty if there is none."""
     found = _model_file(version_folder)
     if not found:
         return ""

@@ -59,13 +59,13 @@ class ModelConfig:
     Attributes:
         message: the completed config as Triton's protobuf message. It is not changed any more.
         encoded: the serialized message, for the config endpoints. The thread that loads the model makes it, once.
-        json: the message in JSON, likewise.
+        json: the message in JSON, for the config endpoints.
         name: the model's name, which is its folder's name.
         backend: the runtime's name.
         path: the version's model file; the version's folder if the backend has no model file.
         inputs: the inputs by name, in order.
         outputs: the outputs by name, in order.
-        units: the units that it runs on, the preferred first.
+        units: the units that the model runs on, the preferred one first.
         num_instances: the number of executables on each unit.
         batching: how its requests are queued and batched.
         warmup: the samples that run before it is ready.
@@ -74,9 +74,9 @@ class ModelConfig:
         metric_tags: labels to add to its metrics.
         has_own_process: whether each executable runs in a separate process.
         level: how far its graph is optimized before it is compiled; None leaves the file as it is.
-        plan: how the model is cut into segments; None if it is not cut.
-        num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
-            the steps of ensembles among them.
+        plan: how the model is divided into segments; None if it is not.
+        num_runs: the number of models that run for one request. It is 1 for a model that is not an ensemble. An
+            ensemble counts itself and the `num_runs` of the models of its steps.
         num_levels: how many levels of ensembles there are: 0 for a model that is not an ensemble.
     """
 

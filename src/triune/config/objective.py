@@ -13,10 +13,10 @@ _MOST_MS: Final = 1e6
 
 
 def objective_of(parameters: Mapping[str, str]) -> int:
-    """The objective in nanoseconds; 0 if there is none.
+    """Read the latency objective in nanoseconds; 0 if the config has none.
 
     Raises:
-        InvalidArgumentError: it is not a number of milliseconds above 0, up to a million.
+        InvalidArgumentError: the objective is not a number of milliseconds above 0, up to a million.
     """
     text = parameters.get(OBJECTIVE_PARAMETER)
     if text is None:

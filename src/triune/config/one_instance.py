@@ -21,24 +21,24 @@ _SHOWN_CHARACTERS: Final = 32
 
 
 def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine, runtime: str, backend: str) -> Unit:
-    """The one unit of a model. Completes the instance groups of its config.
+    """Choose the only unit of a model, and complete the instance groups of its config.
 
     Args:
         message: the config, which is changed.
-        precision: the floating-point format that it names; None for the runtime's own.
+        precision: the floating-point format that the config names; None means the runtime's default.
         machine: the machine.
         runtime: the runtime that runs the decoder.
         backend: the backend's name, for errors.
 
     Raises:
         InvalidArgumentError: the config contradicts itself.
-        UnsupportedError: it asks for several instances, or for a unit that is not there.
+        UnsupportedError: the config requests several instances, or a unit that this machine lacks.
     """
-    # A matrix unit computes in bf16.
+    # The matrix unit computes in bf16, so fp32 needs the CPU.
     is_fp32 = precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
     if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
         message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
-    # The instances are those of the runtime that runs the decoder.
+    # The instance groups are completed as for the runtime that runs the decoder.
     of_runtime = ModelConfigMessage()
     of_runtime.CopyFrom(message)
     of_runtime.backend = runtime
@@ -60,13 +60,13 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
 
 
 def read_count(given: Mapping[str, str], name: str, most: int = _MAX_COUNT, why: str = "") -> int | None:
-    """A parameter that is a whole number of 1 or more; None if it is absent.
+    """Read a parameter that is an integer of at least 1; None if it is absent.
 
     Args:
         given: the parameters.
         name: the parameter's name.
         most: the largest value.
-        why: the reason for that limit and what to do, for the error.
+        why: the reason for this limit and the remedy, for the error message.
 
     Raises:
         InvalidArgumentError: the value is not such a number.
@@ -79,7 +79,7 @@ def read_count(given: Mapping[str, str], name: str, most: int = _MAX_COUNT, why:
         raise InvalidArgumentError(
             f"parameter '{name}' is {text[:_SHOWN_CHARACTERS]!r}; it must be a whole number of 1 or more"
         )
-    # Python converts no number of more than 4300 digits.
+    # Python refuses to convert a number of more than 4300 digits.
     if len(digits) > len(str(most)) or int(digits) > most:
         raise InvalidArgumentError(
             f"parameter '{name}' is {digits[:_SHOWN_CHARACTERS]}; the most is {most}{f': {why}' if why else ''}"
@@ -88,7 +88,9 @@ def read_count(given: Mapping[str, str], name: str, most: int = _MAX_COUNT, why:
 
 
 def read_choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:
-    """A parameter that is one of some words; None if it is absent. Raises InvalidArgumentError."""
+    """Read a parameter that is one of `choices`; None if it is absent. Raises InvalidArgumentError for any other
+    value.
+    """
     text = given.get(name)
     if text is not None and text not in choices:
         raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be one of {', '.join(choices)}")

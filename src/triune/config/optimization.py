@@ -16,10 +16,11 @@ def optimization_of(parameters: Mapping[str, str], suffix: str, *, has_plan: boo
     Args:
         parameters: the config's parameters.
         suffix: the suffix of the model file.
-        has_plan: whether the model is cut by a plan.
+        has_plan: whether a plan divides the model into segments.
 
     Raises:
-        InvalidArgumentError: there is no such level, the model file is not ONNX, or a plan cuts the model.
+        InvalidArgumentError: there is no such level, the model file is not ONNX, or a plan divides the model into
+            segments.
     """
     text = parameters.get(OPTIMIZATION_PARAMETER)
     if text is None:

@@ -43,7 +43,9 @@ def has_own_process(message: ModelConfigMessage) -> bool:
 
 
 def is_pinned(message: ModelConfigMessage, *, by_default: bool) -> bool:
-    """Whether a model is never unloaded for room. Raises InvalidArgumentError if `pinned` is not a boolean."""
+    """Whether a model is never unloaded to make room for others. Raises InvalidArgumentError if `pinned` is not a
+    boolean.
+    """
     given = message.parameters.get(PINNED_PARAMETER)
     return by_default if given is None else boolean(PINNED_PARAMETER, given.string_value)
 
@@ -60,7 +62,8 @@ def option_names(backend: str, machine: Machine) -> frozenset[str]:
 def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
     """The names of parameters that `runtime` reads for a model of `backend`.
 
-    If another runtime loads the backend's files in its place, only names with that runtime's prefix are read.
+    If another runtime loads the backend's files instead of its own runtime, only names with that runtime's prefix are
+    read.
     """
     if runtime.name == backend:
         return frozenset(runtime.option_names)
@@ -76,7 +79,8 @@ def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) 
 
 
 def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
-    """The allowed difference from the answers of `cpu` in a precision, divided by the output's largest value.
+    """The allowed difference from the answers of `cpu`, divided by the output's largest value, for a unit that computes
+    in this precision.
 
     Raises:
         InvalidArgumentError: the parameter `unit_tolerance` is not a number of at least 0.
@@ -85,7 +89,7 @@ def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
 
 
 def given_tolerance(parameters: Mapping[str, str], usual: float) -> float:
-    """The parameter `unit_tolerance`, or `usual` without it. Raises as `tolerance_of`."""
+    """The parameter `unit_tolerance`; `usual` if it is absent. Raises the errors of `tolerance_of`."""
     text = parameters.get(TOLERANCE_PARAMETER)
     if text is None:
         return usual

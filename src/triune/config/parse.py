@@ -31,7 +31,7 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
 
     Args:
         content: the file's bytes.
-        source: what messages call it.
+        source: the name of the file in messages.
 
     Raises:
         InvalidArgumentError: a syntax error, an unknown field or a value out of range; the message starts with
@@ -143,7 +143,9 @@ def _values(type_name: str) -> list[str]:
 
 
 def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make an object of JSON, as an `object_pairs_hook` of `json.loads`. Raises ValueError if a name is there twice."""
+    """Make a dict of a JSON object, as an `object_pairs_hook` of `json.loads`. Raises ValueError if a name occurs
+    twice.
+    """
     result = dict(pairs)
     if len(result) < len(pairs):
         seen = set[str]()

@@ -14,11 +14,11 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that an executable depends on besides the model file. Equal recipes make equal executables.
+    """Everything that an executable depends on besides the model file. Equal recipes make equal executables.
 
     Attributes:
         runtime: the runtime's name.
-        unit: the unit that it is compiled for.
+        unit: the unit that the executable is compiled for.
         num_threads: the number of CPU threads in one run.
         options: the settings of the runtime, sorted by name.
         has_own_process: whether it runs in its own process.
@@ -45,15 +45,17 @@ def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
 
 
 def recipe_on(unit: Unit, num_threads: int, config: ModelConfig, machine: Machine) -> Recipe:
-    """Make the recipe of an executable on any unit, even one that the config does not name. Raises as `place` does."""
+    """Make the recipe of an executable on any unit, even on a unit that the config does not name. Raises the errors of
+    `place`.
+    """
     runtime = machine.runtime_for(config.backend, unit)
     options = _options(config, runtime)
     return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process, config.level)
 
 
 def threads_per_executable(num_instances: int, num_cores: int) -> int:
-    """The number of CPU threads for each executable of a model, at least 1, so that all instances of a unit together
-    fit the cores. Its units do not divide the cores: the arbiter decides how many of them compute at once.
+    """The number of CPU threads for each executable of a model, at least 1. All instances on one unit together use at
+    most all cores. The cores are not divided among units, since the arbiter decides how many units compute at once.
     """
     return max(1, num_cores // num_instances)
 

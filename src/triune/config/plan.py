@@ -1,4 +1,4 @@
-"""The parameter `plan` of a config: how a model is cut into segments for several units."""
+"""The parameter `plan` of a config: how a model is divided into segments for several units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class PlanRequest:
 
     Attributes:
         text: the parameter as written.
-        goal: what the plan is for. In a plan for throughput, segments run at the same time, each for another batch.
+        goal: the goal of the plan. In a plan for throughput, segments run at the same time, each on another batch.
         stretches: for each stretch of operations its unit, and the name of its last operation, which is None for the
-            last stretch. Empty: the planner chooses.
+            last stretch. If empty, the planner chooses.
         chip: the chip to plan for; None for this machine.
         units: the units that the planner may use; empty for all.
     """
@@ -55,7 +55,7 @@ def parse_plan(text: str, *, chip: str | None = None, units: tuple[Unit, ...] = 
     """Parse the value of the parameter `plan`.
 
     Raises:
-        InvalidArgumentError: it is not a plan; the message shows how to write one.
+        InvalidArgumentError: the text is not a valid plan. The message shows how to write one.
     """
     shown = cut(text, _SHOWN_CHARACTERS)
     goals = {goal.value: goal for goal in Goal}
@@ -98,14 +98,14 @@ def read_plan(
     Args:
         parameters: the config's parameters.
         backend: the model's backend.
-        suffix: the suffix of its file.
+        suffix: the suffix of the model file.
         num_instances: the number of executables that the config asks for on each unit.
         units: the units that the config names; empty if it names none.
         machine: the machine.
 
     Raises:
         InvalidArgumentError: the plan cannot be read.
-        UnsupportedError: this machine lacks a unit of it, or such a model cannot be cut.
+        UnsupportedError: this machine lacks a unit of the plan, or such a model cannot be divided into segments.
     """
     text, chip = parameters.get(PLAN_PARAMETER), parameters.get(CHIP_PARAMETER)
     if text is None:

@@ -21,7 +21,7 @@ class QueuePolicy:
         timeout_action: what happens to a request after its timeout: REJECT answers UNAVAILABLE; DELAY moves it behind
             all requests that are in time.
         default_timeout_us: how long a request may wait; 0 means forever.
-        allow_timeout_override: whether the timeout in a request counts, if it is shorter (Triton's rule).
+        allow_timeout_override: whether a request's own timeout applies if it is shorter (Triton's rule).
         max_queue_size: the number of requests that may wait; 0 means no limit. Further requests get UNAVAILABLE.
     """
 
@@ -37,12 +37,12 @@ MIN_WAITING = 64
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The server's queue limits for models whose config sets no `max_queue_size`. Triton has none.
+    """The server's queue limits for models whose config sets no `max_queue_size`. Triton has no such limits.
 
     Attributes:
         max_requests: the number of waiting requests of a model, over all priority levels; 0 means no limit.
         max_seconds: the longest wait. A new request is refused if more than MIN_WAITING requests wait, the first of
-            them has waited longer than this, and the estimated wait of the new one is longer, too.
+            them has waited longer than this, and the new request's estimated wait is longer too.
     """
 
     max_requests: int = 1024
@@ -68,7 +68,7 @@ class BatchingPolicy:
         queue_policies: the policies by priority level.
         queue_limits: the limits for levels whose policies have no max_queue_size.
         ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
-        is_fair: whether small requests pass larger ones that wait, as far as none waits for ever.
+        is_fair: whether small requests may overtake larger ones that wait, but never so often that one waits forever.
     """
 
     max_batch_size: int = 0

@@ -1,4 +1,4 @@
-"""Convert a model's outputs to those of the client: reshape and classification."""
+"""Converts a model's outputs to the client's outputs: reshape and classification."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _TEXTS_AT_ONCE = 1024
-# In shorter rows, sorting all elements is as fast as finding the largest.
+# In rows shorter than this, sorting all elements is as fast as finding the largest.
 _MIN_PARTITIONED = 4096
 
 
@@ -91,7 +91,8 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
 
 
 def _largest(rows: Array, count: int) -> Array:
-    """The indices of the `count` largest values of each row, the largest first; of equal ones the lower index first.
+    """The indices of the `count` largest values of each row, the largest first. For equal values, the lower index comes
+    first.
 
     NaN counts as the largest value.
     """

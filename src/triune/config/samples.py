@@ -47,7 +47,8 @@ def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorCon
 
 
 def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> dict[str, Array]:
-    """The arrays of a warm-up sample, in the model's shapes. Its one row is repeated to its batch size.
+    """Make the arrays of a warm-up sample, in the model's shapes. The sample has one row, which is repeated to its
+    batch size.
 
     Args:
         sample: a sample of the config.

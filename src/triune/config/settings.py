@@ -1,4 +1,4 @@
-"""Settings for all models, given at the server's start."""
+"""Settings for all models, which are given when the server starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Completion:
         default_max_batch_sizes: the max_batch_size for each backend, for models that can batch and whose config sets
             none; the key "" is for all other backends (`--backend-config=BACKEND,default-max-batch-size=N`).
         is_off: whether every model needs a complete config.pbtxt (`--disable-auto-complete-config`).
-        config_name: NAME, where a model's `configs/NAME.pbtxt`, if it exists, replaces config.pbtxt
+        config_name: a name NAME. If a model has a file `configs/NAME.pbtxt`, it replaces config.pbtxt
             (`--model-config-name`).
     """
 
@@ -26,7 +26,9 @@ class Completion:
     config_name: str = ""
 
     def default_max_batch_size(self, backend: str) -> int:
-        """The default for a backend: its own, else that for all backends, else Triton's 4."""
+        """The default `max_batch_size` of a backend: the value for this backend, else the value for all backends, else
+        Triton's default of 4.
+        """
         sizes = self.default_max_batch_sizes
         return sizes.get(backend, sizes.get("", _DEFAULT_MAX_BATCH_SIZE))
 

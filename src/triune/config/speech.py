@@ -1,4 +1,4 @@
-"""Models that read speech: recognised by their files, and completed with tensors of audio and text."""
+"""Configs of models that transcribe speech. They are recognised by their files, and get tensors for audio and text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -49,9 +49,9 @@ class SpeechOptions:
     """The backend's parameters in a config.
 
     Attributes:
-        max_sequences: the most files that are read at the same time; at most 1,024.
-        max_audio_seconds: the longest file.
-        precision: the floating-point format of the computation; None leaves it to the runtime.
+        max_sequences: the most audio files that are transcribed at the same time; at most 1,024.
+        max_audio_seconds: the longest allowed audio file, in seconds.
+        precision: the floating-point format of the computation; None means the runtime's default.
     """
 
     max_sequences: int = _MAX_SEQUENCES
@@ -77,13 +77,13 @@ def is_speech(message: ModelConfigMessage, folder: Path, versions: Sequence[int]
     if message.default_model_filename or not (version_folder / "config.json").exists():
         return False
     if next(version_folder.glob("*.safetensors"), None) is None:
-        # The only models of CTranslate2's form that are known here.
+        # In CTranslate2's form, only Whisper models are supported.
         return (version_folder / "model.bin").exists()
     return model_type_of(version_folder) == "whisper"
 
 
 def read_speech_options(message: ModelConfigMessage) -> SpeechOptions:
-    """The backend's parameters. Raises InvalidArgumentError if one is unknown or out of range."""
+    """Read the backend's parameters. Raises InvalidArgumentError if a parameter is unknown or out of range."""
     given = known_parameters(message, SPEECH_OPTION_NAMES, SPEECH)
     return SpeechOptions(
         read_count(given, "max_sequences", _MOST_SEQUENCES, "let more files wait by --max-queue-size")
@@ -107,7 +107,7 @@ def configure_speech(
 
     Raises:
         InvalidArgumentError: the config contradicts itself.
-        UnsupportedError: the config asks for something that the backend or this machine does not have.
+        UnsupportedError: the config requests something that the backend or this machine does not support.
     """
     message = named_copy(given, name)
     refuse_batching(message, f"a request to backend '{SPEECH}' holds one audio file")

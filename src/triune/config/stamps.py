@@ -39,7 +39,7 @@ class FileStamp:
 
     Attributes:
         num_bytes: its size.
-        digest: the hash of its content; of its inode and time if the content was not read.
+        digest: the hash of its content, or of its inode and time if the content was not read.
         mtime_ns, inode: its modification time and inode. If these and the size are unchanged, it is not read again.
     """
 
@@ -92,7 +92,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
     Args:
         folder: the model's folder.
         known: an earlier fingerprint. Files with the same size, time and inode are not read again.
-        check: called again and again; it raises an error to cancel.
+        check: a function that is called repeatedly, and raises an error to cancel.
 
     Raises:
         InvalidArgumentError: the folder has too many files or bytes, or takes too long to list.
@@ -115,7 +115,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
             try:
                 target[path] = look.file(f"{folder}/{path}", old.get(path))
             except OSError:
-                # The file was removed after the listing, so that it does not count.
+                # The file was removed after the listing, so it does not count.
                 continue
     return Stamp(files, versions)
 
@@ -182,7 +182,7 @@ class _FileReader:
         current = (status.st_size, status.st_mtime_ns, status.st_ino)
         if known is not None and current == (known.num_bytes, known.mtime_ns, known.inode):
             return known
-        # The time is from before reading the content, so that a write in between counts as a change the next time.
+        # The time was read before the content, so that a write in between counts as a change the next time.
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size
@@ -203,7 +203,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # This is raised for a link to itself, for example.
+        # The error is raised for a link to itself, for example.
         return False
 
 

@@ -128,7 +128,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
     if not spec.has_rank or (not is_input and not spec.shape):
-        # The file declares no rank for the output, or it is a scalar: take the dims of the config.
+        # If the file declares no rank for the output, or a scalar, the dims of the config apply.
         return
     if max_batch_size > 0 and (not spec.shape or spec.shape[0] != -1):
         raise InvalidArgumentError(
@@ -138,7 +138,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     full = (-1, *dims) if max_batch_size > 0 else dims
     fits = len(full) == len(spec.shape) and all(
-        # Dims of an input may be stricter than in the file. Those of an output may also be less strict.
+        # The config's dims of an input may be stricter than the file's. An output's dims may also be less strict.
         theirs in (-1, ours) or (not is_input and ours == -1)
         for ours, theirs in zip(full, spec.shape, strict=True)
     )

@@ -1,4 +1,6 @@
-"""Models of the transformer engine: recognised by their files, and completed as Triton's vLLM backend does it."""
+"""Configs of models for the transformer engine. They are recognised by their files, and completed like those of
+Triton's vLLM backend.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -62,24 +64,25 @@ class TransformerOptions:
     """The backend's parameters in a config.
 
     Attributes:
-        cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
-        cache_type: the type of keys and values; None leaves it to the runtime.
-        context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt; None
-            takes the model's own limit.
-        precision: the floating-point format of the computation; None leaves it to the runtime.
+        cache_bytes: the memory of the cache of keys and values; None means a share of the machine's memory.
+        cache_type: the element type of keys and values in the cache; None means the runtime's default.
+        context_tokens: the most tokens of prompt and answer together, or of each of them if an encoder reads the
+            prompt; None means the model's own limit.
+        precision: the floating-point format of the computation; None means the runtime's default.
         step_tokens: the most tokens of a step, over all sequences; at most 131,072.
         max_sequences: the most sequences that run at the same time; at most 1,024.
-        disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
-        preempted_bytes: the most bytes of memory for keys and values of answers that gave up their blocks to others;
-            None computes them again.
-        speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
-            same tokens before, "draft" asks the draft model, "off" guesses only tokens that a
-            constraint forces.
-        draft_model: the small model that guesses: the path of a checkpoint within the model's folder, or the name of
-            another model of the repository, whose newest version is loaded once more; None for none.
+        disk_cache_bytes: the largest size of the files that hold blocks which do not fit into the cache; None writes no
+            files.
+        preempted_bytes: the most memory for keys and values of preempted answers, whose cache blocks were given to
+            others; with None, they are computed again.
+        speculation: the method of speculative decoding. "ngram" proposes the tokens that followed the same tokens
+            earlier in the text, "draft" uses the draft model, and "off" proposes only tokens that a constraint forces.
+        draft_model: the draft model: the path of a checkpoint within the model's folder, or the name of another model
+            of the repository, whose newest version is loaded once more; None if there is none.
         adapters: folders of LoRA adapters by name, within the model's folder; adapters in `VERSION/adapters` are found
             without an entry.
-        reproducible: whether logits depend on the tokens before them only, and not on what else a step computes.
+        reproducible: whether logits depend only on the preceding tokens of the sequence, and not on other sequences in
+            the step.
     """
 
     cache_bytes: int | None = None
@@ -106,8 +109,8 @@ OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)
 
 
 def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
-    """Whether a model is one of the transformer engine: its config says so, or names no backend and the newest version
-    is a checkpoint, or a decoder exported to ONNX with its tokenizer.
+    """Whether the transformer engine runs a model: its config says so, or it names no backend and the newest version is
+    a checkpoint or a decoder that was exported to ONNX with its tokenizer.
     """
     if message.backend or message.platform or message.HasField("ensemble_scheduling"):
         return message.backend == TRANSFORMER
@@ -116,17 +119,17 @@ def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence
     version_folder = folder / str(max(versions, default=0))
     if is_exported_decoder(version_folder):
         return True
-    # An exported model of another kind may have the original's weights in the same folder.
+    # An exported model of another kind may have the original checkpoint's weights in the same folder.
     if any((version_folder / f"model{suffix}").exists() for row in ROWS for suffix in row.suffixes):
         return False
     return (version_folder / GGUF_FILENAME).exists() or _is_directory_of_weights(version_folder)
 
 
 def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
-    """The backend's parameters.
+    """Read the backend's parameters.
 
     Raises:
-        InvalidArgumentError: one is unknown or out of range.
+        InvalidArgumentError: a parameter is unknown or out of range.
     """
     given = known_parameters(message, OPTION_NAMES, TRANSFORMER)
     options = TransformerOptions(
@@ -151,7 +154,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
 
 
 def _speculation(given: Mapping[str, str]) -> Speculation:
-    """The source of guesses: a draft model if there is one and the config names no other source."""
+    """The method of speculative decoding: the draft model if there is one and the config names no other method."""
     has_draft = "draft_model" in given
     chosen = read_choice(given, "speculation", get_args(Speculation)) or ("draft" if has_draft else "off")
     if has_draft != (chosen == "draft"):
@@ -163,7 +166,9 @@ def _speculation(given: Mapping[str, str]) -> Speculation:
 
 
 def _in_fp32(options: TransformerOptions) -> TransformerOptions:
-    """Options of a model with reproducible answers: it computes in fp32, and its cache rounds each number alone."""
+    """Adapt the options for reproducible answers: compute in fp32, and use a cache type that rounds each number
+    separately.
+    """
     if options.precision not in (None, "fp32"):
         raise InvalidArgumentError(
             f"parameter 'precision' is '{options.precision}', and 'reproducible' is 'true', which needs 'fp32': remove "
@@ -200,7 +205,7 @@ def configure_transformer(
 
     Raises:
         InvalidArgumentError: the config contradicts itself or the files.
-        UnsupportedError: the config asks for something that the engine or this machine does not have.
+        UnsupportedError: the config requests something that the engine or this machine does not support.
     """
     message = named_copy(given, name)
     refuse_batching(message, f"a request to backend '{TRANSFORMER}' holds one prompt")
@@ -217,7 +222,9 @@ def configure_transformer(
 
 
 def _several_units(message: ModelConfigMessage, options: TransformerOptions, machine: Machine) -> tuple[Unit, ...]:
-    """The units of a config that names several; empty for any other. Completes the instance groups."""
+    """Return the units of a config that names several, and complete its instance groups; empty if it names at most one
+    unit.
+    """
     word = message.parameters[UNITS_PARAMETER].string_value if UNITS_PARAMETER in message.parameters else ""
     units = parse_units(word) if "," in word else []
     if len(units) < 2:
@@ -233,7 +240,7 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
         machine.runtime_for(runtime, unit, " in parameter 'units'")
         if unit not in machine.runtimes[runtime].units():
             raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
-    # One instance on each unit, since the engine batches all requests of a unit.
+    # There is one instance on each unit, since the engine batches all requests of a unit.
     alone = ModelConfigMessage()
     alone.CopyFrom(message)
     alone.parameters[UNITS_PARAMETER].string_value = units[0].value
@@ -249,7 +256,9 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
 
 
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
-    """The GGUF or ONNX file, or the version's folder if that holds the weights. Fills in the file's name."""
+    """Return the GGUF or ONNX file, or the version's folder if that contains the weights. Fills in the file's name in
+    the config.
+    """
     if not message.default_model_filename:
         if not is_exported_decoder(version_folder) and _is_directory_of_weights(version_folder):
             return version_folder
@@ -274,7 +283,7 @@ def _is_directory_of_weights(folder: Path) -> bool:
 
 
 def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:
-    """Paths by names: a JSON object."""
+    """Read a parameter that is a JSON object of paths by name."""
     text = given.get(name)
     if text is None:
         return {}

@@ -1,12 +1,12 @@
-"""How much of shared hardware a model gets, by Triton's `instance_group.rate_limiter`."""
+"""A model's share of hardware that several models use, from Triton's `instance_group.rate_limiter`."""
 
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 
 def weight_of(message: ModelConfigMessage) -> float:
-    """A model's weight among those that compete for hardware: 1 / priority of its rate limiter; 1 if it has none.
+    """A model's weight among models that compete for hardware: 1 / priority of its rate limiter; 1 if it has none.
 
-    As in Triton, "a model with priority 2 gets half the scheduling chances of one with priority 1", and 0 is 1. If the
-    instance groups differ, the most urgent one counts.
+    As in Triton, "a model with priority 2 gets half the scheduling chances of one with priority 1", and priority 0
+    means 1. If the instance groups differ, the most urgent priority counts.
     """
     return 1 / min((max(1, each.rate_limiter.priority) for each in message.instance_group), default=1)

@@ -1,6 +1,6 @@
-"""Fields of configs that Triune does not support, which are errors, or that have no effect, which is logged.
+"""Fields of configs that Triune does not support, which are errors, and fields that have no effect, which are logged.
 
-None is ignored silently.
+No field is ignored silently.
 """
 
 import logging
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """The backends whose runtimes support `optimization.graph.level`."""
 
-# The limit keeps a config with very many fields from blocking the event loop, which logs the hints.
+# This limits the time for which logging the hints of a very long config blocks the event loop.
 _MOST_PARAMETERS = 256
 
 
@@ -30,7 +30,7 @@ class Field:
     """A config field that not every backend supports, and that must not be ignored.
 
     Attributes:
-        is_asked: returns whether a config sets it.
+        is_asked: returns whether a config sets the field.
         remedy: what a user can do instead.
     """
 

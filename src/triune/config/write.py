@@ -21,7 +21,7 @@ def write_json(message: ModelConfigMessage) -> bytes:
     thread.
     """
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    # Write the JSON in pieces: a single call would hold the GIL for all that time.
+    # The JSON is written in pieces, since a single call would hold the GIL for the whole time.
     encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
     return "".join(encoder.iterencode(_convert_fields(cast(Descriptor, message.DESCRIPTOR), document))).encode()
 

@@ -1,1 +1,1 @@
-"""Plans: which unit should compute which part of a model, how long it takes and how many joules. All predictions."""
+"""Plans: which unit should compute which part of a model, and the predicted times and joules."""

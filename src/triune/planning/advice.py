@@ -1,4 +1,4 @@
-"""What would make a plan faster: operations to replace, shapes to pad."""
+"""Advice on how to make a plan faster: operations to replace, shapes to pad."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,10 +42,10 @@ def advice_of(
     refusals: Sequence[Mapping[Unit, Refusal]],
     path: Sequence[int],
 ) -> list[Advice]:
-    """What would make a plan faster, the largest saving first.
+    """Find changes that would make a plan faster, the largest saving first.
 
-    For each rule that refuses operations, plan again as if the unit could compute them, in the time of the fastest of
-    the other units.
+    For each rule that refuses operations, this plans again as if the unit could compute them, in the time of the
+    fastest other unit.
     """
     units = [each.unit for each in planned]
     now = time.total(place_fastest(time))
@@ -66,7 +66,7 @@ def advice_of(
 
 
 def _layout(ops: Sequence[Op], planned: Sequence[PlannedUnit], path: Sequence[int], now: float) -> list[Advice]:
-    """Products with weights on the Neural Engine are faster as 1x1 convolutions."""
+    """Advise to write matrix products with weights as 1x1 convolutions, which are faster on the Neural Engine."""
     products = [
         op
         for op, column in zip(ops, path, strict=True)
@@ -98,7 +98,9 @@ def _lifted(ops: Sequence[Op], refusals: Sequence[Mapping[Unit, Refusal]]) -> li
 
 
 def _padding(ops: Sequence[Op], units: Sequence[Unit], path: Sequence[int]) -> list[Advice]:
-    """The last axis on the Neural Engine that wastes most memory, if it is not a multiple of 64 bytes."""
+    """Advise to pad the last axis on the Neural Engine that wastes the most memory, because its size is not a multiple
+    of 64 bytes.
+    """
     wasted: dict[int, float] = {}
     for op, unit in zip(ops, path, strict=True):
         if units[unit] is Unit.ANE and op.facts.shapes and op.facts.shapes[0]:

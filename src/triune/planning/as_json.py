@@ -1,4 +1,6 @@
-"""Plans as values that JSON can express. The names are stable: new ones may come, none changes its meaning."""
+"""Converts plans to values that JSON can express. The names are stable: new names may be added, but none changes its
+meaning.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +15,9 @@ KIND = "predicted"
 
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
-    """Plans as JSON: times in milliseconds, energies in joules. What was not `measured` is predicted."""
+    """Convert plans to JSON, with times in milliseconds and energies in joules. All values outside `measured` are
+    predictions.
+    """
     return {"kind": KIND, "plans": [_plan(each) for each in plans]}
 
 
@@ -93,7 +97,7 @@ def _measured(time: MeasuredTime | None) -> dict[str, Any] | None:
 
 
 def _known(joules: float | None) -> float | None:
-    """Energy; None if it is not known, which is NaN in plans."""
+    """Convert an energy, where plans have NaN for an unknown energy, which becomes None."""
     return None if joules is None or math.isnan(joules) else joules
 
 

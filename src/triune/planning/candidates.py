@@ -27,18 +27,19 @@ _PASSED_TWICE = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to plan.
+    """What to plan: a model's operations, the goal, and the allowed units.
 
     Attributes:
-        title: what messages call it.
+        title: the name of the model, or of a step of it, in messages.
         ops: its operations, in the order in which they run.
-        group: the class of models whose predictions it shares the error with: "convolution", "encoder", "decode",
-            "prefill".
+        group: the class of models, by which the expected error of predictions is looked up: "convolution", "encoder",
+            "decode", "prefill".
         goal: what the plan is for.
         units: the units that it may use; empty for all.
-        latency_limit_ms: for the goal energy, the longest time of a call; None for that of the fastest plan, twice.
-        measured: how long the whole model took on units of the target, where that was measured: its operations there,
-            and their launch, are predicted to take as much longer or shorter than by the cost model alone.
+        latency_limit_ms: for the goal energy, the longest allowed time of a call; None means twice the time of the
+            fastest plan.
+        measured: the measured times of the whole model on units of the target. The cost model's predictions for a unit,
+            including launches, are scaled so that they agree with the measured time.
     """
 
     title: str
@@ -59,7 +60,7 @@ class Candidates:
         units: the units, in the order of the columns.
         time: the costs in milliseconds.
         energy: the costs in joules.
-        costs: for each unit, the parts that its costs consist of.
+        costs: for each unit, the parts of which its costs are composed.
         refusals: for each operation, why units refuse it.
         predicted_ms: the time of the whole model on each unit, by the cost model without measurements; infinite if the
             unit refuses an operation.
@@ -75,7 +76,7 @@ class Candidates:
 
 
 def candidates(request: Request, target: Target) -> Candidates:
-    """Rules and costs of a request's operations on the units of a target.
+    """Compute the costs of a request's operations on the units of a target, and which operations their rules refuse.
 
     Raises:
         InvalidArgumentError: the target has no such unit.
@@ -86,7 +87,7 @@ def candidates(request: Request, target: Target) -> Candidates:
             f"a plan for {target.name} cannot use {', '.join(lacking)}: nothing is known of it; it has "
             f"{', '.join(unit.value for unit in present)}"
         )
-    # Apple's CPUs compute products by their matrix units, through Accelerate: without them "cpu" is never better.
+    # On Apple's CPUs, Accelerate computes matrix products on the matrix units, so "cpu" without them is never better.
     has_accelerate = target.is_scored and Unit.AMX in present
     wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or not has_accelerate)
     units = [present[unit] for unit in wanted]
@@ -130,7 +131,7 @@ def candidates(request: Request, target: Target) -> Candidates:
         transfer,
         np.zeros(len(units)),
     )
-    # While a segment is launched its unit draws the power that it draws at the least.
+    # During the launch of a segment, the unit draws its minimum power.
     watts = np.array([each.rates.watts for each in units])
     energy = PathCosts(
         np.where(is_refused, np.inf, np.stack([each.joules for each in costs], 1)),
@@ -143,7 +144,7 @@ def candidates(request: Request, target: Target) -> Candidates:
 
 
 def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:
-    """The operations with the number of bits per weight that a unit reads.
+    """Set the number of bits per weight that a unit reads for each operation.
 
     From M2 on the Neural Engine reads 8-bit integers directly, and from M3 and A15 on integers with a scale for each
     block; for older chips, Core ML unpacks them to fp16 when it loads the model (sbryngelson/ane-guide, appendix A).
@@ -160,7 +161,7 @@ def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
     change = np.zeros(len(ops) + 1)
     last: dict[str, int] = {}
     for index, op in enumerate(ops):
-        # A fused operation writes in the place of the one before.
+        # A fused operation overwrites the result of the previous operation.
         size = max(op.written, 0.0) / max(1, len(op.outputs))
         made.update(dict.fromkeys(op.outputs, (index, size)))
         last.update({name: index for name in op.inputs if name in made})

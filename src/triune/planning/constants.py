@@ -25,15 +25,15 @@ _GROUPS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How far predictions were from measurements that were held out: each is predicted by constants that were fitted to
-    the two thirds of rows in which it is not.
+    """The error of predictions on measurements that were held out. Each measurement is predicted with constants that
+    were fitted to the other two thirds of the rows.
 
     Attributes:
         kind: "latency" or "joules".
         group: the class of rows: "all", "network", "decode".
         num_rows: the number of measurements.
         median: the median of |predicted - measured| / measured.
-        ninth: nine of ten rows have at most this error.
+        ninth: the 90th percentile of the error: nine of ten rows have at most this error.
         rank: Spearman's rank correlation; None for fewer than three rows.
     """
 
@@ -46,7 +46,7 @@ class Score:
 
     @property
     def models(self) -> str:
-        """The class of rows in words, such as "encoders"."""
+        """A phrase for the class of rows, such as "encoders"."""
         return _GROUPS.get(self.group, self.group)
 
 
@@ -65,17 +65,19 @@ class Constants:
     source: str
 
     def get(self, name: str) -> float:
-        """The number of this name.
+        """Return the number with this name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no number has this name.
         """
         if name not in self.numbers:
             raise NotFoundError(f"constants.toml has no '{name}'; it has {', '.join(self.numbers)}")
         return self.numbers[name]
 
     def score(self, kind: str, group: str) -> Score | None:
-        """The error of predictions for a group of models: that of all if the group has few rows; None without any."""
+        """The error of predictions for a group of models. If the group has few rows, it is the error over all rows;
+        None if there is none.
+        """
         found = {each.group: each for each in self.scores if each.kind == kind}
         own = found.get(group)
         return own if own is not None and own.num_rows >= _FEWEST_ROWS else found.get("all")

@@ -1,10 +1,10 @@
 """Predicts Core ML's own choice of units under `cpuAndNeuralEngine`: a shortest path over its estimates.
 
 Core ML's placement counts 0.125 ms for each segment on the Neural Engine, for each change of units, and for an output
-on the Neural Engine; with its estimate of each operation that gives its choice in 481 of 482 published models, 41 of
-them ties (751K/Apple-Neural-Engine-Microarchitecture-Study-M6, notes/coreml_dispatch.md: M4, macOS 27.0.1). Its
-estimates of operations are decision trees that nobody published; the rates here are those of the ten operations with
-published estimates.
+on the Neural Engine. With Core ML's own estimates of operations, this rule gives its choice in 481 of 482 published
+models, 41 of them ties (751K/Apple-Neural-Engine-Microarchitecture-Study-M6, notes/coreml_dispatch.md: M4, macOS
+27.0.1). Core ML estimates operations by decision trees that are not published. The rates here are those of the ten
+operations whose estimates were published.
 """
 
 import itertools
@@ -27,7 +27,9 @@ _UNITS: Final = (Unit.CPU, Unit.ANE)
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """A rate on the CPU and on the Neural Engine: of arithmetic in 10^12 a second, or of traffic in 10^9 bytes."""
+    """The rates of the CPU and of the Neural Engine: arithmetic in 10^12 operations per second, or traffic in 10^9
+    bytes per second.
+    """
 
     cpu: float
     ane: float
@@ -53,10 +55,10 @@ _RESIZE: Final = _Rate(1.31, 198)
 
 @dataclass(frozen=True, slots=True)
 class CoreMlChoice:
-    """What Core ML would choose, by its own estimates.
+    """The units that Core ML would choose, by its own estimates.
 
     Attributes:
-        units: of each operation, CPU or ANE.
+        units: the unit of each operation, CPU or ANE.
         ms: the total of Core ML's estimates for that choice, which is not a prediction of a time.
         num_segments: the number of runs of operations on one unit.
     """
@@ -86,7 +88,9 @@ def core_ml_choice(ops: Sequence[Op], tier: int) -> CoreMlChoice:
 
 
 def choice_of(costs: np.ndarray) -> CoreMlChoice:
-    """The choice for estimates in milliseconds, [operations, (CPU, ANE)]; infinite where a unit refuses."""
+    """Make the choice from estimates in milliseconds [operations, (CPU, ANE)], which are infinite where a unit refuses
+    an operation.
+    """
     launch = np.array([0.0, LAUNCH_MS])
     switch = LAUNCH_MS * (1 - np.eye(2))
     path = PathCosts(costs, launch, switch, np.zeros(len(costs)), launch)

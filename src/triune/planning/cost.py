@@ -1,10 +1,10 @@
-"""The cost model: how long a unit takes for an operation, and how many joules.
+"""The cost model: predicts the time and the energy of an operation on a unit.
 
-A roofline for each operation: the larger of what its arithmetic and what its memory traffic take, after a fixed time
-for its launch. Arithmetic reaches a share of the unit's rated peak, which depends on the operation's class and shape
-(`efficiency`, `half_rows`, `half_columns`). Traffic is weights, which stream from memory, and activations, which stay
-on the chip up to a working set (`knee_mb`). All functions take arrays, one element an operation, so that fitting the
-constants and planning a model are the same code.
+Each operation has a roofline: a fixed time for its launch, plus the larger of the time of its arithmetic and the time
+of its memory traffic. Arithmetic reaches a share of the unit's rated peak that depends on the operation's class and
+shape (`efficiency`, `half_rows`, `half_columns`). Traffic is weights, which stream from memory, and activations, which
+stay on the chip up to a working set (`knee_mb`). All functions take arrays with one element per operation, so that
+fitting the constants and planning a model use the same code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _INDEX = {each: index for index, each in enumerate(CLASSES)}
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Operations as arrays, one element an operation; the fields are those of `Op`."""
+    """Operations as arrays with one element per operation. The fields are those of `Op`."""
 
     op_class: NDArray[np.intp]
     flops: NDArray[np.float64]
@@ -65,23 +65,24 @@ def sizes_of(ops: Sequence[Op], weight_bits: float | None = None) -> Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What a unit of one chip can do. `planning.units` makes it of the chip's rated figures and of fitted constants.
+    """The speeds and the power of a unit of one chip. `planning.units` computes them from the chip's rated figures and
+    from fitted constants.
 
     Attributes:
         tflops: the rated peak, in 10^12 floating-point operations a second.
         efficiency: the share of the peak that large operations of each class reach.
         half_rows: the rows at which a product reaches half of its efficiency.
-        half_columns: the columns at which it does.
-        weights_gb_per_s: the rate at which weights stream.
+        half_columns: the columns at which a product reaches half of its efficiency.
+        weights_gb_per_s: the rate at which weights stream from memory.
         weights_g_per_s: the rate at which stored weights become operands, in 10^9 elements a second.
-        memory_gb_per_s: the rate of activations that leave the chip.
-        chip_gb_per_s: the rate of activations that stay on it.
+        memory_gb_per_s: the rate of activations that do not fit on the chip.
+        chip_gb_per_s: the rate of activations that stay on the chip.
         knee_mb: the working set up to which activations of an operation stay on the chip, in 10^6 bytes.
         has_fused_attention: whether the scores of attention stay within the operation.
         op_ms: the time of one operation's launch within a segment.
         launch_ms: the time of a segment's launch.
         element_bytes: the size of an activation, and of a weight that is not stored in fewer bits.
-        watts: power while it computes, whatever it computes.
+        watts: the power while it computes, regardless of the operation.
         pj_per_flop: energy of an operation, in 10^-12 joules.
         pj_per_byte: energy of a byte of traffic, in 10^-12 joules.
     """
@@ -106,13 +107,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What operations cost on a unit, one element an operation. Predictions.
+    """The predicted costs of operations on a unit, as arrays with one element per operation.
 
     Attributes:
         ms: the time, without the launch of the segment.
         joules: the energy.
-        compute_ms: the part of the roofline that is arithmetic.
-        memory_ms: the part that is traffic.
+        compute_ms: the time of the arithmetic in the roofline.
+        memory_ms: the time of the memory traffic in the roofline.
         memory_bytes: the traffic with the memory: weights, and the activations that leave the chip.
     """
 

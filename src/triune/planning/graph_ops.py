@@ -1,4 +1,4 @@
-"""The operations of an ONNX graph, with what each computes, reads and writes."""
+"""The operations of an ONNX graph, with the amounts that each computes, reads and writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +95,7 @@ class _Reader:
     def _is_weight(self, node: NodeProto) -> bool:
         """Whether the results of a node are known when the model is loaded. If so, they are noted as weights."""
         if node.op_type in ("Shape", "Size"):
-            # A shape is known before the values are, and so is what is computed from shapes alone.
+            # Shapes are known before the values are, and so are the results that depend on shapes alone.
             shape = self._values.static_shape(node.output[0])
             self._weights[node.output[0]] = _Weight(prod(shape) if shape is not None else 1, None)
             return True
@@ -117,7 +117,7 @@ class _Reader:
         return True
 
     def _weight(self, name: str) -> _Weight | None:
-        """A weight; None for what is computed from inputs."""
+        """Return a weight; None if the value is computed from inputs."""
         if name not in self._weights and (tensor := self._values.tensor(name)) is not None:
             self._weights[name] = _Weight(prod(tensor.dims), None)
         return self._weights.get(name)
@@ -140,7 +140,7 @@ class _Reader:
             facts=self._facts(node, computed, shapes),
         )
         constants = [weight for name in node.input if name and (weight := self._weight(name)) is not None]
-        # The other operators do not read a constant whole: Gather, for example, reads some rows of a table.
+        # These operators do not read the whole of a constant. Gather, for example, reads only some rows of a table.
         if kind not in ("Gather", "GatherND", "GatherElements", "Reshape", "Slice", "Expand", "Tile", "Pad"):
             largest = max(constants, key=lambda each: each.elements, default=None)
             bits = largest.bits if largest else None

@@ -20,10 +20,11 @@ _MEASURED_SIZE = 2048
 
 
 def target_here(units: Sequence[UnitFacts], constants: Constants) -> Target:
-    """This machine: one of Apple's chips, corrected by what was measured here, or another with measured peaks.
+    """Make a target of this machine: one of Apple's chips, corrected by measurements on this machine, or another
+    machine with measured peaks.
 
     Args:
-        units: the units of this machine, with what was measured of them.
+        units: the units of this machine, with their measurements.
         constants: the fitted constants.
 
     Raises:
@@ -65,7 +66,7 @@ def target_here(units: Sequence[UnitFacts], constants: Constants) -> Target:
 
 
 def _rate(units: Sequence[UnitFacts], unit: Unit) -> Figure | None:
-    """The highest rate of products that was measured here on a unit that is present."""
+    """The highest rate of matrix products that was measured on a unit of this machine, if the unit is present."""
     figures = [
         figure
         for each in units
@@ -86,7 +87,7 @@ def _bandwidth(facts: UnitFacts) -> float | None:
 
 
 def _corrected(unit: PlannedUnit, rate: Figure | None) -> PlannedUnit:
-    """A unit whose peak is such that the measured products take the measured time."""
+    """Correct a unit's peak so that the predicted time of the measured products is the measured time."""
     if rate is None:
         return unit
     return replace(unit, rates=_with_peak(unit.rates, rate), notes=(*unit.notes, _note(unit.unit, rate)))
@@ -96,7 +97,7 @@ def _measured_unit(facts: UnitFacts, rate: Figure, bandwidth: float, constants: 
     curve = "gpu" if facts.unit is Unit.GPU else "cpu"
     bits = 32 if rate.basis == "fp32" else 16
     rates = cpu_like_rates(constants, curve, tflops=rate.value, gb_per_s=bandwidth, element_bytes=bits / 8)
-    # Its power is not known, so that no energy is predicted.
+    # The unit's power is unknown, so no energy is predicted.
     rates = replace(rates, watts=math.nan)
     return PlannedUnit(facts.unit, _with_peak(rates, rate), (_note(facts.unit, rate),))
 

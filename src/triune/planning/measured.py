@@ -1,4 +1,4 @@
-"""Times of whole models that were measured on this machine, kept on disk: plans are corrected by them."""
+"""Stores measured times of whole models on this machine on disk. Plans are corrected by them."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ _MOST_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTime:
-    """How long a call of a whole model took on one unit of this machine.
+    """The measured time of a call of a whole model on one unit of this machine.
 
     Attributes:
         unit: the unit.
         shapes: the shapes of its inputs, the rows of a batch included.
-        ms: the mean time of a call; if several configurations were measured, that of the fastest.
-        num_calls: how many calls it is the mean of.
+        ms: the mean time of a call. If several configurations were measured, it is the time of the fastest.
+        num_calls: the number of calls in the mean.
         source: who measured it and when, such as "triune tune, 2026-12-01".
     """
 
@@ -43,9 +43,9 @@ class MeasuredTime:
 
 
 def model_key(path: Path, machine: str) -> str:
-    """The name of a model on this machine: a hash of its file, or of the files of its folder, and of `machine`.
+    """The key of a model on this machine: a hash of its file, or of the files in its folder, and of `machine`.
 
-    Weights in other files than an ONNX model's own do not count: times do not depend on their values.
+    External weights of an ONNX model are not hashed, since times do not depend on their values.
 
     Args:
         path: the model.
@@ -66,14 +66,14 @@ def model_key(path: Path, machine: str) -> str:
 
 
 def load_times(folder: Path, key: str) -> tuple[Sequence[MeasuredTime], str]:
-    """The times that are kept of a model.
+    """Load the stored times of a model.
 
     Args:
-        folder: where they are kept.
-        key: of `model_key`.
+        folder: the folder where times are stored.
+        key: the result of `model_key`.
 
     Returns:
-        the times, and why a file of them cannot be read; "" if it can, or if there is none.
+        the times, and why a stored file cannot be read; "" if it can be read, or if there is none.
     """
     path = folder / f"{key}.json"
     try:
@@ -85,7 +85,7 @@ def load_times(folder: Path, key: str) -> tuple[Sequence[MeasuredTime], str]:
 
 
 def keep_times(folder: Path, key: str, times: Iterable[MeasuredTime]) -> None:
-    """Keep the times of a model, in the place of older ones of the same units and shapes.
+    """Store the times of a model. They replace older times of the same units and shapes.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -124,10 +124,10 @@ def fastest(times: Iterable[MeasuredTime]) -> list[MeasuredTime]:
 def of_shapes(
     times: Sequence[MeasuredTime], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Mapping[Unit, MeasuredTime], str]:
-    """The times of a model for the shapes of a plan.
+    """Select the times of a model for the shapes of a plan.
 
     Returns:
-        the times by unit, and what to say if there are times of other shapes alone; "" otherwise.
+        the times by unit, and a note for the user if there are only times of other shapes; "" otherwise.
     """
     found = {each.unit: each for each in times if each.shapes == shapes}
     if found or not times:
@@ -152,5 +152,5 @@ def _time(content: Any) -> MeasuredTime:
 
 
 def dated(times: Iterable[MeasuredTime], source: str) -> list[MeasuredTime]:
-    """The times with their source."""
+    """Return the times with this source."""
     return [replace(each, source=source) for each in times]

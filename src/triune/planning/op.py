@@ -8,7 +8,7 @@ from triune.hardware.rules import Facts
 
 
 class OpClass(Enum):
-    """Classes of operations: those of one class have one efficiency curve on a unit."""
+    """Classes of operations. The operations of a class have the same efficiency curve on a unit."""
 
     CONV = "conv"
     """A convolution whose channels are mixed; 1x1 convolutions among them."""
@@ -39,20 +39,21 @@ class Op:
         op_class: its class.
         flops: floating-point operations; a multiply-add is two.
         weights: the elements of its constants.
-        weight_bits: the bits of a stored weight, its share of scales among them; None if weights are stored in the
+        weight_bits: the bits of a stored weight, including its share of scales; None if weights are stored in the
             precision of the unit.
         read: the elements of computed values that it reads.
-        written: the elements that it writes.
-        scratch: the elements between its steps, such as attention's scores, that a unit without a fused form writes
-            and reads.
-        rows: the rows of a product, or the positions of a convolution: how often each weight is used.
-        inner: the inner dimension of a product; of a convolution the input channels of a group times the kernel.
-        columns: the columns of a product; of a convolution the output channels of a group.
-        is_fused: whether units compute it within the operation before: it is launched with that, and reads what that
-            has at hand.
+        written: the number of elements that it writes.
+        scratch: the number of intermediate elements, such as attention's scores, that a unit without a fused operation
+            writes and reads.
+        rows: the rows of a product, or the positions of a convolution. Each weight is used this many times.
+        inner: the inner dimension of a product; for a convolution, the input channels of a group times the kernel's
+            elements.
+        columns: the columns of a product; for a convolution, the output channels of a group.
+        is_fused: whether units fuse it with the previous operation, so that it has no launch of its own and does not
+            read that operation's result from memory.
         inputs: the names of computed values that it reads.
         outputs: the names of the values that it writes.
-        facts: what the rules of units ask of it.
+        facts: the facts that the rules of units depend on.
     """
 
     name: str
@@ -74,12 +75,14 @@ class Op:
 
     @property
     def is_product(self) -> bool:
-        """Whether it multiplies matrices or convolves."""
+        """Whether the operation is a matrix product or a convolution."""
         return self.op_class in PRODUCTS
 
 
 def group_of(ops: Sequence[Op]) -> str:
-    """The class of models whose predictions a model's operations share the error with: "convolution", "encoder"."""
+    """The class of a model with these operations, by which the expected error of predictions is looked up:
+    "convolution" or "encoder".
+    """
     flops = sum(op.flops for op in ops)
     convolved = sum(op.flops for op in ops if op.op_class in (OpClass.CONV, OpClass.DEPTHWISE))
     return "convolution" if convolved > flops / 2 else "encoder"

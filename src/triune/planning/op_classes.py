@@ -54,7 +54,9 @@ _SERIAL: Final = frozenset({"LSTM", "GRU", "RNN", "If", "Loop", "NonZero", "NonM
 
 
 def class_of(op_type: str) -> OpClass:
-    """The class of an operator of ONNX. Products and convolutions have others by their shape: `graph_ops` knows."""
+    """The class of an ONNX operator. `graph_ops` chooses other classes for some products and convolutions, by their
+    shapes.
+    """
     if op_type in ("MatMul", "Gemm"):
         return OpClass.MATMUL
     if op_type in ("Conv", "ConvTranspose"):

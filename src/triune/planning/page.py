@@ -8,5 +8,5 @@ from triune.planning.plan import Plan
 
 
 def page_of(plans: Sequence[Plan]) -> str:
-    """The page of some plans: their segments, coloured by unit. A click on a segment shows its operations."""
+    """Make a page that shows the segments of plans, coloured by unit. A click on a segment shows its operations."""
     return page("triune.planning", "Plan", as_json(plans))

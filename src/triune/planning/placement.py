@@ -1,8 +1,8 @@
 """Which unit computes which operation: shortest paths through predicted costs.
 
-Operations run one after the other, in the graph's order, as Core ML runs them: branches of a graph are not run side by
-side. So a placement is a path: from each operation to the next, on the same unit or on another. A segment is a run of
-operations on one unit. Every function is exact for the costs that it is given.
+Operations run one after the other, in the graph's order, as Core ML runs them: branches of a graph do not run in
+parallel. So a placement is a path: from each operation to the next, on the same unit or on another. A segment is a run
+of operations on one unit. Every function is exact for the costs that it is given.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ as many at even distances, so that a plan may cost slightly more than the cheape
 
 @dataclass(frozen=True, slots=True)
 class PathCosts:
-    """Costs of a placement, in milliseconds or joules; one row an operation, one column a unit.
+    """Costs of a placement, in milliseconds or joules, with one row for each operation and one column for each unit.
 
     Attributes:
         ops: the cost of each operation on each unit; infinite where the unit refuses it.
         launch: the cost of starting a segment on each unit.
         switch: the cost of passing from a unit (row) to another (column); the diagonal is 0.
-        transfer: for a change of units before each operation: the cost of passing on the values that are read later.
-        output: the cost of passing on the output, if the last segment is on each unit.
+        transfer: for each operation, the cost of transferring the values that are still needed, if the unit changes
+            before it.
+        output: the cost of transferring the output from each unit, if the last segment runs on it.
     """
 
     ops: NDArray[np.float64]
@@ -48,7 +49,7 @@ class PathCosts:
         return self.ops.shape[1]
 
     def boundary(self, position: int) -> NDArray[np.float64]:
-        """The cost of passing from each unit to each other before an operation; 0 on the diagonal."""
+        """The cost of changing from each unit to each other unit before an operation; 0 on the diagonal."""
         cost = self.switch + self.launch[None, :] + self.transfer[position]
         np.fill_diagonal(cost, 0.0)
         return cost
@@ -67,7 +68,7 @@ def require_possible(costs: PathCosts, names: Sequence[str], reasons: Sequence[s
     """Require that each operation has a unit.
 
     Raises:
-        UnsupportedError: the message names the operations that have none, with the reasons.
+        UnsupportedError: some operations have no unit. The message names them, with the reasons.
     """
     lost = [index for index in range(costs.num_ops) if not np.isfinite(costs.ops[index]).any()]
     if lost:
@@ -85,7 +86,7 @@ def place_fastest(costs: PathCosts) -> list[int]:
     before = np.zeros((costs.num_ops, costs.num_units), np.intp)
     for position in range(1, costs.num_ops):
         through = best[:, None] + costs.boundary(position)
-        # A tie stays on its unit.
+        # In a tie, the path stays on the same unit.
         chosen = np.where(np.diag(through) <= through.min(axis=0), np.arange(costs.num_units), through.argmin(axis=0))
         before[position] = chosen
         best = through[chosen, np.arange(costs.num_units)] + costs.ops[position]
@@ -97,13 +98,14 @@ def place_fastest(costs: PathCosts) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """The pairs of time and energy with which the operations so far may end on a unit, the fastest first.
+    """The pairs of time and energy that the operations so far can take if the last of them runs on one unit, the
+    fastest first.
 
     Attributes:
         time: the time of each pair.
-        energy: its energy.
-        unit: the unit of the operation before this one, by which the pair came about.
-        label: the index of the pair of that operation.
+        energy: the energy of each pair.
+        unit: for each pair, the unit of the previous operation.
+        label: for each pair, the index of the previous operation's pair.
     """
 
     time: NDArray[np.float64]
@@ -115,7 +117,8 @@ class _Labels:
 def place_cheapest(time: PathCosts, energy: PathCosts, limit: float) -> list[int] | None:
     """The path of the least energy among those that take at most `limit`; None if none does.
 
-    Dynamic programming over pairs of time and energy: a pair is dropped if another is not worse in both.
+    This is dynamic programming over pairs of time and energy. A pair is dropped if another pair is at least as good in
+    both.
     """
     units = range(time.num_units)
     start = time.launch + time.ops[0], energy.launch + energy.ops[0]
@@ -158,7 +161,9 @@ def _kept(
     label: NDArray[np.intp],
     limit: float,
 ) -> _Labels:
-    """The pairs that are possible and within the limit, without those that are worse in both than another."""
+    """Keep the pairs that are possible and within the limit, without pairs that are worse in both time and energy than
+    another.
+    """
     possible = np.flatnonzero(np.isfinite(time) & (time <= limit))
     order = possible[np.lexsort((energy[possible], time[possible]))]
     lowest = np.minimum.accumulate(energy[order]) if len(order) else energy[order]
@@ -166,7 +171,7 @@ def _kept(
     is_better[1:] = energy[order][1:] < lowest[:-1]
     order = order[is_better]
     if len(order) > MOST_LABELS:
-        # The cheapest, the fastest, and those between at even distances.
+        # Keep the cheapest pair, the fastest pair, and evenly spaced pairs between them.
         order = order[np.linspace(0, len(order) - 1, MOST_LABELS).astype(np.intp)]
     return _Labels(time[order], energy[order], unit[order], label[order])
 

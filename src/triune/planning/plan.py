@@ -32,9 +32,9 @@ class PlannedOp:
         unit: the unit that is to compute it.
         ms: the predicted time.
         joules: the predicted energy.
-        bound: what that time is: "arithmetic", "memory", or "launch" if its launch is most of it.
-        unit_ms: the predicted time on each unit that takes it.
-        refusals: why other units do not take it.
+        bound: what limits the time: "arithmetic", "memory", or "launch" if its launch is most of it.
+        unit_ms: the predicted time on each unit that can compute it.
+        refusals: why other units refuse it.
         inputs: the names of the operations whose results it reads.
     """
 
@@ -56,7 +56,7 @@ class Segment:
     Attributes:
         unit: the unit.
         ops: its operations.
-        launch_ms: the time of its launch and of what passes to it; it is part of `ms`.
+        launch_ms: the time of its launch and of the transfer of its inputs, which is part of `ms`.
         ms: the predicted time.
         joules: the predicted energy.
         why: why it is on this unit.
@@ -77,7 +77,7 @@ class Advice:
     Attributes:
         what: what to change, with the names of operations.
         saves_ms: the predicted time that it saves; None if the cost model cannot predict it.
-        source: who observed the rule behind it.
+        source: the publication or test that observed the rule behind the advice.
     """
 
     what: str
@@ -92,10 +92,10 @@ class Whole:
     Attributes:
         unit: the unit.
         ms: the time: measured, if `measured` is not None, else predicted; None if the unit refuses an operation.
-        joules: the predicted energy; None likewise.
+        joules: the predicted energy; None if the unit refuses an operation.
         num_refused: how many operations the unit refuses.
-        predicted_ms: the time that the cost model alone predicts; None likewise.
-        measured: what was measured on this machine; None if nothing was.
+        predicted_ms: the time that the cost model alone predicts; None if the unit refuses an operation.
+        measured: the time that was measured on this machine; None if it was not measured.
     """
 
     unit: Unit
@@ -108,8 +108,8 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. Every time and energy is a prediction of the cost model, which is corrected by what was measured of the
-    whole model on this machine's units; energy is NaN where the power is not known.
+    """A plan. Every time and energy is a prediction of the cost model, corrected by measured times of the whole model
+    on this machine's units. The energy is NaN if a unit's power is unknown.
 
     Attributes:
         title: what is planned: the model, or a step of it.
@@ -118,14 +118,15 @@ class Plan:
         segments: in the order in which they run.
         ms: the predicted time of one call: the sum of the segments'.
         joules: the predicted energy of one call, of the units that compute.
-        period_ms: the time between two calls that come through: `ms`, or that of the slowest segment of a pipeline, or
-            what the memory takes for all, whichever is longer.
+        period_ms: the time between the ends of two consecutive calls. It is `ms`, or for a pipeline the time of its
+            slowest segment or of reading all weights from memory, whichever is longer.
         wholes: the whole model on each unit alone, to compare with.
         core_ml: what Core ML would choose under `cpuAndNeuralEngine`; None if the plan may not use the Neural Engine.
-        advice: what would make it faster, the most first.
-        latency_error: the error of predicted times of such models, on measurements that were held out; None if unknown.
+        advice: changes that would make it faster, the largest saving first.
+        latency_error: the error of predicted times for models of this class, on measurements that were held out; None
+            if unknown.
         joules_error: the error of predicted energies; None if unknown.
-        notes: what was assumed.
+        notes: the assumptions that were made.
     """
 
     title: str
@@ -152,11 +153,15 @@ class Plan:
 
     @property
     def apart_per_second(self) -> float:
-        """The predicted calls a second if each unit that can computes whole calls by itself, next to the others."""
+        """The predicted calls per second if every unit that can run the whole model computes calls of its own, in
+        parallel with the others.
+        """
         return sum(1e3 / each.ms for each in self.wholes if each.ms)
 
     def is_close(self, whole: Whole) -> bool:
-        """Whether a whole model on one unit is another plan, whose time differs by less than the median error."""
+        """Whether running the whole model on one unit is a different plan whose predicted time differs by less than the
+        median error.
+        """
         if self.latency_error is None or whole.ms is None or (whole.measured and self.measured):
             return False
         if {each.unit for each in self.segments} == {whole.unit}:

@@ -1,4 +1,4 @@
-"""Make a plan: rules and costs of each operation on each unit, then the path that serves the goal."""
+"""Makes a plan: computes the costs of each operation on each unit, then finds the best path for the goal."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -30,7 +30,7 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
 
     Raises:
         InvalidArgumentError: the target has no such unit, or a limit is given for another goal than energy.
-        UnsupportedError: an operation has no unit, or no plan keeps the limit.
+        UnsupportedError: no unit supports an operation, or no plan is within the limit.
     """
     if request.latency_limit_ms is not None and request.goal is not Goal.ENERGY:
         raise InvalidArgumentError("a limit of latency (--latency-limit) is for plans of least energy (--for energy)")
@@ -169,7 +169,7 @@ def _whole(request: Request, found: Candidates, column: int) -> Whole:
 
 
 def _weight_bytes(found: Candidates, path: Sequence[int]) -> float:
-    """The bytes of all weights, as the units of a path hold them."""
+    """The size of all weights in bytes, in the form in which the units of a path store them."""
     return sum(
         op.weights * (op.weight_bits or 8 * found.units[unit].rates.element_bytes) / 8
         for op, unit in zip(found.ops, path, strict=True)

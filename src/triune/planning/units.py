@@ -29,16 +29,16 @@ _FIRST_WIDE_TIER = 3
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a plan is made for: a chip, or this machine.
+    """The target of a plan: a chip, or this machine.
 
     Attributes:
-        name: "M2 Pro".
+        name: the name of the chip or machine, such as "M2 Pro".
         units: its units.
         tier: the tier of its Neural Engine, for the rules.
         memory_gb_per_s: the bandwidth of the memory that its units share; None if unknown.
         memory_gb: the most memory that it has; None if unknown.
-        is_scored: whether the errors on published measurements hold for it: they are of Apple's chips.
-        notes: what was assumed.
+        is_scored: whether the errors on published measurements, which are of Apple's chips, apply to the target.
+        notes: the assumptions that were made.
     """
 
     name: str
@@ -66,7 +66,7 @@ class PlannedUnit:
 
 
 def target_of(chip: Chip, constants: Constants) -> Target:
-    """A chip as the target of plans. Raises UnsupportedError as `units_of`."""
+    """Make a target of a chip. Raises UnsupportedError like `units_of`."""
     memory = chip.memory
     return Target(
         chip.name,
@@ -81,7 +81,7 @@ def units_of(chip: Chip, constants: Constants) -> dict[Unit, PlannedUnit]:
     """The units of a chip for which the cost model has all figures.
 
     Raises:
-        UnsupportedError: there is none.
+        UnsupportedError: there is no such unit.
     """
     found = {
         Unit.CPU: _cpu_rates(chip, constants, "cpu"),
@@ -96,12 +96,14 @@ def units_of(chip: Chip, constants: Constants) -> dict[Unit, PlannedUnit]:
 
 
 def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) -> Made | None:
-    """What the chip's Neural Engine can do, and notes; None if no figure of its family is known."""
+    """The rates of the chip's Neural Engine, with notes on the assumptions; None if no figure of its family is
+    known.
+    """
     figure, note = _figure(chip, "tops", lambda each: each.ane.tops)
     if figure is None:
         return None
     notes = (note,) if note else ()
-    # Rated in fp16 up to M3, in int8 since; M5 and later chips publish none.
+    # Apple's ratings are in fp16 up to M3, and in int8 since then. For M5 and later chips none is published.
     tflops = figure.value / (2 if figure.basis == "int8" else 1)
     if chip.ane.cores is not None and chip.ane.cores.value > 16:
         # The chip has two engines; a call uses one of them.
@@ -136,8 +138,8 @@ def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) 
 def gpu_rates(
     chip: Chip, constants: Constants, num_cores: float | None = None, gb_per_s: float | None = None
 ) -> Made | None:
-    """The rates of the chip's GPU, with notes on what was assumed; None if its peak, its number of cores or the
-    memory's bandwidth is not known.
+    """The rates of the chip's GPU, with notes on the assumptions; None if its peak, its number of cores or the memory's
+    bandwidth is not known.
 
     Args:
         chip: a chip.
@@ -153,7 +155,7 @@ def gpu_rates(
     owner_cores = owner.gpu.cores.value if owner.gpu.cores else gpu.cores.value
     get = constants.get
     bandwidth = memory.value if gb_per_s is None else gb_per_s
-    # The faster the memory, the smaller the share that one stream reaches.
+    # The faster the memory is, the smaller is the share of the bandwidth that one stream reaches.
     bandwidth = get("gpu.memory_share") * bandwidth / (1 + bandwidth / get("gpu.memory_half_gb_per_s"))
     matrix = get("gpu.accelerator_speedup") if gpu.neural_accelerators else 1.0
     rates = Rates(
@@ -191,7 +193,7 @@ def cpu_like_rates(
     element_bytes: float = 4,
     watts: float = 0.0,
 ) -> Rates:
-    """What a unit with this peak and bandwidth can do, with the efficiency curves of "cpu" or "gpu"."""
+    """The rates of a unit with this peak and bandwidth, with the efficiency curves of "cpu" or "gpu"."""
     get = constants.get
     return Rates(
         tflops=tflops,
@@ -234,8 +236,8 @@ def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:
 
 
 def _figure(chip: Chip, name: str, read: Callable[[Chip], Figure | None]) -> tuple[Figure | None, str]:
-    """A figure of the chip. If it is missing, the figure of the newest older chip, of the same size if possible, with
-    a note.
+    """Return a figure of the chip. If it is missing, return the figure of the newest older chip, of the same size if
+    possible, with a note.
     """
     own = read(chip)
     if own is not None:

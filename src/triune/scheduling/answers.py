@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Answers:
-    """Resolves the futures of a model's requests, and counts the requests as they leave.
+    """Resolves the futures of a model's requests, and counts the requests as they are answered.
 
     Everything here runs on the event loop's thread, except for the finishing of large responses.
     """
@@ -148,7 +148,7 @@ class Answers:
         return InferenceResponse(self._name, self._version, answer, request.id)
 
     def _finished(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
-        """The client's response from the model's answer."""
+        """Make the client's response from the model's answer."""
         response = self._response_of(pending, answer)
         return pending.call.finish.convert(response) if pending.call.finish else response
 

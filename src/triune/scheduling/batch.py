@@ -17,10 +17,10 @@ Answer: TypeAlias = dict[str, Array] | TriuneError | asyncio.Task[InferenceRespo
 
 
 class Part(NamedTuple):
-    """The run of one segment of a model that is cut.
+    """The run of one segment, for a model that is divided into segments.
 
     Attributes:
-        segment: its number.
+        segment: the number of the segment.
         unit: the unit that ran it.
         started_ns, ended_ns: when the run began and ended, on the clock.
     """
@@ -42,11 +42,11 @@ class Batch:
         ragged: inputs whose rows may differ in shape.
         answers: for each request its outputs or an error, from the runner. If its `finish` is slow, the dispatcher
             replaces the outputs by the task that finishes them, so that the worker is free for the next batch.
-        num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone; 0 if what
-            runs it was not there.
+        num_executions: how often the model ran: 1, or more if the batch failed and each request then ran alone; 0 if
+            the worker was not available.
         started_ns, ended_ns: when the run began and ended, on the clock.
         input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
-        parts: of a model that is cut into segments, the runs of its segments.
+        parts: the runs of the segments, for a model that is divided into segments.
         is_given_up: whether the batch exceeded its time limit, so that its requests were answered with an error. It is
             set on the event loop's thread.
         is_indivisible: whether an output of several requests did not have one row for each row of the inputs.

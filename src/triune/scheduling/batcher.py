@@ -26,11 +26,11 @@ class FormedBatch(NamedTuple):
 
     @classmethod
     def of(cls, pendings: Sequence[Pending], num_rows: int) -> "FormedBatch":
-        """A batch of `pendings`, which have `num_rows` rows together."""
+        """Make a batch of `pendings`, which have `num_rows` rows in total."""
         return cls(pendings, num_rows, sum([each.num_elements for each in pendings]))
 
     def first(self, num_rows: int) -> "FormedBatch":
-        """Take requests from the front, at least one, and as many as have at most `num_rows` rows together."""
+        """Return a batch of the first requests: as many as have at most `num_rows` rows in total, but at least one."""
         if num_rows >= self.num_rows:
             return self
         total, count = self.pendings[0].call.batch_size, 1
@@ -60,8 +60,8 @@ class Batcher:
             `max_batch_size`, which completion writes where a config names none.
         is_batching: whether several requests may run as a batch. The dispatcher sets it to False if the outputs of a
             batch cannot be split.
-        is_ending: whether no request can join the waiting ones any more. The dispatcher sets it to True; batches then
-            wait for nothing.
+        is_ending: whether no further request will come. The dispatcher sets it to True; batches then do not wait to
+            grow.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Batcher:
     ) -> None:
         """Args:
         policy: the rules of the config.
-        min_delay_us: how long the oldest request waits at least, by its power mode; None for no time.
-        max_delay_us: how long it waits at most for a larger batch, whatever the policy and the mode say; None for no
-            such limit.
-        max_elements: the most elements of a batch of several requests; None for no limit. A request of more than half
-            of them is not added to others, which would wait for it.
+        min_delay_us: returns the least time that the oldest request waits in a power mode; None means no such time.
+        max_delay_us: the most time that the oldest request waits for a larger batch, regardless of the policy and the
+            power mode; None means no limit.
+        max_elements: the most elements in a batch of several requests; None means no limit. A request with more than
+            half as many is not added to other requests, which would have to wait for it.
         """
         self._policy = policy
         self._max_elements = max_elements

@@ -1,4 +1,4 @@
-"""The decision: which waiting requests run next, on which worker, and when."""
+"""Decides which waiting requests run next, on which worker, and when."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,7 +10,8 @@ from triune.scheduling.trials import LaneTrials
 
 
 class Choice:
-    """Decides for one model. It takes the turn of a batch, but does not remove its requests from the queue.
+    """Decides for one model. It takes a turn on the hardware for a batch, but does not remove the batch's requests from
+    the queue.
 
     This runs for each request that arrives and each batch that ends, with thousands of them a second.
 
@@ -35,7 +36,7 @@ class Choice:
         self._trials = LaneTrials(lanes)
 
     def next(self, queue: RequestQueue, now_ns: int) -> tuple[Lane, FormedBatch] | None:
-        """The batch that starts now, with its lane, whose turn has been taken; None if nothing starts now.
+        """Choose the batch that starts now, and its lane, on which a turn has been taken. None if nothing starts now.
 
         Args:
             queue: at least one waiting request.
@@ -45,7 +46,7 @@ class Choice:
         eligible, batcher = self._eligible, self._batcher
         is_restricted = eligible.is_restricted
         formed: FormedBatch | None = None
-        # Each time that a turn is refused, the lanes of that hardware are not free any more.
+        # After each refused turn, the lanes of that hardware are not free any more.
         while free := [lane for lane in self._lanes if lane.is_free(now_ns)]:
             if formed is None or is_restricted:
                 found = batcher.form(eligible.waiting(queue, free) if is_restricted else queue, now_ns)
@@ -62,7 +63,7 @@ class Choice:
                 return None
             batch = formed
             if batcher.may_split and not lane.worker.is_inline:
-                # A short trial costs little.
+                # A trial runs only one row, so that it takes little time.
                 batch = formed.first(1 if trial else self._rows(lane, formed))
             if lane.take_turn(batch):
                 self._trials.started(lane, is_trial=trial is not None)
@@ -80,6 +81,6 @@ class Choice:
         return choose_lane(lanes, free, batch, num_waiting, now_ns)
 
     def _rows(self, lane: Lane, batch: FormedBatch) -> int:
-        """The rows of a formed batch that run now."""
+        """The number of rows of a formed batch that run now."""
         num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
         return lane.sizer.choose(num_rows)

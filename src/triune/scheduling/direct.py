@@ -1,4 +1,4 @@
-"""Runs requests at once, without queue and batch, if the only worker runs the model on the event loop's thread."""
+"""Runs requests at once, without a queue and batches, if the only worker runs the model on the event loop's thread."""
 
 import time
 from functools import partial
@@ -31,7 +31,7 @@ class DirectRuns:
         worker: its only worker.
         statistics: its counters.
         clock: the clock.
-        account: is charged with the energy of its runs; None where energy is not metered.
+        account: the account that is charged with the energy of the runs; None if energy is not metered.
         """
         self._name = name
         self._version = version
@@ -50,9 +50,9 @@ class DirectRuns:
             arrived_ns: when it arrived, on the clock.
 
         Returns:
-            the answer; None if the worker has left the event loop's thread, after any error, and if the answer takes
-            long to finish. The request then takes the usual way, which reports and counts errors, and finishes in a
-            thread.
+            the answer. None if the worker has left the event loop's thread, if an error occurred, or if finishing the
+            answer takes long. The request then goes through the queue, which reports and counts errors, and finishes
+            answers in a thread.
         """
         worker = self._worker
         if not worker.is_inline:

@@ -1,4 +1,4 @@
-"""The dispatcher queues the requests of a model, and decides which run where and when; `answers` answers them.
+"""The dispatcher queues the requests of a model, and decides which of them run where and when. `answers` answers them.
 
 Everything here runs on the event loop's thread, except for the batches, which workers run. `_pump` is the main loop: it
 asks `Choice` for a batch and its worker, and starts it, until there is nothing to do. It runs when a request arrives,
@@ -73,11 +73,11 @@ class Dispatcher:
         clock: the clock.
         emulated: units whose workers take only requests that name them, unless all units are emulated.
         run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
-        accounts: are charged with the energy of each unit; None where it is not metered.
+        accounts: the accounts that are charged with the energy of each unit; None if energy is not metered.
         power: the server's power mode; None for full power.
         arbiter: gives turns to models that compete for hardware; None if this is the only one. Then the dispatcher is
             made on the event loop's thread.
-        weight: the model's part of the hardware, in relation to that of others.
+        weight: the model's share of the hardware, relative to the weights of other models.
         objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
         max_elements: the most elements of a batch of several requests; None for no limit.
         """
@@ -147,7 +147,7 @@ class Dispatcher:
             unit, mode = self._eligible.unit_of(call.request), self._eligible.mode_of(call.request)
         if statistics.lost and unit is None:
             self._eligible.require()
-        # Faster than the loop's `create_future`, which gives the same.
+        # This is faster than the loop's `create_future`, which makes the same object.
         future: asyncio.Future[InferenceResponse] = asyncio.Future()
         now_ns = self._clock.now_ns()
         if self._direct is not None:
@@ -183,8 +183,8 @@ class Dispatcher:
         self._pump()
 
     def _costs(self) -> Mapping[Unit, float]:
-        """The time of a request on each unit that takes requests which name none, as far as it is known: under load, if
-        there was any.
+        """The known time of a request on each unit that may run requests without a named unit. It is the time under
+        load, if there was load.
         """
         return {
             lane.worker.runner.unit: each
@@ -225,8 +225,8 @@ class Dispatcher:
         self._turns.close()
 
     def _pump(self) -> None:
-        # A worker on this thread ends its batch within `_start`, which calls `_pump` again. Return then: the loop goes
-        # on.
+        # A worker on this thread ends its batch within `_start`, which calls `_pump` again. The inner call returns
+        # here, and the outer loop goes on.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -278,7 +278,7 @@ class Dispatcher:
             self._run_limit.watch()
 
     def _running(self) -> Iterator[tuple[Lane, int]]:
-        """The lanes with a batch that is not given up, and when it began."""
+        """The lanes whose running batch was not given up, and when it began."""
         for lane in self._lanes:
             if lane.running is not None and not lane.running.is_given_up:
                 yield lane, lane.begun_ns
@@ -332,7 +332,7 @@ class Dispatcher:
             self._queue.remove(pending)
             self._answers.fail(pending, error, FailureReason.BACKEND)
         if self._policy.preserve_ordering:
-            # Answers that come later than those after them would not keep the order.
+            # Answers must keep the order of requests, and a second attempt would come after later answers.
             return
         kept: list[tuple[Pending, Answer]] = []
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):
@@ -341,7 +341,7 @@ class Dispatcher:
         batch.pendings, batch.answers = [each for each, _ in kept], [answer for _, answer in kept]
 
     def _try_again(self, pending: Pending) -> bool:
-        """Queue a request again, if another unit may compute it, and the queue takes it."""
+        """Queue a request again, if another unit may compute it and the queue has room."""
         if self._is_closed or not self._eligible.lanes_of(pending):
             return False
         try:

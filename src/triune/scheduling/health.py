@@ -18,7 +18,7 @@ class UnitHealth:
         """Args:
         name: the model's name, for the log.
         lanes: all lanes of the model.
-        statistics: `lost`, `slowed` and `slowdowns` are set on the event loop's thread.
+        statistics: the model's counters, whose `lost`, `slowed` and `slowdowns` are set on the event loop's thread.
         """
         self._name = name
         self._lanes = lanes

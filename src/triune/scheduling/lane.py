@@ -32,11 +32,11 @@ class Lane:
     """A worker, with its running batch and its measured speed.
 
     Attributes:
-        worker: runs one batch at a time.
-        done: is called with each batch that has ended.
+        worker: the worker, which runs one batch at a time.
+        done: the function that is called with each batch that has ended.
         share: the model's share of the hardware; None if no other model competes for it.
-        cost: the estimated run time by batch size.
-        alone: the same of the batches that nothing else ran beside.
+        cost: the estimated run time of a batch by its size.
+        alone: the estimated run time by batch size, from batches during which no other model computed.
         pace: the time per request under load.
         any_pace: the time per request, whatever the load.
         sizer: chooses the batch size with the highest throughput.
@@ -55,8 +55,8 @@ class Lane:
     ) -> None:
         """Args:
         worker: the worker.
-        complete: is called on the event loop's thread with the lane and the finished batch.
-        account: is charged with the energy of its batches; None where energy is not metered.
+        complete: the function that is called on the event loop's thread with the lane and the finished batch.
+        account: the account that is charged with the energy of the lane's batches; None if energy is not metered.
         share: the model's share of the hardware; None if no other model competes for it.
         """
         self.worker = worker
@@ -80,14 +80,17 @@ class Lane:
         self._is_loaded = False
 
     def is_free(self, now_ns: int) -> bool:
-        """Whether a batch may start, as far as is known: the worker is free, and the model does not wait for a turn."""
+        """Whether a batch may start, as far as known: the worker is free, and the model does not wait for a turn on the
+        hardware.
+        """
         if self.running is not None or self.is_lost:
             return False
         share = self.share
         return share is None or not share.is_asking or not share.is_blocked(now_ns)
 
     def take_turn(self, batch: FormedBatch) -> bool:
-        """Whether a batch may start now. If not, the lane is not free until the model is woken.
+        """Take a turn on the hardware for a batch. Returns whether it may start now. If not, the lane is not free until
+        the model gets its turn.
 
         Batches on the event loop's thread are so short that they take no turn.
         """
@@ -111,7 +114,7 @@ class Lane:
         self.worker.start(batch, self.done)
 
     def _is_quick(self, batch: Batch) -> bool:
-        """Whether the batch is likely short, and no request of it asks for its cost."""
+        """Whether the batch is expected to be short, and none of its requests asks for its energy."""
         return 0 < self._busy_ns < _QUICK_NS and all(each.call.bill is None for each in batch.pendings)
 
     def end(self, batch: Batch, lanes: "Sequence[Lane]", *, has_more: bool = False) -> None:
@@ -141,7 +144,7 @@ class Lane:
         if not has_run:
             return
         self.any_pace.record(len(batch.pendings), self._busy_ns)
-        # If few requests wait, batches are small, and slower per request than under load.
+        # If few requests wait, batches are small and take more time per request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
@@ -173,7 +176,7 @@ class EligibleLanes:
         """Args:
         lanes: all lanes of the model.
         emulated: the emulated units.
-        preference: leaves out units by the power mode; None leaves out none.
+        preference: excludes units according to the power mode; None excludes none.
         """
         self._preference = preference
         self._lost: dict[Unit, UnitLostError] = {}
@@ -191,7 +194,7 @@ class EligibleLanes:
         if unit not in self._units:
             self._lost[unit] = error
         self._usual = self._usual & self._units
-        # Requests that name the lost unit may wait.
+        # Some waiting requests may name the lost unit.
         self._is_restricted = True
 
     def require(self) -> None:
@@ -232,7 +235,9 @@ class EligibleLanes:
         )
 
     def mode_of(self, request: InferenceRequest) -> PowerMode | None:
-        """The mode that a request names; None if it names none. Raises InvalidArgumentError for an unknown one."""
+        """The power mode that a request names; None if it names none. Raises InvalidArgumentError for an unknown
+        mode.
+        """
         name = request.parameters.get(POWER_PARAMETER)
         if name is None:
             return None
@@ -247,7 +252,7 @@ class EligibleLanes:
 
     @property
     def usual(self) -> Sequence[Lane]:
-        """The lanes of requests that name no unit, in full power."""
+        """The lanes of requests that name no unit, without restrictions of the power mode."""
         return [lane for lane in self._lanes if lane.worker.runner.unit in self._usual]
 
     def lanes_of(self, pending: Pending) -> Sequence[Lane]:
@@ -265,7 +270,7 @@ class EligibleLanes:
         return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
     def waiting(self, queue: RequestQueue, free: Collection[Lane]) -> Iterable[Pending]:
-        """The requests of the queue that could start now, since one of their lanes is free."""
+        """The requests of the queue that could start now, because one of the lanes that they may use is free."""
         if not self.is_restricted:
             return queue
         return [each for each in queue if any(lane in free for lane in self.lanes_of(each))]
@@ -282,11 +287,12 @@ def choose_lane(
 ) -> Lane | None:
     """Choose the free worker that takes the least time; None if a worker that is still busy would end the batch first.
 
-    So a slow unit gets a batch only if the fast ones would need longer, with all waiting requests before it.
+    So a slow unit gets a batch only if the fast units, which must run all waiting requests before it, would finish it
+    later.
 
     Args:
         lanes: the workers that may run the batch.
-        free: those that are free, at least one of `lanes` among them.
+        free: the free workers, including at least one of `lanes`.
         batch: the batch.
         num_waiting: the number of waiting requests, including those of the batch.
         now_ns: the current time.

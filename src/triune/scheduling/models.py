@@ -48,10 +48,11 @@ class LoadedVersion:
     Attributes:
         version: its number, which is its folder's name.
         config: the completed configuration.
-        servable: answers its requests.
+        servable: the object that answers its requests.
         precisions: the floating-point format ("fp32", "bf16", "fp16") on each unit of the model; empty for an ensemble.
         emulated: the units of the model that are emulated.
-        placement: where it computes, beside what its config asks for; None if the backend does not tell.
+        placement: where the version computes, compared with what its config requests; None if the backend does not
+            report it.
         holds: counts the requests to ensembles that will still call this version; it stays open for them even if it is
             unloaded or replaced.
     """
@@ -84,7 +85,7 @@ class LoadedVersion:
         return Call(request, inputs, batch_size, results.finisher(request, self.config))
 
     def submit(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
-        """Check a request and submit it. Raises as `require_one_answer`, `check` and `Servable.submit` do."""
+        """Check a request and submit it. Raises the errors of `require_one_answer`, `check` and `Servable.submit`."""
         self.require_one_answer()
         return self.servable.submit(self.check(request))
 
@@ -93,13 +94,13 @@ class Models(Protocol):
     """The models that are served, by name. Call its methods only on the event loop's thread."""
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version of a model that answers requests; None takes the newest.
+        """Return a version of a model that answers requests; `version` None means the newest.
 
         Call this for each request: the versions change while the server runs, and a version that was replaced refuses
         requests, unless it is held (`LoadedVersion.holds`).
 
         Raises:
             NotFoundError: the model or version is unknown.
-            UnavailableError: it is known, but not ready; the message gives its state and the reason.
+            UnavailableError: the version is known, but not ready; the message gives its state and the reason.
         """
         ...

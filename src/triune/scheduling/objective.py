@@ -1,4 +1,4 @@
-"""A latency objective: batches that are cut to it, and the cheapest unit within it."""
+"""A latency objective: it limits the size of batches, and chooses the cheapest unit that meets it."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,15 +10,15 @@ from triune.scheduling.lane import Lane
 class Objective:
     """How long a model's requests should take at most, from arrival to answer.
 
-    A request waits for the batch that runs when it arrives, and computes in the next one. So batches take half of the
-    objective at most, as far as fewer requests in a batch make it shorter. Among the units that answer in time the
-    one with the fewest joules a row computes, if those of all units are known.
+    A request waits for the batch that runs when it arrives, and is computed in the next one. So a batch should take at
+    most half of the objective, as far as fewer requests make it shorter. Among the units that answer in time, the one
+    with the fewest joules per row computes the batch, if the joules of all units are known.
     """
 
     def __init__(self, objective_ns: int, joules_per_row: Callable[[Unit], float]) -> None:
         """Args:
-        objective_ns: the objective.
-        joules_per_row: the joules of a row on a unit, as far as they were counted; 0 if they are not known.
+        objective_ns: the latency objective, in nanoseconds.
+        joules_per_row: returns the joules per row on a unit, as counted so far; 0 if unknown.
         """
         self._objective_ns = objective_ns
         self._joules_per_row = joules_per_row
@@ -34,7 +34,7 @@ class Objective:
     def choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
         """The cheapest lane that answers a batch in time; None if none does, or if no joules are known.
 
-        It may be busy: then the batch waits for it.
+        The lane may be busy, in which case the batch waits for it.
         """
         joules = {lane: self._joules_per_row(lane.worker.runner.unit) for lane in lanes}
         if len(lanes) < 2 or not all(joules.values()):

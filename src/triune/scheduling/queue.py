@@ -22,11 +22,11 @@ class Pending:
         call: the checked request.
         future: receives the answer. Its owner may cancel it at any time.
         arrived_ns: the arrival time, on the dispatcher's clock.
-        deadline_ns: the time by which it must start; 0 if it has no timeout.
+        deadline_ns: the time by which the request must start; 0 if it has no timeout.
         level: its priority level.
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
-        mode: the power mode that the client asked for; None for the server's.
+        mode: the power mode that the client asked for; None means the server's mode.
         num_elements: the number of elements in its inputs, or the call's size. Run times are estimated from it.
     """
 
@@ -49,12 +49,12 @@ class RequestQueue:
     """Waiting requests, in the order in which they should run.
 
     Lower priority levels come first. Within a level, requests that are past their timeout, with Triton's action DELAY,
-    come after all others. Otherwise the order is that of arrival, or of sizes if the policy is fair. Then the oldest
-    request of a level goes as soon as requests of its own size together have passed it.
+    come after all others. Otherwise requests are ordered by arrival, or by size if the policy is fair. With a fair
+    policy, the oldest request of a level runs once the requests that overtook it have together the same size as it.
 
     Attributes:
-        size: how many wait.
-        named: how many of them name a unit, by unit; only units that are named.
+        size: the number of waiting requests.
+        named: for each unit that waiting requests name, the number of these requests.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
@@ -129,7 +129,7 @@ class RequestQueue:
                 first_ns = min(first_ns, in_time[0].arrived_ns) if in_time else first_ns
         waited_seconds = (pending.arrived_ns - first_ns) / 1e9
         # A new request is refused only if the oldest one has already waited too long. So a burst of requests is
-        # accepted, however long they all will take.
+        # accepted, even if all of them together take long.
         if num_before < MIN_WAITING or waited_seconds <= limits.max_seconds:
             return
         seconds = num_before * request_ns() / 1e9 or waited_seconds

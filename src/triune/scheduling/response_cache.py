@@ -1,4 +1,6 @@
-"""The response cache: a servable that answers repeated requests from memory, and others by a servable within it."""
+"""The response cache: a servable that answers repeated requests from memory, and lets an inner servable answer the
+others.
+"""
 
 import asyncio
 import contextlib
@@ -61,7 +63,7 @@ class ResponseCache:
         return len(self._entries)
 
     def get(self, key: bytes) -> InferenceResponse | None:
-        """The response for a key; None if there is none. It must not be changed."""
+        """Return the response for a key; None if there is none. The caller must not change it."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -73,7 +75,7 @@ class ResponseCache:
 
         Args:
             key: the cache key.
-            response: the response; nobody may change it from now on.
+            response: the response; it must not be changed from now on.
             num_bytes: its size.
             siblings: the keys of all cached responses of the same servable. The cache adds this key, and removes it
                 when it drops the response.
@@ -144,7 +146,7 @@ def key_of(call: Call, owner: int) -> bytes:
 
 
 class CachedServable:
-    """A `Servable` that answers requests from the cache if it can, and else asks the servable within it.
+    """A `Servable` that answers requests from the cache if it can, and else asks the inner servable.
 
     It stores complete responses to clients, including classifications, but no errors. If two equal requests come at the
     same time, both are computed.
@@ -152,7 +154,7 @@ class CachedServable:
 
     def __init__(self, inner: Servable, cache: ResponseCache, clock: Clock, *, is_ordered: bool = False) -> None:
         """Args:
-        inner: the servable that computes responses which are not in the cache; closed with this one.
+        inner: the servable that computes responses which are not in the cache. It is closed with this one.
         cache: the cache, shared with other servables.
         clock: the clock.
         is_ordered: whether responses are sent in the order of the requests (Triton's `preserve_ordering`).
@@ -202,7 +204,7 @@ class CachedServable:
         await self._inner.drain()
 
     async def close(self) -> None:
-        """Close the servable within, and remove its responses from the cache."""
+        """Close the inner servable, and remove its responses from the cache."""
         self.refuse()
         await self.drain()
         await self._inner.close()
@@ -257,7 +259,7 @@ class CachedServable:
     def _in_order(
         self, inner: asyncio.Future[InferenceResponse], unanswered: deque[_Unanswered]
     ) -> asyncio.Future[InferenceResponse]:
-        """Return a future with the result of `inner`, done only after those of all earlier requests."""
+        """Return a future with the result of `inner`. It is done only after the futures of all earlier requests."""
         outer: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         unanswered.append((outer, inner))
         outer.add_done_callback(lambda _: inner.cancel())

@@ -25,12 +25,12 @@ class Runner(Protocol):
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """All units that a batch runs on: several if the model is cut into segments."""
+        """All units that a batch runs on. There are several if the model is divided into segments."""
         ...
 
     @property
     def is_charging(self) -> bool:
-        """Whether the runner charges the energy of its batches, and takes turns on shared hardware, itself."""
+        """Whether the runner itself charges the energy of its batches and takes turns on shared hardware."""
         ...
 
     @property
@@ -52,21 +52,21 @@ class Runner(Protocol):
 
 
 class TensorRunner:
-    """The `Runner` for models that give one answer, of tensors, to each request.
+    """The `Runner` for models that give one answer of tensors to each request.
 
     Attributes:
         executable: the compiled model; closed with the runner.
         unit: the unit that the batches run on.
-        units: the same, as all units that they run on.
-        is_charging: whether the runner charges energy and takes turns itself: no, the dispatcher does.
+        units: all units that the batches run on, which is only `unit`.
+        is_charging: False, since the dispatcher charges energy and takes turns for this runner.
         is_steady: whether the time of a batch depends only on the shapes of its inputs.
-        clock: measures the runs.
+        clock: the clock that measures the runs.
     """
 
     is_charging = False
 
     def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
-        """`clock` measures the runs; None takes the monotonic clock."""
+        """`clock` measures the runs; None means the monotonic clock."""
         self.executable = executable
         self.unit = executable.unit
         self.units: tuple[Unit, ...] = (executable.unit,)
@@ -84,7 +84,7 @@ class TensorRunner:
         batch.answers = answers
 
     def repeat(self, batch: Batch) -> None:
-        """Run the inputs of `batch` once more and drop the outputs. Raises what the executable raises."""
+        """Run the inputs of `batch` once more and drop the outputs. Raises the errors of the executable."""
         self.executable.run(_inputs(batch, batch.pendings), _requested_outputs(batch, batch.pendings))
 
     def interrupt(self) -> None:
@@ -98,7 +98,7 @@ class TensorRunner:
     def _compute(
         self, batch: Batch, pendings: Sequence[Pending], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> dict[str, Array]:
-        """Compute the joined inputs of some requests of a batch. Raises what the executable raises."""
+        """Run the model on the concatenated inputs of some requests of a batch. Raises the errors of the executable."""
         del batch, pendings
         return self.executable.run(inputs, outputs)
 
@@ -165,7 +165,7 @@ def _requested_outputs(batch: Batch, pendings: Sequence[Pending]) -> Sequence[st
 def concatenate(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
     """Concatenate the inputs of requests along the batch dimension.
 
-    Rows of ragged inputs are padded with zeros to the size of the largest one.
+    Rows of ragged inputs are padded with zeros to the size of the largest row.
     """
     joined: dict[str, Array] = {}
     for name in pendings[0].call.inputs:

@@ -3,8 +3,8 @@
 The largest possible batch is often not the fastest. Many models take as long per row in large batches as in medium
 ones; some take longer, since their activations outgrow a cache. And if one batch answers all clients at once, the unit
 is idle until they have sent their next requests. Both effects are measured: the rating of a batch size is the time from
-its start to the start of the next batch, idle time included, divided by its rows. Time in which other models use the
-hardware is not included: which batch it follows is chance.
+the start of a batch to the start of the next, including idle time, divided by its rows. Time in which other models use
+the hardware is not included, since it is chance which batch it follows.
 """
 
 from collections.abc import Sequence

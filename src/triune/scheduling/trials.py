@@ -16,8 +16,8 @@ _MOST_INTERVAL: Final = 4096
 
 
 class LaneTrials:
-    """Decides when a lane gets a batch to measure it, though another lane may be faster. A model with one unit needs no
-    trials.
+    """Decides when a lane gets a batch only to measure its speed, even if another lane may be faster. A model with one
+    unit needs no trials.
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
@@ -26,11 +26,11 @@ class LaneTrials:
         self._interval = dict.fromkeys(lanes, _INTERVAL)
         self._next = dict.fromkeys(lanes, _INTERVAL)
         self._num_batches = 0
-        # No lane is due before this number of batches. It is 0 until all have been measured for the first time.
+        # No lane is due before this number of batches. It is 0 until all lanes have been measured once.
         self._next_due = 0
 
     def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
-        """Returns a lane that is due to be measured, among the `lanes` that a batch may use and the free ones; usually
+        """Return a lane that is due to be measured, is free, and is one of the `lanes` that a batch may use; usually
         None.
         """
         if self._num_batches < self._next_due or not self._is_needed or len(lanes) == 1:

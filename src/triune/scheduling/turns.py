@@ -12,7 +12,9 @@ from triune.core.units import Unit
 
 
 class Turns:
-    """A model's shares of the pools that its units belong to. A model that is alone has none, and never waits."""
+    """A model's shares of the hardware pools that its units belong to. If no other model competes for them, it has no
+    shares and never waits.
+    """
 
     def __init__(
         self,
@@ -27,9 +29,9 @@ class Turns:
         name: the model's name.
         units: the units that it is served on.
         arbiter: gives turns; None if no other model competes. Otherwise this must run on the event loop's thread.
-        weight: the model's part of the hardware, in relation to that of others.
-        pump: is called on the event loop's thread when the model's turn has come.
-        costs: the time of a request on each unit under load, as far as it is known.
+        weight: the model's share of the hardware, relative to the weights of other models.
+        pump: the function that is called on the event loop's thread when the model gets its turn.
+        costs: returns the known times of a request on each unit under load.
         """
         self._by_unit: Mapping[Unit, Share] = {}
         self._loop = asyncio.get_running_loop() if arbiter is not None else None
@@ -66,14 +68,14 @@ class Turns:
             share.bind(number)
 
     def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
-        """Give back the turns in which no batch was started, and wait for none that no batch needs.
+        """Give back turns in which no batch was started, and stop waiting for turns that no batch needs.
 
         Args:
             now_ns: the time.
             has_waiting: whether requests wait in the model's queue that name no unit; those that do are told by `bind`.
 
         Returns:
-            the earliest time at which the model computes without its turn; 0 if it waits for none.
+            the earliest time at which the model may compute without a turn; 0 if it does not wait for a turn.
         """
         if self._demand.has_waiting is not has_waiting:
             self._demand.tell(has_waiting=has_waiting)
@@ -93,9 +95,9 @@ class Turns:
             share.close()
 
     def _on_turn(self) -> None:
-        """Let the model go on. Called in any thread."""
+        """Let the model go on, since its turn has come. Any thread may call this."""
         assert self._loop is not None
-        # On the loop's own thread nothing has to wake it, which takes calls of the system.
+        # On the event loop's own thread the loop need not be woken, which would take system calls.
         is_here = threading.get_ident() == self._thread
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, so that nobody waits for answers
+        with contextlib.suppress(RuntimeError):  # The event loop is closed, so nothing waits for answers.
             (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._pump)

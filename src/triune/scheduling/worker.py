@@ -57,7 +57,7 @@ class InlineWorker:
     is_inline = True
 
     def __init__(self, runner: TensorRunner) -> None:
-        """`runner` is closed by `close`."""
+        """`runner` runs the batches. `close` closes it."""
         self.runner = runner
 
     def charge(self, elapsed_ns: int) -> bool:
@@ -84,7 +84,7 @@ class ThreadWorker:
 
     def __init__(self, runner: Runner, name: str) -> None:
         """Args:
-        runner: closed by `close`.
+        runner: runs the batches. `close` closes it.
         name: the thread's name, for debuggers.
 
         Raises:
@@ -100,7 +100,8 @@ class ThreadWorker:
         self.call(partial(self.runner.run, batch), partial(done, batch))
 
     def call(self, work: Callable[[], None], done: Callable[[], None]) -> None:
-        """Call `work` on the thread, after what was passed to it before, then `done` on the event loop's thread.
+        """Call `work` on the thread, after the work that was passed to it before, then call `done` on the event loop's
+        thread.
 
         `work` must not raise. Call this on the event loop's thread.
         """
@@ -134,7 +135,7 @@ class ThreadWorker:
         try:
             loop.call_soon_threadsafe(done)
         except RuntimeError:
-            # The event loop was closed while the batch ran, so that nobody waits for the answer.
+            # The event loop was closed while the batch ran, so nothing waits for the answer.
             return False
         return True
 
@@ -149,7 +150,7 @@ class QuickWorker:
 
     def __init__(self, runner: TensorRunner, name: str) -> None:
         """Args:
-        runner: closed by `close`.
+        runner: runs the batches. `close` closes it.
         name: the name of the thread, and of the worker in the log.
         """
         self.runner = runner
@@ -172,7 +173,7 @@ class QuickWorker:
         return debt_ns > MAX_DEBT_NS
 
     def leave(self, elapsed_ns: int, repeat: Callable[[], object]) -> None:
-        """Run batches on the worker's thread from now on: forever, if `repeat` is slow there, too.
+        """Run batches on the worker's thread from now on. If `repeat` is slow there too, they stay there forever.
 
         Args:
             elapsed_ns: the time for which the last batch blocked the event loop, for the log.
@@ -229,7 +230,9 @@ class QuickWorker:
                 return
 
     def _judge(self, elapsed_ns: int, durations_ns: Sequence[int]) -> None:
-        """Decide from the durations of the repetitions whether to return. Called on the event loop's thread."""
+        """Decide from the durations of the repetitions whether to return to the event loop's thread. Call this on that
+        thread.
+        """
         self._may_return = min(durations_ns) <= ALLOWANCE_NS
         if self._may_return:
             self._return()
@@ -242,7 +245,9 @@ class QuickWorker:
         )
 
     def _return(self) -> None:
-        """Return to the event loop's thread, if that is allowed and no batch runs: an executable runs one at a time."""
+        """Return to the event loop's thread, if that is allowed and no batch runs, since an executable runs one batch
+        at a time.
+        """
         if self._may_return and not self._num_in_thread:
             self.is_inline = True
             self._may_return = False

@@ -80,7 +80,7 @@ def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
 
 
 def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
-    """The tensors that can be computed: the inputs, and outputs of steps all of whose inputs can be computed."""
+    """The tensors that can be computed: the inputs, and the outputs of each step whose inputs can all be computed."""
     readers: dict[str, list[Mapped]] = defaultdict(list)
     missing = {step.number: len(set(step.inputs.values())) for step in steps}
     for step in steps:
@@ -97,7 +97,7 @@ def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
 
 
 def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
-    """Why a tensor cannot be computed: the first tensor that is missing on the way to it, or that no step writes it."""
+    """Explain why a tensor cannot be computed: no step writes it, or a tensor that its computation needs is missing."""
     last, seen = tensor, set[str]()
     while (step := writer.get(last)) is not None:
         before = [each for each in step.inputs.values() if each not in known and each not in seen]

@@ -1,4 +1,5 @@
-"""Published architectures as operations, for comparing the cost model with published measurements.
+"""Published architectures written as operations, to compare the cost model with published measurements.
 
-Shapes are those of the papers and of the checkpoints' configs; there are no weights. One family a file.
+Shapes are those of the papers and of the checkpoints' configs; there are no weights. Each file has one family of
+architectures.
 """

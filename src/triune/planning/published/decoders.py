@@ -1,4 +1,4 @@
-"""Decoders of text: one step over some new tokens, with earlier ones in the cache."""
+"""Text decoders: one step over some new tokens, with earlier tokens in the cache."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ class DecoderSize:
     """The sizes of a decoder, from its checkpoint's config.
 
     Attributes:
-        width: of the hidden states.
+        width: the width of the hidden states.
         layers: the number of layers.
-        heads: of queries.
-        kv_heads: of keys and values.
+        heads: the number of heads of queries.
+        kv_heads: the number of heads of keys and values.
         hidden: the width of the feed-forward network, or of each expert.
         vocabulary: the number of tokens.
-        head_size: the elements of a head; 0 for width / heads.
+        head_size: the number of elements of a head; 0 means width / heads.
         is_gated: whether the feed-forward network has a gate, as LLaMA's has.
         experts: how many experts a layer holds; 0 for none.
-        used_experts: how many experts each token goes through, shared ones among them.
+        used_experts: the number of experts that compute each token, including shared experts.
         is_assumed: whether sizes are assumed to fit the number of parameters in the model's name.
     """
 
@@ -52,9 +52,9 @@ DECODERS = {
     "Ministral-3-3B": DecoderSize(3072, 26, 32, 8, 9216, 131072, 128),
     "gpt-oss-20b": DecoderSize(2880, 24, 64, 8, 2880, 201088, 64, experts=32, used_experts=4),
     "gpt-oss-120b": DecoderSize(2880, 36, 64, 8, 2880, 201088, 64, experts=128, used_experts=4),
-    # Its compressed attention reads about as much as 16 heads of keys would. The first three layers are dense.
+    # Its compressed attention reads about as much data as 16 heads of keys. The first three layers are dense.
     "DeepSeek-R1-671B": DecoderSize(7168, 61, 128, 16, 2048, 129280, 128, experts=257, used_experts=9, is_assumed=True),
-    # Qwen3.5 alternates linear and full attention, which weighs the same.
+    # Qwen3.5 alternates linear and full attention, whose weights have the same size.
     "Qwen3.5-0.8B": DecoderSize(1024, 24, 8, 2, 3584, 248320, 256, is_assumed=True),
     "Qwen3.5-2B": DecoderSize(2048, 24, 8, 2, 6144, 248320, 256, is_assumed=True),
     "Qwen3.5-4B": DecoderSize(2560, 32, 16, 4, 9216, 248320, 256, is_assumed=True),
@@ -74,7 +74,7 @@ def decoder_step(name: str, tokens: int, past: int) -> Sketch:
         net.norm(tokens * size.width)
         net.linear(tokens, size.width, (size.heads + 2 * size.kv_heads) * head)
         net.pointwise(tokens * (size.heads + size.kv_heads) * head)
-        # Causal attention looks at half of its own tokens.
+        # With causal attention, a token attends to half of the new tokens on average.
         net.attention(tokens, past + (tokens + 1) / 2, size.heads, head, size.kv_heads)
         net.linear(tokens, size.heads * head, size.width)
         net.pointwise(tokens * size.width, 2)

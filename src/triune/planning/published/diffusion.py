@@ -10,7 +10,7 @@ _WIDTHS = (320, 640, 1280, 1280)
 
 
 def denoiser(batch: int = 2) -> Sketch:
-    """One step of the denoiser of 64x64 latents, for `batch` of them: 2 with guidance."""
+    """One step of the denoiser for `batch` latents of 64x64; with guidance `batch` is 2."""
     net = Sketch()
     side = 64
     rows = batch
@@ -83,7 +83,7 @@ def _residual(net: Sketch, channels: int, width: int, batch: int, side: int) -> 
 
 
 def _transformer(net: Sketch, width: int, batch: int, side: int) -> None:
-    """Attention to pixels and to the text. Apple's conversion writes its products as 1x1 convolutions."""
+    """Attention to pixels and to the text. Apple's conversion writes its matrix products as 1x1 convolutions."""
     pixels, heads = side * side, 8
     rows, high = batch * pixels, batch * side
     net.norm(rows * width)

@@ -9,7 +9,9 @@ from triune.planning.published.vision import transformer_block
 def bert(
     tokens: int, width: int = 768, layers: int = 12, hidden: int = 3072, *, has_convolutions: bool = False
 ) -> Sketch:
-    """BERT (arXiv:1810.04805): base has 12 layers of 768; DistilBERT (arXiv:1910.01108) 6 of them; MiniLM 6 of 384."""
+    """BERT (arXiv:1810.04805). BERT base has 12 layers of width 768, DistilBERT (arXiv:1910.01108) 6 of 768, MiniLM 6
+    of 384.
+    """
     net = Sketch()
     net.move(tokens * width)
     net.norm(tokens * width)
@@ -54,7 +56,9 @@ def whisper_encoder(name: str, tokens: int = 1500) -> Sketch:
 
 
 def fast_conformer(frames: int, width: int = 1024, layers: int = 24, kernel: int = 9) -> Sketch:
-    """FastConformer (arXiv:2305.05084), XL as in Parakeet 0.6B: an eighth of the frames as tokens, conformer blocks."""
+    """FastConformer XL (arXiv:2305.05084), as in Parakeet 0.6B: conformer blocks over one token for each eight
+    frames.
+    """
     net = Sketch()
     channels, tokens, bins = 256, frames // 2, 40
     net.conv(1, channels, 3, tokens, bins)

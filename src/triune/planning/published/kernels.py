@@ -1,4 +1,4 @@
-"""Single operations and stacks of them, as benchmarks of hardware run them."""
+"""Single operations and stacks of operations, as hardware benchmarks run them."""
 
 from triune.planning.published.sketch import Sketch
 
@@ -12,7 +12,7 @@ def conv_stack(layers: int, channels: int, pixels: int, kernel: int = 1) -> Sket
 
 
 def product(rows: int, inner: int, columns: int) -> Sketch:
-    """A product with constant weights."""
+    """A matrix product with constant weights."""
     net = Sketch()
     net.linear(rows, inner, columns)
     return net

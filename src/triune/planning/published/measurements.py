@@ -36,17 +36,17 @@ class Measurement:
 
     Attributes:
         row: the line of the table, the first being 2.
-        label: model, chip, unit and precision, for people.
+        label: model, chip, unit and precision, as a text for users.
         group: "convolution", "encoder", "diffusion", "decode", "prefill" or "kernel".
         kind: "latency" or "joules".
-        parts: what ran.
+        parts: the operations that ran.
         unit: the unit that ran it; AMX stands for the CPU with Accelerate.
         chip: the chip.
-        num_gpu_cores: of this machine; None for the chip's largest.
-        gb_per_s: of this machine's memory; None for the chip's largest.
-        weight_bits: of stored weights; None for fp16.
-        activation_bits: 8 or 16.
-        value: milliseconds or joules.
+        num_gpu_cores: the number of GPU cores of the measured machine; None means the chip's largest configuration.
+        gb_per_s: the memory bandwidth of the measured machine; None means the chip's largest configuration.
+        weight_bits: the bits of a stored weight; None for fp16.
+        activation_bits: the bits of an activation, 8 or 16.
+        value: the measured milliseconds or joules.
         key: model and chip, by which rows are held out.
         source: where it was published.
     """
@@ -90,7 +90,7 @@ def read_measurements(path: Path) -> tuple[list[Measurement], list[LeftOut]]:
     """Read the table.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -147,7 +147,7 @@ def _measurement(number: int, row: Mapping[str, str], rows: Sequence[Mapping[str
 
 
 def _chip(text: str) -> tuple[Chip | None, float | None, float | None]:
-    """The chip, its GPU cores and its bandwidth, where the row names them."""
+    """The chip, and its number of GPU cores and bandwidth if the row names them."""
     text = text.replace("M2 (Pro, H14g)", "M2 Pro").replace("M5/H17s (likely M5 Pro)", "M5 Pro")
     cores, bandwidth = re.search(r"(\d+)c GPU", text), re.search(r"(\d+) GB/s", text)
     name = re.sub(r"\s*\(.*", "", text)
@@ -167,7 +167,7 @@ def _unit(text: str) -> Unit | None:
         return Unit.GPU
     if text.startswith("CPU") and not text.startswith("CPU_AND_NE"):
         return Unit.AMX
-    # Apple's pages run on all units and expect the Neural Engine; Core ML prefers it for these models.
+    # Apple's pages allow all units, and for these models Core ML prefers the Neural Engine.
     return Unit.ANE
 
 
@@ -203,7 +203,7 @@ _VISION: Mapping[str, tuple[str, Callable[[], Sketch]]] = {
     "MobileViTv2-1.0": ("convolution", vision.mobilevit_v2),
     "CenterNet (ResNet34 backbone)": ("convolution", vision.centernet_resnet_34),
     "ViT-B/16": ("encoder", vision.vit_base_16),
-    # Apple's article is about its own form of the model, with 1x1 convolutions.
+    # Apple's article measures Apple's own version of the model, which has 1x1 convolutions.
     "distilbert-base seq128 b1": ("encoder", lambda: encoders.bert(128, layers=6, has_convolutions=True)),
     "Parakeet FastConformer encoder 600M L=2885": ("encoder", lambda: encoders.fast_conformer(2885)),
 }
@@ -219,7 +219,7 @@ _KERNELS: Mapping[str, Callable[[], Sketch]] = {
     # The guide's part 3, chapter 10 names the sizes of the products.
     "GEMM K=256 floor": lambda: kernels.product(64, 256, 256),
     "GEMM K=4096 compute": lambda: kernels.product(256, 4096, 4096),
-    # Assumed: 28x28, where the guide measures this convolution alone.
+    # Assumed: 28x28, the size at which the guide measures a single convolution of this kind.
     "Conv stack 16x 3x3 256ch": lambda: kernels.conv_stack(16, 256, 28 * 28, 3),
     # Assumed: ViT-B's width.
     "Attention ViT S=197": lambda: kernels.attention_block(197, 768, 12),
@@ -273,13 +273,13 @@ def _decoder(model: str, task: str) -> tuple[str, tuple[Part, ...]] | str:
         # computed.
         tokens = number or (400 if "300 words" in task else 512)
         return "prefill", ((decoder_step(name, tokens, 0).ops, 1),)
-    # The context grows from nothing: half of the tokens on average. Where nothing is said, 256.
+    # The context grows from 0, so it is half of the tokens on average. If it is not stated, 256 is assumed.
     past = number if found and found[1] == "ctx" else number // 2 or 256
     return "decode", ((decoder_step(name, 1, past).ops, 1),)
 
 
 def _value(row: Mapping[str, str], rows: Sequence[Mapping[str, str]], flops: float) -> tuple[str, float] | str:
-    """Milliseconds or joules of one call; or why the row says neither."""
+    """The milliseconds or joules of one call; or a text that says why the row has neither."""
     metric, number, unit = row["metric"], float(row["value"]), row["unit"]
     if metric.startswith("latency"):
         return "latency", number * {"s": 1e3, "ms": 1.0, "us": 1e-3}[unit]

@@ -11,7 +11,7 @@ from triune.planning.units import amx_rates, ane_rates, gpu_rates
 
 
 class Predictor:
-    """Predicts measurements. Their operations become arrays once."""
+    """Predicts measurements. It converts their operations to arrays only once."""
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         self._sizes: dict[int, list[tuple[Sizes, float]]] = {

@@ -1,4 +1,4 @@
-"""Write an architecture down as operations, in the order in which they run."""
+"""Describes an architecture as operations, in the order in which they run."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class Sketch:
         )
 
     def linear(self, rows: float, inner: int, columns: int, weight_bits: float | None = None) -> None:
-        """A product with constant weights, with its bias."""
+        """A matrix product with constant weights, and its bias."""
         self._add(
             "MatMul",
             OpClass.MATMUL,
@@ -47,7 +47,7 @@ class Sketch:
         )
 
     def experts(self, rows: float, inner: int, columns: int, used: int, held: int) -> None:
-        """Products with the weights of `used` of `held` experts for each row."""
+        """Matrix products with the weights of `used` of the `held` experts for each row."""
         read = min(held, rows * used)
         self._add(
             "MatMul",
@@ -62,7 +62,7 @@ class Sketch:
         )
 
     def product(self, batch: int, rows: int, inner: int, columns: int) -> None:
-        """A product of computed values."""
+        """A matrix product of computed values."""
         self._add(
             "MatMul",
             OpClass.PRODUCT,

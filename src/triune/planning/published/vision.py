@@ -28,7 +28,7 @@ def resnet_50(size: int = 224) -> Sketch:
 
 
 def resnet_34_body(size: int) -> tuple[Sketch, int]:
-    """ResNet-34 without its classifier, and the side of its last result."""
+    """ResNet-34 without its classifier. Returns the operations, and the height and width of the last result."""
     net = Sketch()
     side = size // 2
     net.conv(3, 64, 7, side, side)
@@ -56,7 +56,7 @@ def centernet_resnet_34(size: int = 512) -> Sketch:
     channels = 512
     for _ in range(3):
         side *= 2
-        # Each result of a transposed 4x4 convolution of stride 2 has 2x2 terms for each channel.
+        # Each result element of a transposed 4x4 convolution with stride 2 sums 2x2 terms for each channel.
         net.conv(channels, 256, 2, side, side)
         channels = 256
     for outputs in (80, 2, 2):
@@ -159,7 +159,7 @@ def transformer_block(
 
 
 def _inverted(net: Sketch, channels: int, expansion: int, width: int, side: int, stride: int) -> int:
-    """An inverted residual: expand, convolve each channel, project. Returns the new side."""
+    """An inverted residual: expand, convolve each channel, project. Returns the new height and width."""
     inner = channels * expansion
     if expansion > 1:
         net.conv(channels, inner, 1, side, side)

@@ -28,7 +28,7 @@ class Segment:
 
     Attributes:
         executable: the compiled segment.
-        turn: a lock that is held while it runs, since several calls of the whole model may share it.
+        turn: a lock that is held while the segment runs, since several calls of the whole model may share the segment.
         share: its share of the hardware of its unit; None if no other model competes for it.
     """
 
@@ -38,34 +38,34 @@ class Segment:
 
     @property
     def unit(self) -> Unit:
-        """The unit that runs it."""
+        """The unit that runs the segment."""
         return self.executable.unit
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The values that it reads."""
+        """The names of the values that the segment reads."""
         return tuple(spec.name for spec in self.executable.signature.inputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The values that it computes."""
+        """The names of the values that the segment computes."""
         return tuple(spec.name for spec in self.executable.signature.outputs)
 
 
 class SegmentedExecutable:
     """An `Executable` whose segments run one after the other, each on its unit.
 
-    A result of one segment is an input of the next as it is: this class copies nothing. Several of these may share the
-    segments, each with a call of its own under way: while one is in the second segment, another runs the first. So
-    segments make a pipeline.
+    The result of one segment is passed to the next without a copy. Several SegmentedExecutables may share the segments
+    and run calls at the same time: while one runs the second segment, another runs the first. So the segments form a
+    pipeline.
 
     Attributes:
         segments: the segments, in order.
         units: their units, each once, in order.
         unit: the unit of the segment with the most operations.
-        precision: the least precise of the segments'.
-        is_steady: whether the time depends only on shapes. False where others share the segments, since a call waits
-            for its turn.
+        precision: the lowest precision of all segments.
+        is_steady: whether the run time depends only on shapes. False if other executables share the segments, since a
+            call then waits for its turn.
     """
 
     def __init__(
@@ -79,10 +79,11 @@ class SegmentedExecutable:
     ) -> None:
         """Args:
         signature: the inputs and outputs of the whole model.
-        segments: at least one. A value that one reads is an input of the model or an output of an earlier one.
+        segments: at least one segment. Each value that a segment reads is an input of the model or an output of an
+            earlier segment.
         main: the number of the segment whose unit counts as that of the model.
         is_shared: whether other executables share the segments.
-        close: frees the segments; is called once, by `close`.
+        close: the function that frees the segments. The method `close` calls it once.
         """
         self.signature = signature
         self.segments = tuple(segments)
@@ -102,11 +103,11 @@ class SegmentedExecutable:
         return "; ".join(each.executable.report for each in self.segments)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute the named outputs: see `Executable.run`. Segments that no such output needs do not run."""
+        """Compute the named outputs: see `Executable.run`. Segments that these outputs do not need are not run."""
         return self.run_around(inputs, outputs, _nothing)
 
     def run_around(self, inputs: Mapping[str, Array], outputs: Sequence[str], around: Around) -> dict[str, Array]:
-        """Compute the named outputs, with something around each segment. Raises as `Executable.run` does.
+        """Compute the named outputs, with a context manager around each segment. Raises the errors of `Executable.run`.
 
         Raises:
             UnavailableError: the run was interrupted.
@@ -149,7 +150,7 @@ class SegmentedExecutable:
 
     def _way(self, outputs: tuple[str, ...]) -> "_Way":
         if outputs not in self._ways:
-            # Clients choose among few sets of outputs; more are not kept.
+            # Clients usually request few different sets of outputs, so only a limited number of sets is kept.
             if len(self._ways) >= _MOST_WAYS:
                 self._ways.clear()
             self._ways[outputs] = _way_to(self.segments, outputs)
@@ -164,8 +165,8 @@ class _Way:
     """The segments that some outputs need.
 
     Attributes:
-        steps: the number of each segment, the values that it reads, the outputs that it is to compute, and the values
-            that nothing reads after it.
+        steps: for each segment its number, the values that it reads, the outputs to compute, and the values that no
+            later segment reads.
     """
 
     steps: Sequence[tuple[int, Sequence[str], Sequence[str], Sequence[str]]]
@@ -177,7 +178,7 @@ def _way_to(segments: Sequence[Segment], outputs: Sequence[str]) -> _Way:
     for number in reversed(range(len(segments))):
         wanted = [name for name in segments[number].outputs if name in needed]
         if wanted:
-            # Going backwards, a value that nothing has asked for yet is read here for the last time.
+            # The loop goes backwards. So if no later segment reads a value, this segment is its last reader.
             reads = segments[number].inputs
             done = [name for name in reads if name not in needed]
             needed.update(reads)

@@ -1,4 +1,6 @@
-"""The runner of a model that is cut into segments: it times and charges each segment on its own unit."""
+"""The runner of a model that is divided into segments. It measures the time and the energy of each segment on its own
+unit.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,9 +29,9 @@ class SegmentsRunner(TensorRunner):
         self, executable: SegmentedExecutable, clock: Clock, accounts: Mapping[Unit, Account] | None = None
     ) -> None:
         """Args:
-        executable: the segments; closed with the runner.
-        clock: measures the segments.
-        accounts: are charged with the energy of each unit; None where it is not metered.
+        executable: the executable of the segments. It is closed with the runner.
+        clock: the clock that measures the segments.
+        accounts: the accounts that are charged with the energy of each unit; None if energy is not metered.
         """
         super().__init__(executable, clock)
         self.units = executable.units

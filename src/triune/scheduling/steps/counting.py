@@ -9,7 +9,9 @@ from triune.scheduling.steps.run import Run
 
 
 class Counting:
-    """Counts the requests of an ensemble, on the loop's thread. Each that has begun is ended once."""
+    """Counts the requests of an ensemble, on the event loop's thread. Each request that has begun is ended exactly
+    once.
+    """
 
     def __init__(self, statistics: ModelStatistics, clock: Clock) -> None:
         """Args:

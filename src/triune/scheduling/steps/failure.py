@@ -1,4 +1,4 @@
-"""The errors of an ensemble's steps, as the client gets them."""
+"""Converts the errors of an ensemble's steps to the client's errors."""
 
 import logging
 
@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 
 
 def typed(error: BaseException, model: str) -> TriuneError:
-    """An error of Triune's own: `error` if it is one, else a logged defect of `model`'s answer."""
+    """Return `error` if it is a TriuneError. Otherwise log it, and return an error that says that `model` failed."""
     if isinstance(error, TriuneError):
         return error
     _log.error("an answer of model '%s' could not be finished", model, exc_info=error)

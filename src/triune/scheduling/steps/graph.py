@@ -161,7 +161,8 @@ class StepGraph:
         self._ready.extend((run, number, False) for number in run.put(name, value))
 
     def _pump(self) -> None:
-        # A step that answers at once calls `_pump` again within `_start`. Return then: the loop goes on.
+        # A step that answers at once calls `_pump` again within `_start`. The inner call returns here, and the outer
+        # loop goes on.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -176,7 +177,7 @@ class StepGraph:
             self._is_pumping = False
 
     def _start(self, run: Run, number: int, has_slot: bool) -> None:
-        """Start a step whose input tensors are available; if too many requests are in it, let this one wait."""
+        """Start a step whose input tensors are available. If too many requests run in that step, this request waits."""
         step = self._steps[number]
         if run.future.done():
             if has_slot:

@@ -15,7 +15,8 @@ class Plan:
         steps: the numbers of the steps that run.
         readers: for each tensor, the steps that read it.
         num_waits: for each step, the number of tensors that it waits for.
-        num_reads: for each tensor, how often it is read, by steps and for the answer. It is freed after the last time.
+        num_reads: for each tensor, how often it is read, by steps and for the answer. The tensor is freed after the
+            last read.
     """
 
     steps: Mapping[int, Step]

@@ -1,4 +1,4 @@
-"""A limit for the number of requests that one step of an ensemble, a call of one of its models, runs at a time."""
+"""Limits the number of requests that may run in one step of an ensemble at the same time."""
 
 from collections import deque
 
@@ -7,14 +7,14 @@ from triune.scheduling.steps.run import Run
 
 
 class Slots:
-    """The places for requests in one step of an ensemble: a semaphore whose queue is bounded.
+    """The slots for requests in one step of an ensemble: a semaphore whose queue is bounded.
 
-    Invariant: no request waits while a place is free.
+    Invariant: no request waits while a slot is free.
     """
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         """Args:
-        limit: the number of places; 0 for no limit.
+        limit: the number of slots; 0 means no limit.
         max_waiting: the number of requests that may wait; 0 for no limit.
         """
         self._limit = limit
@@ -45,10 +45,10 @@ class Slots:
         return False
 
     def leave(self) -> Run | None:
-        """Free a place.
+        """Free a slot.
 
         Returns:
-            the request that has waited longest, which has the place now; None if none waits.
+            the request that has waited longest, which now has the slot; None if no request waits.
         """
         if self._limit and self._waiting:
             return self._waiting.popleft()
