@@ -12,7 +12,7 @@ class Interruptible(Protocol):
     """An object whose current work can be interrupted."""
 
     def interrupt(self) -> None:
-        """Ask the current work to end soon. From any thread; does not wait."""
+        """Ask the current work to end soon. Any thread may call this; it does not wait."""
         ...
 
 
@@ -59,6 +59,6 @@ class Attempt:
         """Cancel the build. May be called from any thread."""
         with self._lock:
             self._is_given_up = True
-            # Interrupt while holding the lock: after the end of `holding`, another build may use the object.
+            # Interrupt while holding the lock, since after the end of `holding` another build may use the object.
             for each in self._made:
                 each.interrupt()

@@ -19,7 +19,7 @@ class Build:
     """A version that a backend has built and that does not answer requests yet. Each backend has a subclass.
 
     Attributes:
-        version: its number.
+        version: the version's number.
         config: the completed configuration.
         source: the model on disk that it was built from.
         emulated: the units of the model that are emulated.
@@ -84,11 +84,14 @@ class Backend(Protocol[B]):
 
     @property
     def supports(self) -> frozenset[str]:
-        """The fields of `config.unsupported.FIELDS` that this backend supports. A config with any other is refused."""
+        """The fields of `config.unsupported.FIELDS` that this backend supports. A config with any other of these fields
+        is refused.
+        """
         ...
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """The models that must be ready before the build, each with the versions that are needed; None is the newest.
+        """The models that must be ready before the build, each with the versions that are needed; None means the
+        newest.
 
         Their configs are then in `source.parts`. Reads no files. May be called from any thread.
 
@@ -140,7 +143,7 @@ class Backend(Protocol[B]):
 
 
 def _are_same_but_for_policy(one: ModelConfigMessage, other: ModelConfigMessage) -> bool:
-    # Compare before copying, which takes much longer and holds the GIL.
+    # Compare first, since copying the config takes much longer and holds the GIL.
     if one == other or one.version_policy == other.version_policy:
         return one == other
     return _without_policy(one) == _without_policy(other)

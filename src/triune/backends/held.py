@@ -12,10 +12,10 @@ from triune.runtimes.machine import Machine
 
 
 def compile_held(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executable:
-    """Compile a graph. It is written to a temporary folder for that time.
+    """Compile a graph, which is written to a temporary folder during the compilation.
 
     Raises:
-        UnavailableError: there is no space in the folder; also the errors of `compile_one`.
+        UnavailableError: there is no space in the folder. The errors of `compile_one` are raised too.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="triune-graph-") as folder:

@@ -46,7 +46,7 @@ ALONE: Final = Shared()
 
 
 class MachineBackend:
-    """The part that all backends with access to the machine share."""
+    """The common part of all backends that build for this machine's runtimes."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class MachineBackend:
         machine: the runtimes and units to build for.
         clock: the clock of all measurements.
         settings: defaults for all models.
-        try_first: called before a version is compiled; see `TryFirst`. None to compile it directly.
-        shared: the objects that all models of a server share; by default none, as for a single model.
+        try_first: the function to call before a version is compiled, see `TryFirst`; None compiles directly.
+        shared: the objects that all models of a server share. By default there are none, as for a single model.
         """
         self._machine = machine
         self._keys = LoadKeys(machine, settings.completion)
@@ -75,7 +75,7 @@ class MachineBackend:
         self._arbiter = shared.arbiter
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """Returns nothing: the models of this backend need no other models. See `Backend.needs`."""
+        """Implements `Backend.needs`: the models of this backend need no other models."""
         del source
         return {}
 
@@ -84,7 +84,7 @@ class MachineBackend:
         return Resources(self._settings, self._clock, self._accounts(build, units), self._power, self._arbiter)
 
     def _accounts(self, build: Build, units: Iterable[Unit]) -> Mapping[Unit, Account]:
-        """The accounts of a version on the units that it runs on; empty where energy is not metered."""
+        """The energy accounts of a version on the units that it runs on; empty if energy is not metered."""
         if self._energy is None:
             return {}
         name, emulated = build.config.name, build.emulated

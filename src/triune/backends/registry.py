@@ -25,7 +25,7 @@ ENSEMBLE = PLATFORM
 
 
 class Backends:
-    """All backends behind the interface of one: each call is passed to the backend that the config names."""
+    """Passes each call to the backend that the config names."""
 
     def __init__(
         self,

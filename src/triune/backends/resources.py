@@ -1,4 +1,4 @@
-"""What a servable gets from the machine: settings, clock, energy accounts, power mode and arbiter."""
+"""The resources that a servable uses: settings, clock, energy accounts, power mode and arbiter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Resources:
     Attributes:
         settings: defaults for all models.
         clock: the clock of all measurements.
-        accounts: are charged with the energy of each unit; empty where it is not metered.
+        accounts: the accounts that are charged with the energy of each unit; empty if energy is not metered.
         power: the server's power mode; None for full power.
         arbiter: gives turns to models that compete for hardware; None gives none.
     """

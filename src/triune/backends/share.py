@@ -1,4 +1,4 @@
-"""The share of a thread in the hardware that other models use too."""
+"""A model's share of the hardware that other models use too."""
 
 from triune.arbiter.arbiter import Arbiter
 from triune.arbiter.blocking import BlockingShare
@@ -9,7 +9,9 @@ from triune.core.units import Unit
 
 
 def share_of(config: ModelConfig, unit: Unit, clock: Clock, arbiter: Arbiter | None) -> BlockingShare | None:
-    """The share of a model, or a segment of one, whose steps compute on `unit`; None without an arbiter."""
+    """Make the share of hardware for a model, or for a segment of a model, that computes on `unit`; None without an
+    arbiter.
+    """
     if arbiter is None:
         return None
     return BlockingShare(arbiter, clock, config.name, unit, weight_of(config.message))

@@ -1,7 +1,7 @@
 """Messages between the server and a worker process: a few bytes of JSON on a socket, and tensors in shared memory.
 
-Each side sends one message and waits for that of the other. A frame is its length (4 bytes, little-endian) and the
-JSON. The file descriptor of new shared memory is sent with the first frame that refers to it.
+Each side sends one message and waits for the other side's message. A frame is its length (4 bytes, little-endian) and
+the JSON. The file descriptor of new shared memory is sent with the first frame that refers to it.
 """
 
 import json
@@ -58,7 +58,7 @@ class Channel:
 
         Raises:
             EOFError: the other side has closed.
-            OSError: likewise, or the socket's timeout has expired (TimeoutError).
+            OSError: the other side has closed, or the socket's timeout has expired (TimeoutError).
             InternalError: the received bytes are not a message.
         """
         chunk, descriptors, _, _ = socket.recv_fds(self.connection, _CHUNK_BYTES, 1)

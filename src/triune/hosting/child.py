@@ -1,7 +1,8 @@
 """The worker process: it loads an executable and runs it for each message, or calls functions one after the other.
 
 `python -m triune.hosting.child SOCKET LIFE NAME`: SOCKET and LIFE are file descriptors, of the channel and of a pipe
-that nobody writes to. The pipe closes when the server ends, and so this process ends. NAME is for lists of processes.
+that nobody writes to. The pipe closes when the server ends, which ends this process. NAME only appears in lists of
+processes.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ def main() -> None:
     # The server may end in the middle of a message.
     with contextlib.suppress(EOFError, ConnectionError):
         serve(channel)
-    # The executable is closed. Exit without destructors: some libraries with running threads abort in theirs.
+    # The executable is closed. Exit without calling destructors, since those of some libraries abort while threads run.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -133,8 +134,8 @@ def _tell(channel: Channel, error: BaseException, what: str) -> None:
 
 
 def _kill_with(life: int) -> None:
-    """Have Linux kill this process when the pipe closes. A thread that waits for that cannot run while foreign code
-    computes with the GIL held.
+    """Have Linux kill this process when the pipe closes. A thread could not notice this while a library computes and
+    holds the GIL.
     """
     if sys.platform == "linux":
         fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())

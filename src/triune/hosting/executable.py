@@ -34,7 +34,7 @@ class HostedExecutable:
 
         Args:
             load: makes the executable. It is pickled, and called in the process at each start.
-            name: what messages call it, such as "'model.mlpackage' on 'ane'".
+            name: the executable's name in messages, such as "'model.mlpackage' on 'ane'".
             limits: time limits, memory limits and limits of restarts.
 
         Raises:
@@ -195,7 +195,7 @@ class HostedExecutable:
             return not self._is_closed
 
     def _start(self) -> WorkerProcess:
-        """Start a process and load the executable in it. Raises as `__init__` does; `close` ends it early."""
+        """Start a process and load the executable in it. Raises the errors of `__init__`; `close` ends this early."""
         process = WorkerProcess(self._name, self._limits)
         try:
             with self._changed:

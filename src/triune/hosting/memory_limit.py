@@ -15,8 +15,8 @@ _LOOK_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held_to(process: Watched, max_bytes: int) -> Generator[None]:
-    """Within this context, kill the process when it and its child processes exceed the limit together. Its `limit_met`
-    then says so.
+    """A context in which the process is killed when it and its child processes together exceed the limit. Its
+    `limit_met` then says so.
 
     Shared memory, such as mapped files, does not count.
 

@@ -65,7 +65,7 @@ class WorkerProcess:
 
     Attributes:
         has_ended: whether it is known to have ended.
-        signature, unit, precision, report: those of the executable; set when it is loaded.
+        signature, unit, precision, report: the attributes of the executable, which are set when it is loaded.
     """
 
     signature: Signature
@@ -132,7 +132,7 @@ class WorkerProcess:
         """Load the executable in the process, and wait for it.
 
         Args:
-            load: pickled, and called in the process.
+            load: makes the executable. It is pickled, and called in the process.
 
         Raises:
             TriuneError: the error that `load` raised.
@@ -285,7 +285,7 @@ class WorkerProcess:
         """How the process ended, now that its end of the channel is closed."""
         how = self._process.wait(_END_SECONDS)
         if how is None:
-            # It closed the channel and still runs, but cannot be used any more.
+            # The process closed the channel and still runs, but cannot be used any more.
             self.kill()
             return "closed its channel"
         return how

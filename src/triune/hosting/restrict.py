@@ -37,6 +37,6 @@ def _limit_data(max_bytes: int) -> None:
 
 
 def _data_bytes() -> int:
-    """The memory that counts for the limit RLIMIT_DATA: what is private and writable."""
+    """The memory that counts for the limit RLIMIT_DATA: all private, writable memory, in bytes."""
     line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmData:"))
     return int(line.split()[1]) * 1024

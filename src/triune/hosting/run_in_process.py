@@ -13,7 +13,7 @@ def run_in_process(work: Callable[[], object], name: str, limits: Limits | None 
 
     Args:
         work: the function. It is pickled.
-        name: what messages call it, such as "the conversion of 'model.onnx'".
+        name: the name of the work in messages, such as "the conversion of 'model.onnx'".
         limits: `load_seconds`, which includes the start of the process, `memory_bytes` and `cpu_seconds` apply.
 
     Raises:

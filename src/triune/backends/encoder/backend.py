@@ -1,4 +1,4 @@
-"""The backend of checkpoints that encode texts: a directory of Hugging Face's form."""
+"""The backend of checkpoints that encode texts, in Hugging Face's format."""
 
 from typing import TYPE_CHECKING
 

@@ -36,8 +36,8 @@ class EncoderBuild(Build):
     Attributes:
         executables: the executables, ordered by unit, then by instance.
         encoder: the tokenizer, and the description of the graph's output.
-        verdicts: how far the answers of each other unit are from those of cpu, also of units that were left out.
-        graph: the folder with the graph, which worker processes read again; None if there are none.
+        verdicts: how far the answers of each other unit differ from those of `cpu`, including units that were left out.
+        graph: the folder with the graph, which worker processes read again; None if there are no worker processes.
         duration_ns: how long the build took.
     """
 
@@ -54,7 +54,7 @@ class EncoderBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """Why units of the config are not used; "" if all are."""
+        """Why some units of the config are not used; "" if all are used."""
         return describe_shortfall(self.verdicts)
 
     def process_bytes(self) -> int:
@@ -79,7 +79,7 @@ class EncoderBuild(Build):
 
 @dataclass(frozen=True, slots=True)
 class _TextSample:
-    """Some texts.
+    """Some texts, on which the outputs of units are compared.
 
     Attributes:
         encoder: the tokenizer and a description of the graph's outputs.
@@ -90,7 +90,7 @@ class _TextSample:
     texts: Sequence[Ids]
 
     def __call__(self, executable: Executable, /) -> Mapping[str, Array]:
-        """Compute the rows."""
+        """Compute a row of output for each text."""
         return {self.encoder.output: self.encoder.compute_unchecked(executable, self.texts)}
 
 
@@ -104,7 +104,7 @@ def build_encoder(
     gate: Gate,
     load_key: str,
 ) -> EncoderBuild:
-    """Do the slow work: see `Backend.build`.
+    """Build an encoder: see `Backend.build`.
 
     Args:
         config: the completed config.
@@ -154,7 +154,7 @@ def build_encoder(
         verdicts = gate.judge(Judged(placed, path, [sample], load_key, scores), executables)
         units, kept = leave_out(verdicts, config, executables)
         for executable in {each.unit: each for each in kept}.values():
-            # NaN in the weights gives NaN on `cpu`, too, and so passes the comparison.
+            # NaN in the weights gives NaN on `cpu` too, and so would pass the comparison of units.
             encoder.compute(executable, sample.texts)
         attempt.check()
         undo.pop_all()

@@ -14,7 +14,8 @@ def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
     pooled by the mean of their tokens, which is the default of sentence-transformers.
 
     Raises:
-        UnsupportedError: it is not an encoder, or it classifies tokens. Also the errors of `open_checkpoint`.
+        UnsupportedError: the model is not an encoder, or it classifies tokens. The errors of `open_checkpoint` are
+            raised too.
     """
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config

@@ -18,7 +18,7 @@ class EncoderRunner:
 
     Attributes:
         unit: the unit that the batches run on.
-        units: the same, as all units that they run on.
+        units: all units that the batches run on, which is only `unit`.
         is_charging: False, since the dispatcher charges the energy of its batches.
         is_steady: False, since the time of a batch depends on the lengths of its texts.
     """
@@ -34,7 +34,7 @@ class EncoderRunner:
         encoder: tokenizes texts, and names the graph's output.
         output: the output's name in answers.
         steps: records how long tokens take.
-        clock: measures the runs.
+        clock: the clock that measures the runs.
         """
         self.unit = executable.unit
         self.units = (executable.unit,)

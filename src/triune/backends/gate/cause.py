@@ -51,11 +51,11 @@ def likely_cause(
     tolerance: float,
     machine: Machine,
 ) -> str:
-    """The operation that is likely to be the reason why a unit's answers are wrong, and why; empty if it is not found.
+    """Describe the operation that probably makes a unit's answers wrong, and why; empty if it is not found.
 
     The model is compiled again, for `cpu` and for the unit, with the results of its operations as further outputs. The
-    first whose result is wrong, though what it reads is right, is named. Compilers may fuse less than before, so the
-    answer is likely and not certain.
+    result names the first operation whose result is wrong although its operands are right. Compilers may fuse fewer
+    operations in this form of the model, so the result is probable, not certain.
 
     Args:
         path: the model's file. Only ONNX files are examined.
@@ -71,7 +71,7 @@ def likely_cause(
         inputs = _inputs_of(sample, truth)
         return _Search(load(path), inputs, truth, executable, tolerance, machine).cause()
     except (TriuneError, OSError, onnx.shape_inference.InferenceError) as error:
-        # The unit is refused even without knowing the operation.
+        # The unit is refused even if the operation is not found.
         _log.info("which operation is wrong on %s is not found: %s", executable.unit.value, error)
         return ""
 
@@ -127,12 +127,14 @@ class _Search:
         self._values = Values(self._inferred.graph)
 
     def cause(self) -> str:
-        """Returns the operation that is wrong, and why; "" if it is not found, or if the model is too large."""
+        """Describe the operation whose result is wrong, and why; "" if it is not found, or if the model is too
+        large.
+        """
         nodes = [node for node in self._model.graph.node if self._watched(node)]
         if not self._is_small or not nodes:
             return ""
         step = math.ceil(len(nodes) / _MOST_WATCHED)
-        # The last node is always among the nodes that are tried.
+        # The nodes are sampled from the end, so that the last node is always tried.
         found = self._first_wrong(nodes[::-1][::step][::-1])
         if found is not None and step > 1:
             end = nodes.index(found) + 1
@@ -153,7 +155,7 @@ class _Search:
         return next((node for node in watched if wrong.intersection(node.output)), None)
 
     def _compute(self, names: Sequence[str], recipe: Recipe) -> Mapping[str, Array]:
-        """The values of a model that is compiled by a recipe."""
+        """Compile the model by a recipe, and compute the named values."""
         model = ModelProto()
         model.CopyFrom(self._model)
         listed = {each.name for each in model.graph.output}
@@ -209,7 +211,7 @@ class _Search:
         return any(int(axis) in (-1, rank - 1) and int(start) != 0 for axis, start in zip(axes, starts, strict=True))
 
     def _tier(self) -> int:
-        """The tier of this machine's Neural Engine; the newest where it is emulated."""
+        """The tier of this machine's Neural Engine; the newest tier if it is emulated."""
         chip = find_chip(self._machine.status(Unit.ANE).description.partition("'s ")[0])
         return tier_of(chip.generation) if chip is not None else NEWEST_TIER
 

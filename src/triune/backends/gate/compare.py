@@ -29,10 +29,10 @@ def compare(
     Args:
         expected: the outputs of `cpu`.
         found: those of the unit, with the same names.
-        precision: the unit's precision.
-        tolerance: for an output of floats, the allowed difference divided by the output's largest value; for an
-            output of integers, booleans or strings, the fraction of elements that may differ; of rows of scores, the
-            fraction that may choose another class.
+        precision: the floating-point format of the unit's computation.
+        tolerance: for an output of floats, the allowed difference divided by the output's largest value; for an output
+            of integers, booleans or strings, the fraction of elements that may differ; for rows of scores, the fraction
+            of rows that may choose another class.
         scores: the outputs whose last axis has a score for each class.
     """
     largest, relative, excess = 0.0, 0.0, ""

@@ -38,8 +38,8 @@ class Judged:
     Attributes:
         config: its configuration; the backend is the one that loads `path`.
         path: the file that the executables were compiled from.
-        samples: input that it may accept, the most likely first.
-        load_key: the name under which verdicts are kept (`config.load_key`).
+        samples: inputs that the model may accept, the most likely ones first.
+        load_key: the key under which verdicts are stored (`config.load_key`).
         scores: the outputs whose last axis has a score for each class.
         known: verdicts of executables that the build took over.
     """
@@ -58,7 +58,7 @@ class Gate:
     def __init__(self, machine: Machine, kept: KeptVerdicts | None) -> None:
         """Args:
         machine: the machine, to compile a model for `cpu` if it is not served there.
-        kept: where verdicts are kept; None keeps none.
+        kept: the store of verdicts; None stores none.
         """
         self._machine = machine
         self._kept = kept
@@ -77,7 +77,8 @@ class Gate:
 
         Args:
             model: the version.
-            executables: the first of each unit is judged. If none is on `cpu`, one is compiled temporarily.
+            executables: the compiled model. The first executable on each unit is judged. If none is on `cpu`, one is
+                compiled temporarily.
 
         Raises:
             InvalidArgumentError: the config's tolerance is not a number.
@@ -91,7 +92,7 @@ class Gate:
                 continue
             tolerance = tolerance_of(model.config.parameters, first[unit].precision)
             found = model.known.get(unit) or self.find(model.load_key, first[unit].recipe)
-            # At the last start, the library may have chosen another precision.
+            # When the verdict was stored, the library may have chosen another precision.
             if found is not None and (found.precision, found.tolerance) == (first[unit].precision, tolerance):
                 verdicts[unit] = found
             else:
@@ -129,7 +130,9 @@ class Gate:
         executable: SharedExecutable,
         tolerance: float,
     ) -> Verdict:
-        """Compare the samples that both accept, up to `_NUM_SAMPLES`. Raises InvalidArgumentError if there are none."""
+        """Compare outputs on at most `_NUM_SAMPLES` samples that both executables accept. Raises InvalidArgumentError
+        if there are none.
+        """
 
         def judged(sample: Sample, expected: Mapping[str, Array], on: SharedExecutable) -> Verdict:
             found, precision = sample(on), executable.precision
@@ -140,7 +143,7 @@ class Gate:
             try:
                 verdict = judged(sample, expected, executable)
             except InvalidArgumentError as error:
-                # A size that only `cpu` accepts shows nothing about the other units.
+                # A sample whose size only `cpu` accepts cannot be compared.
                 answers.refusal = error
                 continue
             # If the outputs of `cpu` differ from run to run, the model draws random numbers and cannot be compared.

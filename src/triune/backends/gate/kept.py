@@ -1,4 +1,4 @@
-"""Verdicts stored on disk, so that a later start need not compare again."""
+"""Stores verdicts on disk, so that a later start need not compare again."""
 
 import dataclasses
 import json
@@ -31,7 +31,9 @@ class KeptVerdicts:
         self._folder = folder
 
     def find(self, load_key: str, recipe: Recipe) -> Verdict | None:
-        """The verdict on a load (`config.load_key`) by a recipe; None if none is kept, or it cannot be read."""
+        """Return the stored verdict on a load (`config.load_key`) with a recipe; None if there is none, or if it cannot
+        be read.
+        """
         path = self._path(load_key, recipe)
         try:
             content = json.loads(read_file(path, _MOST_BYTES))

@@ -91,11 +91,11 @@ class JudgedDecoder:
     Attributes:
         name: the model's name, for the log.
         parameters: the parameters of the model's config.
-        load_key: the name under which verdicts are kept (`config.load_key`).
+        load_key: the key under which verdicts are stored (`config.load_key`).
         graph: the decoder's graph.
         tokens: the sample's tokens, at least one.
-        trust: compiles a decoder that computes the right logits; returns None if no runtime here can. It is called only
-            if the gate has no verdict on a unit.
+        trust: compiles a decoder that computes the right logits; returns None if no runtime on this machine can. It is
+            called only if the gate has no stored verdict on a unit.
     """
 
     name: str
@@ -119,7 +119,7 @@ def sample_tokens(vocab_size: int, most: int) -> list[int]:
 
 def logits_of(decoder: DecoderExecutable, tokens: Sequence[int], memory: Memory) -> NDArray[np.float32]:
     """The logits after the last tokens: FP32 [rows, vocabulary]. This writes to the decoder's cache, so no sequence may
-    use it yet. If the cache is too small, a larger one takes its place during the call.
+    use it yet. If the cache is too small, it is replaced by a larger one during the call.
 
     Raises:
         TriuneError: the runtime failed.
@@ -158,9 +158,10 @@ def judge_decoder(
     """The verdict on each unit except `cpu`. A unit that cannot be compared is logged and left out.
 
     Args:
-        gate: keeps verdicts.
-        model: what is judged.
-        decoders: by unit: how the decoder was compiled, the decoder, and what it reads of an encoder on the unit.
+        gate: the gate, which stores verdicts.
+        model: the decoder to judge.
+        decoders: for each unit, the recipe of the decoder, the decoder, and the output of an encoder on the unit that
+            it reads.
         clock: the clock.
 
     Raises:
@@ -195,7 +196,7 @@ def judge_decoder(
 
 
 def _expected(model: JudgedDecoder, clock: Clock) -> NDArray[np.float32] | None:
-    """The right logits; None if they cannot be computed. The log then says why."""
+    """Compute the right logits; None if they cannot be computed, in which case the log says why."""
     began_ns = clock.now_ns()
     with ExitStack() as stack:
         try:
@@ -219,10 +220,10 @@ def compare_logits(
 ) -> Verdict:
     """Compare logits [tokens, vocabulary].
 
-    A row is wrong if a logit is off by more than the tolerance times the spread of the expected row, if its cosine with
-    the expected row, both less their means, is below 1 - tolerance / 3, or if a logit is NaN or infinite where the
-    expected one is not. Of the clear rows (`_CLEAR`), a share of at most the tolerance may have another most probable
-    token than expected.
+    A row is wrong if a logit is off by more than the tolerance times the spread of the expected row, if its cosine
+    similarity with the expected row, after subtracting both means, is below 1 - tolerance / 3, or if a logit is NaN or
+    infinite where the expected one is not. In a fraction of the clear rows (`_CLEAR`) up to the tolerance, the most
+    probable token may differ from the expected one.
     """
     if found.shape != expected.shape:
         return _failed(

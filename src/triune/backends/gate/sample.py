@@ -1,4 +1,4 @@
-"""Input for a model, and how it is passed to an executable."""
+"""Sample inputs for a model, and how they are passed to an executable."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -8,7 +8,7 @@ from triune.core.runtime import Executable
 
 
 class Sample(Protocol):
-    """Input with which an executable can compute the model's outputs."""
+    """A sample input, with which an executable can compute the model's outputs."""
 
     def __call__(self, executable: Executable, /) -> Mapping[str, Array]:
         """Compute the model's outputs.

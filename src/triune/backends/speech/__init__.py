@@ -1,1 +1,1 @@
-"""The backend of models that read speech."""
+"""The backend of models that transcribe speech."""

@@ -1,4 +1,4 @@
-"""The backend of checkpoints that read speech: Whisper, a directory of Hugging Face's form or CTranslate2's."""
+"""The backend of checkpoints that transcribe speech: Whisper, as a folder in Hugging Face's or CTranslate2's format."""
 
 import importlib.util
 from typing import TYPE_CHECKING, Final
@@ -27,7 +27,9 @@ speech.
 
 
 class SpeechBackend(MachineBackend):
-    """The `Backend` of speech. The libraries of the extra `engine` are imported when a model needs them."""
+    """The `Backend` of models that transcribe speech. The libraries of the extra `engine` are imported when a model
+    needs them.
+    """
 
     supports: frozenset[str] = frozenset()
 
@@ -75,7 +77,9 @@ class SpeechBackend(MachineBackend):
 
 
 def missing_for_speech() -> str:
-    """Returns which libraries for speech are not installed, with the command that installs them; "" if all are."""
+    """Name the libraries for speech that are not installed, and the command that installs them; "" if all are
+    installed.
+    """
     lacking = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if lacking:
         return f"speech needs {', '.join(lacking)}, not installed: pip install 'triune[engine]'"

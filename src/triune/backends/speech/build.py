@@ -50,18 +50,18 @@ _SAMPLE_TOKENS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class SpeechBuild(Build):
-    """A model that is compiled, and does not answer requests yet.
+    """A compiled speech model that does not answer requests yet.
 
     Attributes:
         encoder: the compiled encoder.
-        aligner: finds times of words.
+        aligner: finds the times of words.
         decoder: the compiled decoder with its cache.
         whisper: the checkpoint's config.
-        tokenizer: its tokenizer.
-        special: its special tokens.
+        tokenizer: the checkpoint's tokenizer.
+        special: the checkpoint's special tokens.
         options: the config's parameters.
         runtime: the name of the runtime.
-        verdicts: how far the unit's logits are from those of fp32 on the CPU.
+        verdicts: how far the unit's logits differ from those of fp32 on the CPU.
         duration_ns: how long the build took.
     """
 
@@ -103,7 +103,8 @@ def open_speech_checkpoint(folder: Path) -> tuple[WhisperConfig, Checkpoint]:
     """Open a checkpoint.
 
     Raises:
-        UnsupportedError: it is not Whisper, or its windows are not 30 s long; and as `open_checkpoint` raises.
+        UnsupportedError: the model is not Whisper, or its windows are not 30 s long. The errors of `open_checkpoint`
+            are raised too.
     """
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
@@ -129,7 +130,7 @@ def build_speech(
     attempt: Attempt,
     judge: tuple[Gate, str],
 ) -> SpeechBuild:
-    """Do the slow work: see `Backend.build`.
+    """Build a speech model: see `Backend.build`.
 
     Args:
         config: the completed config.
@@ -139,10 +140,10 @@ def build_speech(
         runtime: the runtime that runs encoder and decoder.
         clock: the clock.
         attempt: cancels the build.
-        judge: the gate, and the name under which verdicts are kept (`config.load_key`).
+        judge: the gate, and the key under which verdicts are stored (`config.load_key`).
 
     Raises:
-        UnsupportedError: the unit's answers are not those of fp32 on the CPU.
+        UnsupportedError: the unit's answers differ too much from those of fp32 on the CPU.
     """
     started_ns = clock.now_ns()
     options = read_speech_options(config.message)
@@ -211,7 +212,7 @@ def build_speech(
 def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> None:
     """Give the decoder a cache with room for `num_files` files, which take `num_blocks` blocks each."""
     num_bytes = num_blocks * num_files * decoder.block_bytes
-    # The system may grant memory that it does not have, so check this first.
+    # The system may grant memory that it does not have, so check the available memory first.
     if num_bytes > (available := usable_memory().available):
         raise NoMemoryError(
             f"parameter 'max_sequences' is {num_files}: its cache takes {num_bytes} bytes, and {available} bytes are "
@@ -223,8 +224,8 @@ def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> No
 def _trusted(
     decoder_graph: HeldModel, encoder_graph: HeldModel, whisper: WhisperConfig, machine: Machine
 ) -> Trusted | None:
-    """The decoder in fp32 on the CPU, and the encoder's output for the sample sound; None if there is not enough
-    memory.
+    """Make the reference: the decoder in fp32 on the CPU, and the encoder's output for the sample sound. None if there
+    is not enough memory.
     """
     decoder = trusted_decoder(decoder_graph, machine)
     if decoder is None:
@@ -249,7 +250,7 @@ def _sound() -> NDArray[np.float32]:
 
 
 def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:
-    """Compute one token, so that the first request does not wait for what the runtime prepares in its first step.
+    """Compute one token, so that the first request does not wait for the runtime's preparations in its first step.
 
     Raises:
         InternalError: the model's logits are NaN or infinite.

@@ -71,7 +71,7 @@ class TensorBackend(MachineBackend):
             measured = self._measure(placed, executables, source, version, known, attempt)
             attempt.check()
             undo.pop_all()
-        # The executables hold the measured data if they share it, so close only the others.
+        # `measured.executables` are in use from now on, so close only the others.
         for each in (*placed.spare, *(each for each in executables if each not in measured.executables)):
             each.close()
         return TensorBuild(
@@ -93,8 +93,8 @@ class TensorBackend(MachineBackend):
         """Decide where a model computes: on the units of its config, or as its plan says.
 
         Returns:
-            the result of the plan, if the config has one, and the recipes to compile. A model that is cut has no
-                recipes: its segments are already compiled, since their times decide whether it is cut.
+            the result of the plan, if the config has one, and the recipes to compile. A model that is divided into
+            segments has no recipes: its segments are compiled already, since their times decide whether it is divided.
         """
         if config.plan is None:
             return Made(config), place(config, self._machine)
@@ -112,8 +112,8 @@ class TensorBackend(MachineBackend):
         known: Mapping[Unit, Verdict],
         attempt: Attempt,
     ) -> "_Measured":
-        """Compare the units' answers, and measure how fast they are. `known` has verdicts from before, which are not
-        computed again.
+        """Compare the units' answers, and measure their speed. `known` has the verdicts of reused executables, which
+        are not computed again.
         """
         config = placed.config
         if placed.cut is not None:
@@ -173,8 +173,8 @@ class _Measured:
 
     Attributes:
         config: its configuration, with the units whose answers are right.
-        executables: the executables on these units; none if the model is cut.
-        verdicts: how far the answers of each unit are from those of cpu.
+        executables: the executables on these units; empty if the model is divided into segments.
+        verdicts: how far the answers of each unit differ from those of `cpu`.
         is_inline: whether the model is so fast that the event loop's thread runs it.
         placement: where it computes, and why.
     """
@@ -187,7 +187,7 @@ class _Measured:
 
 
 def _measured_cut(made: Made, cut: Cut) -> _Measured:
-    """The measured facts of a model that is cut into segments, from the time when its plan was made."""
+    """The measured facts of a model that is divided into segments, as measured when its plan was made."""
     config, verdict = made.config, made.verdict
     assert config.plan is not None
     verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}

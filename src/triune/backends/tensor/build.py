@@ -19,10 +19,10 @@ class TensorBuild(Build):
 
     Attributes:
         executables: the executables, ordered by unit, then by instance.
-        verdicts: how far the outputs of each other unit are from those of cpu, also of units that were left out.
+        verdicts: how far the outputs of each other unit differ from those of `cpu`, including units that were left out.
         is_inline: whether the event loop's thread runs the model, as long as it is fast enough.
         duration_ns: how long the build took.
-        cut: the segments of a model that is cut; `executables` is empty then.
+        cut: the segments, if the model is divided into segments; `executables` is empty then.
     """
 
     executables: tuple[SharedExecutable, ...]
@@ -38,7 +38,7 @@ class TensorBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """Why units of the config are not used; "" if all are."""
+        """Why some units of the config are not used; "" if all are used."""
         return describe_shortfall(self.verdicts)
 
     def process_bytes(self) -> int:
@@ -92,13 +92,13 @@ def placement_of(
     verdicts: Mapping[Unit, Verdict],
     notes: Sequence[str],
 ) -> Placement:
-    """The placement of a model that is not cut into segments: each of its units computes the whole model.
+    """The placement of a model that is not divided into segments: each of its units computes the whole model.
 
     Args:
         config: its configuration, with the units that passed the comparison.
         executables: its executables, which have run.
         verdicts: the comparison of each unit's outputs with the outputs of `cpu`.
-        notes: whether the config's plan was followed, and why not.
+        notes: whether the config's plan was followed, and if not, why.
     """
     first = {each.unit: each for each in reversed(executables)}
     plan, shortfall = config.plan, describe_shortfall(verdicts)

@@ -51,13 +51,14 @@ def compile_all(
         folder: the model's folder, for its warm-up files.
         recipes: the recipes to compile.
         machine: the machine with the runtimes.
-        spare: executables of the same model file. If the recipe of one is equal, it is shared, not compiled again.
+        spare: executables of the same model file. An executable with an equal recipe is shared instead of compiled
+            again.
         attempt: cancels the build.
-        undo: gets the `close` of each executable, to be called if the build fails.
+        undo: receives the `close` of each executable, which is called if the build fails.
 
     Raises:
-        TriuneError: as `Runtime.load` does, or a warm-up sample failed.
-        UnavailableError: the executables run in processes, for which the memory does not suffice.
+        TriuneError: `Runtime.load` raised it, or a warm-up sample failed.
+        UnavailableError: the executables run in processes of their own, and there is not enough memory for all of them.
     """
     left = list(spare)
     executables: list[SharedExecutable] = []
@@ -104,14 +105,14 @@ def compile_one(
         path: the model file.
         recipe: how to compile it; its graph is first optimized, if the recipe has a level.
         machine: the machine with the runtimes.
-        samples: the model's samples, for comparing an optimized graph that takes no made-up inputs.
+        samples: the model's samples, to compare an optimized graph that accepts no generated inputs.
 
     Raises:
-        TriuneError: as `Runtime.load` and `optimized_file` do.
+        TriuneError: `Runtime.load` or `optimized_file` raised it.
         InternalError: the process of the executable exceeded the memory limit of loads.
     """
     if recipe.level is not None:
-        # Import here: the passes take time to import, and most models have no level.
+        # This is imported here, since importing the passes takes time, and most models have no optimization level.
         from triune.backends.tensor.optimized import optimized_file
 
         path = optimized_file(path, recipe.level, recipe.unit, iter(samples), memory_bytes=machine.conversion_bytes)

@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 def objective_shortfall(
     config: ModelConfig, folder: Path, executables: Sequence[SharedExecutable], clock: Clock
 ) -> str:
-    """Returns and logs why a model cannot meet its latency objective; "" if it can, or has none.
+    """Log and return why a model cannot meet its latency objective; "" if it can, or has no objective.
 
-    One sample of a row is timed on each unit. The least time of a request is the time on the fastest unit. Under load
+    A sample with one row is timed on each unit. The least time of a request is the time on the fastest unit. Under load
     it is twice as long, since a request waits for the previous batch.
 
     Raises:

@@ -44,9 +44,9 @@ def optimized_file(
     Args:
         path: an ONNX file.
         level: how far it is rewritten.
-        unit: for which unit.
-        samples: the model's own samples, on which it is compared if it takes no made-up inputs.
-        cache: where results are kept; None: in the folder `optimized` of Triune's cache.
+        unit: the unit for which it is rewritten.
+        samples: the model's own samples, on which the results are compared if the model accepts no generated inputs.
+        cache: the folder for results; None means the folder `optimized` in Triune's cache folder.
         memory_bytes: the memory limit of that process; None means three quarters of the machine's memory.
 
     Raises:

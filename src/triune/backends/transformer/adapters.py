@@ -34,7 +34,7 @@ def read_adapters(
         source: the model on disk.
         version: its version.
         options: the config's parameters.
-        given: folders of further adapters by name.
+        given: the folders of further adapters, by name.
         of_model: the checkpoint's config; None for a graph that does not support adapters.
 
     Raises:

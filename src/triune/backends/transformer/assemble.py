@@ -61,7 +61,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
 
 
 def _replica(build: TransformerBuild, each: UnitDecoder, resources: Resources) -> Replica:
-    """A replica of the model over one decoder."""
+    """Make a replica of the model, which computes with one decoder."""
     share = share_of(build.config, each.unit, resources.clock, resources.arbiter)
     proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
     if each.draft is not None:
@@ -87,13 +87,13 @@ def _replica(build: TransformerBuild, each: UnitDecoder, resources: Resources) -
 
 
 def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondTier | None:
-    """The files for blocks that do not fit into the cache, if the config allows any. Each unit has an equal part of the
-    bytes.
+    """Open the files for blocks that do not fit into the cache, if the config allows them. Each unit gets an equal part
+    of the allowed size.
     """
     if build.options.disk_cache_bytes is None:
         return None
     max_bytes = build.options.disk_cache_bytes // len(build.config.units)
-    # Keys and values depend on all of these.
+    # Keys and values depend on all of these files.
     files = {**build.source.stamp.companions(), **build.source.stamp.versions.get(build.version, {})}
     words = [
         VERSION,
@@ -109,7 +109,7 @@ def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondT
 
 
 def _reason(build: TransformerBuild, each: UnitDecoder) -> str:
-    """The reason for the choice of the unit, for the report."""
+    """Explain in the report why the unit was chosen."""
     given, unit = build.source.message, each.unit.value
     is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
     why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"

@@ -93,7 +93,7 @@ class TransformerBackend(MachineBackend):
 
 
 def missing_for_transformers() -> str:
-    """Returns which libraries for transformers are not installed, with the command that installs them; "" if all
-    are.
+    """Name the libraries for transformers that are not installed, and the command that installs them; "" if all are
+    installed.
     """
     return missing_libraries() or missing_decoder()

@@ -43,20 +43,20 @@ _SHARE_OF_MEMORY: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class TransformerBuild(Build):
-    """A transformer that is compiled, and does not answer requests yet.
+    """A compiled transformer that does not answer requests yet.
 
     Attributes:
         decoders: the compiled decoder on each of its units, the preferred one first.
         left_out: why units of its config are left out, by unit.
-        verdicts: how far the logits of units are from those of fp32 on the CPU.
-        text: tokenizer and chat template.
+        verdicts: how far the logits of units differ from those of fp32 on the CPU.
+        text: the tokenizer and the chat template.
         vocab_size: the number of rows of the embedding.
         limits: the limits of a step.
         adapters: the digests of the LoRA adapters of the decoder's graph, by name, in their order.
         options: the config's parameters.
-        num_threads: CPU threads of a step.
+        num_threads: the number of CPU threads in a step.
         duration_ns: how long the build took.
-        movable: the data that are needed to move its answers to another server.
+        movable: the data that are needed to move running answers to another server.
     """
 
     decoders: tuple[UnitDecoder, ...]
@@ -83,7 +83,7 @@ class TransformerBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """See `Build.shortfall`."""
+        """Why some units are left out: see `Build.shortfall`."""
         return "; ".join(f"served without '{unit.value}': {reason}" for unit, reason in self.left_out.items())
 
     @property
@@ -116,7 +116,7 @@ class TransformerBuild(Build):
         return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
 
     def _most_sequences(self, each: UnitDecoder) -> str:
-        """A text on how many answers fit into a cache whose blocks are whole sequences; "" for other caches."""
+        """A message on how many answers fit into a cache whose blocks are whole sequences; "" for other caches."""
         count = each.decoder.num_blocks
         is_whole = each.decoder.block_size >= self.limits.context_tokens
         return f", for {count} answer{'s' if count > 1 else ''} at a time" if is_whole else ""
@@ -145,8 +145,8 @@ def build_transformer(
         clock: the clock.
         attempt: cancels the build.
         is_trial: whether the caches are the smallest ones.
-        judge: the gate, and the name under which verdicts are kept (`config.load_key`); None judges no unit.
-        adapters: folders of LoRA adapters by name, beside those of the config and of the version's folder.
+        judge: the gate, and the key under which verdicts are stored (`config.load_key`); None judges no unit.
+        adapters: folders of LoRA adapters by name, in addition to those of the config and of the version's folder.
         draft: the checkpoint of the draft model, if the config's parameter 'draft_model' only names it.
     """
     started_ns = clock.now_ns()
@@ -230,9 +230,9 @@ def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
 
 
 def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: int, num_units: int) -> int:
-    """The blocks of a cache, at least 1. The memory includes the cache of the draft model.
+    """The number of blocks of a cache, at least 1. Their memory includes the cache of the draft model.
 
-    The caches of all units have the same part of the bytes that the config gives, or that are available.
+    The caches of all units have equal shares of the memory that the config gives, or that is available.
     """
     block_bytes, decoder = each.block_bytes, each.decoder
     if options.cache_bytes is not None:

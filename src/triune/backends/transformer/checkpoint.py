@@ -77,8 +77,8 @@ class DecoderFiles(Protocol):
         """Write the graph in the paged form, for contexts of up to `num_positions` tokens, with LoRA adapters.
 
         Raises:
-            UnsupportedError: the model cannot be written so.
-            InvalidArgumentError: it is broken, or has no positions for such a context.
+            UnsupportedError: the model cannot be written in the paged form.
+            InvalidArgumentError: the model is broken, or has no positions for such a context.
         """
         ...
 
@@ -87,11 +87,12 @@ def open_decoder_files(path: Path) -> DecoderFiles:
     """Open a checkpoint of a model that generates text, or a decoder exported to ONNX.
 
     Raises:
-        UnsupportedError: it is a checkpoint of another kind; and as `open_checkpoint` and `ExportedDecoder` raise.
+        UnsupportedError: it is a checkpoint of another kind. The errors of `open_checkpoint` and `ExportedDecoder` are
+            raised too.
     """
     if path.suffix == _EXPORT:
         return _ExportedFiles(path)
-    # OpenVINO reads blocks with offsets, so that the weights of all forms stay packed and exact.
+    # OpenVINO supports quantized blocks with offsets, so the weights of all formats stay quantized and exact.
     checkpoint = open_checkpoint(path, inexact="offsets")
     if isinstance(checkpoint.config, T5Config):
         return _EncoderDecoderFiles(checkpoint, checkpoint.config, path)
@@ -133,7 +134,8 @@ class _CheckpointFiles:
         if adapters or isinstance(config, T5Config):
             return paged
 
-        # Core ML's packed weights have no offset for each block. Such weights are unpacked, once for all graphs.
+        # Core ML's quantized weights have no offset for each block. Weights with such offsets are dequantized, once for
+        # all graphs.
         whole = functools.cache(lambda: ReadOnce(open_checkpoint(self._path)))
 
         def write_size(size: ExplicitSize) -> HeldModel:

@@ -1,4 +1,4 @@
-"""The small model that guesses tokens for a large one."""
+"""Draft models: small models that propose tokens for a large model (speculative decoding)."""
 
 import contextlib
 from collections.abc import Generator
@@ -26,7 +26,7 @@ class Draft:
     Attributes:
         name: its name in the config.
         decoder: the decoder with its cache.
-        context_tokens: the most tokens of a sequence that it guesses for.
+        context_tokens: the most tokens of a sequence for which it proposes tokens.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Draft:
         return -(-model.block_size * self.decoder.block_bytes // self.decoder.block_size)
 
     def allocate(self, model: DecoderExecutable) -> None:
-        """Allocate a cache for as many tokens as that of the large model. Raises NoMemoryError."""
+        """Allocate a cache for as many tokens as the large model's cache. Raises NoMemoryError."""
         self.decoder.allocate(-(-model.num_blocks * model.block_size // self.decoder.block_size))
 
 
@@ -50,13 +50,13 @@ def open_draft(
     Args:
         options: the config's parameters.
         source: the model.
-        vocab_size: the rows of its embedding.
+        vocab_size: the number of rows of its embedding.
         tokenizer: its tokenizer.
-        given: the path of the checkpoint, if the config has only its name.
+        given: the path of the checkpoint, if the config has only the model's name.
 
     Raises:
         NotFoundError: there is no such checkpoint.
-        InvalidArgumentError: the draft model has another vocabulary. And as `open_decoder_files` raises.
+        InvalidArgumentError: the draft model has another vocabulary. The errors of `open_decoder_files` are raised too.
     """
     name = options.draft_model
     if name is None:
@@ -99,11 +99,11 @@ def load_draft(
 
     Args:
         files: the draft model.
-        load: the runtime's function.
+        load: the runtime's function that compiles decoders.
         options: the options of the main model, whose precision and type of cache it uses.
         unit: the unit of the main model.
         context_tokens: the most tokens of a sequence.
-        num_threads: CPU threads of a step.
+        num_threads: the number of CPU threads in a step.
     """
     context_tokens = min(context_tokens, files.context_tokens)
     with _named(printable((options.draft_model or "")[:128])):

@@ -37,7 +37,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
         units: the model's decoders, of the same machine.
         clock: the clock.
         attempt: cancels the build.
-        name: the model's, for the log.
+        name: the model's name, for the log.
         step_tokens: the most tokens of a step.
     """
     end_ns = clock.now_ns() + int(MOST_SECONDS * _NS)
@@ -57,7 +57,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
                 attempt.check()
     for (place, is_beside, (_, num_new), count), durations_ns in found.items():
         counts = (num_new, 0) if num_new > 1 else (0, count)
-        # The first run includes what the runtime prepares for later ones. It counts only if there is no other run.
+        # The first run includes the runtime's preparations. It counts only if there is no other run.
         middle_ns = round(median(durations_ns[1:] or durations_ns))
         units[place].rates.record(*counts, middle_ns, is_beside=is_beside)
     for each in units:
@@ -68,7 +68,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
 
 
 def _steps(decoder: DecoderExecutable, step_tokens: int) -> Iterator[tuple[tuple[int, int], int]]:
-    """The steps to try: past and new tokens of a sequence, and the number of such sequences."""
+    """The steps to try. Each is given by the past and new tokens of a sequence, and the number of such sequences."""
     most = min(step_tokens, decoder.num_blocks * decoder.block_size)
     for num_tokens in _PROMPTS:
         if num_tokens <= most:
@@ -117,7 +117,7 @@ def _blocks(decoder: DecoderExecutable, num_tokens: int) -> int:
 
 
 def _told(each: UnitDecoder) -> str:
-    """The measurements of a unit as text, for the log."""
+    """Format the measurements of a unit for the log."""
     rates, parts = each.rates, list[str]()
     for is_beside, where in ((False, "alone"), (True, "beside the others")):
         prompt_ns = rates.prompt_ns(_PROMPTS[-1], is_beside=is_beside)

@@ -39,8 +39,8 @@ class UnitDecoder:
     Attributes:
         decoder: the decoder with its cache.
         runtime: the name of its runtime.
-        draft: the small model that guesses tokens, on the same unit; None without one.
-        rates: how long its steps take, as far as that was measured.
+        draft: the draft model on the same unit; None if there is none.
+        rates: the measured times of its steps.
         encoder: the encoder that reads prompts for the decoder, on the same unit; None if the model has none.
     """
 
@@ -57,11 +57,11 @@ class UnitDecoder:
 
     @property
     def block_bytes(self) -> int:
-        """The memory of a block, with that of the draft model for as many tokens."""
+        """The memory of a block in bytes, including the draft model's memory for as many tokens."""
         return self.decoder.block_bytes + (self.draft.block_bytes(self.decoder) if self.draft is not None else 0)
 
     def allocate(self, num_blocks: int) -> None:
-        """Give the decoder a cache of `num_blocks` blocks, and its draft model one of as many tokens. Raises
+        """Give the decoder a cache of `num_blocks` blocks, and its draft model a cache for as many tokens. Raises
         NoMemoryError.
         """
         self.decoder.allocate(num_blocks)
@@ -93,13 +93,13 @@ class Loading:
         name: the model's name, for the log.
         graph: its graph in the paged form.
         encoder: the graph that reads prompts for it; None if it has none.
-        draft_files: the draft model; None without one.
+        draft_files: the files of the draft model; None if there is none.
         options: the config's parameters.
         context_tokens: the most tokens of a sequence.
         machine: the machine.
         clock: the clock.
         attempt: cancels the build.
-        load: gives a runtime's function that compiles decoders.
+        load: returns a runtime's function that compiles decoders.
     """
 
     name: str
@@ -118,7 +118,7 @@ def load_units(loading: Loading, units: Sequence[Unit]) -> tuple[list[UnitDecode
     """Compile the model for each unit, with caches of one block.
 
     Returns:
-        those that could be compiled, at least one, and why the others could not.
+        the decoders that could be compiled, at least one, and why the others could not.
 
     Raises:
         TriuneError: the model could not be compiled for any unit; the error is that of the first unit.
@@ -153,7 +153,7 @@ def judge_units(
         loading: the checkpoint that the decoders were loaded from.
         decoders: the decoders, whose caches are empty, and are enlarged if too small. Decoders of wrong units are
             removed.
-        judge: the gate, and the name under which verdicts are kept.
+        judge: the gate, and the key under which verdicts are stored.
         config: the model's config.
         vocab_size: the number of tokens.
 
@@ -208,7 +208,7 @@ def _memory(encoder: SourceEncoder | None, tokens: Sequence[int]) -> Memory:
 
 
 def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
-    """Compute the first steps, since a runtime prepares resources in them that requests would have to wait for."""
+    """Compute the first steps, so that requests do not wait for the runtime's preparations in them."""
     is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
     options = loading.options
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):

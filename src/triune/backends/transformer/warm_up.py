@@ -1,6 +1,4 @@
-"""Compute the first steps of a decoder, since a runtime prepares resources in them that requests would have to wait
-for.
-"""
+"""Computes the first steps of a decoder, so that requests do not wait for the runtime's preparations in them."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -28,16 +26,17 @@ _COUNTS = (1, 8, 32)
 def warm_up(
     decoder: DecoderExecutable, memory: Memory, clock: Clock, *, name: str, num_tokens: int, num_sequences: int
 ) -> None:
-    """Compute one token, and on a GPU, whose kernels are made when they are first needed, steps as requests need them.
+    """Compute one token. On a GPU, whose kernels are compiled when they are first needed, also compute steps like those
+    of requests.
 
-    The blocks of the cache, which must be of no sequence yet, are written.
+    This writes to the blocks of the cache, so no sequence may use them yet.
 
     Args:
         decoder: the decoder.
-        memory: what each sequence reads of an encoder; empty if the decoder reads none.
+        memory: the encoder's output for each sequence; empty if the decoder reads no encoder.
         clock: the clock.
-        name: the model's, for the log.
-        num_tokens: the most tokens of a step; at most 1 where only one token is computed.
+        name: the model's name, for the log.
+        num_tokens: the most tokens of a step; at most 1 if only one token is computed.
         num_sequences: the most sequences of a step.
 
     Raises:
@@ -59,8 +58,8 @@ def warm_up(
 
 
 def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
-    """Run a step in each of the engine's ways: for logits, for the most probable tokens, and with input tokens that the
-    step before is still computing.
+    """Run a step in each way that the engine uses: for logits, for the most probable tokens, and with input tokens that
+    the previous step is still computing.
     """
     decoder.run(step)
     before = decoder.begin(step)

@@ -42,7 +42,8 @@ class Compiled:
         stretch: the stretch.
         piece: its piece of the graph.
         executable: the piece, compiled. This object has a reference to it.
-        verdict: how far its results are from the true ones, on true inputs; None on `cpu`, or if they are random.
+        verdict: how far its results differ from those of fp32 on `cpu`, for the same inputs; None on `cpu`, or if they
+            are random.
         ms: the time of a run on sample input.
     """
 
@@ -62,7 +63,7 @@ class StretchCompiler:
         """Args:
         graph: the graph.
         config: the model's configuration.
-        folder: an existing, empty folder for the pieces' files; kept as long as the executables.
+        folder: an existing, empty folder for the pieces' files. It must exist as long as the executables.
         num_threads: the CPU threads of one run of a segment.
         machine: the machine with the runtimes.
         attempt: cancels the build.
@@ -82,7 +83,7 @@ class StretchCompiler:
         self._kept.clear()
 
     def take(self, compiled: Sequence[Compiled]) -> None:
-        """Hand these over to the caller, and free all others."""
+        """Hand these executables over to the caller, and free all others."""
         for each in compiled:
             each.executable.hold()
         self.close()
@@ -133,7 +134,9 @@ class StretchCompiler:
         return found
 
     def _compiled(self, stretch: Stretch, piece: Piece) -> tuple[Compiled | None, str]:
-        """A stretch compiled for its first choice of unit and precision; or None, and why that is not possible."""
+        """Compile a stretch for its first choice of unit and precision. Returns None, and the reason, if that is not
+        possible.
+        """
         choice, is_last = stretch.choice, len(stretch.choices) == 1
         key = (stretch.begin, stretch.end, choice)
         if (kept := self._kept.get(key)) is not None:
@@ -161,7 +164,9 @@ class StretchCompiler:
         return self._kept[key], ""
 
     def _measured(self, piece: Piece, executable: SharedExecutable) -> tuple[Verdict | None, float]:
-        """The verdict on a piece for true inputs, and its run time in milliseconds."""
+        """Compare a piece's results with those of fp32 on `cpu`, for the same inputs, and measure its run time in
+        milliseconds.
+        """
         values = self._graph.values
         given = {spec.name: values[spec.name] for spec in executable.signature.inputs if spec.name in values}
         outputs = list(piece.outputs)

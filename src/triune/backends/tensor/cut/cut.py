@@ -26,7 +26,7 @@ class Cut:
         """Args:
         signature: the inputs and outputs of the whole model.
         compiled: the segments, which this owns from now on.
-        folder: the folder of their files, likewise.
+        folder: the folder of their files, which this owns too.
         is_pipeline: whether segments run at the same time.
         """
         self.compiled = tuple(compiled)
@@ -59,7 +59,7 @@ class Cut:
         Closing the last of them closes the cut.
 
         Args:
-            share_of: makes the share of a segment in the hardware of its unit; None where no other model competes.
+            share_of: makes a segment's share of the hardware of its unit; None if no other model competes for it.
         """
         self._segments = tuple(replace(each, share=share_of(each.unit)) for each in self._segments)
         self._num_open = len(self._segments) if self.is_pipeline else 1

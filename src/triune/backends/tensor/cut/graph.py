@@ -31,10 +31,10 @@ class CutGraph:
     """A graph that will be cut into segments.
 
     Attributes:
-        model: the model in core operators; free dimensions are free. Each node has a unique name.
+        model: the model in core operators, in which free dimensions stay free. Each node has a unique name.
         sample: the sample input that the model accepts.
         values: the values of the graph for the sample, computed on `cpu` in fp32; without constants.
-        is_random: whether it draws random numbers, so that answers cannot be compared.
+        is_random: whether the model draws random numbers, so that its answers cannot be compared.
     """
 
     model: ModelProto

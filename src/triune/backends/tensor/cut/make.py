@@ -39,7 +39,7 @@ class Made:
         config: the configuration, with the units that the model runs on.
         cut: the segments; None if the whole model runs on one unit.
         spare: the executables of the whole model that were measured, for reuse by the build; the caller owns them.
-        segments: where each segment is; empty if the model is not cut.
+        segments: where each segment computes; empty if the model is not cut.
         verdict: the error of the cut model's outputs; None if they were not compared.
         notes: why the model is or is not cut, with the figures.
     """
@@ -59,11 +59,11 @@ def make_cut(
 
     Args:
         config: the model's configuration.
-        request: its plan.
+        request: the plan that the config requests.
         folder: the model's folder, for its warm-up files.
         machine: the machine with the runtimes.
         attempt: cancels the build.
-        undo: gets callbacks that free resources if the build fails.
+        undo: receives callbacks that free resources if the build fails.
 
     Raises:
         TriuneError: the plan is impossible, or no unit runs a part of the model.
@@ -139,7 +139,9 @@ class _Maker:
             waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
 
     def _excess(self, compiled: Sequence[Compiled]) -> str:
-        """Returns why the joint outputs of the segments are wrong; "" if they are right, or if the model is random."""
+        """Explain why the outputs of all segments together are wrong; "" if they are right, or if the model is
+        random.
+        """
         if self._graph.is_random:
             return ""
         values = dict(self._graph.sample)
@@ -163,8 +165,8 @@ class _Maker:
 
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
-    """The result of a plan that puts the whole model on one unit."""
-    # A stretch in fp32 on a unit with another precision counts as `cpu`: the config's units mean their own precision.
+    """Make the result of a plan that runs the whole model on one unit."""
+    # A unit in the config means its own precision. So a stretch in fp32 on a unit with another precision becomes `cpu`.
     unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
     note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"

@@ -69,7 +69,7 @@ def compare(
     Args:
         cut: the cut.
         units: the units to compare with.
-        graph: the graph, with the sample and the true answers.
+        graph: the graph, with the sample and the right answers.
         config: the model's configuration.
         machine: the machine with the runtimes.
         attempt: cancels the build.
@@ -93,7 +93,8 @@ def compare(
 def whole_on(
     unit: Unit, graph: CutGraph, config: ModelConfig, machine: Machine, attempt: Attempt
 ) -> SharedExecutable | str:
-    """The whole model on a unit; or why the unit does not run it, or computes it wrongly.
+    """Compile and measure the whole model on a unit. Otherwise return why the unit does not run it, or computes it
+    wrongly.
 
     Raises:
         UnavailableError: the build was cancelled.

@@ -31,7 +31,7 @@ class Choice:
 
     Attributes:
         unit: the unit.
-        is_fp32: whether it computes in fp32 there, although the unit has a less precise format of its own.
+        is_fp32: whether the stretch computes in fp32, although the unit's own format is less precise.
     """
 
     unit: Unit
@@ -47,12 +47,12 @@ class Stretch:
 
     Attributes:
         begin, end: the positions of its first node and of the node after its last one.
-        choices: the units and precisions that may still compute it, the wanted one first, `cpu` last.
+        choices: the units and precisions that may still compute it, the preferred one first, `cpu` last.
         requested: the unit that the config names; None if the planner chose.
         planned: the unit of the plan.
         predicted_ms: the predicted time; None if nothing was predicted.
-        depth: how often it was halved.
-        notes: why it is not on the planned unit.
+        depth: how many times it was halved.
+        notes: why the stretch is not on the planned unit.
     """
 
     begin: int
@@ -141,7 +141,7 @@ def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit
     """The units of a target that this machine has for the model, too; empty if these are all units.
 
     Raises:
-        UnsupportedError: there is none.
+        UnsupportedError: this machine has none of the units.
     """
     able = [unit for unit in target.units if _can_run(unit, config, machine)]
     if not able:
@@ -150,7 +150,8 @@ def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit
         )
     if len(able) == len(target.units):
         return ()
-    # As in the planner's own choice among all units, leave out Apple's CPU: it is never better than its matrix unit.
+    # Apple's CPU is left out, as when the planner chooses among all units, since its matrix unit is always at least as
+    # good.
     has_matrix_unit = target.is_scored and Unit.AMX in able
     return tuple(unit for unit in able if unit is not Unit.CPU or not has_matrix_unit)
 
