@@ -1,4 +1,4 @@
-"""The LoRA adapters that an engine's decoder knows, and what they have to do with the prefix cache.
+"""The LoRA adapters of an engine's decoder, and how they separate blocks in the prefix cache.
 
 Keys and values depend on the adapter, and on the text that an encoder reads. A salt of both is part of the hashes of
 blocks, so that only sequences with the same adapter and the same text share blocks.
@@ -15,20 +15,20 @@ from triune.engine.source import Source
 
 
 class KnownAdapters:
-    """The adapters by name. Any thread may ask.
+    """The adapters by name. Any thread may use this.
 
     Attributes:
-        digests: the digest of each adapter. It finds stored blocks again after a restart, whatever the adapter's number
-            is then.
+        digests: the digest of each adapter. It identifies stored blocks after a restart, when the adapter may have
+            another number.
     """
 
     def __init__(self, digests: Mapping[str, bytes]) -> None:
-        """`digests`: of the adapters that the decoder's graph was written with, by name, in that order."""
+        """`digests` has the digests of the adapters in the decoder's graph, by name, in the graph's order."""
         self.digests = dict(digests)
         self._names = ["", *self.digests]
 
     def number(self, name: str | None) -> int:
-        """The number by which the graph knows an adapter, counted from 1; 0 for None, the model as it is.
+        """The number of an adapter in the graph, counted from 1; 0 for None, which means the model without an adapter.
 
         Raises:
             InvalidArgumentError: the adapter is unknown.
@@ -49,8 +49,8 @@ class KnownAdapters:
         """The salt of the hashes of a sequence's blocks.
 
         Args:
-            number: of its adapter.
-            salt: a hash of what else its keys and values depend on besides tokens.
+            number: the number of the sequence's adapter.
+            salt: a hash of everything else that its keys and values depend on, besides tokens.
             source: the tokens that an encoder reads for it; empty if the model has none.
         """
         digest = self.digests[self._names[number]] if number else b""

@@ -32,12 +32,12 @@ class Ticket:
 
 
 class Admission:
-    """Counts the requests under way, and refuses those that are too many.
+    """Counts the running and waiting requests, and refuses requests beyond the limits.
 
     Attributes:
         statistics: Triton's counters.
-        refusal: why no request is taken any more; empty if requests are taken.
-        stalled: why no request is taken now, which may change; empty if requests are taken.
+        refusal: why no request is accepted any more; empty if requests are accepted.
+        stalled: why no request is accepted for the moment; empty if requests are accepted.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Admission:
         clock: the clock.
         statistics: the counters to change.
         max_running: the largest number of answers that are computed at the same time.
-        limits: how many more answers may wait or be unread, and how long they may wait.
+        limits: how many further answers may wait or be unread by their clients, and how long they may wait.
         """
         self.statistics = statistics
         self.refusal = ""

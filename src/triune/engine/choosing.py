@@ -25,7 +25,7 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
             of its drafts.
 
     Returns:
-        for each of `plan.choosing` the tokens chosen, at least one.
+        for each of `plan.choosing` the chosen tokens, at least one.
     """
 
     def draw(rows: NDArray[np.int64], sequences: Seq[Sequence], place: int) -> list[Sample]:
@@ -73,7 +73,7 @@ def _taken(sequence: Sequence, chosen: Sample) -> Sample:
 
 
 def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
-    """Whether the next row of logits is valid after the token that was chosen: the token is the draft that was
+    """Whether the next row of logits is valid, because the chosen token equals the draft token for which it was
     computed.
     """
     return (
@@ -101,7 +101,7 @@ def _failed(sequence: Sequence, error: BaseException) -> Sample:
     """
     if not isinstance(error, TriuneError):
         error = defect_of("the next token could not be chosen", error)
-    # Drop the traceback: it refers to the sequence and to the logits of the step, which would stay in memory until
+    # Drop the traceback, which refers to the sequence and to the logits of the step: they would stay in memory until
     # garbage collection.
     sequence.error = error.with_traceback(None)
     return FAILED

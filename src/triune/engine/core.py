@@ -41,9 +41,9 @@ class EngineCore:
         vocab_size: the number of token ids that the model's embedding has.
         context_tokens: the largest number of tokens of a sequence, prompt and answer together, that `limits` and the
             cache allow.
-        speculator: guesses tokens, and counts how many of them were right.
-        share: the turns on hardware that other models use too; None if no other model does. The caller of `step` takes
-            the turns.
+        speculator: proposes tokens (speculative decoding), and counts how many of them were accepted.
+        share: the model's share of hardware that other models use too; None if no other model does. The caller of
+            `step` takes its turns.
     """
 
     def __init__(
@@ -64,17 +64,19 @@ class EngineCore:
         """Args:
         decoder: computes the steps. The caller closes it.
         vocab_size: the number of token ids that the model's embedding has.
-        clock: measures how long sequences wait.
+        clock: the clock that measures how long sequences wait.
         limits: the limits of a step; None for the defaults.
-        proposer: guesses tokens for speculative decoding; with None only tokens that a constraint forces are guessed.
+        proposer: proposes tokens for speculative decoding; with None, only tokens that a constraint forces are
+            proposed.
         second_tier: stores blocks that the cache has no room for; None drops them. `close` closes it.
         adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
-        account: is charged with the energy of the steps; None where it is not metered.
+        account: the account that is charged with the energy of the steps; None if energy is not metered.
         power: the server's power mode; None for full power.
-        share: of hardware that other models use too; None if no other does. `close` closes it.
-        preempted_bytes: the most bytes of memory for what sequences have in blocks that they give up to others; 0
-            computes it again.
-        reader: the encoder that reads the sources of sequences; None if the model has none, or memories are given.
+        share: the model's share of hardware that other models use too; None if no other model does. `close` closes it.
+        preempted_bytes: the most memory for keys and values of preempted sequences, whose blocks are given to others;
+            with 0 they are computed again.
+        reader: the encoder that reads the source texts of sequences; None if the model has none, or if its outputs are
+            given as `memory`.
         """
         self._decoder = decoder
         self._account = account
@@ -105,7 +107,7 @@ class EngineCore:
 
     @property
     def failure(self) -> TriuneError | None:
-        """The error with which the last step failed for all sequences; None if it did not."""
+        """The error with which the last step failed for all sequences; None if it succeeded."""
         return self._steps.failure
 
     @property
@@ -179,16 +181,18 @@ class EngineCore:
             ending: when the answer ends.
             priority: 0 is the most urgent.
             salt: a hash of what keys and values depend on besides tokens and adapter, such as `memory`.
-            adapter: the name of the LoRA adapter; None for the model as it is.
-            index: which of several answers to one prompt this is; with one seed, they draw different numbers.
-            matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
-            rules: what the logits decide about the next token; None if nothing.
-            memory: what the sequence reads of an encoder, which `salt` must name; None if the decoder reads none.
+            adapter: the name of the LoRA adapter; None for the model without an adapter.
+            index: the index among several answers to one prompt. With the same seed, answers of different index draw
+                different random numbers.
+            matcher: the constraint on the answer (`structured.compiler.Grammar.matcher`); None leaves it free.
+            rules: rules that change or choose the next token by its logits; None if there are none.
+            memory: the encoder output that the sequence reads, which `salt` must identify; None if the decoder reads
+                none.
             source: the tokens that the engine's encoder reads for the sequence; empty if it has none.
-            place: which of the prompts of one request this is.
-            num_prompt_logprobs: how many of the most probable tokens to note for each place of the prompt, with the
-                probability of its own token (`Sequence.scores`); None notes none. The prompt's tokens are all computed
-                then, even if the prefix cache has them.
+            place: the index of the prompt among the prompts of one request.
+            num_prompt_logprobs: how many of the most probable tokens to record for each position of the prompt, besides
+                the probability of its own token (`Sequence.scores`); None records none. If it is set, all tokens of the
+                prompt are computed, even if the prefix cache has them.
 
         Raises:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
@@ -230,7 +234,8 @@ class EngineCore:
         Raises:
             UnsupportedError: the sequence reads memory that was given to it, has rules of its own, or probabilities of
                 its prompt are still to be computed.
-            UnavailableError: it has ended; or it has keys and values of more tokens, and goes on here.
+            UnavailableError: the sequence has ended, or has keys and values of more than `max_tokens` tokens; it then
+                stays here.
         """
         adapter = self._adapters.name(sequence.adapter)
         state = state_of(sequence, self._decoder, adapter, form, max_tokens)
@@ -243,15 +248,15 @@ class EngineCore:
         """Put some of the keys and values of `state` into the prefix cache, where `resume` finds them.
 
         Args:
-            state: what `export` returned.
+            state: the result of `export`.
             salt: as in `resume`.
-            most_tokens: about how many tokens to write, at least one block.
+            most_tokens: the approximate number of tokens to write, at least one block.
 
         Returns:
             whether more can be written.
 
         Raises:
-            InvalidArgumentError: keys and values are of another model, or the adapter is unknown.
+            InvalidArgumentError: the keys and values belong to another model, or the adapter is unknown.
         """
         salt = self._adapters.salt(self._adapters.number(state.adapter), salt, state.source)
         tokens = [*state.prompt, *state.answer]
@@ -279,15 +284,15 @@ class EngineCore:
         blocks.
 
         Args:
-            state: what `export` returned.
+            state: the result of `export`.
             salt: as in `add`. For keys and values that are not to be trusted, give one that no other sequence has:
                 others with the same tokens would read them.
-            matcher: what the answer keeps to, at the place where it goes on; None leaves it free.
-            before: the sequence that another unit computed: its times and its bill go on, too. None for another
-                server's.
+            matcher: the constraint on the answer, in the state at which the answer goes on; None leaves it free.
+            before: the sequence as another unit of this server computed it, whose times and bill go on; None if another
+                server computed it.
 
         Raises:
-            InvalidArgumentError: as `add`; or keys and values are of another model.
+            InvalidArgumentError: `add` would raise it, or the keys and values belong to another model.
         """
         self._check_tokens(state.answer)
         sequence = self.add(
@@ -344,7 +349,7 @@ class EngineCore:
             self._second_tier.save()
 
     def _check_tokens(self, tokens: Seq[int]) -> None:
-        # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
+        # A decoder does not check token ids. For ids beyond the embedding, it would read other memory or give zeros.
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
             worst = min(tokens) if min(tokens) < 0 else max(tokens)
             raise InvalidArgumentError(

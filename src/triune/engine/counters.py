@@ -25,10 +25,10 @@ class EngineCounters:
 
     Attributes:
         num_prompt_tokens: tokens of prompts, counted for each answer that began.
-        num_cached_tokens: how many of these were found in the prefix cache.
+        num_cached_tokens: tokens of prompts that were found in the prefix cache.
         num_tokens: tokens generated.
-        first_token_seconds: from a request's arrival to the first token of each answer.
-        between_tokens_seconds: from one token of an answer to the next one.
+        first_token_seconds: the time from a request's arrival to the first token of each answer.
+        between_tokens_seconds: the time from one token of an answer to the next one.
     """
 
     num_prompt_tokens: int = 0
@@ -60,12 +60,13 @@ class EngineState:
         num_free_blocks: free KV blocks.
         num_used_blocks: KV blocks that sequences hold.
         num_cached_blocks: KV blocks that only the prefix cache holds.
-        num_guessed: guessed tokens that were computed.
-        num_right: guessed tokens that became part of an answer.
-        disk_blocks: the blocks that were stored in files, loaded from them, broken and deleted, and dropped since too
-            many waited, by these words; empty without files.
-        num_preempted: how often a sequence gave up its blocks to others.
-        num_moved_out: how often their keys and values were kept in memory, and not computed again.
+        num_guessed: tokens that were proposed by speculative decoding, and computed.
+        num_right: proposed tokens that were accepted into an answer.
+        disk_blocks: the numbers of blocks that were stored in files, loaded from files, deleted because they were
+            broken, and dropped because too many waited, by these names; empty without files.
+        num_preempted: how often a sequence was preempted: its blocks were given to others.
+        num_moved_out: how often the keys and values of a preempted sequence were kept in memory instead of computed
+            again.
     """
 
     num_running: int

@@ -41,7 +41,7 @@ class TextEncoder:
         tokenizer: the tokenizer.
         max_tokens: the largest number of tokens of a text, special tokens included.
         vocab_size: the number of rows of the embedding.
-        output: the graph's output with a row for each text.
+        output: the name of the graph's output with a row for each text.
         width: the length of a row.
     """
 
@@ -87,7 +87,9 @@ class TextEncoder:
         return ids + -(-characters // _TOKEN_CHARACTERS) + len(inputs)
 
     def parts_to_read(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
-        """Yield parts of the inputs that `read` takes some ten milliseconds for: (begin, end, number of characters)."""
+        """Divide the inputs into parts for which `read` takes about ten milliseconds. Yields (begin, end, number of
+        characters).
+        """
         begin = length = 0
         for at, each in enumerate(inputs):
             more = _length([each])

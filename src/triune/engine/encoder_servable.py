@@ -21,7 +21,7 @@ from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
 
 if TYPE_CHECKING:
-    # Import here: the module needs the library `tokenizers`, which only servers of checkpoints need.
+    # This is imported here, since the module needs the library `tokenizers`, which only servers of checkpoints have.
     from triune.engine.encoder import Ids, TextEncoder
 
 _MAX_READERS: Final = 2
@@ -50,14 +50,15 @@ class EncoderServable(ModelServable[Servable]):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Args:
-        computing: computes parts, of at most PART_TEXTS texts; closed by `close`. The sizes of calls are tokens.
-        encoder: what it computes.
-        steps: says how many tokens a part may have.
-        placements: where it runs: on each unit once, the first of its config first.
+        computing: the servable that computes parts of at most PART_TEXTS texts; `close` closes it. The sizes of its
+            calls are numbers of tokens.
+        encoder: the tokenizer, and the description of the outputs.
+        steps: determines how many tokens a part may have.
+        placements: where the encoder runs: one placement for each unit, in the order of the config.
         output: the name of the output.
         name: the model's name.
         version: its version.
-        on_close: is called after `computing` was closed.
+        on_close: the function to call after `computing` was closed.
         """
         super().__init__(computing, name, version)
         self._on_close = on_close

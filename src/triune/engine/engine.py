@@ -53,15 +53,16 @@ class Engine:
     ) -> None:
         """Args:
         replicas: the model's replicas, one for each unit, the preferred one first; the engine closes them.
-        text: tokenizer and chat template.
+        text: the tokenizer and the chat template.
         clock: the clock of all measurements.
         name: the model's name, for errors and for the names of the threads.
         statistics: the counters; None makes new ones.
-        limits: how many answers may wait or be unread, besides those that run, and how long they may wait.
+        limits: how many answers may wait or be unread by their clients, besides those that run, and how long they may
+            wait.
         close_decoder: frees the decoders; called in a thread by `close`.
-        run_limit_seconds: the time limit of a step. After it, another unit computes its answers, and where there is
-            none, requests get an error, and new ones are refused until the step has ended.
-        movable: what the engine needs to move answers to another server; None: none may be moved.
+        run_limit_seconds: the time limit of a step. If a step takes longer, another unit computes its answers. If there
+            is no other unit, the requests get an error, and new requests are refused until the step has ended.
+        movable: the data that are needed to move answers to another server; None means that no answer may be moved.
         power: the server's power mode; None for full power.
 
         Raises:
@@ -99,7 +100,7 @@ class Engine:
         rules, context_tokens = self._text.rules, self.context_tokens
         if rules is None:
             return context_tokens - num_prompt_tokens
-        # The answer has a start token of its own, so that one token less is left.
+        # The answer begins with a start token, so one token less is left for it.
         return context_tokens - 1 if num_prompt_tokens <= rules.max_tokens else 0
 
     @property

@@ -24,7 +24,7 @@ class Generation:
         prompt: a text, or token ids.
         sampling: how tokens are chosen.
         max_tokens: the most tokens of an answer; None allows the remaining context.
-        min_tokens: neither end tokens nor `stop_tokens` end an answer before it has as many tokens.
+        min_tokens: neither end tokens nor `stop_tokens` end an answer before it has this many tokens.
         stop: texts that end an answer. The answer does not contain the text, unless `is_stop_included`.
         stop_tokens: token ids that end an answer, in addition to the model's own end tokens.
         is_end_ignored: whether the model's own end tokens do not end an answer.
@@ -36,10 +36,12 @@ class Generation:
         num_answers: how many answers to give to the prompt (OpenAI's `n`).
         priority: 0 is the most urgent.
         constraint: the form of the answers; None leaves them free. An answer ends where its form does.
-        adapter: the name of the LoRA adapter that answers (`TextModel.adapters`); None for the model as it is.
-        id: names the request, so that another server can go on with its answer (`moving.movable`); empty if none may.
+        adapter: the name of the LoRA adapter to use (`TextModel.adapters`); None for the model without an adapter.
+        id: the request's id, by which its answer can be moved to another server (`moving.movable`); empty if it may not
+            be moved.
         unit: the unit that computes it; None leaves the choice to the model.
-        place: which of the prompts of one request this is. It waits for the first prompts of other requests.
+        place: the index of the prompt among the prompts of one request. First prompts of other requests are computed
+            before later prompts.
         num_prompt_logprobs: how many of the most probable tokens to report for each place of the prompt, with the
             prompt's own token (`Delta.prompt`); None reports none. Such a prompt is computed as a whole, even if the
             prefix cache has it.
@@ -70,8 +72,8 @@ class TokenLogprob:
     """A token with the logarithm of its probability.
 
     Attributes:
-        token: its id.
-        text: its bytes, which may be a part of a character.
+        token: the token's id.
+        text: the token's bytes, which may be a part of a character.
         logprob: the logarithm of its probability by the model's own logits; NaN for the first token of a prompt, which
             has none, and where logits of a prompt hold NaN or infinity.
         top: the most probable tokens at this place, the most probable first; their `top` is empty.
@@ -130,12 +132,12 @@ class Usage:
         num_prompt_tokens: tokens of the prompt.
         num_cached_tokens: prompt tokens whose keys and values were in the prefix cache.
         num_tokens: tokens of the answer.
-        queue_ns: from the request's arrival to its first step.
-        first_token_ns: from the request's arrival to its first token.
-        total_ns: from the request's arrival to its last token.
-        bill: its joules; None where energy is not metered.
-        placements: where it was computed, in that order, each with the reason.
-        units: for each unit the tokens of the answer that it gave.
+        queue_ns: the time from the request's arrival to its first step.
+        first_token_ns: the time from the request's arrival to its first token.
+        total_ns: the time from the request's arrival to its last token.
+        bill: the joules of the answer; None if energy is not metered.
+        placements: the units on which it was computed, in order, each with the reason.
+        units: the number of the answer's tokens that each unit computed.
     """
 
     num_prompt_tokens: int
@@ -157,13 +159,13 @@ class Delta:
         index: the index of its answer among the `num_answers`.
         text: the text that was added; may be empty, for example while a character is incomplete or could begin a stop
             text.
-        tokens: the ids that were added.
-        logprobs: one for each of `tokens` if the request asks for probabilities, else empty.
+        tokens: the token ids that were added.
+        logprobs: the probability of each of `tokens` if the request asks for probabilities, else empty.
         finish_reason: why the answer ended with this delta; None if it continues.
         stop: the stop text or stop token that ended it; None if none did.
         usage: the tokens and times of the answer, only in its last delta.
-        prompt: the probabilities of the prompt's tokens, if the request wants them: with the first delta of the first
-            of its answers, which comes before those of the others.
+        prompt: the probabilities of the prompt's tokens, if the request wants them. They are in the first delta of the
+            first answer, which comes before the deltas of other answers.
     """
 
     index: int
@@ -198,7 +200,7 @@ class TextModel(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """The most tokens of prompt and answer together; of each, if an encoder reads the prompt."""
+        """The most tokens of prompt and answer together; or of each of them, if an encoder reads the prompt."""
         ...
 
     def room_behind(self, num_prompt_tokens: int) -> int:
@@ -228,8 +230,8 @@ class TextModel(Protocol):
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Write a conversation in the form that the model reads (see `ChatTemplate.render`). The prompt of a
-        `Generation` with `is_templated`.
+        """Write a conversation in the form that the model reads (see `ChatTemplate.render`). The result is a prompt for
+        a `Generation` with `is_templated`.
 
         Raises:
             InvalidArgumentError: the template refuses the conversation.
@@ -274,7 +276,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def width(self) -> int:
-        """The numbers of an embedding."""
+        """The number of elements of an embedding."""
         ...
 
     @property
@@ -287,11 +289,12 @@ class EmbeddingModel(Protocol):
 
         Args:
             inputs: each a text, or the ids of tokens. Special tokens are added to texts, but not to ids.
-            bill: where the units are noted and the joules charged; None if nobody asked for them.
+            bill: the bill that records the units and is charged with the joules; None if the client did not ask for
+                them.
 
         Returns:
-            The embeddings, FP32 [number of inputs, width], and the tokens that were read for them, special tokens
-            included.
+            The embeddings, FP32 [number of inputs, width], and the number of tokens that were read, including special
+            tokens.
 
         Raises:
             InvalidArgumentError: an input is empty, has more tokens than `max_tokens` (no text is shortened), holds an

@@ -24,7 +24,7 @@ class Group:
         request: what the client asked for.
         answers: the answers, by their index.
         ticket: the request's admission.
-        error: why they failed; None if they have not.
+        error: why the answers failed; None if they did not fail.
     """
 
     def __init__(self, request: Generation, answers: Sequence[Answer], ticket: Ticket) -> None:
@@ -47,7 +47,7 @@ class Group:
         return not self._num_open
 
     def tell(self) -> None:
-        """Wake the client, since an answer grew."""
+        """Wake the waiting client, since an answer has new tokens."""
         self._has_news = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -58,14 +58,16 @@ class Group:
         self.tell()
 
     async def until_news(self) -> None:
-        """Wait until an answer grew, or all failed."""
+        """Wait until an answer has new tokens, or all answers failed."""
         if not self._has_news:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         self._has_news = False
 
     def take(self) -> Iterator[Delta]:
-        """What the answers grew by since the last call. Raises the error of answers that failed, after that."""
+        """Return the new parts of the answers since the last call. If the answers failed, their error is raised after
+        these parts.
+        """
         for answer in self.answers:
             delta = answer.take()
             if delta is not None:
@@ -93,12 +95,13 @@ def start_group(
 
     Args:
         request: the request.
-        prompt: its token ids.
+        prompt: the token ids of the prompt.
         token_bytes: the bytes of each id of the model.
         end_tokens: the model's own ids that end an answer.
         context_tokens: the most tokens of prompt and answer together.
         ticket: the request's admission.
-        drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
+        drops_space: whether the tokenizer drops a space at the beginning of a text, such as an answer to a prompt
+            without text.
         shown: the bytes of special tokens that are part of the text.
         grammar: the request's constraint, compiled; None if it has none.
         rules: for a model whose encoder reads the prompt; None for others.
@@ -159,13 +162,13 @@ def resume_group(
     grammar: Grammar | None = None,
     rules: SourceRules | None = None,
 ) -> Group:
-    """Make the answer that another server began. Takes time that grows with the answer.
+    """Make the answer that another server began. The time that this takes grows with the answer's length.
 
     Args:
         moved: the answer.
         token_bytes: the bytes of each id of the model.
         ticket: the request's admission.
-        drops_space: whether a space is left out where it begins a text.
+        drops_space: whether the tokenizer drops a space at the beginning of a text.
         grammar: its constraint, compiled; None if it has none.
         rules: for a model whose encoder reads the prompt; None for others.
 
@@ -176,10 +179,10 @@ def resume_group(
     state = moved.state
     if rules is not None:
         rules.checked(state.source)
-    # Check the tokens before the matcher does: its library fails on tokens below 0.
+    # Check the tokens first, since the matcher's library fails on tokens below 0.
     require_known(state.answer, token_bytes)
     matcher = advanced(grammar.matcher(), state.answer) if grammar else None
-    # Nobody else may read keys and values that a client brought, so they get a salt that nobody else has.
+    # No other request may use keys and values that a client sent, so they get a random salt of their own.
     salt = os.urandom(16)
     job = Job(
         state.prompt,

@@ -89,8 +89,8 @@ class InFlight:
                 yield each, self._clock.now_ns() if began_ns is None else began_ns
 
     def _give_up(self, replica: Replica) -> None:
-        """Give up a step that exceeds its time limit. No library can interrupt it. Other units compute its answers, as
-        far as there are others; else their requests fail.
+        """Give up a step that exceeds its time limit, since no library can interrupt it. Other units compute its
+        answers. If there are no other units, the requests fail.
         """
         where = f" on '{replica.placement.unit.value}'" if len(self.replicas.all) > 1 else ""
         why = f"a step of model '{self._name}'{where} did not end within {self._run_limit.seconds:g} s"
@@ -123,7 +123,9 @@ class InFlight:
         return True
 
     def _receive(self, replica: Replica, outputs: list[Output], times: StepTimes) -> None:
-        """Pass the outputs of a unit's step on to their requests. Its thread goes on meanwhile."""
+        """Pass the outputs of a unit's step on to their requests. The unit's thread computes the next step
+        meanwhile.
+        """
         self._admission.stalled = ""
         self.replicas.count(replica, outputs, times)
         unit = replica.placement.unit
@@ -142,7 +144,7 @@ class InFlight:
 
     def _pass_on(self, group: Group, output: Output, now_ns: int, unit: Unit) -> None:
         answer = group.answers[output.job.index]
-        # The thread may have computed one more token before it heard of a stop text.
+        # The thread may have computed one more token before the event loop found a stop text and told it.
         if answer.finish_reason is not None:
             return
         self._admission.begin(group.ticket)

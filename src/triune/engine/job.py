@@ -29,21 +29,21 @@ class Job:
         index: the index among several answers to one prompt.
         matcher: the constraint on the answer; None if there is none.
         adapter: the name of the LoRA adapter; None for the model without an adapter.
-        rules: what the logits decide about the next token; None if nothing.
-        memory: what it reads of an encoder; None if the decoder reads none, or `source` is given.
-        salt: names the memory.
+        rules: rules that change or choose the next token by its logits; None if there are none.
+        memory: the encoder output that it reads; None if the decoder reads none, or if `source` is given.
+        salt: a hash that identifies the memory.
         source: the tokens that the engine's encoder reads for it; empty if the engine has none.
-        state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
-            then count, not those above.
-        before: what another unit of the same model computed of it; None if none did.
-        place: which of the prompts of one request this answers.
+        state: the state at which the answer goes on, if another engine began it; dropped when it has begun here. The
+            parameters in the state then apply instead of those above.
+        before: the sequence as another unit of the same model computed it; None if none did.
+        place: the index of its prompt among the prompts of one request.
         num_prompt_logprobs: see `EngineCore.add`.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
-        is_cancelled: set by the event loop. The job does not begin then.
-        is_retried: whether another unit failed at it.
-        placements: where it was computed, in that order. Used on the event loop's thread.
-        sequence: what the engine computes; None before it begins.
+        is_cancelled: whether the event loop has cancelled the job, which then does not begin.
+        is_retried: whether another unit has failed to compute it.
+        placements: the units on which it was computed, in order. Used on the event loop's thread.
+        sequence: the engine's sequence of this job; None before it begins.
     """
 
     prompt: Tokens[int]
@@ -69,19 +69,20 @@ class Job:
 
     @property
     def num_prompt_tokens(self) -> int:
-        """The tokens of the client's prompt, which an encoder reads if there is one."""
+        """The number of tokens of the client's prompt. If there is an encoder, it reads the prompt."""
         return len(self.source or self.prompt)
 
 
 class Output(NamedTuple):
-    """What a step gave to one job.
+    """The result of a step for one job.
 
     Attributes:
         job: the job.
         sample: the token; None if the job failed.
         finish_reason: why the job ended with this step; None if it goes on.
         error: why the job failed; else None.
-        can_retry: whether the unit's failure is the reason, and not the job, so that another unit may compute it.
+        can_retry: whether the job failed because of the unit and not because of itself, so that another unit may
+            compute it.
     """
 
     job: Job
@@ -97,8 +98,8 @@ class StepTimes(NamedTuple):
     Attributes:
         started_ns: when it began, on the engine's clock.
         ended_ns: when it ended.
-        num_sequences: the sequences that it computed.
-        num_read: the tokens of prompts that it read.
+        num_sequences: the number of sequences that it computed.
+        num_read: the number of prompt tokens that it computed.
         num_answers: the number of sequences for which it computed only the next token.
         failure: why the whole step failed; None if it did not.
     """

@@ -16,7 +16,9 @@ each.
 
 
 class MemoryRows:
-    """Joins the memory of sequences, and keeps it as long as the same ones are computed: it is megabytes for each."""
+    """Joins the encoder outputs of sequences, and keeps the result as long as steps compute the same sequences, since
+    it has megabytes for each.
+    """
 
     def __init__(self) -> None:
         self._sequences: tuple[Sequence, ...] = ()
@@ -36,7 +38,7 @@ class MemoryRows:
         return self._joined
 
     def forget(self) -> None:
-        """Free it."""
+        """Free the joined encoder outputs."""
         self._sequences, self._joined = (), {}
 
 

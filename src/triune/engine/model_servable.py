@@ -43,7 +43,7 @@ class ModelServable(Generic[M]):
 
     def __init__(self, model: M, name: str, version: int) -> None:
         """Args:
-        model: closed by `close`.
+        model: the model; `close` closes it.
         name: the model's name, for responses and errors.
         version: its version.
         """
@@ -78,7 +78,7 @@ def text_of(call: Call, name: str, default: str = "") -> str:
     """The text in input `name`, BYTES [1]; `default` if the request does not have it.
 
     Raises:
-        InvalidArgumentError: it is not UTF-8.
+        InvalidArgumentError: the text is not UTF-8.
     """
     array = call.inputs.get(name)
     if array is None:

@@ -23,12 +23,12 @@ class Piece:
     Attributes:
         sequence: the sequence.
         begin: the number of the sequence's tokens that are in the cache before the step.
-        end: the number of them that are in the cache after the step.
+        end: the number of the sequence's tokens that are in the cache after the step.
         has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
-        drafts: guesses of the tokens that follow.
+        drafts: the proposed tokens that may follow (speculative decoding).
         source: if the previous step still computes the piece's only token, the token's row in that step; None if the
             tokens are known.
-        num_encoded: the tokens that the encoder reads for the sequence before the step.
+        num_encoded: the number of tokens that the encoder reads for the sequence before the step.
     """
 
     sequence: Sequence
@@ -89,15 +89,13 @@ class Plan:
 
     @property
     def num_going(self) -> int:
-        """The number of sequences for which the step computes only the last token, and guesses of the tokens that
-        follow it.
-        """
+        """The number of sequences for which the step computes only the last token and its drafts."""
         return sum(piece.end - piece.begin == 1 for piece in self.pieces)
 
     @property
     def num_read(self) -> int:
-        """The tokens of all other sequences: of prompts, of answers that are computed again, and of texts that an
-        encoder reads.
+        """The number of all other tokens of the step: tokens of prompts, of answers that are computed again, and of
+        texts that an encoder reads.
         """
         num_encoded = sum(piece.num_encoded for piece in self.pieces)
         return num_encoded + sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
@@ -113,7 +111,7 @@ class Plan:
         return self.takes_best and not any(piece.drafts for piece in self.pieces)
 
     def going(self) -> "Plan":
-        """The plan without pieces of sequences that have ended."""
+        """Return the plan without pieces of sequences that have ended."""
         return Plan(tuple(piece for piece in self.pieces if piece.sequence.finish_reason is None))
 
     def shares(self) -> list[Share]:

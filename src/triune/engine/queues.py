@@ -19,13 +19,13 @@ class Queues:
     Attributes:
         waiting: the sequences without blocks.
         running: the sequences with blocks.
-        num_preempted: how often a sequence gave up its blocks to others.
+        num_preempted: how often a sequence was preempted: its blocks were given to others.
     """
 
     def __init__(self, pool: KVBlockPool, block_size: int, ageing_seconds: float, host: HostTier | None) -> None:
         """Args:
-        pool: the blocks.
-        block_size: tokens in a block.
+        pool: the pool of blocks.
+        block_size: the number of tokens in a block.
         ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
         host: keeps the blocks of preempted sequences in host memory; with None they are dropped and computed again.
         """
@@ -38,8 +38,8 @@ class Queues:
         self._host = host
 
     def by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
-        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by the prompt's index in
-        its request, so that requests with many prompts alternate with others, then by arrival.
+        """Sort sequences by `level`, then by the prompt's index in its request, so that requests with many prompts
+        alternate with others, then by arrival.
         """
 
         def urgency(sequence: Sequence) -> tuple[int, int, int]:
@@ -48,7 +48,7 @@ class Queues:
         return sorted(sequences, key=urgency)
 
     def level(self, sequence: Sequence, now_ns: int) -> int:
-        """A sequence's priority, less one level for each `ageing_seconds` since its arrival."""
+        """A sequence's priority minus one level for each `ageing_seconds` since its arrival."""
         return sequence.priority - (now_ns - sequence.arrived_ns) // int(self._ageing_seconds * 1e9)
 
     def begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:

@@ -62,9 +62,9 @@ class Scheduler:
         host: HostTier | None = None,
     ) -> None:
         """Args:
-        pool: the blocks.
-        block_size: tokens in a block.
-        clock: measures how long sequences wait.
+        pool: the pool of blocks.
+        block_size: the number of tokens in a block.
+        clock: the clock that measures how long sequences wait.
         limits: the limits of a step.
         power: the server's power mode, which may lower `step_tokens`; None for full power.
         host: keeps the blocks of preempted sequences in host memory; with None they are dropped and computed again.
@@ -75,7 +75,7 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._queues = Queues(pool, block_size, limits.ageing_seconds, host)
-        # Whether a sequence waits for blocks, as of the last plan.
+        # Whether a sequence was waiting for blocks when the last plan was made.
         self._lacks_blocks = False
 
     @property
@@ -90,17 +90,17 @@ class Scheduler:
 
     @property
     def num_preempted(self) -> int:
-        """How often a sequence gave up its blocks to others."""
+        """How often a sequence was preempted: its blocks were given to others."""
         return self._queues.num_preempted
 
     @property
     def _step_tokens(self) -> int:
-        """The most tokens of a step in the power mode of this moment."""
+        """The most tokens of a step in the current power mode."""
         share = 1.0 if self._power is None else EFFECTS[self._power.mode].step_share
         return max(1, int(self._limits.step_tokens * share))
 
     def add(self, sequence: Sequence) -> None:
-        """Take a new sequence.
+        """Add a new sequence to the waiting ones.
 
         Raises:
             InvalidArgumentError: the prompt is empty, or prompt and answer could not fit the context or the cache.
@@ -205,7 +205,7 @@ class Scheduler:
             count = queues.begin(sequence, room, now_ns)
             if not count:
                 self._lacks_blocks = True
-                # Do not plan the sequences behind this one: if shorter ones went first, it might wait for ever.
+                # Do not plan the sequences behind this one. If shorter ones went first, it might wait forever.
                 break
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))
@@ -249,13 +249,14 @@ class Scheduler:
         return not lengths or (len(lengths) + 1) * max(*lengths, len(source)) <= self._limits.source_tokens
 
     def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:
-        """Add guesses to a step, as far as it has room and free blocks. No sequence is preempted for them.
+        """Add drafts (proposed tokens) to a step, as far as it has room and free blocks. No sequence is preempted for
+        them.
 
         Drafts that would end the sequence are left out, since nothing is computed after them.
 
         Args:
             plan: the step.
-            drafts: guesses of the tokens that follow some of `plan.choosing`.
+            drafts: the proposed tokens after some of `plan.choosing`.
         """
         if not drafts:
             return plan
@@ -277,7 +278,7 @@ class Scheduler:
         return tuple(drafts[: max(count, 0)])
 
     def update(self, plan: Plan, samples: Seq[Seq[Sample]]) -> list[Sequence]:
-        """Record what a step computed.
+        """Record the results of a step.
 
         Args:
             plan: the step that was computed. Sequences that were cancelled meanwhile are left out.
@@ -322,8 +323,8 @@ class _Budget:
     """The tokens that a step has room for.
 
     Attributes:
-        tokens: the tokens of any sequence.
-        scored_tokens: the tokens of prompts whose probabilities are wanted.
+        tokens: the number of tokens of any sequence that still fit.
+        scored_tokens: the number of prompt tokens with wanted probabilities that still fit.
     """
 
     tokens: int

@@ -35,7 +35,7 @@ class Ending:
 
     Attributes:
         max_tokens: the most tokens of the answer, at least 1.
-        stop_tokens: ids that end the answer; the model's own end tokens among them, unless they are to be ignored.
+        stop_tokens: token ids that end the answer, including the model's own end tokens unless they are ignored.
         min_tokens: stop tokens count only after this many tokens of the answer.
     """
 
@@ -63,28 +63,29 @@ class Sequence:
         sampling: how its tokens are chosen.
         ending: when it ends.
         priority: how urgent it is; 0 is the most urgent.
-        salt: a hash of what its keys and values depend on besides its tokens, such as a LoRA adapter (see
+        salt: a hash of everything that its keys and values depend on besides its tokens, such as a LoRA adapter (see
             `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
         matcher: the constraint on its answer; None if there is none.
         adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
-        rules: what its logits decide about the next token; None if nothing. A sequence has a matcher or rules.
-        memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].
-        source: the tokens of the text that an encoder reads for it: before its first step, and again after it gave up
-            its blocks. `memory` is what it gave, and empty while there is none.
-        scores: the probabilities of the prompt's own tokens; None if nobody wants them.
-        bill: where its joules are charged; None where energy is not metered.
+        rules: rules that change or choose the next token by its logits; None if there are none. A sequence has a
+            matcher or rules, not both.
+        memory: the encoder output that it reads, by the names of the decoder's inputs: FP32 [1, source tokens, width].
+        source: the tokens of the text that an encoder reads for it, before its first step and again after a preemption.
+            `memory` has the encoder's output, and is empty until then.
+        scores: the probabilities of the prompt's own tokens; None if they are not requested.
+        bill: the bill that is charged with its joules; None if energy is not metered.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
-        hashes: of the full blocks of all tokens but the last, as of when it last waited.
+        hashes: the hashes of the full blocks of all tokens but the last, from the time when it last waited.
         finish_reason: why it has ended; None while it runs.
         error: the error that ended it, if the reason is ERROR.
         num_cached_tokens: tokens of the prompt that were found in the cache when it began.
-        num_preemptions: how often it gave up its blocks to others.
-        num_awaited: blocks that are being read for it; it does not begin before they are there.
+        num_preemptions: how often it was preempted: its blocks were given to others.
+        num_awaited: the number of blocks that are being read from files for it. It does not begin before they are read.
         is_follower: whether it is not the first of several answers to one prompt.
-        place: which of the prompts of one request it answers.
-        num_at_turn: the tokens that it had when it last got blocks.
+        place: the index of its prompt among the prompts of one request.
+        num_at_turn: the number of tokens that it had when it last got blocks.
     """
 
     prompt: Tokens[int]

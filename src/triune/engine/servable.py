@@ -75,7 +75,9 @@ class TextServable(ModelServable[ServedTextModel]):
                 yield self.respond(call, {TEXT_OUTPUT: output}, is_final=is_final)
 
     def _unit(self, name: object) -> Unit | None:
-        """The unit that a request names; None if it names none. Raises InvalidArgumentError for another one."""
+        """The unit that a request names; None if it names none. Raises InvalidArgumentError if the model does not run
+        on it.
+        """
         if name is None:
             return None
         for unit in self.model.states:
@@ -98,7 +100,7 @@ class TextServable(ModelServable[ServedTextModel]):
                     yield texts, not num_open
 
     async def _whole(self, request: Generation, before: str) -> AsyncGenerator[tuple[list[str], bool]]:
-        """Generate all answers, and yield them at once as texts, each after the text `before`."""
+        """Generate all answers, and yield them together as texts, each preceded by the text `before`."""
         parts: list[list[str]] = [[before] for _ in range(request.num_answers)]
         async with aclosing(self.model.generate(request)) as deltas:
             async for delta in deltas:

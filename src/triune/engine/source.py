@@ -28,7 +28,7 @@ class SourceRules:
         """Check the tokens of a prompt that the encoder is to read, and return them as a tuple.
 
         Raises:
-            InvalidArgumentError: there are none, or too many.
+            InvalidArgumentError: there are no tokens, or too many.
         """
         if not tokens:
             raise InvalidArgumentError(

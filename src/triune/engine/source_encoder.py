@@ -18,7 +18,7 @@ class SourceEncoder:
     """A `SourceReader` that runs the graph of `write_encoder` in the packed form, with `gives_memory`."""
 
     def __init__(self, executable: Executable) -> None:
-        """`executable` is closed by `close`."""
+        """`executable` is the compiled encoder. `close` closes it."""
         self._executable = executable
         self._inputs = {spec.name for spec in executable.signature.inputs}
         self._outputs = [spec.name for spec in executable.signature.outputs]

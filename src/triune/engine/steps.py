@@ -1,10 +1,10 @@
 """Schedules, executes and records steps. If the decoder can run ahead, each step begins before the last one ends.
 
-If all sequences are greedy and there is no speculative decoding, a step needs only the tokens of the step before. The
-decoder then begins it while it still computes these tokens, and the host meanwhile records the step before and sends
-its tokens on. A sequence that is found to have ended has been computed for one token too many: that token is dropped.
-Its keys and values are written to blocks that are free by then. That is safe: the decoder computes steps in order, so
-that the next owner of the blocks writes to them later.
+If all sequences are greedy and there is no speculative decoding, a step needs only the tokens of the previous step. The
+decoder then begins the step while it still computes these tokens, and meanwhile the host records the previous step and
+passes its tokens on. If a sequence turns out to have ended, one token too many was computed for it, which is dropped.
+That token's keys and values are written to blocks that are free by then. That is safe: the decoder computes steps in
+order, so that the next owner of the blocks writes to them later.
 """
 
 from collections.abc import Callable
@@ -70,12 +70,12 @@ class Steps:
         reader: SourceReader | None = None,
     ) -> None:
         """Args:
-        decoder: computes the steps.
-        scheduler: plans them.
-        speculator: guesses tokens.
-        clock: tells how long steps take.
-        before_writing: called before a step begins to write to the cache.
-        account: is charged with the energy of the steps; None where it is not metered.
+        decoder: the decoder that computes the steps.
+        scheduler: the scheduler that plans the steps.
+        speculator: the object that guesses tokens (speculative decoding).
+        clock: the clock that measures how long steps take.
+        before_writing: the function that is called before a step begins to write to the cache.
+        account: the account that is charged with the energy of the steps; None if energy is not metered.
         reader: the encoder, if sequences have sources.
         """
         self._decoder = decoder
@@ -97,9 +97,10 @@ class Steps:
         """Compute one step. If the decoder can run ahead, the next step begins before this step's tokens are read.
 
         Returns:
-            the sequences that got a token, each with it, and those that ended by an error, each with None. A sequence
-            that got several tokens is there several times, in their order; its `finish_reason` is that after the last
-            one. The list is empty if the step only read parts of prompts, or if there is nothing to do.
+            the sequences that got a token, each with its token, and the sequences that ended with an error, each with
+            None. A sequence that got several tokens is listed once for each token, in order; its `finish_reason` is the
+            one after the last token. The list is empty if the step only read parts of prompts, or if there is nothing
+            to do.
         """
         running, self._ahead = self._ahead or self._new(self._scheduler.schedule()), None
         self.last_plan, self.failure = running.plan, None
@@ -123,7 +124,7 @@ class Steps:
         return self._update(running, samples, following)
 
     def forget(self) -> None:
-        """Free what is held for sequences that have ended. Call this after a sequence ended without a step."""
+        """Free resources of sequences that have ended. Call this after a sequence ended without a step."""
         if self._scheduler.num_waiting or self._scheduler.num_running:
             return
         if self._ahead is not None:

@@ -24,7 +24,7 @@ later layer compensates their errors.
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How matrices are stored.
+    """The form in which matrices are stored.
 
     Attributes:
         weights: INT4, INT8, FP16, BF16 or FP32.
@@ -48,9 +48,9 @@ class Made:
     Attributes:
         method: the method.
         matrices: the matrices by name.
-        inputs: by name of a matrix, what AWQ multiplied its columns with.
-        outputs: by name of a matrix, what AWQ divided its rows by.
-        vectors: the norms that AWQ changed, as the graph takes them.
+        inputs: by name of a matrix, the factors by which AWQ multiplied its columns.
+        outputs: by name of a matrix, the factors by which AWQ divided its rows.
+        vectors: the weights of norms that AWQ changed, in the form that the graph reads.
         noise: by name of a matrix, the error of its product's outputs on the samples, relative to their size.
         scaled: how AWQ scaled the inputs of sites, by the value's name.
     """
@@ -69,7 +69,7 @@ class Matrices:
 
     Attributes:
         names: the names of all matrices that can be compressed, in order.
-        notes: by name, what differs from the form that was asked for.
+        notes: by name of a matrix, how its form differs from the requested form.
     """
 
     def __init__(self, graph: TextGraph, config: LlamaConfig, form: Form) -> None:
@@ -98,13 +98,13 @@ class Matrices:
                 self._make_site(made, site, moments)
             left.difference_update(site.weights)
         for made in found:
-            # This matrix is only looked up in, never multiplied.
+            # This matrix is only used to look up rows, never in a matrix product.
             for name in sorted(left):
                 made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         return found
 
     def in_form(self, made: Made, name: str, form: WeightForm) -> Stored:
-        """Store a matrix of `made` in another form; weights are rounded to the nearest level."""
+        """Store a matrix of `made` in another form. Its weights are rounded to the nearest level."""
         return self._stored(made, name, form, None)
 
     def put(self, made: Made, matrices: Mapping[str, Stored]) -> None:
@@ -141,7 +141,8 @@ class Matrices:
                 self._fold(made, fold, scaling.scales)
         for name in site.weights:
             form = self._form.of(name)
-            # GPTQ keeps products exact, not rows. A matrix that is also looked up in must keep its rows.
+            # GPTQ minimizes the error of products, not of single rows. So it is not used for an embedding, whose rows
+            # are looked up.
             learns = made.method is Method.GPTQ and name not in TABLES
             made.matrices[name] = self._stored(made, name, form, moments if learns else None)
             floats = self._floats(made, name)
@@ -167,8 +168,8 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # The form of this matrix was chosen before. Dividing a row by its AWQ scale changes the scales of the
-            # codes, not the codes.
+            # The matrix was stored in its form before. Dividing a row by its AWQ scale changes the scales of the codes,
+            # not the codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
             made.vectors[name] = self._source[name] / scales
@@ -183,7 +184,7 @@ class Matrices:
         return stored(floats, form, group, moments, is_symmetric=self._form.is_symmetric)
 
     def _floats(self, made: Made, name: str) -> NDArray[np.float32]:
-        """The matrix of the source, as AWQ scaled it."""
+        """The matrix of the source, with the scales of AWQ applied."""
         values = self._source[name]
         if name in made.inputs:
             values = values * made.inputs[name]

@@ -22,7 +22,7 @@ class Codes:
 
     Attributes:
         codes: UINT8 [out, in].
-        bits: the bits of a code.
+        bits: the number of bits of a code.
         scales: FP16 [out, in / group].
         offsets: FP16 [out, in / group].
         group: how many weights of a row share a scale.
@@ -58,7 +58,7 @@ Stored: TypeAlias = Codes | Floats
 
 
 def group_of(group: int | None, columns: int) -> tuple[int, str]:
-    """Returns the group size for rows of `columns` weights, and a note if it is not the requested size."""
+    """Choose the group size for rows of `columns` weights. Returns it, and a note if it is not the requested size."""
     if group is None:
         return columns, ""
     if columns % group == 0:
@@ -78,7 +78,7 @@ def stored(
         weight: the matrix.
         form: INT4, INT8, FP16, BF16 or FP32.
         group: how many weights of a row share a scale.
-        moments: what GPTQ rounds by; None rounds to the nearest level.
+        moments: the moments of the inputs, by which GPTQ rounds; None rounds to the nearest level.
         is_symmetric: whether the levels lie around 0. Otherwise they lie between the smallest and the largest weight of
             a group.
     """
@@ -91,7 +91,7 @@ def stored(
         packed = quantized(weight, bits, axis=None, block_axis=1, block=group, scale_type=np.float16)
     else:
         packed = gptq(weight, moments, bits, group, is_symmetric=True, scale_type=np.float16)
-    # MLX's codes have no sign. The offset is exact: the scale times a power of two.
+    # MLX's codes are unsigned. The offset is exact, since it is the scale times a power of two.
     middle = 1 << (bits - 1)
     scales = packed.scale.astype(np.float16)
     codes = (packed.data.astype(np.int16) + middle).astype(np.uint8)

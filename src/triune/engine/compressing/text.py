@@ -33,7 +33,7 @@ class Texts:
         calibration: the windows for calibration.
         comparison: the windows on which source and result are compared.
         origin: a description of their source.
-        is_built_in: whether they are Triune's, not the user's.
+        is_built_in: whether the text is the built-in one, not the user's.
     """
 
     calibration: Sequence[Sequence[int]]
@@ -48,12 +48,12 @@ def read_texts(path: Path | None, encode: Callable[[str], list[int]], context: i
     Args:
         path: a file of plain text in UTF-8; None for the reference of the Python language, which comes with Python
             (`pydoc_data.topics`).
-        encode: text to tokens.
+        encode: converts text to tokens.
         context: the model's longest context, in tokens.
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidArgumentError: it cannot be read, is not text, or is too short.
+        InvalidArgumentError: the file cannot be read, is not text, or is too short.
     """
     text, name = (_own(), "Python's language reference") if path is None else (_read(path), f"'{path.name}'")
     size = min(WINDOW, context)
@@ -92,7 +92,7 @@ def _read(path: Path) -> str:
 
 
 def _own() -> str:
-    # Import here: the module is large and not needed elsewhere.
+    # This is imported here, since the module is large and not needed elsewhere.
     from pydoc_data import topics
 
     return "\n".join(topics.topics[name] for name in sorted(topics.topics))

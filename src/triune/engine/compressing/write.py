@@ -36,8 +36,8 @@ def write_mlx(
         checkpoint: the checkpoint, of LLaMA's family; the tokenizer, the config and all other tensors are taken from
             it.
         matrices: the compressed matrices by name.
-        vectors: norms that changed, as the checkpoint stores them.
-        folder: where to write; it does not exist.
+        vectors: the weights of norms that changed, in the form in which the checkpoint stores them.
+        folder: the folder to write, which must not exist.
 
     Raises:
         UnsupportedError: the config of a GGUF file has a setting that config.json cannot express.

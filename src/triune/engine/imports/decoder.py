@@ -16,7 +16,7 @@ class ExportedDecoder:
 
     Attributes:
         vocab_size: the size of the logits.
-        context_tokens: the most tokens that it was made for.
+        context_tokens: the longest context, in tokens, that the model was made for.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class ExportedDecoder:
         self.context_tokens = settings.context_tokens
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, built at each call. Raises as `read_tokenizer` does."""
+        """The tokenizer, built at each call. Raises the errors of `read_tokenizer`."""
         return read_tokenizer(self._path.parent, self._tokens, self.vocab_size)
 
     @property
@@ -38,8 +38,8 @@ class ExportedDecoder:
         return read_chat_template(self._path.parent)
 
     def paged(self, num_positions: int) -> HeldModel:
-        """The graph in the paged form, for contexts of up to `num_positions` tokens. Raises as `import_decoder`
-        does, and InvalidArgumentError if its logits are of another size than the config says.
+        """The graph in the paged form, for contexts of up to `num_positions` tokens. Raises the errors of
+        `import_decoder`, and InvalidArgumentError if its logits have another size than the config says.
         """
         model = import_decoder(self._path, num_positions, self._head_size)
         logits = next(each for each in model.model.graph.output if each.name == "logits")

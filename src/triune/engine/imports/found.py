@@ -11,7 +11,7 @@ class Rotary:
         cosines: the table of cosines, [positions, size / 2].
         sines: the table of sines.
         num_features: how many features of a head are rotated; 0 for all.
-        is_interleaved: whether pairs are neighbours.
+        is_interleaved: whether the two elements of a pair are adjacent.
     """
 
     cosines: str
@@ -29,14 +29,14 @@ class FoundAttention:
         query: the queries: [batch, tokens, heads * size] if `is_flat`, else [batch, heads, tokens, size].
         key: the new keys.
         value: the new values.
-        packed: the queries, keys and values in one value, [batch, tokens, (heads + 2 * kv heads) * size]; then `query`,
-            `key` and `value` are "".
+        packed: the value that has queries, keys and values together, [batch, tokens, (heads + 2 * kv heads) * size];
+            then `query`, `key` and `value` are "".
         is_flat: see `query`.
-        num_heads: the heads of queries.
+        num_heads: the number of heads of queries.
         scale: the factor of the scores.
-        sliding_window: the tokens that a token sees; 0 for all.
+        sliding_window: the number of tokens that a token attends to; 0 means all.
         softcap: the limit of the scores; 0 for none.
-        rotary: what rotates queries and keys; None if they come rotated.
+        rotary: the rotary embedding of queries and keys; None if they are rotated already.
     """
 
     output: str

@@ -17,7 +17,7 @@ from triune.graph.values import attributes_of
 def find_group_query(
     index: Index, node: NodeProto, past: Past, probes: Sequence[Probe], num_positions: int
 ) -> FoundAttention:
-    """What a GroupQueryAttention computes.
+    """Read the attention that a GroupQueryAttention computes.
 
     Args:
         index: the graph.

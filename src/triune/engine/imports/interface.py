@@ -21,7 +21,7 @@ class Past:
     Attributes:
         key: the input of earlier keys, [batch, heads, tokens, size].
         value: the input of earlier values, of the same shape.
-        num_heads: the heads of keys and values.
+        num_heads: the number of heads of keys and values.
         head_size: the size of a head.
     """
 
@@ -51,11 +51,11 @@ class Interface:
 
 
 def read_interface(graph: GraphProto, head_size: int = 0) -> Interface:
-    """Read what a graph's inputs and outputs are, by their names.
+    """Recognize a graph's inputs and outputs by their names.
 
     Args:
         graph: the graph.
-        head_size: the size of a head by the config, where the caches do not state it; 0 if it is not known.
+        head_size: the size of a head in the config, for graphs whose caches do not state it; 0 if it is unknown.
 
     Raises:
         UnsupportedError: an input is not known, or one is missing or has a shape that does not fit.

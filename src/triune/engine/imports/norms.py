@@ -1,4 +1,4 @@
-"""Replaces norms of ONNX Runtime's by the standard's, which runtimes compute as one operation."""
+"""Replaces ONNX Runtime's own norm operators by standard ones, which runtimes compute as one operation."""
 
 from onnx import ModelProto, NodeProto
 
@@ -26,7 +26,7 @@ class Norms(GraphPass):
         for node in model.graph.node:
             is_plain = node.op_type == "SimplifiedLayerNormalization" and len(node.output) == 1
             is_skip = node.op_type == "SkipSimplifiedLayerNormalization" and node.domain == DOMAIN
-            # The mean and the deviation, outputs 1 and 2, are left to the general decomposition.
+            # Nodes whose mean or deviation (outputs 1 and 2) is read are left to the general decomposition.
             if not is_plain and not (is_skip and not any(node.output[1:3])):
                 nodes.append(node)
                 continue

@@ -36,7 +36,7 @@ class Paging:
 
     def __init__(self, interface: Interface, found: Sequence[FoundAttention], probes: Sequence[Probe]) -> None:
         """Args:
-        interface: what the inputs and outputs are.
+        interface: the decoder's inputs and outputs.
         found: the attention of each layer.
         probes: the graph computed for several sizes, which shows which values are positions.
         """
@@ -95,7 +95,7 @@ class Paging:
         return found
 
     def _shape_of_positions(self, probe: Probe, name: str) -> str | None:
-        """How a value holds the positions of the new tokens: "rows 3", for example, if its shape is [batch or 1, 1,
+        """How a value contains the positions of the new tokens: "rows 3", for example, if its shape is [batch or 1, 1,
         new]. "number 1" if it has 1 dimension and holds the number of sequences. None if it holds neither.
         """
         known, sizes = probe.known(_original(name)), probe.sizes
@@ -110,7 +110,7 @@ class Paging:
         return f"rows {known.ndim}" if (known == sizes.positions).all() else None
 
     def _logits(self, nodes: Sequence[NodeProto], index: Index) -> list[NodeProto]:
-        """Compute logits of the wanted tokens: the operand of the last product is gathered."""
+        """Compute logits of the wanted tokens only: gather their rows from the operand of the last matrix product."""
         build = index.build
         producers = {name: node for node in nodes for name in node.output}
         last = producers.get(_old("logits"))
@@ -272,7 +272,7 @@ def _rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
 
 
 def _is_of_weights(name: str, producers: Mapping[str, NodeProto]) -> bool:
-    """Whether a value is a weight, which may be unpacked and transposed."""
+    """Whether a value is a weight, perhaps dequantized and transposed."""
     node = producers.get(name)
     return node is None or (
         node.op_type in ("DequantizeLinear", "Transpose", "Cast") and _is_of_weights(node.input[0], producers)
@@ -280,7 +280,7 @@ def _is_of_weights(name: str, producers: Mapping[str, NodeProto]) -> bool:
 
 
 def _read(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """The nodes that outputs depend on."""
+    """The nodes that the outputs depend on."""
     needed, kept = set(outputs), list[NodeProto]()
     for node in reversed(nodes):
         if needed.intersection(node.output):

@@ -42,14 +42,14 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
 
     Args:
         model: a result of `graph.load.load`; changed.
-        large: gets the large weights.
+        large: receives the large weights.
         head_size: see `read_interface`.
 
     Returns:
-        the model without large weights, and what its inputs and outputs are.
+        the model without large weights, and its inputs and outputs.
 
     Raises:
-        UnsupportedError: it is not a decoder with caches, or an operator is of a form that is not known.
+        UnsupportedError: the model is not a decoder with caches, or an operator has an unknown form.
         InvalidArgumentError: the model is not valid ONNX.
     """
     model.ir_version = max(model.ir_version, 4)
@@ -76,8 +76,8 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
 
 
 def _require_consistent(graph: GraphProto) -> None:
-    """Raise InvalidArgumentError if constants, or nodes of ONNX Runtime's own, contradict themselves. The others are
-    checked when all are of one version.
+    """Raise InvalidArgumentError if constants, or nodes of ONNX Runtime's own operators, contradict themselves.
+    Standard nodes are checked later, when all have the same operator set version.
     """
     for tensor in graph.initializer:
         if tensor.data_type not in _TYPES:

@@ -27,9 +27,9 @@ class Sizes:
     """The sizes of a step: sequences of one length, without padding.
 
     Attributes:
-        batch: the sequences.
-        new: the new tokens of each.
-        past: the earlier tokens of each.
+        batch: the number of sequences.
+        new: the number of new tokens of each sequence.
+        past: the number of earlier tokens of each sequence.
     """
 
     batch: int
@@ -38,7 +38,7 @@ class Sizes:
 
     @property
     def total(self) -> int:
-        """Earlier and new tokens."""
+        """The number of earlier and new tokens of each sequence."""
         return self.past + self.new
 
     @property
@@ -84,14 +84,14 @@ class Probe:
         return self._values.static_shape(name)
 
     def cast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """An array in the type of a value."""
+        """Convert an array to the type of a value."""
         return array.astype(helper.tensor_dtype_to_np_dtype(self._values.elem_type(name) or TensorProto.FLOAT))
 
     def between(self, output: str, given: Sequence[str]) -> Sequence[NodeProto]:
-        """The nodes that compute `output` of the values `given`, in order.
+        """The nodes that compute `output` from the values `given`, in order.
 
         Raises:
-            UnsupportedError: it depends on other values, too.
+            UnsupportedError: the output also depends on other values.
         """
         nodes: dict[int, NodeProto] = {}
         waiting = [output]
@@ -112,7 +112,7 @@ class Probe:
         return sorted(nodes.values(), key=lambda node: self._order[id(node)])
 
     def compute(self, output: str, given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Compute a value of other values.
+        """Compute a value from other values.
 
         Raises:
             UnsupportedError: it depends on other values than those given, or ONNX's evaluator cannot compute it.
@@ -159,7 +159,8 @@ def _fix(graph: GraphProto, interface: Interface, sizes: Sizes) -> None:
         kept.append(ValueInfoProto.FromString(value.SerializeToString()))
     del graph.input[:]
     graph.input.extend(kept)
-    # Declared shapes name free sizes, which are fixed now; the width of what ONNX does not know stays.
+    # Drop declared shapes with free sizes, which are fixed now. Keep the last dimension of outputs of operators that
+    # ONNX cannot infer.
     infos: list[ValueInfoProto] = []
     computed = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     for each in graph.value_info:

@@ -1,4 +1,4 @@
-"""Replaces products with packed weights of ONNX Runtime's."""
+"""Replaces ONNX Runtime's operator for products with quantized weights (MatMulNBits)."""
 
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ class Products(GraphPass):
     """Given MatMulNBits without contradictions, with weights of 4 or 8 bits. Result: MatMul with the transpose of
     DequantizeLinear of blocks.
 
-    The codes stay as they are in the file: [out, in], two of 4 bits in a byte. So they are not copied. Weights whose
-    last block is shorter than the others, or whose zero points are not whole numbers, become floats.
+    The codes stay as they are in the file: [out, in], with two 4-bit codes in a byte. So they are not copied. Weights
+    whose last block is shorter than the others, or whose zero points are not integers, become floats.
     """
 
     name = "products"
@@ -65,7 +65,7 @@ def _replace(node: NodeProto, tensors: dict[str, TensorProto], build: Builder) -
     if codes is None or scales is None or scales.data_type not in _FLOATS or (zeros is None and given.get(3)):
         raise UnsupportedError(f"{label} has weights that are computed while the model runs; expected are constants")
     if width % block or (zeros is not None and zeros.data_type != TensorProto.UINT8):
-        # DequantizeLinear has no shorter last block, and only whole zero points.
+        # DequantizeLinear supports neither a shorter last block nor zero points that are not integers.
         floats: list[TensorProto] = []
         build.nodes += replaced(node, tensors.get, floats.append, build.name()) or []
         return floats
@@ -84,7 +84,7 @@ def _replace(node: NodeProto, tensors: dict[str, TensorProto], build: Builder) -
 
 
 def _as(tensor: TensorProto, name: str, elem_type: int, shape: tuple[int, ...]) -> TensorProto:
-    """The same bytes with another name, type and shape."""
+    """Return a tensor with the same bytes, but another name, type and shape."""
     other = TensorProto()
     other.CopyFrom(tensor)
     other.name, other.data_type = name, elem_type

@@ -1,4 +1,6 @@
-"""Writes what only moves elements as Reshape by constants, which runtimes compute without work."""
+"""Writes nodes that do not change the order of elements as Reshape with constant shapes, which costs runtimes
+nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +23,7 @@ class Reshapes(GraphPass):
     name = "reshapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Run `Tidy` afterwards, which removes what is not read any more."""
+        """Changes `model`. Run `Tidy` afterwards, which removes values that no node reads any more."""
         index = Index(model.graph, "reshapes")
         nodes: list[NodeProto] = []
         parts: dict[str, PartlyKnown] = {}
@@ -63,7 +65,7 @@ def _rewrite(index: Index, node: NodeProto, parts: Mapping[str, PartlyKnown]) ->
 def _with_one_free(sizes: Sequence[int | str | None]) -> list[int] | None:
     """The sizes with -1 for the one that is not known; None if there are several.
 
-    If -1 is among the sizes, and the first is not known, that is 0: the number of rows stays.
+    If one size is -1 already and the first is unknown, the first becomes 0, which keeps the number of rows.
     """
     found = [each if isinstance(each, int) else -1 for each in sizes]
     if -1 in sizes and sizes[0] is None:

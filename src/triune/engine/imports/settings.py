@@ -17,10 +17,10 @@ class ExportSettings:
     """The settings that serving an exported decoder needs besides its graph.
 
     Attributes:
-        tokens: bos, eos and pad.
+        tokens: the special tokens bos, eos and pad.
         vocab_size: the size of the logits.
         context_tokens: the longest context that it was exported for.
-        head_size: the size of a head; 0 if the files do not say it.
+        head_size: the size of a head; 0 if the files do not state it.
     """
 
     tokens: SpecialTokens
@@ -33,7 +33,7 @@ def read_export_settings(folder: Path) -> ExportSettings:
     """Read genai_config.json, which onnxruntime-genai writes, or config.json.
 
     Raises:
-        NotFoundError: there is neither.
+        NotFoundError: the folder has neither file.
         InvalidArgumentError: a setting is missing or impossible.
     """
     values = read_json(folder / "genai_config.json")

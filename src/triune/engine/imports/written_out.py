@@ -38,7 +38,7 @@ def find_written_out(index: Index, past: Past, probes: Sequence[Probe]) -> Found
             with as many earlier ones as there can be.
 
     Raises:
-        UnsupportedError: there is none, or it is not what `triune::PagedAttention` computes.
+        UnsupportedError: there is no attention, or it differs from what `triune::PagedAttention` computes.
     """
     (key, keys), (value, values) = (_joined(index, name) for name in (past.key, past.value))
     product, mix = _product(index, keys), _product(index, values)
@@ -81,7 +81,7 @@ def find_written_out(index: Index, past: Past, probes: Sequence[Probe]) -> Found
 
 
 def _joined(index: Index, past: str) -> tuple[str, str]:
-    """The new keys or values, and the earlier and new ones together."""
+    """Find the new keys or values, and the value with earlier and new ones together."""
     readers = [node for node in index.readers(past) if node.op_type != "Shape"]
     node = readers[0] if len(readers) == 1 else None
     axis = attributes_of(node).get("axis") if node is not None and node.op_type == "Concat" else None
@@ -114,7 +114,7 @@ def _product(index: Index, name: str) -> NodeProto:
 
 
 def _num_heads(index: Index, probe: Probe, query: str, product: NodeProto, past: Past) -> int:
-    """The heads of queries."""
+    """The number of heads of queries."""
     shape = probe.shape(query)
     if shape is None or len(shape) != 4 or shape[1] % past.num_heads or shape[3] != past.head_size:
         raise UnsupportedError(
@@ -151,7 +151,7 @@ def _scored(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int
 
 
 def _curve(probe: Probe, product: NodeProto, softmax: NodeProto) -> tuple[float, float]:
-    """The factor of the scores, and their soft cap, 0 for none."""
+    """Measure the factor of the scores and their soft cap; 0 means no cap."""
     shape = probe.shape(product.output[0])
     assert shape is not None
     # Probe with the last query and the last key, which is never masked.
@@ -164,7 +164,7 @@ def _curve(probe: Probe, product: NodeProto, softmax: NodeProto) -> tuple[float,
 
 
 def _window(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int) -> int:
-    """The tokens that the last one sees, 0 for all."""
+    """Measure the sliding window: the number of tokens that the last token attends to; 0 means all."""
     seen = int((_scored(probe, product, softmax, num_heads, 0.0)[0, 0, -1] > _SEEN * _LARGE).sum())
     return 0 if seen == probe.sizes.total else seen
 
@@ -181,7 +181,7 @@ def _require_causal(probe: Probe, product: NodeProto, softmax: NodeProto, num_he
 
 
 def _causal(sizes: Sizes, window: int) -> NDArray[np.bool_]:
-    """The causal mask: whether a query sees a key, BOOL [new, total]."""
+    """The causal mask: whether a query attends to a key, BOOL [new, total]."""
     distance = sizes.positions[:, np.newaxis] - np.arange(sizes.total)
     return (distance >= 0) & (distance < (window or sizes.total))
 

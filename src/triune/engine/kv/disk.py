@@ -49,15 +49,16 @@ class DiskTier:
     Attributes:
         num_stored: blocks written.
         num_loaded: blocks read.
-        num_broken: files that were deleted since their checksum was wrong.
-        num_dropped: blocks that were not written since too many waited.
+        num_broken: files that were deleted because their checksum was wrong.
+        num_dropped: blocks that were not written because too many waited.
     """
 
     def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
-        folder: created if it is missing. Other folders in the same parent are deleted: they belong to other weights.
-        max_bytes: the most bytes of all files, also of those that other servers write. The least recently used are
-            deleted.
+        folder: the folder for the files, created if it is missing. Other folders in the same parent are deleted, since
+            they belong to other weights.
+        max_bytes: the most bytes of all files, including files that other servers write. The least recently used files
+            are deleted.
         layout: the layout of the blocks.
         others: prefixes of folder names that are not deleted, such as the folders of the model's other units.
 
@@ -91,7 +92,7 @@ class DiskTier:
         return self._num_loading > 0
 
     def counts(self) -> dict[str, int]:
-        """The numbers of blocks by what happened to them. Any thread may ask."""
+        """The numbers of blocks that were stored, loaded, broken and dropped. Any thread may call this."""
         return {
             "stored": self.num_stored,
             "loaded": self.num_loaded,
@@ -128,7 +129,7 @@ class DiskTier:
         broken.
 
         Args:
-            seconds: how long to wait for the first one, if there is none yet.
+            seconds: how long to wait for the first block, if none has been read yet.
         """
         found: list[tuple[BlockHash, Sequence[Array] | None]] = []
         while True:
@@ -144,7 +145,7 @@ class DiskTier:
         self._work.join()
 
     def close(self) -> None:
-        """Write what waits, and end the thread. Nothing may be loading, and no call may follow."""
+        """Write the waiting blocks, and end the thread. No block may be loading, and no call may follow."""
         self._put(_END, BlockHash(b""), ())
         self._thread.join()
 
@@ -167,7 +168,7 @@ class DiskTier:
                 return
 
     def _try(self, work: Callable[[], None]) -> None:
-        """Do work; an error turns the tier off."""
+        """Do work. If it raises an error, the tier is turned off."""
         try:
             work()
         except OSError as error:
@@ -192,8 +193,8 @@ class DiskTier:
             self._shrink()
 
     def _list(self, *, is_first: bool) -> None:
-        """List the files, also those of other servers. At first, delete what is no block, such as what a killed server
-        has half written.
+        """List the files, including those of other servers. The first time, delete files that are not blocks, such as a
+        half-written file of a killed server.
         """
         found: list[tuple[int, BlockHash]] = []
         with os.scandir(self._folder) as entries:
@@ -265,8 +266,7 @@ class DiskTier:
             with self._changes.changing() as is_changed:
                 if is_changed:
                     self._list(is_first=False)
-                # A pipe may have the file's name, and opening it would block until something reads from it. So remove
-                # it first.
+                # Remove the file first. If it is a pipe, opening it would block until another process reads from it.
                 part.unlink(missing_ok=True)
                 with part.open("xb") as file:
                     file.write(_checksum(block_hash, [each.data for each in parts]))

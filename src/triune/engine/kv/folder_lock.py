@@ -31,7 +31,7 @@ class FolderLock:
         """Hold the lock, to change the folder. On a file system without locks, nothing is locked.
 
         Yields:
-            whether another process has changed the folder since this one last did; True at first.
+            whether another process has changed the folder since this process last held the lock; True the first time.
 
         Raises:
             TimeoutError: another process holds the lock for longer than WAIT_SECONDS.
@@ -41,7 +41,8 @@ class FolderLock:
         try:
             _lock(descriptor, self._path)
             found = int.from_bytes(os.pread(descriptor, _COUNT_BYTES, 0), "big")
-            # The count is raised first: other processes look again, even if this one is killed meanwhile.
+            # The count is increased first, so that other processes read the folder again even if this process is killed
+            # meanwhile.
             count = (found + 1) % (1 << 8 * _COUNT_BYTES)
             os.pwrite(descriptor, count.to_bytes(_COUNT_BYTES, "big"), 0)
             is_changed, self._count = found != self._count, count

@@ -18,9 +18,9 @@ def block_hashes(tokens: Sequence[int], block_size: int, salt: bytes = b"") -> l
 
     Args:
         tokens: the sequence's token ids, from its first.
-        block_size: tokens in a block.
-        salt: what else the keys and values depend on, such as the LoRA adapter. Sequences with different salts share no
-            blocks.
+        block_size: the number of tokens in a block.
+        salt: identifies everything else that the keys and values depend on, such as the LoRA adapter. Sequences with
+            different salts share no blocks.
     """
     ids = np.asarray(tokens, np.dtype("<i8"))
     parent: bytes = root_hash(salt)
@@ -32,7 +32,7 @@ def block_hashes(tokens: Sequence[int], block_size: int, salt: bytes = b"") -> l
 
 
 def root_hash(salt: bytes = b"") -> BlockHash:
-    """The hash that takes the place of a block before the first one; `salt` as in `block_hashes`."""
+    """The hash that serves as the parent of the first block's hash; `salt` as in `block_hashes`."""
     return BlockHash(blake2b(salt, digest_size=_HASH_BYTES).digest())
 
 

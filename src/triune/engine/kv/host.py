@@ -23,20 +23,20 @@ _log = logging.getLogger(__name__)
 class HostTier:
     """Copies the blocks of a preempted sequence out of the cache, and back when it goes on. Used from one thread.
 
-    That is done if copies were measured to be faster than computing the tokens again, up to a number of bytes.
+    This is done if copies were measured to be faster than computing the tokens again, and up to a limit of memory.
 
     Attributes:
-        num_moved_out: sequences whose blocks were copied out.
-        num_moved_in: sequences that got them back.
+        num_moved_out: the number of sequences whose blocks were copied out.
+        num_moved_in: the number of sequences whose blocks were copied back.
     """
 
     def __init__(
         self, decoder: DecoderExecutable, max_bytes: int, clock: Clock, before_writing: Callable[[], None]
     ) -> None:
         """Args:
-        decoder: owns the cache.
-        max_bytes: the most bytes of all sequences.
-        clock: times the copies.
+        decoder: the decoder that owns the cache.
+        max_bytes: the most memory for all sequences, in bytes.
+        clock: the clock that measures the copies.
         before_writing: called before blocks of the cache are written.
         """
         self._decoder = decoder
@@ -52,7 +52,7 @@ class HostTier:
 
     @property
     def pays(self) -> bool:
-        """Whether copies are faster than computing again, by what was measured so far."""
+        """Whether copies are faster than computing again, by the measurements so far."""
         return not self._compute_ns or self._copy_ns < self._compute_ns
 
     def observe(self, num_tokens: int, duration_ns: int) -> None:
@@ -74,14 +74,14 @@ class HostTier:
         except TriuneError as error:
             _log.warning("keys and values cannot be copied out of the cache, and are computed again: %s", error)
             return
-        # Count the time twice: for the copy to host memory, and for the copy back.
+        # The time counts twice, for the copy to host memory and for the copy back.
         self._copy_ns = _mean(self._copy_ns, 2 * (self._clock.now_ns() - begun_ns) / num_tokens)
         self._held[sequence] = held
         self._num_bytes += held.num_bytes
         self.num_moved_out += 1
 
     def num_tokens(self, sequence: Sequence) -> int:
-        """The tokens of a sequence whose keys and values are here."""
+        """The number of tokens of a sequence whose keys and values are in host memory."""
         held = self._held.get(sequence)
         return held.num_tokens if held is not None else 0
 

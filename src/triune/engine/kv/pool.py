@@ -21,7 +21,7 @@ from triune.engine.kv.hashes import BlockHash
 
 
 class KVBlockPool:
-    """Counts who holds which block. It knows nothing of the blocks' memory, which a `DecoderExecutable` owns."""
+    """Counts the references to each block. It does not access the blocks' memory, which a `DecoderExecutable` owns."""
 
     def __init__(self, num_blocks: int, on_eviction: Callable[[int, BlockHash], None] | None = None) -> None:
         """Args:
@@ -39,27 +39,27 @@ class KVBlockPool:
 
     @property
     def num_blocks(self) -> int:
-        """All blocks."""
+        """The number of all blocks."""
         return len(self._references)
 
     @property
     def num_free(self) -> int:
-        """Blocks that hold nothing."""
+        """The number of free blocks, whose content is not needed."""
         return len(self._free)
 
     @property
     def num_cached(self) -> int:
-        """Blocks that nobody holds, and whose content can be used again."""
+        """The number of cached blocks: no sequence holds them, and their content can be used again."""
         return len(self._cached)
 
     @property
     def num_used(self) -> int:
-        """Blocks that sequences hold."""
+        """The number of blocks that sequences hold."""
         return self.num_blocks - self.num_free - self.num_cached
 
     @property
     def num_available(self) -> int:
-        """Blocks that `allocate` can give: free and cached ones."""
+        """The number of blocks that `allocate` can give: free and cached ones."""
         return self.num_free + self.num_cached
 
     def allocate(self, count: int) -> list[int] | None:

@@ -29,7 +29,7 @@ class SecondTier:
         decoder: the decoder that owns the cache.
         folder: a folder used only for this model's weights, this decoder's form of cache and its block size.
         max_bytes: the most bytes of all files.
-        others: prefixes of other folder names that are not deleted.
+        others: prefixes of the names of other folders that are not deleted.
 
         Raises:
             NoThreadError: the system cannot start a thread.
@@ -53,11 +53,11 @@ class SecondTier:
             part = evicted[begin : begin + _BATCH]
             arrays = self._decoder.read_blocks([block for block, _ in part])
             for place, (_, block_hash) in enumerate(part):
-                # A copy, since the batch would stay in memory as long as one of its blocks.
+                # The block is copied, since a view would keep the whole batch in memory.
                 self.disk.store(block_hash, [each[place].copy() for each in arrays])
 
     def want(self, pool: KVBlockPool, sequence: Sequence) -> None:
-        """Read the blocks that a new sequence begins with, as far as they are in files only. It is held meanwhile."""
+        """Read the blocks with which a new sequence begins, if they are only in files. The sequence waits meanwhile."""
         hashes = block_hashes(sequence.tokens[:-1], self._decoder.block_size, sequence.salt)
         for each in hashes[len(pool.find(hashes)) : pool.num_blocks]:
             if each not in self._missing:
@@ -80,7 +80,8 @@ class SecondTier:
         for block_hash, arrays in self.disk.take(_WAIT_SECONDS if can_wait else 0.0):
             blocks = pool.allocate(1) if arrays is not None and not pool.find([block_hash]) else None
             if arrays is not None and blocks is not None:
-                # The block may have been evicted for this one.
+                # A block may have been evicted to make room for this one, and must be copied out before it is
+                # overwritten.
                 self.save()
                 self._decoder.write_blocks(blocks, [each[None] for each in arrays])
                 pool.publish(blocks[0], block_hash)
@@ -92,7 +93,8 @@ class SecondTier:
         """Write the remaining blocks of the cache, and end the thread.
 
         Args:
-            cached: blocks and their hashes, the most important first, if there is not room for all.
+            cached: the blocks and their hashes, the most important first. If there is not room for all, the last ones
+                are not written.
         """
         # Wait for reads of sequences that were cancelled.
         while self.disk.is_loading:

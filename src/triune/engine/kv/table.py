@@ -17,8 +17,8 @@ class BlockTable:
 
     def __init__(self, pool: KVBlockPool, block_size: int, root: bytes) -> None:
         """Args:
-        pool: the pool.
-        block_size: tokens in a block.
+        pool: the pool of blocks.
+        block_size: the number of tokens in a block.
         root: the hash that the first block's hash begins with (see `hashes.block_hashes`).
         """
         self._pool = pool
@@ -61,7 +61,7 @@ class BlockTable:
         """Allocate blocks until there is room for `num_tokens` tokens in all.
 
         Returns:
-            False if the pool has not enough blocks; nothing changes then.
+            False if the pool does not have enough blocks; nothing changes then.
         """
         blocks = self._pool.allocate(self.num_missing(num_tokens))
         if blocks is None:
@@ -74,7 +74,7 @@ class BlockTable:
 
         Args:
             tokens: token ids of the sequence, from the first.
-            num_tokens: how many of them have their keys and values in the blocks; None: all.
+            num_tokens: how many of them have their keys and values in the blocks; None means all.
         """
         num_tokens = len(tokens) if num_tokens is None else num_tokens
         if num_tokens > self.capacity:

@@ -64,9 +64,9 @@ def write_explicit(config: ModelConfig, weights: Weights, size: ExplicitSize, *,
     Args:
         config: a checkpoint's config.
         weights: the checkpoint.
-        size: how many tokens the cache holds, and how many a call takes.
-        num_positions: the longest context in tokens, the same for all sizes between which sequences are to move: tables
-            of positions may depend on it.
+        size: the number of tokens that the cache can hold, and the number of new tokens in a call.
+        num_positions: the longest context in tokens. It must be the same for all sizes between which sequences move,
+            since tables of positions may depend on it.
 
     Raises:
         UnsupportedError: the architecture is not written in this form.
@@ -98,10 +98,10 @@ def write_encoder(
         config: a checkpoint's config.
         weights: the checkpoint.
         form: "packed" for the tokens of many texts one after the other, "plain" for texts of equal length.
-        gives_memory: whether the outputs are what a decoder in the paged form reads (`DecoderStep.memory`).
+        gives_memory: whether the outputs are those that a decoder in the paged form reads (`DecoderStep.memory`).
 
     Raises:
-        UnsupportedError: the architecture has no encoder, or none with the asked outputs.
+        UnsupportedError: the architecture has no encoder, or none with the requested outputs.
     """
     if gives_memory and not isinstance(config, T5Config | WhisperConfig):
         raise UnsupportedError(f"{_name(config)} has no decoder that reads an encoder")
@@ -119,7 +119,7 @@ def write_encoder(
 
 
 def _require_positions(most: int, wanted: int | None) -> None:
-    """Check that a model with learned positions has as many positions as are asked for. Raises InvalidArgumentError."""
+    """Check that a model with learned positions has as many positions as requested. Raises InvalidArgumentError."""
     if wanted is not None and wanted > most:
         raise InvalidArgumentError(
             f"a context of {wanted} tokens is asked for; the model has an embedding for each of {most} positions and "

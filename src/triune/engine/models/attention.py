@@ -25,7 +25,8 @@ def attend(
         value: the values.
         num_heads: the number of heads.
         scale: the factor of the scores.
-        added: what is added to the scores, FP32, broadcast to [batch, heads, queries, keys]; "" for nothing.
+        added: the name of a value that is added to the scores, FP32, broadcast to [batch, heads, queries, keys]; "" for
+            none.
     """
     scores = scores_of(graph, query, key, num_heads=num_heads, scale=scale)
     if added:

@@ -44,7 +44,7 @@ class ModelBuilder(Builder):
     def __init__(self, name: str, weights: Weights, adapters: Sequence[Adapter] = ()) -> None:
         """Args:
         name: the graph's name.
-        weights: where tensors come from.
+        weights: the source of the tensors.
         adapters: LoRA adapters; each token may have one of them.
         """
         super().__init__(name)

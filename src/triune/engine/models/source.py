@@ -124,9 +124,9 @@ def source_of(
     Args:
         name: the form.
         graph: the graph.
-        width: of the encoder's output.
+        width: the width of the encoder's output.
         is_masked: whether sources may be of different lengths.
-        num_attended: the width of keys and values, heads * size; None if that is `width`.
+        num_attended: the width of keys and values, heads * size; None if it equals `width`.
     """
     if name == "paged":
         return PagedSource(graph, num_attended or width, is_masked=is_masked)

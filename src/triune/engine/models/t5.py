@@ -139,7 +139,7 @@ def distance_buckets(
         num_buckets //= 2
         offset, ago = np.where(distances > 0, num_buckets, 0), np.abs(distances)
     num_single = num_buckets // 2
-    # Compute in fp32, as T5's code does: at the borders of ranges, rounding decides which bucket it is.
+    # Compute in fp32, as T5's code does, since at the borders of ranges rounding decides the bucket.
     share = np.log(np.maximum(ago, 1).astype(np.float32) / np.float32(num_single)) / np.float32(
         math.log(max_distance / num_single)
     )

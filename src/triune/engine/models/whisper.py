@@ -16,8 +16,8 @@ from triune.graph.held import HeldModel
 
 def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memory: bool) -> HeldModel:
     """Write the encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions.
-    Output: `last_hidden_state` FP32 [batch, frames, width]; with `gives_memory` what the paged decoder reads instead,
-    `cross_key.N` and `cross_value.N` for each layer N of it, of the same shape.
+    Output: `last_hidden_state` FP32 [batch, frames, width]. With `gives_memory`, the outputs are instead those that the
+    paged decoder reads: `cross_key.N` and `cross_value.N`, of the same shape, for each layer N of the decoder.
     """
     graph = ModelBuilder("whisper_encoder", weights)
     x = graph.input("input_features", TensorProto.FLOAT, "batch", config.num_mel_bins, "twice the frames")
@@ -59,8 +59,8 @@ def write_whisper_decoder(
 
 def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: int) -> HeldModel:
     """Build the decoder that aligns a whole text with the sound by its cross-attention. Inputs: `input_ids` and
-    `next_ids` INT64 [1, tokens], the token after each of them; for each layer N `cross_key.N` and `cross_value.N`, what
-    the encoder gives with `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], the scores of the alignment
+    `next_ids` INT64 [1, tokens], the token after each of them; for each layer N `cross_key.N` and `cross_value.N`, the
+    encoder's outputs with `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], the scores of the alignment
     heads before the softmax; `probabilities` FP32 [1, tokens], the probability of each next token among the tokens
     below `num_words`; it is meaningless for other next tokens.
 

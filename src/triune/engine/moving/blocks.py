@@ -16,11 +16,11 @@ def copied_out(decoder: DecoderExecutable, blocks: Seq[int], num_tokens: int, fo
     """Copy the keys and values of a sequence's first tokens.
 
     Args:
-        decoder: owns the cache.
+        decoder: the decoder that owns the cache.
         blocks: the sequence's blocks, at least those of the tokens.
         num_tokens: the number of tokens.
-        form: the `cache_form` of the decoder that will receive them. Blocks of that form are copied as they are; keys
-            and values for any other one are read as FP32.
+        form: the `cache_form` of the decoder that will receive them. If it is the form of this decoder, blocks are
+            copied as they are; otherwise keys and values are read as FP32.
     """
     if not num_tokens:
         return KeysAndValues()
@@ -48,15 +48,15 @@ def put_into_cache(
         pool: the pool of its blocks.
         tokens: the sequence's token ids, at least `cached.num_tokens`.
         salt: see `kv.hashes.block_hashes`.
-        cached: what `copied_out` returned.
-        before_writing: called when blocks were evicted, and before they are written over.
-        most_tokens: about how many tokens to write at once, at least one block; None for all.
+        cached: the result of `copied_out`.
+        before_writing: the function that is called after blocks were evicted and before they are overwritten.
+        most_tokens: the approximate number of tokens to write at once, at least one block; None for all.
 
     Returns:
         whether more can be written.
 
     Raises:
-        InvalidArgumentError: the keys and values are of another model, or blocks of another form.
+        InvalidArgumentError: the keys and values belong to another model, or the blocks have another form.
         InternalError: the decoder failed.
     """
     size = decoder.block_size

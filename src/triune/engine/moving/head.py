@@ -46,7 +46,7 @@ def read_cache(head: Fields) -> tuple[np.dtype[Any], list[tuple[int, int]]]:
 
 
 def read_parameters(head: Fields) -> SamplingParameters:
-    """Read how tokens are chosen."""
+    """Read the sampling parameters."""
     given = head.inner("sampling")
     if given is None:
         raise head.wrong("sampling", "an object")

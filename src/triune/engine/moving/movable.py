@@ -18,7 +18,7 @@ class MovableTextModel(Protocol):
         ...
 
     def holds(self, request_id: str) -> bool:
-        """Whether an answer with this id (`Generation.id`) is under way."""
+        """Whether an answer with this id (`Generation.id`) is running."""
         ...
 
     async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
@@ -27,12 +27,13 @@ class MovableTextModel(Protocol):
 
         Args:
             request_id: the request's id.
-            grant: called with the bytes of memory that the export takes; it may raise, and the answer then goes on.
+            grant: the function that is called with the memory that the export takes, in bytes. If it raises an error,
+                the answer goes on here.
 
         Raises:
             NotFoundError: there is no such answer.
-            UnsupportedError: it may call tools, or the model's weights have no key.
-            UnavailableError: it ended meanwhile, or its size is beyond what was granted.
+            UnsupportedError: the answer may call tools, or the model's weights have no key.
+            UnavailableError: the answer ended meanwhile, or takes more memory than was granted.
         """
         ...
 
@@ -47,11 +48,12 @@ class MovableTextModel(Protocol):
         ...
 
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
-        """Continue an answer: yields the text after the tokens so far. For the rest, see `TextModel.generate`.
+        """Continue an answer that another server began. Yields only the text after its tokens so far; otherwise this is
+        like `TextModel.generate`.
 
         Raises:
-            InvalidArgumentError: the answer is of other weights, does not fit the model, or has ended.
+            InvalidArgumentError: the answer was computed with other weights, does not fit the model, or has ended.
             AlreadyExistsError: an answer with its id is under way.
-            UnavailableError, InternalError: as `TextModel.generate`.
+            UnavailableError, InternalError: see `TextModel.generate`.
         """
         ...

@@ -47,9 +47,9 @@ class SequenceState:
         random: the state of its random numbers.
         ending: when the answer ends.
         priority: 0 is the most urgent.
-        adapter: the name of the LoRA adapter; None for the model as it is.
+        adapter: the name of the LoRA adapter; None for the model without an adapter.
         cached: keys and values of the first tokens; the others are computed again.
-        source: the tokens of the text that an encoder reads for it; empty if none does.
+        source: the tokens of the text that an encoder reads for it; empty if there is no encoder.
     """
 
     prompt: Seq[int]

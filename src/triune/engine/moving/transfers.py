@@ -28,7 +28,7 @@ class Movable:
     """The facts that an engine needs to move its answers to other servers.
 
     Attributes:
-        weights_key: names the model's weights (`weights.key`).
+        weights_key: identifies the model's weights (`weights.key`).
         token_bytes: the bytes of the keys and values of a token in FP32.
     """
 
@@ -47,8 +47,8 @@ class Transfers:
     def __init__(self, name: str, movable: Movable | None, replicas: Replicas) -> None:
         """Args:
         name: the model's name.
-        movable: None if no answer may be moved to another server.
-        replicas: compute the answers.
+        movable: the data that are needed to move answers to another server; None if no answer may be moved.
+        replicas: the replicas that compute the answers.
         """
         self._name = name
         self._movable = movable
@@ -57,7 +57,7 @@ class Transfers:
         self._groups: dict[str, Group] = {}
 
     def holds(self, request_id: str) -> bool:
-        """See `MovableTextModel.holds`."""
+        """Whether an answer with this id is running: see `MovableTextModel.holds`."""
         return request_id in self._groups
 
     def add(self, group: Group) -> None:
@@ -79,7 +79,7 @@ class Transfers:
             del self._groups[group.request.id]
 
     async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
-        """See `MovableTextModel.export`."""
+        """Remove a running answer, and return its state: see `MovableTextModel.export`."""
         group, shown = self._group(request_id), printable(request_id[:64])
         (answer,), request = group.answers, group.request
         movable = self._movable
@@ -88,7 +88,7 @@ class Transfers:
             why = "it may call tools" if may_call else "the model's weights have no key"
             raise UnsupportedError(f"answer '{shown}' cannot be moved, since {why}")
         max_tokens = len(answer.job.prompt) + answer.num_tokens + _MORE_TOKENS
-        # Ask for the memory of the keys and values, and of the bytes to which they are written.
+        # Ask for twice the memory: for the keys and values, and for the bytes to which they are encoded.
         grant(2 * max_tokens * movable.token_bytes)
         state = await self._replicas.of(answer.job).thread.export(answer.job, max_tokens=max_tokens)
         if answer.finish_reason is not None:
@@ -99,7 +99,7 @@ class Transfers:
         return MovedAnswer(self._name, movable.weights_key, digest, request, state)
 
     async def move(self, request_id: str, unit: Unit) -> None:
-        """See `MovableTextModel.move`."""
+        """Move a running answer to another unit: see `MovableTextModel.move`."""
         (answer,) = self._group(request_id).answers
         await self._replicas.moves.move(answer.job, self._replicas.on(unit), "asked", "it was asked for")
 
@@ -110,10 +110,10 @@ class Transfers:
         return group
 
     def check(self, moved: MovedAnswer) -> None:
-        """Check that an answer is of this model's weights, and of one of its LoRA adapters.
+        """Check that an answer was computed with this model's weights, and with one of its LoRA adapters.
 
         Raises:
-            InvalidArgumentError: the answer is of other weights or another adapter.
+            InvalidArgumentError: the answer was computed with other weights or another adapter.
         """
         key = self._movable.weights_key if self._movable is not None else b""
         if moved.weights != key or not key:

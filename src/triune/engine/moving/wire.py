@@ -68,8 +68,8 @@ class MovedAnswer:
     Attributes:
         model: the model's name on the server where the answer began.
         weights: identifies the model's weights (`weights.key`).
-        adapter: names the LoRA adapter's weights; empty without one.
-        request: what the client asked for, without its prompt but with its id.
+        adapter: identifies the LoRA adapter's weights; empty without an adapter.
+        request: the client's request, without its prompt but with its id.
         state: the sequence.
     """
 
@@ -135,7 +135,7 @@ def decode(data: memoryview) -> MovedAnswer:
 
     Raises:
         InvalidArgumentError: the bytes are broken, or a value is out of range.
-        UnsupportedError: they are of a version that is not known here.
+        UnsupportedError: the bytes have a version of the format that this server does not know.
         PayloadTooLargeError: the head is too long.
     """
     head, body = _parts(data)

@@ -53,7 +53,7 @@ class Candidates:
         return [each for each in able if each.placement.unit in units]
 
     def able_beside(self, source: Replica) -> list[Replica]:
-        """The replicas, perhaps none, that can continue an answer of another replica, which failed."""
+        """The replicas that can continue an answer of another replica that failed; perhaps there are none."""
         now_ns = self._clock.now_ns()
         return [each for each in self.usable() if each is not source and not each.refusal(now_ns)]
 
@@ -62,12 +62,12 @@ class Candidates:
 
         Args:
             job: the job.
-            num_answers: the answers to its prompt.
+            num_answers: the number of answers to its prompt.
         """
         cached = await self._cached(job)
         num_tokens = 0 if job.state is not None else job.num_prompt_tokens
         asked = Asked(num_tokens, num_answers, self.expected_of(job))
-        # From here on there is no await, so that this choice takes account of all earlier ones.
+        # There is no await from here on, so this choice takes all earlier choices into account.
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 
     def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:

@@ -26,7 +26,7 @@ class Moves:
     def __init__(self, name: str, where: dict[Job, Replica], candidates: Candidates) -> None:
         """Args:
         name: the model's name.
-        where: the replica that computes each job; a move changes it.
+        where: the replica that computes each job. A move changes this mapping.
         candidates: chooses the replica that continues an answer whose replica failed.
         """
         self.counts: dict[tuple[Unit, Unit, str], int] = {}
@@ -73,7 +73,7 @@ class Moves:
 
         Raises:
             UnavailableError: the job has ended.
-            TriuneError: its keys and values cannot be copied; the job then stays where it is.
+            TriuneError: the job's keys and values cannot be copied. The job then stays on its replica.
         """
         source = self._where.get(job)
         if source is None:
@@ -92,7 +92,7 @@ class Moves:
         """Retry a job whose replica failed: another replica continues it from its tokens. A job is retried only once.
 
         Args:
-            job: the job, which has ended there, or whose step hangs.
+            job: the job, which has ended on the failed replica, or whose step hangs.
             num_tokens: the tokens of its answer that the client has or will have.
             why: what failed.
 

@@ -9,7 +9,7 @@ _WEIGHT: Final = 0.2
 
 
 class Curve:
-    """Durations by size: a moving average for each power of two, with linear interpolation in between."""
+    """Durations by size: a moving average for each power of two, with linear interpolation between them."""
 
     def __init__(self) -> None:
         self._points: dict[int, tuple[float, float]] = {}
@@ -46,11 +46,11 @@ class Curve:
 
 @dataclass(slots=True)
 class Speeds:
-    """How long steps take, alone or while another unit computes.
+    """The durations of steps, measured in one situation (see `Rates`).
 
     Attributes:
-        prompts: by the tokens of prompts that a step reads; the time for answers in the same step is taken off.
-        answers: by the answers that a step gives a token to.
+        prompts: the durations by the number of prompt tokens in a step, without the time for answers in the same step.
+        answers: the durations by the number of answers that get a token in the step.
     """
 
     prompts: Curve = field(default_factory=Curve)

@@ -31,8 +31,8 @@ class Left:
     Attributes:
         num_prompt_tokens: tokens of its prompt to read; 0 after its first token.
         num_tokens: the expected number of tokens still to decode, at least 1.
-        then: the replica that decodes it after its first token; None for this one.
-        is_stuck: whether it could not be moved.
+        then: the replica that decodes the answer after its first token; None means this replica.
+        is_stuck: whether an attempt to move the answer has failed.
         is_named: whether its request names the unit, so that it must not move to a faster one.
     """
 
@@ -47,15 +47,15 @@ class Replica:
     """A replica of a text model on one unit. Use it on the event loop's thread only.
 
     Attributes:
-        core: used by its thread, but for what any thread may ask.
+        core: the engine core. Only the replica's thread uses it, except for members that any thread may read.
         placement: its unit, runtime and precision.
         rates: how long its steps take.
         max_answers: the most answers that it computes at the same time.
         is_emulated: whether its unit is emulated.
         speed: detects that it has slowed down.
-        stalled: why its running step was given up; "" if it was not.
-        drained: why it gets no new answers; "" if it does.
-        jobs: the answers that it computes, with what is left of each.
+        stalled: why its running step was given up; "" if it was not given up.
+        drained: why it gets no new answers; "" if it gets new answers.
+        jobs: the answers that it computes, with the remaining work of each.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Replica:
         core: the replica's engine core, which the replica closes.
         placement: where it runs.
         rates: its measured speeds so far.
-        max_answers: the most sequences of its steps.
+        max_answers: the largest number of sequences in its steps.
         is_emulated: whether its unit is emulated: if so, it computes only answers that name it, or that no other unit
             can compute.
         """
@@ -103,8 +103,8 @@ class Replica:
         self._num_left += left.num_tokens
 
     def forget(self, job: Job) -> Left | None:
-        """Record that this replica does not compute a job any more. Returns what was left of it; None if it did not
-        compute the job.
+        """Record that this replica does not compute a job any more. Returns the job's remaining work; None if the
+        replica did not compute it.
         """
         left = self.jobs.pop(job, None)
         if left is not None:
@@ -132,7 +132,7 @@ class Replica:
             self._num_failures = 0
 
     def refusal(self, now_ns: int) -> str:
-        """Why the replica gets no new answers now; empty if it does."""
+        """Why the replica gets no new answers now; empty if it gets new answers."""
         if self.thread.failure is not None:
             return f"'{self.placement.unit.value}' is lost: {self.thread.failure}"
         if self.stalled or self.drained:
@@ -154,7 +154,7 @@ class Replica:
         """A snapshot of the replica for the router.
 
         Args:
-            num_cached: tokens of the new prompt in its prefix cache.
+            num_cached: the number of the new prompt's tokens in its prefix cache.
             without: jobs that are not counted.
         """
         outlook = Outlook(

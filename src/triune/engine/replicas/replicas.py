@@ -26,7 +26,7 @@ class Replicas:
 
     Attributes:
         all: the replicas, the preferred one first.
-        moves: answers that go on with another replica.
+        moves: moves answers between replicas, and counts the moves.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Replicas:
         statistics: ModelStatistics,
         power: Power | None = None,
     ) -> None:
-        """Start their threads.
+        """Start the threads of the replicas.
 
         Args:
             replicas: at least one, the preferred one first; each on a unit of its own.
-            receive: gets the outputs of all.
+            receive: the function that receives the outputs of all replicas.
             clock: the clock of the steps.
             name: the model's name.
             statistics: the model's counters.
@@ -149,7 +149,7 @@ class Replicas:
             self.heed()
 
     def heed(self) -> None:
-        """Move answers away from units that are too hot, if the model has other units."""
+        """Move answers away from units that are too hot, if the model has cooler units."""
         if self._power is None or self._power.hot is self._hot:
             return
         self._hot = self._power.hot
@@ -159,7 +159,7 @@ class Replicas:
                 self.leave(each, "hot", reason)
 
     def leave(self, replica: Replica, word: str, why: str) -> None:
-        """Move all answers of a replica to others, as far as there are others that may take them.
+        """Move all answers of a replica to other replicas, if there are any that may compute them.
 
         Args:
             replica: the replica.

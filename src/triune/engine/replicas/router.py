@@ -1,4 +1,6 @@
-"""Decide which replica of a model takes an answer: from figures only, without a clock and without side effects."""
+"""Decides which replica of a model computes an answer. The functions depend on their arguments only, and have no side
+effects.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ class Outlook:
     Attributes:
         unit: its unit.
         rates: how long its steps take.
-        num_prompt_tokens: tokens of prompts that it is to read.
+        num_prompt_tokens: the number of prompt tokens that it still has to compute.
         num_answers: the number of answers that it computes or that wait for it.
         num_left: the number of tokens that these answers are expected to get, in total.
         max_answers: the most answers that it computes at a time; others wait.
@@ -61,9 +63,9 @@ class Asked:
     """The work that the router places.
 
     Attributes:
-        num_tokens: the prompt's tokens; 0 if its keys and values are given.
+        num_tokens: the number of the prompt's tokens; 0 if its keys and values are given.
         num_answers: the number of answers to the prompt.
-        num_expected: the tokens that each answer is expected to have.
+        num_expected: the expected number of tokens of each answer.
     """
 
     num_tokens: int
@@ -78,7 +80,7 @@ class Choice:
     Attributes:
         place: the replica that reads the prompt.
         then: the replica that decodes after the first token.
-        reason: why, as a sentence without its full stop.
+        reason: the reason, as a sentence without its full stop.
         is_named: whether the request names the unit.
     """
 
@@ -98,7 +100,7 @@ def choose(outlooks: Sequence[Outlook], asked: Asked, *, can_part: bool = False)
     Args:
         outlooks: the replicas, at least one.
         asked: the job to place.
-        can_part: whether one unit may read the prompt and another one go on.
+        can_part: whether one unit may compute the prompt and another unit the answer.
     """
     finish = [_finish_ns(outlooks, place, asked) for place in range(len(outlooks))]
     delays = [_delay_ns(outlooks, place, each) for place, each in enumerate(finish)]
@@ -149,7 +151,8 @@ def _parted(outlooks: Sequence[Outlook], asked: Asked, best_ns: float) -> Choice
             reading_ns = one.reading_ns(asked.num_tokens, is_beside=is_beside)
             moving_ns = asked.num_tokens * (one.rates.out_ns + other.rates.in_ns)
             answering_ns = other.answering_ns(asked.num_answers, asked.num_expected, is_beside=is_beside)
-            # The keys and values of an answer that moves in are written between steps. The answers there wait for it.
+            # The keys and values of a moved answer are written between the steps of its new replica, whose other
+            # answers wait for that.
             delay_ns = other.num_answers * asked.num_tokens * other.rates.in_ns
             delay_ns += _delay_ns(outlooks, place, reading_ns)
             total_ns = reading_ns + moving_ns + answering_ns + delay_ns

@@ -34,14 +34,16 @@ class SamplingParameters:
     `top_p`, in this order; then one of the rest is drawn by its probability.
 
     Attributes:
-        temperature: divides the logits; 0 takes the most probable token (greedy).
-        top_p: the most probable tokens whose probabilities reach this sum are kept; 1 keeps all.
-        top_k: this many of the most probable tokens are kept; 0 keeps all.
-        min_p: tokens of at least this share of the most probable token's probability are kept; 0 keeps all.
-        repetition_penalty: logits of tokens that occur in the prompt or the answer are divided by it if positive, else
-            multiplied (Keskar et al., 2019, arXiv:1909.05858, section 4.1); 1 changes nothing.
-        presence_penalty: is subtracted from the logit of each token that occurs in the answer.
-        frequency_penalty: is subtracted from the logit of a token once for each time that it occurs in the answer.
+        temperature: the number by which logits are divided; 0 takes the most probable token (greedy).
+        top_p: keeps the most probable tokens whose probabilities together reach this sum; 1 keeps all.
+        top_k: keeps this many of the most probable tokens; 0 keeps all.
+        min_p: keeps tokens whose probability is at least this fraction of the most probable token's; 0 keeps all.
+        repetition_penalty: for tokens that occur in the prompt or the answer, a positive logit is divided by this
+            number, and a negative one multiplied (Keskar et al., 2019, arXiv:1909.05858, section 4.1); 1 changes
+            nothing.
+        presence_penalty: the number that is subtracted from the logit of each token that occurs in the answer.
+        frequency_penalty: the number that is subtracted from the logit of a token for each time that it occurs in the
+            answer.
         logit_bias: for each token id, the number that is added to its logit, from -100 to 100.
         seed: makes the choice repeatable; None takes another seed for each request.
         num_logprobs: how many of the most probable tokens to report with each token; None reports no probabilities.

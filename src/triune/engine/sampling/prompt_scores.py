@@ -12,8 +12,8 @@ class PromptScores:
     """The probability of each token of a prompt after those before it.
 
     Attributes:
-        num_read: after how many of the prompt's tokens the next one's probability is known. The first token has no
-            probability, and the last one is followed by the answer: of n tokens, n - 1 have a probability.
+        num_read: the number of the prompt's tokens after which the next token's probability is known. The first token
+            has no probability, and the last one is followed by the answer: of n tokens, n - 1 have a probability.
         logprobs: FP32 [n - 1], the logarithms of the probabilities of the second token, the third, and so on. It is NaN
             where the model's logits hold NaN, or the largest is infinite.
         top_tokens: INT32 [n - 1, num_top], the most probable tokens at these places, the most probable first.
@@ -23,7 +23,7 @@ class PromptScores:
     def __init__(self, prompt: Sequence[int], num_top: int) -> None:
         """Args:
         prompt: the prompt's token ids, at least one.
-        num_top: how many of the most probable tokens to note for each place.
+        num_top: how many of the most probable tokens to record for each position.
         """
         self.num_read = 0
         self._prompt = prompt
@@ -55,7 +55,7 @@ class PromptScores:
         """Record the logprobs of the tokens after some positions of the prompt.
 
         Args:
-            places: these positions, as `unread` returned them.
+            places: these positions, as returned by `unread`.
             logits: FP32 [places, vocabulary], the logits after each.
         """
         num_top = self.top_tokens.shape[1]

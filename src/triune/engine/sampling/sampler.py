@@ -48,7 +48,7 @@ class SamplingState:
         """Args:
         parameters: how its tokens are chosen.
         prompt: the prompt's token ids.
-        index: which of several answers to the same prompt this is; each draws its own random numbers.
+        index: the index among several answers to the same prompt. Each answer draws its own random numbers.
         """
         self.parameters = parameters
         entropy = None if parameters.seed is None else [parameters.seed & (2**64 - 1), index]
@@ -248,7 +248,7 @@ def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
     """The first position whose cumulative weight exceeds the share `uniform` of the total."""
     total = float(cumulative[-1])
     found = int(cumulative.searchsorted(uniform * total, side="right"))
-    # Rounding may make the target larger than the whole sum. The last position with a weight above 0 is taken then.
+    # Rounding may make the target larger than the total sum. Then the last position with a weight above 0 is taken.
     return min(found, int(cumulative.searchsorted(total)))
 
 
@@ -285,6 +285,6 @@ def _top(logits: NDArray[np.float32], weights: NDArray[np.float32], count: int) 
         if len(tokens) >= count:
             break
     else:
-        # Fewer tokens than `count` have a weight that is not 0 in FP32.
+        # Fewer than `count` tokens have a weight that is not 0 in FP32, so all tokens are sorted.
         tokens = np.arange(len(logits))
     return tokens[np.argsort(-logits[tokens], kind="stable")][:count]

@@ -1,1 +1,1 @@
-"""Speculative decoding: a step also computes guesses of the tokens that follow. Right guesses are kept."""
+"""Speculative decoding: a step also computes guesses of the next tokens. Right guesses are accepted."""

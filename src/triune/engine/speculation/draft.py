@@ -30,11 +30,11 @@ class DraftModel:
     """A `Proposer`.
 
     A guess is the token that the small model's logits give for the sequence's own parameters and its next random
-    number. The large model draws with the same random number, so that both choose the same token the more often, the
-    closer their distributions are. LoRA adapters do not change the small model.
+    number. The large model draws with the same random number, so the closer their distributions are, the more often
+    both choose the same token. LoRA adapters do not change the small model.
 
     Attributes:
-        is_broken: whether the small model has failed; it guesses nothing more then.
+        is_broken: whether the small model has failed. It then makes no further guesses.
     """
 
     def __init__(self, decoder: DecoderExecutable, context_tokens: int, step_tokens: int = _STEP_TOKENS) -> None:
@@ -152,9 +152,9 @@ class _Cursor:
     """How far the small model has read a sequence.
 
     Attributes:
-        table: its blocks.
-        num_tokens: the sequence's tokens whose keys and values are in the blocks.
-        guessed: the guesses whose keys and values are behind them.
+        table: the sequence's blocks in the small model's cache.
+        num_tokens: the number of the sequence's tokens whose keys and values are in the blocks.
+        guessed: the guesses whose keys and values follow those of the tokens in the blocks.
     """
 
     table: BlockTable

@@ -1,4 +1,4 @@
-"""Guess that a sequence continues as it did after the same tokens before (prompt lookup)."""
+"""Guesses that a sequence continues as it did after an earlier occurrence of its last tokens (prompt lookup)."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq

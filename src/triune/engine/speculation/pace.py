@@ -43,7 +43,7 @@ failed tries again later.
 
 
 class Accuracy:
-    """How often the guesses for one sequence are right."""
+    """Estimates how often the guesses for one sequence are right."""
 
     def __init__(self) -> None:
         self._num_right = 0.0
@@ -70,8 +70,9 @@ class Accuracy:
     def num_worth(self, least_rate: float) -> int:
         """How many tokens to guess for the next step.
 
-        A guess is right only if all before it are: the n-th is with the probability rate^n. As many are guessed as
-        have rate^n >= `least_rate`, below which checking a guess costs more than it saves.
+        A guess is right only if all guesses before it are right, so the n-th guess is right with probability rate^n.
+        The number of guesses is the largest n with rate^n >= `least_rate`, since checking a less probable guess costs
+        more than it saves.
         """
         rate = min(self.rate, 0.99)
         if rate <= least_rate:
@@ -118,13 +119,13 @@ class StepCost:
         sequences x cost of a token and of its guess / cost of the step. A margin is added.
 
         Args:
-            num_sequences: the sequences that get a token in the step.
-            num_tokens: the tokens of the step without guesses.
+            num_sequences: the number of sequences that get a token in the step.
+            num_tokens: the number of tokens of the step without guesses.
         """
         if not self._seconds:
             return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
         slope, seconds = self._line(num_tokens)
-        # Noise can make the line fall, or start below 0.
+        # Because of noise, the fitted line may fall, or be negative at its start.
         if seconds <= 0:
             return _LEAST_RATE
         cost = max(slope, 0.0) + (self._guess_seconds or 0.0)

@@ -17,7 +17,7 @@ class Proposer(Protocol):
             wanted: how many tokens to guess at most, for each sequence.
 
         Returns:
-            the tokens, where there are any.
+            the guessed tokens of each sequence for which there are any.
         """
         ...
 

@@ -22,14 +22,14 @@ class Speculator:
 
     Attributes:
         num_guessed: the guesses that were computed so far.
-        num_right: those of them that became part of an answer.
-        num_checked: those of them that were compared with an answer's token: guesses after a wrong one are not.
+        num_right: the guesses that became part of an answer.
+        num_checked: the guesses that were compared with an answer's token. Guesses after a wrong one are not compared.
     """
 
     def __init__(self, proposer: Proposer | None, clock: Clock) -> None:
         """Args:
         proposer: the source of guesses; with None only tokens that a constraint forces are guessed.
-        clock: measures how long guesses take.
+        clock: the clock that measures how long guesses take.
         """
         self._proposer = proposer
         self._clock = clock
@@ -126,5 +126,5 @@ class Speculator:
 
 
 def _fitting(sequence: Sequence, drafts: Seq[int]) -> Seq[int]:
-    """The first of the guesses, up to the first that the constraint does not allow."""
+    """The guesses before the first one that the constraint does not allow."""
     return drafts[: sequence.matcher.num_fitting(drafts)] if drafts and sequence.matcher is not None else drafts

@@ -39,12 +39,12 @@ _UNKNOWN_FRAMES: Final = 1 << 62
 
 
 def audio_seconds(content: Content, max_seconds: float) -> float:
-    """The length of an audio file in seconds: from its headers, beyond which it is never decoded; without a length
-    there, by counting the samples.
+    """The length of an audio file in seconds. It is read from the file's headers, and samples beyond it are never
+    decoded. If the headers have no length, the samples are counted.
 
     Raises:
-        InvalidArgumentError: it is not an audio file of a known format, or is empty.
-        PayloadTooLargeError: it is longer than `max_seconds`.
+        InvalidArgumentError: the content is not an audio file of a known format, or is empty.
+        PayloadTooLargeError: the audio is longer than `max_seconds`.
     """
     file, num_frames = _open(content, max_seconds)
     with file:
@@ -59,11 +59,11 @@ class AudioDecoder:
 
     def __init__(self, content: Content, max_seconds: float) -> None:
         """Args:
-        content: the file.
-        max_seconds: the longest that is taken.
+        content: the bytes of the file.
+        max_seconds: the longest audio that is accepted, in seconds.
 
         Raises:
-            InvalidArgumentError, PayloadTooLargeError: as `audio_seconds`.
+            InvalidArgumentError, PayloadTooLargeError: see `audio_seconds`.
         """
         soxr: Any = importlib.import_module("soxr")
         self._file, self._left = _open(content, max_seconds)

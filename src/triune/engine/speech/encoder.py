@@ -20,8 +20,8 @@ class SpeechEncoder:
 
     def __init__(self, executable: Executable, num_bands: int) -> None:
         """Args:
-        executable: the graph of `write_whisper_encoder` with `gives_memory`; closed by `close`.
-        num_bands: the bands of its spectrograms.
+        executable: the compiled graph of `write_whisper_encoder` with `gives_memory`; `close` closes it.
+        num_bands: the number of mel bands of its spectrograms.
         """
         self._executable = executable
         self._num_bands = num_bands
@@ -43,7 +43,7 @@ class SpeechEncoder:
 
         Args:
             samples: FP32 [samples] at 16 kHz, at most 30 s.
-            bills: gets the bill of the window; None if nobody asks for its cost.
+            bills: the window's bill is appended to it; None if the client did not ask for the energy.
 
         Raises:
             InternalError: the runtime failed, or gave NaN or infinity.

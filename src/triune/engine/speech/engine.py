@@ -1,4 +1,4 @@
-"""The engine of speech: a `SpeechModel` over an encoder and a decoder of Whisper."""
+"""The speech engine: a `SpeechModel` with Whisper's encoder and decoder."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -51,9 +51,9 @@ class _Window(NamedTuple):
 class SpeechEngine:
     """A `SpeechModel`. Made and used on the event loop's thread.
 
-    The windows of all requests are decoded together. A request has one window at a time, since the next one begins
-    where the times of the last say. At most `max_running` requests are read at the same time. If there are more, they
-    take turns, one window each.
+    The windows of all requests are decoded together. A request has one window at a time, since the times in a window's
+    text determine where the next window begins. At most `max_running` requests are read at the same time. If there are
+    more, they take turns, one window each.
 
     Attributes:
         placement: where the model runs.
@@ -78,15 +78,15 @@ class SpeechEngine:
         close_decoder: Callable[[], None],
     ) -> None:
         """Args:
-        core: the engine takes it over.
-        encoder: closed with the engine.
-        aligner: finds times of words; closed with the engine.
+        core: the engine core, which this owns from now on.
+        encoder: the encoder, which is closed with the engine.
+        aligner: finds the times of words. It is closed with the engine.
         config: the model's config.
         tokenizer: its tokenizer.
         special: its special tokens.
         placement: where it runs.
         clock: the clock of all measurements.
-        name: its name, for errors.
+        name: the model's name, for errors.
         statistics: the counters.
         max_running: the most requests that are read at the same time.
         max_seconds: the longest audio file.
@@ -137,7 +137,8 @@ class SpeechEngine:
             async with aclosing(self._windows(HeldAudio(content, self._max_seconds), request)) as windows:
                 is_last = False
                 while not is_last:
-                    # While a slow client reads, its request keeps no other request waiting.
+                    # The slot is held only while a window is computed, so that a client that reads slowly does not
+                    # block other requests.
                     async with self._places.slot(1):
                         if not ticket.has_begun:
                             self._admission.require_open()

@@ -13,8 +13,8 @@ class HeldAudio:
 
     def __init__(self, content: Content | NDArray[np.float32], max_seconds: float) -> None:
         """Args:
-        content: a file, or FP32 [samples] at 16 kHz.
-        max_seconds: the longest that is taken.
+        content: the bytes of a file, or FP32 [samples] at 16 kHz.
+        max_seconds: the longest audio that is accepted, in seconds.
         """
         self._content = content
         self._max_seconds = max_seconds
@@ -30,7 +30,7 @@ class HeldAudio:
 
         Raises:
             InvalidArgumentError: the file is damaged, or not an audio file.
-            PayloadTooLargeError: it is longer than `max_seconds`.
+            PayloadTooLargeError: the audio is longer than `max_seconds`.
         """
         await self._decode_to(at + WINDOW_SAMPLES)
         self._samples = self._samples[at - self._start :].copy()
@@ -38,12 +38,14 @@ class HeldAudio:
         return self._samples[:WINDOW_SAMPLES]
 
     async def has_more(self, at: int) -> bool:
-        """Whether there is a frame of the spectrogram from a sample on. Raises as `window`."""
+        """Whether the audio has at least one more spectrogram frame from sample `at` on. Raises the errors of
+        `window`.
+        """
         await self._decode_to(at + FRAME_SAMPLES)
         return self._start + len(self._samples) >= at + FRAME_SAMPLES
 
     async def _decode_to(self, end: int) -> None:
-        # If the client disconnects, only the part that is being decoded is finished.
+        # Decode part by part: if the client disconnects, only the current part is finished.
         while not self._is_whole and self._start + len(self._samples) < end:
             await in_thread(self._decode)
 

@@ -17,9 +17,9 @@ class Jobs:
 
     def __init__(self, core: EngineCore, admission: Admission, unit: Unit, clock: Clock, name: str) -> None:
         """Args:
-        core: the thread takes it over.
-        admission: counts the steps.
-        unit: where the steps run.
+        core: the engine core, which the thread owns from now on.
+        admission: the object that counts the steps.
+        unit: the unit that computes the steps.
         clock: the clock of the steps.
         name: the thread's name.
 

@@ -23,9 +23,9 @@ class WindowRules:
 
     def __init__(self, config: WhisperConfig, tokens: SpeechTokens, *, has_stamps: bool) -> None:
         """Args:
-        config: has the tokens that are suppressed.
+        config: the model's config, which names the suppressed tokens.
         tokens: the special tokens.
-        has_stamps: whether the text has times.
+        has_stamps: whether the text has timestamps.
         """
         self._tokens = tokens
         self._has_stamps = has_stamps
@@ -88,7 +88,7 @@ class FirstLook:
     probabilities of both. Only the end token is allowed.
 
     Attributes:
-        no_speech: the probability that nobody speaks.
+        no_speech: the probability that the window has no speech.
         language: the likeliest language; empty for English-only models.
     """
 

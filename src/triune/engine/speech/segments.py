@@ -18,18 +18,18 @@ from triune.engine.speech.words.split import Word
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """How an audio file is to be read.
+    """A request to transcribe an audio file.
 
     Attributes:
-        language: the code of the language that is spoken, such as "de"; None finds it in the first window.
-        translates: whether the text shall be English, whatever is spoken.
-        prompt: a text that might precede; the model continues in its style and spelling.
-        temperature: 0 takes the most probable words, and tries again with higher temperatures if they repeat themselves
-            or are improbable.
+        language: the code of the spoken language, such as "de"; None detects it in the first window.
+        translates: whether to translate the speech to English.
+        prompt: a text that might precede the transcript, whose style and spelling the model continues.
+        temperature: the sampling temperature. With 0 the most probable text is taken, and higher temperatures are tried
+            if it repeats itself or is improbable.
         has_stamps: whether the model computes times. Without them each segment is a window of 30 s.
-        has_words: whether the times of words are found, too.
-        bills: gets the bill of each window and each text that is computed for the request; None if nobody asks for its
-            cost.
+        has_words: whether the times of words are computed too.
+        bills: the bills of the request's windows and texts are appended to it; None if the client did not ask for the
+            energy.
     """
 
     language: str | None = None
@@ -54,7 +54,7 @@ class Segment:
         temperature: the sampling temperature of the window.
         mean_logprob: the mean logarithm of the probability of the window's tokens.
         compression_ratio: the compression ratio of the window's text.
-        no_speech: the probability that nobody speaks in the window.
+        no_speech: the probability that the window has no speech.
         language: the code of the language.
         words: its words with their times, if the request wants them.
     """
@@ -73,7 +73,7 @@ class Segment:
 
 
 class SpeechModel(Protocol):
-    """A loaded model that reads speech. Used on the event loop's thread; slow work is done in other threads."""
+    """A loaded model that transcribes speech. Used on the event loop's thread; slow work is done in other threads."""
 
     @property
     def placement(self) -> Placement:
@@ -88,7 +88,7 @@ class SpeechModel(Protocol):
         ...
 
     async def seconds_of(self, content: Content) -> float:
-        """How long an audio file is by its headers.
+        """The length of an audio file in seconds, according to its headers.
 
         Raises:
             InvalidArgumentError: it is not an audio file of a known form.
@@ -97,11 +97,12 @@ class SpeechModel(Protocol):
         ...
 
     def transcribe(self, content: Content | NDArray[np.float32], request: SpeechRequest) -> AsyncGenerator[Segment]:
-        """Read an audio file, or FP32 [samples] at 16 kHz, and yield its segments as they are found. Closing the
-        generator cancels it.
+        """Transcribe an audio file, or FP32 [samples] at 16 kHz, and yield its segments as soon as they are known.
+        Closing the generator cancels the transcription.
 
         Raises:
-            InvalidArgumentError: the file cannot be decoded, or the request asks for what the model does not know.
+            InvalidArgumentError: the file cannot be decoded, or the request asks for a language or task that the model
+                does not support.
             PayloadTooLargeError: it is longer than the model's limit.
             UnavailableError: too many requests wait, or the model is being unloaded.
             InternalError: the model failed.
@@ -126,9 +127,9 @@ def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[l
     """Cut a window's tokens into segments at its timestamps.
 
     Args:
-        tokens: what the model wrote, without the token that ends it.
+        tokens: the generated tokens, without the end token.
         special: the special tokens.
-        seconds: the sound in the window.
+        seconds: the length of the sound in the window.
 
     Returns:
         the pieces, and the number of seconds of the window that they cover: the next window begins there.

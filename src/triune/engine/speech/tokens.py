@@ -29,10 +29,10 @@ class SpeechTokens:
         translate: the task of translating to English.
         transcribe: the task of writing the spoken language.
         previous: the beginning of the text before this window.
-        start_of_lm: not used.
-        no_speech: silence.
+        start_of_lm: the token `<|startoflm|>`, which is not used.
+        no_speech: the token for a window without speech.
         no_stamps: requests a text without times.
-        languages: by their codes; empty for English-only models.
+        languages: the tokens of languages by their codes; empty for English-only models.
     """
 
     end: int
@@ -51,11 +51,12 @@ class SpeechTokens:
 
         Args:
             tokenizer: the model's tokenizer.
-            vocab_size: the rows of the embedding.
-            where: names the model in errors.
+            vocab_size: the number of rows of the embedding.
+            where: the name of the model in error messages.
 
         Raises:
-            InvalidArgumentError: the tokenizer lacks one, or the embedding has no rows for the tokens of time.
+            InvalidArgumentError: the tokenizer lacks a special token, or the embedding has no rows for the timestamp
+                tokens.
         """
 
         def need(*names: str) -> int:
@@ -87,7 +88,7 @@ class SpeechTokens:
 
     @property
     def first_stamp(self) -> int:
-        """The token of time 0."""
+        """The timestamp token of time 0."""
         return self.no_stamps + 1
 
     @property
@@ -103,8 +104,8 @@ class SpeechTokens:
 
         Args:
             before: the tokens of the text before it; may be empty.
-            language: its code; English-only models have no token for it.
-            translates: whether the text shall be English, whatever is spoken.
+            language: the code of the language; English-only models have no token for it.
+            translates: whether to translate the speech to English.
             has_stamps: whether the text shall have times.
         """
         prompt = [self.previous, *before] if before else []

@@ -41,10 +41,10 @@ class WindowText:
         temperature: the temperature of the accepted attempt.
         mean_logprob: the mean log-probability of its tokens.
         compression_ratio: the compression ratio of its text.
-        no_speech: the probability that nobody speaks.
+        no_speech: the probability that the window has no speech.
         language: the code of the language.
-        num_prompt_tokens: tokens that were read.
-        num_tokens: tokens that were generated, in all attempts.
+        num_prompt_tokens: the number of prompt tokens, in all attempts.
+        num_tokens: the number of generated tokens, in all attempts.
     """
 
     tokens: tuple[int, ...]
@@ -72,13 +72,13 @@ class WindowText:
 
 
 class WindowReader:
-    """Reads windows with one model."""
+    """Transcribes windows with one model."""
 
     def __init__(
         self, jobs: Jobs, config: WhisperConfig, special: SpeechTokens, tokenizer: Tokenizer, context_tokens: int
     ) -> None:
         """Args:
-        jobs: computes the sequences.
+        jobs: the object that computes the sequences.
         config: the model's config.
         special: its special tokens.
         tokenizer: its tokenizer.
@@ -91,13 +91,13 @@ class WindowReader:
         self._context_tokens = context_tokens
 
     async def read(self, memory: Memory, request: SpeechRequest, before: Sequence[int], language: str) -> WindowText:
-        """Read a window.
+        """Transcribe a window.
 
         Args:
             memory: the keys and values that the encoder computed.
             request: the request.
             before: the tokens of the text before the window.
-            language: the code of the language; empty finds it.
+            language: the code of the language; if empty, it is detected.
 
         Raises:
             TriuneError: the model failed.
@@ -138,7 +138,7 @@ class WindowReader:
         return _with(text, look, num_tokens)
 
     async def _run(self, job: Job, request: SpeechRequest) -> Computed:
-        """Compute a job of a request, whose cost goes to the request's bills. Raises as `Jobs.run` does."""
+        """Compute a job of a request, and charge its energy to the request's bills. Raises the errors of `Jobs.run`."""
         sequence = await self._jobs.run(job)
         if request.bills is not None and sequence.bill is not None:
             request.bills.append(sequence.bill)

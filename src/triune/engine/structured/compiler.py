@@ -39,7 +39,7 @@ class Grammar:
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:
-        matcher: a matcher that has not accepted a token yet.
+        matcher: a matcher of llguidance that has not accepted a token yet.
         vocab_size: the rows of the model's embedding.
         end_tokens: the model's own end tokens.
         """
@@ -58,7 +58,7 @@ class _Lane:
     Attributes:
         lock: held while a constraint is compiled.
         trials: tries a constraint in another process first; used only while the lock is held.
-        waiting: limits the number of constraints that wait or are compiled.
+        waiting: a semaphore that limits the number of constraints that wait or are compiled.
         slots: the turns on the event loop: short constraints come before longer ones.
     """
 
@@ -160,7 +160,7 @@ class ConstraintCompiler:
 
 
 class _Vocabulary:
-    """A tokenizer in the interface of llguidance."""
+    """Adapts a tokenizer to the interface of llguidance."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -182,6 +182,6 @@ class _Vocabulary:
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         if b"".join(self._bytes[each] for each in ids) == text.encode():
             return ids
-        # This tokenizer puts a space before a text, or changes letters.
+        # This tokenizer puts a space before a text or changes letters, so tokens are chosen greedily by their bytes.
         assert self.greedy is not None
         return self.greedy.greedy_tokenize(text)

@@ -29,7 +29,7 @@ class Constraint:
             - "lark": a grammar in llguidance's form of Lark, with the rule `start`.
             - "gbnf": a grammar in llama.cpp's form, with the rule `root`.
             - "choice": a JSON list of texts; the answer is one of them.
-        text: the text.
+        text: the constraint, written as `kind` says.
     """
 
     kind: ConstraintKind

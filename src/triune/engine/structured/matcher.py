@@ -30,7 +30,7 @@ class Matcher:
         self._end_tokens = [*end_tokens]
 
     def fork(self) -> Matcher:
-        """A second matcher at the same place."""
+        """Make a copy of the matcher in the same state."""
         return Matcher(self._grammar, self._matcher.deep_copy(), self._vocab_size, self._end_tokens)
 
     @property
@@ -44,10 +44,10 @@ class Matcher:
         The model's end tokens are among them where the grammar may end.
 
         Args:
-            may_end: False leaves end tokens out, unless nothing else may follow.
+            may_end: whether end tokens are allowed. If False, they are allowed only if nothing else may follow.
 
         Raises:
-            InvalidArgumentError: finding them exceeds a limit.
+            InvalidArgumentError: finding the allowed tokens exceeds a limit of the library.
         """
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
@@ -85,6 +85,6 @@ def _cannot_go_on(matcher: LLMatcher) -> InvalidArgumentError:
 def reason_of(matcher: LLMatcher) -> str:
     """The library's error message for a matcher that failed, in one line."""
     lines = [line.strip() for line in matcher.get_error().splitlines()]
-    # Some lines repeat the grammar, which may be long.
+    # Lines are shortened, since some repeat the grammar, which may be long.
     words = [f"{line[:117]}..." if len(line) > 120 else line for line in lines if line not in ("", "<non-verbose/>")]
     return " ".join(words)[:1000] or "no answer can meet it"

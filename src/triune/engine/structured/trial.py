@@ -54,7 +54,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._process: WorkerProcess | None = None
-        # Guards the beginning and the end of a trial.
+        # This lock guards the beginning and the end of a trial.
         self._lock = threading.Lock()
         self._is_trying = self._is_interrupted = False
 

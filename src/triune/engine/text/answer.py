@@ -20,7 +20,7 @@ class Answer:
     Attributes:
         job: what the engine computes.
         num_tokens: the tokens so far.
-        last_ns: when its last token was computed; at first, when the request arrived.
+        last_ns: when its last token was computed; before the first token, when the request arrived.
         finish_reason: why it has ended; None while it goes on.
         units: for each unit the number of tokens that it computed.
     """
@@ -167,6 +167,8 @@ class Answer:
 
 
 def require_known(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> None:
-    """Raise InvalidArgumentError if a token of an answer so far is not the model's; `token_bytes` has one for each."""
+    """Raise InvalidArgumentError if a token of an answer is not in the model's vocabulary; `token_bytes` has an entry
+    for each token of the vocabulary.
+    """
     if tokens and not 0 <= min(tokens) <= max(tokens) < len(token_bytes):
         raise InvalidArgumentError(f"the answer so far has a token beyond 0 to {len(token_bytes) - 1}")

@@ -23,7 +23,7 @@ class Detokenizer:
     ) -> None:
         """Args:
         token_bytes: the bytes of each token; see `Tokenizer.token_bytes`.
-        drops_space: whether a space that begins the text is left out.
+        drops_space: whether a space at the beginning of the text is dropped.
         shown: the bytes of special tokens that are part of the text.
         """
         self._token_bytes = token_bytes
@@ -45,7 +45,7 @@ class Detokenizer:
 
 
 def drops_first_space(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer's decoder leaves out a space that begins a text, as those of SentencePiece do."""
+    """Whether the tokenizer's decoder drops a space at the beginning of a text, as decoders of SentencePiece do."""
     for token, added in enumerate(tokenizer.token_bytes):
         if added.startswith(b" ") and added.strip().isalpha():
             return not tokenizer.decode([token]).startswith(" ")

@@ -9,7 +9,7 @@ from triune.engine.speech.words.split import Word, limited, longest_seconds, wit
 
 
 def with_words(segments: Sequence[Segment], words: Sequence[Word], special: SpeechTokens, at: float) -> list[Segment]:
-    """Segments of a window with their words.
+    """Return the segments of a window with their words.
 
     Args:
         segments: the segments, with all tokens of the window's text.
@@ -23,7 +23,7 @@ def with_words(segments: Sequence[Segment], words: Sequence[Word], special: Spee
     missing = 0
     for segment in segments:
         own: list[Word] = []
-        # A word whose tokens are of two segments belongs to the first one.
+        # A word whose tokens belong to two segments is assigned to the first one.
         missing += len(special.text_tokens(segment.tokens))
         while left and missing > 0:
             own.append(left.pop(0))

@@ -23,10 +23,10 @@ class Word:
 
     Attributes:
         start: where it begins, in seconds.
-        end: where it ends.
+        end: where it ends, in seconds.
         text: the word with the space before it, and with punctuation.
-        num_tokens: its tokens.
-        probability: the mean of those of its tokens.
+        num_tokens: the number of its tokens.
+        probability: the mean probability of its tokens.
     """
 
     start: float
@@ -72,8 +72,8 @@ def _characters(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> list[tup
 
 
 def limited(words: Sequence[Word], longest: float) -> list[Word]:
-    """The words, with those at the end or the beginning of a sentence shortened to `longest` seconds: the rest of their
-    time is a pause.
+    """Shorten words at the beginning or end of a sentence to `longest` seconds, since the rest of their time is a
+    pause.
     """
     found = list(words)
     for place, word in enumerate(found):
