@@ -1,7 +1,7 @@
 """Servers that are forked from a process that has imported Triune, which takes a server a second, on Linux.
 
 Run as a program, this file is that process. It has no threads of its own, and forks a server for each message that it
-reads. What a server does, from its command line to the end of the interpreter, is the same as without it.
+reads. What a server does, from its command line to its end, is the same as without it.
 """
 
 import contextlib

@@ -1,12 +1,15 @@
 """What the commands `serve` and `demo` share: serve until a stop signal, and print the models and the addresses."""
 
 import asyncio
+import atexit
+import contextlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import uvloop
 from rich.console import Console
@@ -28,8 +31,13 @@ _Model: TypeAlias = tuple[IndexEntry, LoadedVersion | None]
 """An entry of the repository index, and its loaded version if that is ready."""
 
 
-def run(settings: Settings, console: Console, log: LogWriter) -> None:
-    """Serve until a stop signal. Print the table of models and the addresses, formatted by `console`, through `log`."""
+def run(settings: Settings, console: Console, log: LogWriter) -> NoReturn:
+    """Serve until a stop signal, and end the process. Print the table of models and the addresses, formatted by
+    `console`, through `log`.
+
+    Raises:
+        TriuneError, OSError: the server cannot start.
+    """
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
         tell(server, addresses, console, log)
@@ -52,6 +60,19 @@ def run(settings: Settings, console: Console, log: LogWriter) -> None:
         # cancelled still runs.
         if not log.is_read() or (code == 0 and is_work_left()):
             os._exit(code)
+    _exit()
+
+
+def _exit() -> NoReturn:
+    """End the process as the interpreter does, but leave its modules and the libraries as they are: the system frees
+    them at once, where the interpreter takes half a second, and a library that still has threads may crash.
+    """
+    # Libraries remove their temporary files here.
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
 
 
 def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:

@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -40,3 +42,28 @@ def test_the_table_is_made_in_the_thread_of_the_log(
     has_returned.set()
     log.close()
     assert "HTTP     http://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_at_its_end_libraries_clean_up_and_no_destructor_runs(tmp_path: Path) -> None:
+    code = f"""
+import atexit, logging, sys
+from rich.console import Console
+from triune import app
+from triune.cli import serving
+from triune.cli.log_writer import LogWriter
+from triune.repository.settings import RepositorySettings
+from triune.settings import Settings
+
+class Library:
+    def __del__(self):
+        sys.stderr.write("a destructor ran")
+
+async def serve(settings, on_ready):
+    atexit.register(sys.stdout.write, "temporary files are removed")
+
+app.serve = serve
+library = Library()
+serving.run(Settings(RepositorySettings([{str(tmp_path)!r}])), Console(stderr=True), LogWriter(logging.NullHandler()))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "temporary files are removed", "")
