@@ -145,8 +145,8 @@ def _require_functions(sources: Mapping[str, Source[LowerOptions]]) -> None:
 
 
 def _write(source: Source[LowerOptions], file: WeightFile, report: Report, audit: "Audit | None") -> _Written:
+    from triune.coreml.lowering.deep.fewer_axes import FewerAxes
     from triune.coreml.lowering.interface import interface_of
-    from triune.coreml.lowering.merge_axes import MergeAxes
     from triune.coreml.lowering.passes.pipeline import optimize
     from triune.coreml.lowering.program import ProgramWriter
 
@@ -155,10 +155,9 @@ def _write(source: Source[LowerOptions], file: WeightFile, report: Report, audit
     prepared = prepare(model, options, layout, report, file)
     require_known(options.keep_fp32, prepared.model.graph)
     with translated_failures(model):
-        merge = MergeAxes()
-        graph = Tidy()(merge(ConvAffine(file)(prepared.model)))
-    wide = {merge.parted[name] for name in prepared.wide if name in merge.parted}
-    prepared = replace(prepared, model=graph, wide=prepared.wide | wide)
+        fewer = FewerAxes(prepared.wide)
+        graph = Tidy()(fewer(ConvAffine(file)(prepared.model)))
+    prepared = replace(prepared, model=graph, wide=prepared.wide | fewer.wide)
     interface = interface_of(graph, options)
     report("writing the program")
     writer = ProgramWriter(prepared, interface, options)

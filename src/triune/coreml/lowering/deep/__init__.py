@@ -1,0 +1,1 @@
+"""Values of more axes than Core ML has, computed with fewer."""

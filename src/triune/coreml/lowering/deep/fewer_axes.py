@@ -1,0 +1,84 @@
+"""Compute values of more than five axes, which Core ML does not have, with fewer axes.
+
+PyTorch exports PixelUnshuffle, Unfold and adaptive pools with six axes; attention in windows has as many.
+"""
+
+from collections.abc import Collection
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from triune.coreml.lowering.context import MAX_RANK
+from triune.coreml.lowering.deep.rules import RULES
+from triune.coreml.lowering.deep.views import TooManyAxesError, Views
+from triune.graph.names import Names
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass
+from triune.graph.values import Values, names_read, subgraphs_of
+
+
+class FewerAxes(GraphPass):
+    """Given nodes with operands or results of more than five axes, whose rows of neighbouring axes they keep together.
+    Result: nodes that compute the same elements with these axes joined.
+
+    A graph with a node that needs more than five axes, or of whose axes too many are free, is not changed.
+
+    Attributes:
+        wide: the names of new values that compute in fp32.
+    """
+
+    name = "fewer_axes"
+
+    def __init__(self, wide: Collection[str] = ()) -> None:
+        """`wide` are the names of the values that compute in fp32. An instance is for one model."""
+        self._given_wide = wide
+        self.wide: set[str] = set()
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, whose values have shapes."""
+        names = Names(model.graph)
+        names.value("axes")  # Collects all names of the graph before it is changed.
+        return Infer()(model) if self._change(model.graph, None, names) else model
+
+    def _change(self, graph: GraphProto, outer: Values | None, names: Names) -> bool:
+        values = Values(graph, outer)
+        is_changed = False
+        for node in graph.node:
+            for inner in subgraphs_of(node):
+                is_changed |= self._change(inner, values, names)
+        views = Views(values, names, MAX_RANK, self._given_wide)
+        if not any(views.is_deep(name) for node in graph.node for name in (*node.input, *node.output)):
+            return is_changed
+        try:
+            for node in graph.node:
+                _write(node, views)
+            if any(views.is_deep(value.name) for value in graph.output):
+                return is_changed
+        except TooManyAxesError:
+            return is_changed
+        self.wide |= views.wide
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in views.nodes]
+        kept = [value for value in graph.value_info if not views.is_deep(value.name)]
+        del graph.node[:]
+        graph.node.extend(copies)
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+        graph.initializer.extend(views.constants)
+        return True
+
+
+def _write(node: NodeProto, views: Views) -> None:
+    """Write a node anew if a value of it is deep.
+
+    Raises:
+        TooManyAxesError: there is no way to write it with fewer axes.
+    """
+    if any(views.is_deep(name) for inner in subgraphs_of(node) for name in names_read(inner)):
+        raise TooManyAxesError
+    if not any(views.is_deep(name) for name in (*node.input, *node.output)):
+        views.nodes.append(node)
+        return
+    rule = RULES.get(node.op_type)
+    if rule is None or len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
+        raise TooManyAxesError
+    views.begin(node)
+    rule(node, views)

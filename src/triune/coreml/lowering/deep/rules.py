@@ -1,0 +1,228 @@
+"""How each operator is written with fewer axes: a function for each, of a node and the views of its graph."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from onnx import NodeProto
+
+from triune.coreml.lowering.deep.groups import Sizes, fewest, of_runs, parted, permuted_runs, product, runs
+from triune.coreml.lowering.deep.views import TooManyAxesError, Views
+from triune.graph.axes import positive
+from triune.graph.values import attributes_of
+
+Rule: TypeAlias = Callable[[NodeProto, Views], None]
+"""Writes a node. Raises TooManyAxesError if that needs too many axes, or too little is known of their sizes."""
+
+
+def _reshape(node: NodeProto, views: Views) -> None:
+    views.give(views.flat(node.input[0]), node.output[0])
+
+
+def _transpose(node: NodeProto, views: Views) -> None:
+    sizes = views.sizes(node.input[0])
+    perm = list(attributes_of(node).get("perm", range(len(sizes) - 1, -1, -1)))
+    groups, order = permuted_runs(sizes, perm)
+    blocks = list(of_runs(groups, sizes))
+    if not blocks:
+        _reshape(node, views)
+        return
+    if len(blocks) <= views.most:
+        x = views.view(node.input[0], tuple(blocks))
+        views.copy(node, [x], tuple(blocks[each] for each in order), perm=order)
+        return
+    # One block at a time goes to its place: two neighbours change places, between all before and all behind them.
+    x, places = views.flat(node.input[0]), list(range(len(blocks)))
+    for target, each in enumerate(order):
+        at = places.index(each)
+        if at == target:
+            continue
+        cuts = (0, target, at, at + 1, len(places))
+        around = [product([blocks[place] for place in places[begin:end]]) for begin, end in pairwise(cuts)]
+        if around.count(None) > 1:
+            raise TooManyAxesError
+        x = views.op("Transpose", [views.op("Reshape", [x, views.vector(around)])], perm=[0, 2, 1, 3])
+        places.insert(target, places.pop(at))
+    views.give(x, node.output[0])
+
+
+def _elementwise(node: NodeProto, views: Views) -> None:
+    """An operator whose operands are broadcast to the result."""
+    whole = views.sizes(node.output[0])
+    operands = [_padded(views.sizes(name), len(whole)) if name else None for name in node.input]
+    for axis, size in enumerate(whole):
+        free = sum(each is not None and each[axis] is None for each in operands)
+        others = any(each is not None and each[axis] not in (None, 1) for each in operands)
+        if free > 1 or (free and (others or size is not None)):
+            # It is not known which of the operands has this size, and which 1.
+            raise TooManyAxesError
+    marks = [tuple(each is not None and each[axis] == 1 for each in operands) for axis in range(len(whole))]
+    groups = runs(marks, whole)
+    inputs: list[str] = []
+    for name, sizes in zip(node.input, operands, strict=True):
+        is_one = sizes is None or not views.sizes(name)
+        inputs.append(name if is_one or sizes is None else views.view(name, of_runs(groups, sizes) or (1,)))
+    views.copy(node, inputs, of_runs(groups, whole) or (1,))
+
+
+def _padded(sizes: Sizes, rank: int) -> Sizes:
+    return (*[1] * (rank - len(sizes)), *sizes)
+
+
+def _unary(node: NodeProto, views: Views) -> None:
+    """An operator of one tensor, and of parameters that are single numbers."""
+    if any(views.sizes(name) not in ((), (1,)) for name in list(node.input)[1:] if name):
+        raise TooManyAxesError
+    sizes = fewest(views.sizes(node.input[0]), views.most)
+    views.copy(node, [views.view(node.input[0], sizes), *list(node.input)[1:]], sizes)
+
+
+def _expand(node: NodeProto, views: Views) -> None:
+    whole = views.sizes(node.output[0])
+    sizes = _padded(views.sizes(node.input[0]), len(whole))
+    groups = runs([size == 1 for size in sizes], whole)
+    target = [1 if given is None else size for given, size in zip(sizes, whole, strict=True)]
+    wanted = of_runs(groups, tuple(target)) or (1,)
+    if None in wanted or any(None in (sizes[axis] for axis in group) and len(group) > 1 for group in groups):
+        raise TooManyAxesError
+    x = views.view(node.input[0], of_runs(groups, sizes) or (1,))
+    views.copy(node, [x, views.vector(wanted)], of_runs(groups, whole) or (1,))
+
+
+def _reduce(node: NodeProto, views: Views) -> None:
+    sizes, attributes = views.sizes(node.input[0]), attributes_of(node)
+    axes = views.ints(node, 1)
+    if not axes:
+        if attributes.get("noop_with_empty_axes", 0):
+            raise TooManyAxesError
+        axes = list(range(len(sizes)))
+    reduced = [axis in {positive(each, len(sizes)) for each in axes} for axis in range(len(sizes))]
+    groups = runs(reduced, sizes)
+    gone = [place for place, group in enumerate(groups) if reduced[group[0]]]
+    if not gone:
+        _reshape(node, views)
+        return
+    x = views.view(node.input[0], of_runs(groups, sizes))
+    kept = of_runs([group for place, group in enumerate(groups) if place not in gone], sizes)
+    views.copy(node, [x, views.constant(np.array(gone, np.int64))], kept, keepdims=0, noop_with_empty_axes=None)
+
+
+def _along_axis(node: NodeProto, views: Views) -> None:
+    """An operator that keeps the shape and computes along one axis, such as Softmax."""
+    sizes = views.sizes(node.input[0])
+    attributes = attributes_of(node)
+    if node.op_type == "CumSum":
+        (axis,) = views.ints(node, 1) or [0]
+        three = parted(sizes, positive(axis, len(sizes)))
+        views.copy(node, [views.view(node.input[0], three), views.constant(np.array(1, np.int64))], three)
+        return
+    three = parted(sizes, positive(int(attributes.get("axis", -1)), len(sizes)))
+    views.copy(node, [views.view(node.input[0], three)], three, axis=1)
+
+
+def _gather(node: NodeProto, views: Views) -> None:
+    sizes, indices = views.sizes(node.input[0]), views.sizes(node.input[1])
+    three = parted(sizes, positive(int(attributes_of(node).get("axis", 0)), len(sizes)))
+    count = product(indices)
+    taken = views.view(node.input[1], (count,))
+    views.copy(node, [views.view(node.input[0], three), taken], (three[0], count, three[2]), axis=1)
+
+
+def _gather_nd(node: NodeProto, views: Views) -> None:
+    sizes, indices = views.sizes(node.input[0]), views.sizes(node.input[1])
+    depth = indices[-1]
+    if attributes_of(node).get("batch_dims", 0) or depth is None:
+        raise TooManyAxesError
+    rest = [product(sizes[depth:])] if depth < len(sizes) else []
+    count = product(indices[:-1])
+    inputs = [views.view(node.input[0], (*sizes[:depth], *rest)), views.view(node.input[1], (count, depth))]
+    views.copy(node, inputs, (count, *rest))
+
+
+def _slice(node: NodeProto, views: Views) -> None:
+    sizes = list(views.sizes(node.input[0]))
+    starts, ends = views.ints(node, 1) or [], views.ints(node, 2) or []
+    axes = views.ints(node, 3) or list(range(len(starts)))
+    steps = views.ints(node, 4) or [1] * len(starts)
+    x = views.flat(node.input[0])
+    for axis, *numbers in zip(axes, starts, ends, steps, strict=True):
+        place = positive(axis, len(sizes))
+        three = parted(tuple(sizes), place)
+        size = sizes[place]
+        if size is None or three.count(None) > 1:
+            raise TooManyAxesError
+        one = [views.constant(np.array([each], np.int64)) for each in (numbers[0], numbers[1], 1, numbers[2])]
+        x = views.op("Slice", [views.op("Reshape", [x, views.vector(three)]), *one])
+        sizes[place] = len(range(*_clamped(size, *numbers)))
+        if sizes[place] == 0:
+            raise TooManyAxesError
+    views.give(x, node.output[0])
+
+
+def _clamped(size: int, start: int, end: int, step: int) -> tuple[int, int, int]:
+    """What a Slice of an axis of this size takes, as the arguments of `range`."""
+    return slice(start, end if end >= -size or step > 0 else None, step).indices(size)
+
+
+def _concat(node: NodeProto, views: Views) -> None:
+    whole = views.sizes(node.output[0])
+    axis = positive(int(attributes_of(node)["axis"]), len(whole))
+    inputs = [views.view(name, parted(views.sizes(name), axis)) for name in node.input]
+    views.copy(node, inputs, parted(whole, axis), axis=1)
+
+
+def _matmul(node: NodeProto, views: Views) -> None:
+    x, y = (views.sizes(name) for name in node.input)
+    whole = views.sizes(node.output[0])
+    if len(x) < 2 or len(y) < 2:
+        raise TooManyAxesError
+    batch = (product(whole[:-2]), *whole[-2:])
+    if len(y) == 2:
+        inputs = [views.view(node.input[0], (product(x[:-2]), *x[-2:])), node.input[1]]
+    elif x[:-2] == y[:-2] and None not in x[:-2]:
+        inputs = [views.view(name, (product(s[:-2]), *s[-2:])) for name, s in zip(node.input, (x, y), strict=True)]
+    else:
+        inputs, batch = _broadcast_matmul(node, views, x, y, whole)
+    views.copy(node, inputs, batch)
+
+
+def _broadcast_matmul(node: NodeProto, views: Views, x: Sizes, y: Sizes, whole: Sizes) -> tuple[Sequence[str], Sizes]:
+    """The operands of a product some of whose axes before the last two are broadcast, and the shape of the result."""
+    rank = len(whole) - 2
+    both = [_padded(each[:-2], rank) for each in (x, y)]
+    if any(None in each for each in both):
+        raise TooManyAxesError
+    groups = runs([tuple(each[axis] == 1 for each in both) for axis in range(rank)], whole[:-2])
+    inputs = [
+        views.view(name, (*of_runs(groups, batch), *sizes[-2:]))
+        for name, batch, sizes in zip(node.input, both, (x, y), strict=True)
+    ]
+    return inputs, (*of_runs(groups, whole[:-2]), *whole[-2:])
+
+
+_OF_ONE = (
+    *("Abs", "Acos", "Asin", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Neg", "Not"),
+    *("Reciprocal", "Round", "Sigmoid", "Sign", "Sin", "Sinh", "Sqrt", "Tan", "Tanh", "Identity", "Cast", "Relu"),
+    *("LeakyRelu", "Elu", "Softplus", "Softsign", "HardSigmoid", "Gelu", "Clip"),
+)
+_BROADCAST = (
+    *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "And", "Or", "Xor", "Where", "PRelu"),
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+)
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _reshape),
+    **dict.fromkeys(_OF_ONE, _unary),
+    **dict.fromkeys(_BROADCAST, _elementwise),
+    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"), _reduce),
+    **dict.fromkeys(("Softmax", "CumSum"), _along_axis),
+    "Transpose": _transpose,
+    "Expand": _expand,
+    "Gather": _gather,
+    "GatherND": _gather_nd,
+    "Slice": _slice,
+    "Concat": _concat,
+    "MatMul": _matmul,
+}
+"""The rules by operator. A node of any other operator cannot be written with fewer axes."""
