@@ -25,7 +25,13 @@ class OnnxExecutor:
     """
 
     def __init__(
-        self, package: Package, function: str | None = None, *, num_threads: int = 0, is_widened: bool = False
+        self,
+        package: Package,
+        function: str | None = None,
+        *,
+        num_threads: int = 0,
+        is_widened: bool = False,
+        run_bytes: int | None = None,
     ) -> None:
         """Raise a function and load it.
 
@@ -34,6 +40,7 @@ class OnnxExecutor:
             function: the name of the function; None takes the default one.
             num_threads: the number of threads that compute; 0 lets ONNX Runtime choose.
             is_widened: compute fp16 operations in fp32, as the reference by which the error of fp16 is measured.
+            run_bytes: the memory limit of a run, without the program's weights; None sets no limit.
 
         Raises:
             NotFoundError: there is no such function.
@@ -57,7 +64,7 @@ class OnnxExecutor:
             keep_half_rounding(model)
         states = [each.name for each in program.inputs if isinstance(each.type, StateType)]
         name = f"'{package.name}', function '{program.name}'"
-        self._session = GraphSession(model, name, states=states, num_threads=num_threads)
+        self._session = GraphSession(model, name, states=states, num_threads=num_threads, run_bytes=run_bytes)
         self.crash_risk = self._session.crash_risk
 
     def run(

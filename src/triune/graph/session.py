@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,7 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.arenas import beyond_arena, own_arena
 from triune.graph.fatal_fusions import fatal_fusions
+from triune.graph.folded import FOLDED_BYTES, most_folded_bytes
 from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
@@ -81,6 +84,7 @@ class GraphSession:
         num_threads: int = 0,
         weights: "Weights | None" = None,
         optimizes: bool = True,
+        run_bytes: int | None = None,
     ) -> None:
         """Load a graph.
 
@@ -91,6 +95,7 @@ class GraphSession:
             num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 if results must not depend on it.
             weights: the result of `set_aside` for this model, to share weights between sessions.
             optimizes: whether ONNX Runtime optimizes the graph, or runs its nodes one by one as they are.
+            run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
 
         Raises:
             UnsupportedError: ONNX Runtime cannot load the graph.
@@ -104,6 +109,7 @@ class GraphSession:
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
+        options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
         without = [*fatal_fusions(model), _INEXACT]
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             options.add_session_config_entry(*_IN_FP32)
@@ -119,8 +125,13 @@ class GraphSession:
         if self._weights.names:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
+        self._run_bytes = run_bytes
+        arena = nullcontext() if run_bytes is None else own_arena(options, run_bytes, is_by_values=False)
         try:
-            self._session: Any = open_session(model.SerializeToString(), options, optimizes=optimizes, without=without)
+            with arena:
+                self._session: Any = open_session(
+                    model.SerializeToString(), options, optimizes=optimizes, without=without
+                )
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
 
@@ -130,7 +141,8 @@ class GraphSession:
         """Compute the outputs and the new states; the arguments are not changed.
 
         Raises:
-            InvalidArgumentError: an input or state is missing, or the graph cannot compute with its values.
+            InvalidArgumentError: an input or state is missing, the graph cannot compute with its values, or the run
+                needs more memory than its limit.
         """
         given = {**{name: inputs[name] for name in self._inputs if name in inputs}, **states}
         missing = [name for name in (*self._inputs, *self._states) if name not in given and name not in self._defaults]
@@ -141,9 +153,18 @@ class GraphSession:
         try:
             results: list[Array] = self._session.run(names, feed)
         except self._failures as error:
+            if (beyond := beyond_arena(error)) is not None:
+                raise InvalidArgumentError(
+                    f"{self._name}: a node asks for {beyond[1]} bytes of memory, more than is left of the "
+                    f"{self._run_bytes} bytes that a run may take in all, by --run-memory-bytes; send values and "
+                    "shapes that need less, or raise it"
+                ) from error
             raise InvalidArgumentError(f"{self._name}: {error}") from error
         except RuntimeError as error:
             raise InternalError(f"{self._name}: ONNX Runtime: {error}") from error
+        if self._run_bytes is not None:
+            # The arena holds the results, and later runs need its memory: clients may take long to read an answer.
+            results = [np.array(each) for each in results]
         count = len(self._outputs)
         return (
             dict(zip(self._outputs, results[:count], strict=True)),

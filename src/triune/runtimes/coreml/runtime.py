@@ -67,8 +67,7 @@ class CoreMl:
         cache: the cache of converted and compiled models; None takes the user's cache folder.
         preparation: a module that each worker process imports first; `triune.coreml.anywhere` stands in for Core ML.
         convert: converts an ONNX model to a package; can be pickled.
-        run_bytes: the memory limit of a run without Core ML whose memory depends on the values of inputs; None sets no
-            limit.
+        run_bytes: the memory limit of a run without Core ML; None sets no limit.
         """
         self._statuses = {status.unit: status for status in units}
         self._cache = cache or CompiledCache()
@@ -143,7 +142,11 @@ class CoreMl:
         """Load a package without Core ML. `is_own_process` says that this is already a separate process for the
         model.
         """
+        host = functools.partial(self._hosted, path, package_path, signature, unit, num_threads, settings)
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
+        if is_interpreted and not is_own_process:
+            # numpy has no memory limit.
+            return host()
         # The interpreter reads weights from mapped files. ONNX Runtime copies them when the model is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
         executor: Executor
@@ -153,15 +156,16 @@ class CoreMl:
 
             executor = Interpreter(package, settings.function)
         else:
-            is_widened = unit is Unit.CPU
-            executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
+            executor = OnnxExecutor(
+                package,
+                settings.function,
+                num_threads=num_threads,
+                is_widened=unit is Unit.CPU,
+                run_bytes=None if is_own_process else self._run_bytes,
+            )
             if (executor.crash_risk or not executor.is_steady) and not is_own_process:
                 del executor, package
-                load = functools.partial(
-                    self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True
-                )
-                limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
-                return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
+                return host()
             is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None
         function = settings.function
@@ -175,6 +179,22 @@ class CoreMl:
             is_steady=is_steady,
             report=f"{'the reference interpreter' if is_interpreted else 'ONNX Runtime'} in place of Core ML",
         )
+
+    def _hosted(
+        self,
+        path: Path,
+        package_path: Path,
+        signature: Signature,
+        unit: Unit,
+        num_threads: int,
+        settings: Settings,
+    ) -> HostedExecutable:
+        """Load a package without Core ML in a process of its own, which holds runs to the memory limit."""
+        load = functools.partial(
+            self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True
+        )
+        limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
+        return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
 
     def _is_present(self, unit: Unit) -> bool:
         status = self._statuses.get(unit)

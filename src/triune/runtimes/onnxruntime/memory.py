@@ -1,17 +1,13 @@
-"""Limit the memory of ONNX Runtime's runs, and return it to the system.
-
-By default each session has an arena without a limit, which keeps the memory of a run for later runs. An arena that is
-registered with the environment can have a limit: sessions that are created next use it, until another arena is
-registered (ONNX Runtime 1.32). The weights of the model do not count.
+"""Say what a run of ONNX Runtime asked for beyond the memory limit of its arena (`graph.arenas`), and return the memory
+of runs to the system.
 """
 
 import contextlib
 import itertools
-import re
 import threading
 import weakref
-from collections.abc import Generator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,80 +18,17 @@ from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableErr
 from triune.core.heap import HEAP, LARGE_BYTES
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.threads import NoThreadError, start_thread
+from triune.graph.arenas import beyond_arena
 from triune.runtimes.failures import given_values, node_of
 from triune.runtimes.onnxruntime.options import NO_LOG
 
 # `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime
 
-# After an arena was registered, the lock is held for this time, until the new session has looked the arena up, which it
-# does first.
-_LOOK_SECONDS = 0.05
 # How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
 # Outputs of at least this size are tracked.
 _TRACKED_BYTES = 1 << 20
-# The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
-_LARGEST_REGION_BYTES = 32 << 20
-
-# If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
-# powers of 2.
-_EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
-_DOUBLING: Final = {"max_power_of_two_extend_bytes": _LARGEST_REGION_BYTES}
-
-_BEYOND = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
-
-
-class _Arenas:
-    """Gives each session its own arena. Two sessions that are created at the same moment may share one."""
-
-    def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._made = threading.Event()
-        self._made.set()
-
-    @contextlib.contextmanager
-    def own(self, settings: Mapping[str, int]) -> Generator[None]:
-        """Within this context, a new session with `session.use_env_allocators` gets an arena with these settings."""
-        made = threading.Event()
-        with self._gate:
-            self._made.wait(_LOOK_SECONDS)
-            self._register(settings)
-            self._made = made
-        try:
-            yield
-        finally:
-            # Register another arena: the environment would otherwise keep this one alive after its session.
-            self._register(settings)
-            made.set()
-
-    def _register(self, settings: Mapping[str, int]) -> None:
-        kinds, memory = _library.OrtAllocatorType, _library.OrtMemType
-        info = _library.OrtMemoryInfo("Cpu", kinds.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
-        _library.create_and_register_allocator(info, _library.OrtArenaCfg(settings))
-
-
-# A process has only one ONNX Runtime environment, so that there is one `_Arenas`.
-_ARENAS = _Arenas()
-
-
-@contextlib.contextmanager
-def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
-    """Within this context, a new session with these SessionOptions gets its own arena with a limit.
-
-    If the options turn arenas off, it gets neither.
-
-    Args:
-        options: the SessionOptions.
-        max_bytes: the memory limit of a run; None sets no limit.
-        is_by_values: whether the memory of a run depends on the values of inputs.
-    """
-    if not options.enable_cpu_mem_arena:
-        yield
-        return
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_by_values else _DOUBLING)}):
-        yield
 
 
 class RunMemory:
@@ -142,8 +75,8 @@ class RunMemory:
         """Whether repeating a run that failed with this error may succeed, because earlier runs had filled the
         arena.
         """
-        found = _BEYOND.search(str(error))
-        if found is None or self._max_bytes is None or int(found[2]) > self._max_bytes:
+        found = beyond_arena(error)
+        if found is None or self._max_bytes is None or found[1] > self._max_bytes:
             return False
         self._shrink()
         return True
@@ -154,12 +87,12 @@ class RunMemory:
         """The error for a run that exceeded the limit; None if it failed for another reason. Arguments as
         `run_failure`.
         """
-        found = _BEYOND.search(str(error))
+        found = beyond_arena(error)
         if found is None:
             return None
         self._has_freed_much = True
         self._return_soon()
-        available, wanted = map(int, found.groups())
+        available, wanted = found
         asks = f"{node_of(str(error), only_nodes)[0]} asks for {wanted} bytes of memory{given_values(inputs)}"
         limit = f"{self._max_bytes} bytes that a run may take in all, by --run-memory-bytes"
         num_held = self._held_bytes()

@@ -16,8 +16,10 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
+from triune.graph.arenas import own_arena
 from triune.graph.by_values import by_values
 from triune.graph.fatal_fusions import fatal_fusions
+from triune.graph.folded import FOLDED_BYTES, most_folded_bytes
 from triune.graph.load import read_model
 from triune.graph.only_nodes import only_nodes
 from triune.graph.precision import precision_of
@@ -29,7 +31,7 @@ from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
 from triune.runtimes.onnxruntime.libraries import has_foreign_ops, register_libraries
 from triune.runtimes.onnxruntime.many_strings import host_many_strings
-from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
+from triune.runtimes.onnxruntime.memory import RunMemory
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
 from triune.runtimes.served import onnxruntime_units
@@ -132,6 +134,7 @@ class OnnxRuntime:
         )
         libraries = self._op_libraries if has_foreign_ops(model) else ()
         source, fatal = source_of(model, path), list(fatal_fusions(model))
+        session_options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
         del model
         # A separate process enforces the limit if no arena can.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)

@@ -601,3 +601,31 @@ def test_weights_that_others_write_to(runtime: CoreMl, tmp_path: Path, executor:
     np.testing.assert_array_equal(executable.run(given, ["y"])["y"], before)
     weights.write_bytes(bytes(size))
     np.testing.assert_array_equal(executable.run(given, ["y"])["y"], before)
+
+
+@pytest.mark.parametrize(
+    ("executor", "words"),
+    [
+        ("onnxruntime", f"{64 << 20} bytes that a run may take in all, by --run-memory-bytes"),
+        ("reference", "Unable to allocate 256. MiB"),
+    ],
+)
+def test_a_run_keeps_to_its_memory_limit_where_shapes_alone_decide_it(
+    tmp_path: Path, executor: str, words: str
+) -> None:
+    from coremltools.converters.mil.mil import get_new_symbol
+
+    @program(half_tensor(get_new_symbol(), 1))
+    def outer(x: Any) -> Any:
+        product = mb.matmul(x=x, y=x, transpose_y=True)
+        return mb.reduce_max(x=product, axes=[0, 1], keep_dims=True, name="y")
+
+    path = save(tmp_path, outer, inputs=[ct.TensorType(name="x", shape=(ct.RangeDim(1, 1 << 14), 1))])
+    runtime = CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"), run_bytes=64 << 20)
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={"coreml.executor": executor})
+    small = np.ones((4, 1), np.float32)
+    assert executable.run({"x": small}, ["y"])["y"].item() == 1
+    with pytest.raises(InvalidArgumentError, match=words):
+        executable.run({"x": np.ones((1 << 13, 1), np.float32)}, ["y"])
+    assert executable.run({"x": small}, ["y"])["y"].item() == 1
+    executable.close()

@@ -1,0 +1,87 @@
+"""Give a session of ONNX Runtime an arena of its own, with a memory limit.
+
+By default each session has an arena without a limit, which keeps the memory of a run for later runs. An arena that is
+registered with the environment can have a limit: sessions that are created next use it, until another arena is
+registered (ONNX Runtime 1.32). The weights of the model do not count.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Generator, Mapping
+from typing import Any, Final
+
+# After an arena was registered, the lock is held for this time, until the new session has looked the arena up, which it
+# does first.
+_LOOK_SECONDS = 0.05
+# The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
+_LARGEST_REGION_BYTES = 32 << 20
+
+# If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
+# powers of 2.
+_EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
+_DOUBLING: Final = {"max_power_of_two_extend_bytes": _LARGEST_REGION_BYTES}
+
+_BEYOND = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
+
+
+class _Arenas:
+    """Gives each session its own arena. Two sessions that are created at the same moment may share one."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._made = threading.Event()
+        self._made.set()
+
+    @contextlib.contextmanager
+    def own(self, settings: Mapping[str, int]) -> Generator[None]:
+        """Within this context, a new session with `session.use_env_allocators` gets an arena with these settings."""
+        made = threading.Event()
+        with self._gate:
+            self._made.wait(_LOOK_SECONDS)
+            self._register(settings)
+            self._made = made
+        try:
+            yield
+        finally:
+            # Register another arena: the environment would otherwise keep this one alive after its session.
+            self._register(settings)
+            made.set()
+
+    def _register(self, settings: Mapping[str, int]) -> None:
+        # Import here: the library takes time to import. `Any`, since it has no type hints.
+        import onnxruntime
+
+        library: Any = onnxruntime
+        kinds, memory = library.OrtAllocatorType, library.OrtMemType
+        info = library.OrtMemoryInfo("Cpu", kinds.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
+        library.create_and_register_allocator(info, library.OrtArenaCfg(settings))
+
+
+# A process has only one ONNX Runtime environment, so that there is one `_Arenas`.
+_ARENAS = _Arenas()
+
+
+@contextlib.contextmanager
+def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
+    """Within this context, a new session with these SessionOptions gets its own arena with a limit.
+
+    If the options turn arenas off, it gets neither.
+
+    Args:
+        options: the SessionOptions.
+        max_bytes: the memory limit of a run; None sets no limit.
+        is_by_values: whether the memory of a run depends on the values of inputs.
+    """
+    if not options.enable_cpu_mem_arena:
+        yield
+        return
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_by_values else _DOUBLING)}):
+        yield
+
+
+def beyond_arena(error: Exception) -> tuple[int, int] | None:
+    """The bytes that were left in the arena and those that were asked for, if a run failed at the arena's limit."""
+    found = _BEYOND.search(str(error))
+    return None if found is None else (int(found[1]), int(found[2]))
