@@ -9,6 +9,10 @@ gradients (Kivinen and Warmuth, "Exponentiated gradient versus gradient descent 
 of a pool with too much work rises. The share of iterations in which a pool was the cheapest for a model is the share of
 its requests that should go there.
 
+Two things follow from the shares. A model leaves a pool where its share is next to nothing. And the models that stay
+take turns of the length that their requests need there: turns of equal length would give half of a pool to a model that
+can also compute elsewhere, while the requests of another have to wait for that pool.
+
 While the pools are not full, nothing is divided.
 """
 
@@ -157,13 +161,21 @@ class Balance:
         times = self._times([(each.per_ns, costs[each]) for each in asking])
         load, parts = self._divide(asking, times) if len(asking) > 1 else (0.0, np.ones_like(times))
         leaves = (parts < _LEAST_PART) & np.isfinite(times) & (load >= _FULL)
+        portions = self._portions(parts, times) if load >= _FULL else np.ones_like(parts)
         with self._lock:
-            found = dict(zip(asking, leaves.tolist(), strict=True))
+            found = dict(zip(asking, zip(leaves.tolist(), portions.tolist(), strict=True), strict=True))
             for each in self._members:
                 mine = found.get(each)
                 for pool, share in each.shares.items():
-                    share.is_elsewhere = mine is not None and mine[self._index[pool]]
+                    index = self._index[pool]
+                    share.is_elsewhere = mine is not None and mine[0][index]
+                    share.portion = 1.0 if mine is None else mine[1][index]
                     share.count_wanting()
+
+    def _portions(self, parts: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The part of a pool's busy time that each model's requests need, at least _LEAST_PART: [models, pools]."""
+        used = parts * np.where(np.isfinite(times), times, 0.0)
+        return np.maximum(used / np.maximum(used.sum(axis=0), 1e-9), _LEAST_PART)
 
     def _count(self, elapsed_ns: int) -> None:
         """Update each model's requests per nanosecond: at first the mean over all updates, later an exponential average

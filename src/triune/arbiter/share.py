@@ -25,6 +25,8 @@ class Share:
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: what the model asks for; None if that is not known.
         is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.
+        portion: the part of the pool's time that its requests need; the clock goes by it as by `weight`. 1 for all
+            models while nothing is divided.
         num_bound: how many waiting requests can compute nowhere else; it does not leave the pool while there are any.
     """
 
@@ -41,6 +43,7 @@ class Share:
         self.is_asking = False
         self.demand: Demand | None = None
         self.is_elsewhere = False
+        self.portion = 1.0
         self.num_bound = 0
         self._is_wanting = False
         self._pool = pool
@@ -209,7 +212,7 @@ class Share:
                 # Speedup is measured only over the time in which at least two models wanted to compute.
                 part = (pool.crowded_ns - turn.crowded_ns) / took_ns
                 pool.concurrency.record(alone_ns * part, took_ns)
-            tag_ns = self.tag_ns + took_ns / self.weight
+            tag_ns = self.tag_ns + took_ns / (self.weight * self.portion)
             if self._since_ns is None:
                 self.tag_ns = tag_ns
             else:

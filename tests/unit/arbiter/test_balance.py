@@ -136,3 +136,31 @@ def test_who_only_has_requests_for_another_pool_wants_none_of_this_one() -> None
     machine.models["second"].shares[Unit.GPU].bind(5)
     turn = machine.models["first"].shares[Unit.ANE].start(Unit.ANE, MS)
     assert turn is not None, "nobody has requests that could compute here"
+
+
+def test_each_gets_the_part_of_a_pool_that_its_requests_there_need() -> None:
+    """Turns of equal times would give the second half of the GPU, and leave its requests waiting for the ANE."""
+    machine = pair()
+    machine.run(4, first=600, second=1300)
+    portions = {name: each.shares[Unit.GPU].portion for name, each in machine.models.items()}
+    # Of 1,900 ms a second, each pool computes half: 600 and 350 on the GPU, 950 on the Neural Engine.
+    assert portions["first"] == pytest.approx(600 / 950, abs=0.08)
+    assert portions["second"] == pytest.approx(350 / 950, abs=0.08)
+    machine.run(8, first=60, second=130)
+    assert {each.shares[Unit.GPU].portion for each in machine.models.values()} == {1.0}, "the pools are not full"
+
+
+def test_turns_follow_the_portions() -> None:
+    machine = pair()
+    shares = {name: each.shares[Unit.GPU] for name, each in machine.models.items()}
+    shares["first"].portion, shares["second"].portion = 0.25, 0.75
+    turns = {"first": shares["first"].start(Unit.GPU, MS)}
+    assert shares["second"].start(Unit.GPU, MS) is None
+    ran: list[str] = []
+    for _ in range(400):
+        ((name, turn),) = turns.items()
+        ran.append(name)
+        machine.clock.advance(MS)
+        shares[name].end(turn, MS, MS)
+        turns = {each: turn for each, share in shares.items() if share.has_turn and (turn := share.start(Unit.GPU, MS))}
+    assert ran.count("second") == pytest.approx(300, abs=4)
