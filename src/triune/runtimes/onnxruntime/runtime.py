@@ -41,6 +41,12 @@ _library: Any = onnxruntime_library()
 _InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
 _NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
 
+_SLOW_FUSIONS = ("SkipLayerNormFusion",)
+"""ONNX Runtime's optimizers that are turned off because their results are slower than their sources. On the CPU (1.32)
+SkipLayerNormalization takes longer than the sums and the LayerNormalization that it replaces: the norms and sums of
+MiniLM's, BERT's and GPT-2's shapes take 0.27 to 0.94 times as long without it, at 12 of 12 sizes (docs/benchmarks.md).
+"""
+
 
 class _Value(Protocol):
     """The part of onnxruntime.OrtValue that is used here."""
@@ -133,7 +139,7 @@ class OnnxRuntime:
             only_nodes=only_nodes(model),
         )
         libraries = self._op_libraries if has_foreign_ops(model) else ()
-        source, fatal = source_of(model, path), list(fatal_fusions(model))
+        source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
         session_options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
         del model
         # A separate process enforces the limit if no arena can.
@@ -148,10 +154,10 @@ class OnnxRuntime:
                 if "optimization.graph.level" in options:
                     providers = ["CPUExecutionProvider"]
                     session: _Session = _library.InferenceSession(
-                        source.model, session_options, providers=providers, disabled_optimizers=fatal
+                        source.model, session_options, providers=providers, disabled_optimizers=without
                     )
                 else:
-                    session = open_session(source.model, session_options, without=fatal)
+                    session = open_session(source.model, session_options, without=without)
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
