@@ -22,6 +22,9 @@ from triune.graph.raising.palettes import palette
 from triune.graph.raising.quantized_weights import quantized_weights
 from triune.graph.raising.types import Array, DType
 
+_WIDEST_BYTES = 4
+"""The bytes of an element of decompressed weights, which are computed in fp32."""
+
 
 def _constant(graph: Graph, value: Array, dtype: DType) -> Tensor:
     return Tensor(graph.root.fresh("weight"), dtype, value.shape, value.astype(dtype.numpy, copy=False))
@@ -33,6 +36,7 @@ def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
     dtype = given.dtype
     known = [each.constant for each in (data, scale, offset1, offset2) if each.constant is not None]
     if len(known) == 4:
+        graph.root.stored.make(_WIDEST_BYTES, known[0].size)
         result = _constant(graph, dequantized(*known), dtype)
         if graph.root.keep_quantized and not known[3].any() and dtype in (DType.FP32, DType.FP16):
             _keep(graph, given, result, known)
@@ -71,6 +75,7 @@ def _spread_in(graph: Graph, value: Tensor, like: Tensor) -> Tensor:
 def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     indices, lut, axis = given["indices"], given["lut"], given.axis("axis", "indices")
     if indices.constant is not None and lut.constant is not None:
+        graph.root.stored.make(_WIDEST_BYTES, indices.constant.size, *lut.constant.shape[-1:])
         whole = _constant(graph, looked_up(indices.constant, lut.constant, axis), lut.dtype)
         kept = palette(indices.constant, lut.constant, lut.dtype) if graph.root.keep_quantized else None
         if kept is not None:
@@ -97,6 +102,7 @@ def _build_sparse(graph: Graph, given: Given) -> Sparse:
     """Put `values`, in row-major order, where the mask is 1, and 0 elsewhere."""
     values, mask = given["values"], given["bitmask"]
     if values.constant is not None and mask.constant is not None:
+        graph.root.stored.make(_WIDEST_BYTES, mask.constant.size)
         return Sparse(_constant(graph, filled(values.constant, mask.constant), values.dtype), mask)
     places = graph.op("Transpose", graph.op("NonZero", graph.cast(mask, DType.BOOL), dtype=DType.INT64), perm=[1, 0])
     zeros = graph.op("Expand", graph.like(0, values), graph.shape_of(mask))
@@ -115,6 +121,7 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
     axis = existing_axis(given.integer("axis"), indices.rank)
     if mask is None or size is None:
         raise UnsupportedError("a mask, or the size of a table's vectors, that is only known when the program runs")
+    graph.root.stored.make(_WIDEST_BYTES, mask.size, size)
     mask = np.repeat(mask, size, axis)
     if indices.constant is not None and lut.constant is not None:
         dense = _constant(graph, np.where(mask, looked_up(indices.constant, lut.constant, axis), 0), lut.dtype)

@@ -143,6 +143,7 @@ class RegionRaiser:
         attribute = view.value
         ranked(attribute.type)
         array = self.program.constants.array(attribute)
+        self.graph.root.stored.add(array)
         kind = tensor_type(attribute.type)
         fresh = self.graph.root.fresh
         if is_complex(attribute.type):

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
-from triune.coreml.mil import Argument, Array, Block, Constant, DType, Name, Operation, TensorType
+from triune.coreml.mil import Argument, Array, Block, Constant, DType, Name, Operation, Packed, TensorType
 from triune.coreml.raising.given import Given
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import rename
@@ -91,6 +91,16 @@ class BlockRaiser:
 
     def constant(self, name: str, constant: Constant) -> Tensor:
         """Make a tensor of a constant, under a name derived from `name`."""
+        stored = self.graph.root.stored
+        match constant.stored:
+            case Packed(data=data, shape=shape):
+                stored.add(data)
+                # Unpacking makes two arrays on the way, of one byte for each element.
+                stored.make(2, *shape)
+            case tuple():
+                pass
+            case array:
+                stored.add(array)
         value = constant.value
         array: Array = _stacked(value, constant.dtype) if isinstance(value, tuple) else value
         return Tensor(self.graph.root.fresh(name), constant.dtype, array.shape, array)

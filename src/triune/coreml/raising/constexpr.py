@@ -21,6 +21,9 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.palettes import palette
 from triune.graph.raising.quantized_weights import quantized_weights
 
+_WIDEST_BYTES = 4
+"""The bytes of an element of decompressed weights, which are computed in fp32."""
+
 
 def _constant(graph: Graph, given: Given, value: Array, dtype: DType, output: int = 0) -> Tensor:
     outputs = given.operation.outputs
@@ -47,6 +50,7 @@ def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
 def _shift_scale(graph: Graph, given: Given, data: str, scale: Array, offset: Array | None, offset_name: str) -> Tensor:
     """Compute scale * (data - offset), and record the quantized form if it is wanted and exact in ONNX."""
     value, dtype = given[data], given["scale"].dtype
+    graph.root.stored.make(_WIDEST_BYTES, *given.array(data).shape)
     result = _constant(graph, given, dequantized(given.array(data), scale, offset), dtype)
     offset_tensor = given.maybe(offset_name)
     if graph.root.keep_quantized and (offset_tensor is None or offset_tensor.dtype is value.dtype):
@@ -61,6 +65,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     shape = given.maybe_ints("shape")
     if shape is None:
         indices = given.array("indices")
+        graph.root.stored.make(_WIDEST_BYTES, indices.size, *lut.shape[-1:])
         return _with_palette(
             graph, _constant(graph, given, looked_up(indices, lut, _vector_axis(given)), dtype), indices, lut
         )
@@ -68,6 +73,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut.shape)}; it has 2, 4, 16, 64 or 256 values")
     bits = lut.size.bit_length() - 1
     indices = _unpacked(given.array("indices"), bits, shape, "indices").reshape(shape)
+    graph.root.stored.make(_WIDEST_BYTES, indices.size)
     dense = _constant(graph, given, lut[indices], dtype)
     return _with_palette(graph, dense, indices, lut.reshape([1] * indices.ndim + [-1, 1]))
 
@@ -108,6 +114,7 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
     mask = given.array("mask")
     if shape is not None:
         mask = _unpacked(mask, 1, shape, "mask").reshape(shape)
+    graph.root.stored.make(_WIDEST_BYTES, mask.size)
     value = filled(given.array("nonzero_data"), mask)
     return _constant(graph, given, value, given["nonzero_data"].dtype)
 
@@ -120,6 +127,7 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
         elements where the mask is 1.
     """
     mask, lut, vector_axis = given.array("indices_mask"), given.array("lut"), _vector_axis(given)
+    graph.root.stored.make(_WIDEST_BYTES, mask.size, *lut.shape[-1:])
     dense = looked_up(filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)
     if vector_axis is not None:
         mask = np.repeat(mask, lut.shape[-1], vector_axis)
@@ -136,6 +144,7 @@ def _sparse_blockwise_shift_scale(graph: Graph, given: Given) -> Sequence[Tensor
         the mask, unchanged, and the elements where it is 1.
     """
     mask = given.array("data_mask")
+    graph.root.stored.make(_WIDEST_BYTES, mask.size)
     dense = filled(given.array("nonzero_data"), mask)
     value = dequantized(dense, given.array("scale"), given.maybe_array("offset"))
     return [
@@ -146,6 +155,7 @@ def _sparse_blockwise_shift_scale(graph: Graph, given: Given) -> Sequence[Tensor
 
 def _cast(graph: Graph, given: Given) -> Tensor:
     dtype = dtype_called(given.text("output_dtype"))
+    graph.root.stored.make(_WIDEST_BYTES, given.array("source_val").size)
     return _constant(graph, given, given.array("source_val"), dtype)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from triune.core.errors import UnsupportedError
+from triune.graph.raising.stored import Stored
 from triune.graph.raising.types import Array, DType, TensorType
 
 Shape = tuple[int | None, ...]
@@ -107,6 +108,7 @@ class Root:
         keep_quantized: whether weights stay compressed if ONNX can express their form.
         quantized: the compressed form of constants, by name.
         sizes: for values that are sizes of dimensions, by name, the same value in INT64.
+        stored: the bytes of the program's constants, and of what is made of them.
     """
 
     def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:
@@ -116,6 +118,7 @@ class Root:
         self.keep_quantized = keep_quantized
         self.quantized: dict[str, KeptWeights] = {}
         self.sizes: dict[str, Tensor] = {}
+        self.stored = Stored()
         self._reserved = set(reserved)
         self._taken = set(reserved)
         self._counts: dict[str, int] = {}
@@ -149,12 +152,17 @@ class Root:
         return self._cache[key]
 
     def write(self, tensor: Tensor) -> None:
-        """Write a constant into the graph, once."""
+        """Write a constant into the graph, once.
+
+        Raises:
+            UnsupportedError: the constants of the program become too large.
+        """
         if tensor.constant is None or tensor.name in self._written:
             return
         self._written.add(tensor.name)
         quantized = self.quantized.get(tensor.name)
         if quantized is None:
+            self.stored.make(tensor.constant.nbytes)
             self.initializers.append(_tensor_proto(tensor))
         else:
             nodes, parts = quantized.protos(tensor.name, self.fresh)

@@ -10,8 +10,20 @@ import onnxruntime
 import pytest
 
 from support.mil_programs import make_package, mb, mil_types, run
-from triune.core.errors import InvalidArgumentError
-from triune.coreml.mil import Array, Constant, DType, Operation, Program
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.mil import (
+    Array,
+    Block,
+    Constant,
+    DType,
+    Function,
+    Name,
+    Operation,
+    Output,
+    Packed,
+    Program,
+    TensorType,
+)
 from triune.coreml.raising import raise_function
 
 generator = np.random.default_rng(3)
@@ -228,3 +240,47 @@ def _run(model: Any, x: Array) -> Array:
     options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
+
+
+def program_of(operations: list[Operation]) -> Program:
+    """A program of such operations, whose output is the value of the last one."""
+    block = Block((), tuple(operations), (operations[-1].name,))
+    return Program({"main": Function("main", (), "CoreML8", block)})
+
+
+def looked_up(name: str, indices: Constant, lut: Constant, shape: tuple[int, ...]) -> Operation:
+    axis = Constant(np.array(0, np.int32), DType.INT32)
+    inputs = {"indices": (indices,), "lut": (lut,), "vector_axis": (axis,)}
+    return Operation("constexpr_lut_to_dense", inputs, (Output(name, TensorType(DType.FP32, shape)),))
+
+
+def test_a_small_look_up_table_of_long_entries_is_refused_before_it_is_looked_up() -> None:
+    # 64 KiB of indices with a bit each, of entries of 1 KiB, are 512 MiB.
+    indices = Constant(Packed(np.zeros(1 << 16, np.uint8), 1, False, (1 << 19,)), DType.UINT1)
+    lut = Constant(np.ones((1, 2, 256), np.float32), DType.FP32)
+    program = program_of([looked_up("w", indices, lut, (1 << 27,))])
+    with pytest.raises(UnsupportedError, match=r"operation 'w'.*constants of 67588 bytes become 537919488 bytes"):
+        raise_function(program)
+
+
+def test_one_constant_in_many_names_is_refused() -> None:
+    stored = np.ones(1 << 20, np.float32)
+    kind = TensorType(DType.FP32, stored.shape)
+    made = [
+        Operation("const", {}, (Output(f"w{each}", kind),), (), {"val": Constant(stored, DType.FP32)})
+        for each in range(400)
+    ]
+    sums = [
+        Operation("add", {"x": (Name("w0"),), "y": (Name(f"w{each}"),)}, (Output(f"y{each}", kind),))
+        for each in range(400)
+    ]
+    with pytest.raises(UnsupportedError, match=f"constants of {stored.nbytes} bytes become"):
+        raise_function(program_of([*made, *sums]))
+
+
+def test_weights_of_one_bit_are_not_too_much() -> None:
+    indices = Constant(Packed(np.zeros(1 << 16, np.uint8), 1, False, (1 << 19,)), DType.UINT1)
+    lut = Constant(np.ones((1, 2, 4), np.float32), DType.FP32)
+    operations = [looked_up(f"w{each}", indices, lut, (1 << 21,)) for each in range(2)]
+    model = raise_function(program_of(operations))
+    assert [tuple(each.dims) for each in model.graph.initializer] == [(1 << 21,)]

@@ -1,0 +1,50 @@
+"""Limit how much memory the constants of a program may take while it is raised.
+
+A small file can have large constants: an entry of a look-up table may have 256 elements for an index of one bit, one
+weight may be in many constants, and a constant may be one number for all its elements.
+"""
+
+import math
+
+from triune.core.errors import UnsupportedError
+from triune.graph.raising.types import Array
+
+_MOST_TIMES = 256
+"""Weights of one bit take 32 times their size in fp32, and those of Apple's tools with entries of several elements 64
+times. They are decompressed and then written.
+"""
+
+_LEAST_BYTES = 256 << 20
+"""As much may be made in any case: constants of one number for all their elements take no bytes."""
+
+
+class Stored:
+    """The bytes of a program's constants, and of all arrays that were made of them."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[int, int]] = set()
+        self._stored_bytes = 0
+        self._made_bytes = 0
+
+    def add(self, array: Array) -> None:
+        """Count a constant as it is in the file. What was counted before is not counted again."""
+        is_repeated = array.size > 1 and 0 in array.strides
+        key = (int(array.__array_interface__["data"][0]), array.nbytes)
+        if not is_repeated and key not in self._seen:
+            self._seen.add(key)
+            self._stored_bytes += array.nbytes
+
+    def make(self, *factors: int) -> None:
+        """Count an array of as many bytes as the product of `factors`, before it is made.
+
+        Raises:
+            UnsupportedError: all arrays together take too many times what the constants take.
+        """
+        self._made_bytes += math.prod(factors)
+        most = _LEAST_BYTES + _MOST_TIMES * self._stored_bytes
+        if self._made_bytes > most:
+            raise UnsupportedError(
+                f"constants of {self._stored_bytes} bytes become {self._made_bytes} bytes or more; {most} are the most "
+                f"({_MOST_TIMES} times as many, and {_LEAST_BYTES}): store them less compressed, or compute them from "
+                "an input"
+            )
