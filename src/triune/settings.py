@@ -21,11 +21,11 @@ class Ports:
 
     Attributes:
         host: the address of every port that has no address of its own.
-        http: KServe over HTTP.
-        grpc: KServe over gRPC.
-        metrics: Prometheus metrics.
-        http_host, grpc_host, metrics_host: a port's own address.
-        is_http_shared: set SO_REUSEPORT on the HTTP port, so that several servers can share it.
+        http: the port of KServe over HTTP.
+        grpc: the port of KServe over gRPC.
+        metrics: the port of Prometheus metrics.
+        http_host, grpc_host, metrics_host: the address of one port, in place of `host`.
+        is_http_shared: whether SO_REUSEPORT is set on the HTTP port, so that several servers can share it.
     """
 
     host: str = "127.0.0.1"
@@ -43,9 +43,10 @@ class Memory:
     """Memory limits, in bytes.
 
     Attributes:
-        inflight_bytes: for all requests under way together; None is a quarter of the machine's memory.
-        conversion_bytes: for one conversion of a model; None is three quarters of the machine's memory.
-        run_bytes: for one run of a model; None is `inflight_bytes`, but at least 1 GiB.
+        inflight_bytes: the limit for all running and waiting requests together; None means a quarter of the machine's
+            memory.
+        conversion_bytes: the limit for one conversion of a model; None means three quarters of the machine's memory.
+        run_bytes: the limit for one run of a model; None means `inflight_bytes`, but at least 1 GiB.
     """
 
     inflight_bytes: int | None = None
@@ -67,17 +68,17 @@ class Settings:
         metrics: which metrics are exported.
         num_http_threads: threads that decode, encode and compress large requests; None takes one for each core, from
             2 to 4.
-        is_ready_strict: the server is ready only while every model is ready.
-        is_exiting_on_error: what ends the server at the start. True: a model that fails to load, or a repository that
-            cannot be read. None: only the repository. False: neither.
-        exit_timeout_seconds: how long requests under way may take after the server was told to stop.
+        is_ready_strict: whether the server counts as ready only while every model is ready.
+        is_exiting_on_error: which errors at the start end the server. True: a model that fails to load, or a repository
+            that cannot be read. None: only a repository that cannot be read. False: neither.
+        exit_timeout_seconds: how long running requests may take after the server was told to stop.
         name: the server's name in its metadata.
         energy_interval_seconds: how often the meters of energy are read; 0 does not meter energy.
-        power_mode: what is done for speed, and what without, at the start.
+        power_mode: the power mode at the start, which trades speed for energy.
         has_playground: whether there is a page for browsers at `/` of the HTTP port.
         custom_ops: Python files and shared libraries of custom operators, which all models may use. They are run with
             all rights of the server.
-        trace: the file to record in which requests arrive when; None records nothing.
+        trace: the file in which the arrival times of requests are recorded; None records nothing.
     """
 
     repository: RepositorySettings

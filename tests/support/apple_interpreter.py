@@ -1,4 +1,6 @@
-"""Apple's Core AI interpreter for tests: calls in a process of its own, which its library ends on some mistakes."""
+"""Apple's Core AI interpreter for tests. Calls run in a separate process, since the library ends the process on some
+mistakes.
+"""
 
 import multiprocessing
 import os
@@ -18,7 +20,9 @@ from triune.graph.state_names import new_state
 def interpret(
     path: Path, inputs: Mapping[str, Any], *, function: str = "main", states: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """In this process: the outputs, and the states after the call under their names as outputs."""
+    """Run a program in this process. Returns the outputs, and the states after the call under the names that they have
+    as outputs.
+    """
     executable = _LOADED.get(path, function)
     try:
         names = [spec.name for spec in executable.signature.outputs]
@@ -29,14 +33,18 @@ def interpret(
 
 
 class _Loaded:
-    """The program that was called last: to load one takes a hundred times as long as to call it."""
+    """A cache of the program that was called last, since loading a program takes a hundred times as long as calling
+    it.
+    """
 
     def __init__(self) -> None:
         self._executable: AppleExecutable | None = None
         self._key: object = None
 
     def get(self, path: Path, function: str) -> AppleExecutable:
-        """Tests write one program after another to the same path."""
+        """Return the loaded program. Tests write one program after another to the same path, so the cache checks
+        whether the file has changed.
+        """
         stats = [(each, each.stat()) for each in sorted(path.rglob("*"))]
         key = (path, function, [(each, stat.st_ino, stat.st_size, stat.st_mtime_ns) for each, stat in stats])
         if self._executable is None or key != self._key:
@@ -59,8 +67,10 @@ def interpret_apart(argument: tuple[Path, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def raised(path: Path) -> ModelProto:
-    """As `raise_function`, but no process of its own reads first what a test has just written."""
-    # These import Apple's library, which processes of other tests do not need, and not every machine has.
+    """Call `raise_function` in this process. Unlike that function, it does not read the file in a separate process
+    first.
+    """
+    # These modules import Apple's library, which other tests do not need and not every machine has.
     from triune.coreai.program import load_program
     from triune.coreai.raising import raise_function
 
@@ -68,7 +78,7 @@ def raised(path: Path) -> ModelProto:
 
 
 def described(path: Path) -> Description:
-    """As `describe`, but no process of its own reads first what a test has just written."""
+    """Call `describe` in this process. Unlike that function, it does not read the file in a separate process first."""
     asset = read_asset(path)
     found = description._describe_here(path)
     return Description(asset, tuple(description._function(each) for each in found["functions"]))
@@ -79,9 +89,10 @@ def next_state(name: str) -> str:
 
 
 class Apart:
-    """Calls a function in another process. When that dies the call raises EOFError, and the next one starts another.
+    """Calls a function in another process. If the process dies, the call raises EOFError, and the next call starts a
+    new process.
 
-    A process imports Apple's library for seconds, so it stays, and whichever `Apart` is called next takes it.
+    Importing Apple's library takes seconds, so the process is kept, and the next `Apart` that is called uses it.
     """
 
     _idle: ClassVar[list["_Process"]] = []
@@ -107,7 +118,9 @@ class _Process:
         theirs.close()
 
     def ask(self, question: tuple[Callable[[Any], Any], Any]) -> tuple[bool, Any]:
-        """Whether the call returned, and what it returned or raised. After an exception the process is gone."""
+        """Call the function. Returns whether the call succeeded, and its result or its exception. After an exception
+        the process is gone.
+        """
         try:
             self._ours.send(question)
             return self._ours.recv()
@@ -115,14 +128,14 @@ class _Process:
             self._process.join()
             raise EOFError(f"the process ended with {self._process.exitcode}") from None
         except BaseException:
-            # A test's time is up: what the process answers later belongs to no call.
+            # The test has timed out: a later answer of the process would not belong to any call.
             self._process.kill()
             self._process.join()
             raise
 
 
 def _serve(channel: Any) -> None:
-    # Swift and MLIR write their complaints there.
+    # Swift and MLIR write their error messages to standard error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)
     while True:

@@ -27,15 +27,15 @@ def check(
     atol: float = 1e-5,
     rtol: float = 1e-4,
 ) -> dict[str, Any]:
-    """Convert, compute with Apple's interpreter and ONNX Runtime, compare; the outputs are returned."""
+    """Convert a model, compute it with Apple's interpreter and with ONNX Runtime, and compare. Returns the outputs."""
     lowered = lower(model, folder / "m.aimodel", options)
     return compare(model, lowered.path, feeds, atol=atol, rtol=rtol)
 
 
 def compare(model: ModelProto, path: Path, feeds: Arrays, *, atol: float = 1e-5, rtol: float = 1e-4) -> dict[str, Any]:
-    """As `check`, of a program that has been made of the model."""
+    """Compare like `check`, for a program that was already converted from the model."""
     options = ort.SessionOptions()
-    # Else products of quantized weights are computed in their few bits.
+    # Otherwise ONNX Runtime would compute products of quantized weights with quantized operands.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     expected = session.run(None, dict(feeds))

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium, which must make no error and ask no other server."""
+"""Opens pages in headless Chromium, and checks that they cause no error and send no request to another server."""
 
 import contextlib
 import shutil
@@ -14,8 +14,8 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the system's Chromium, or Playwright's. Without either, the test is skipped."""
-    # However busy the machine is.
+    """Start the system's Chromium, or Playwright's. If there is neither, the test is skipped."""
+    # The timeout is long, since the machine may be busy.
     expect.set_options(timeout=_PATIENCE_MS)
     found = next((path for path in map(shutil.which, _NAMES) if path), None)
     with sync_playwright() as playwright:
@@ -35,8 +35,8 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, url: str, *, allowed: Sequence[str] = (), **options: Any) -> Iterator[Page]:
     """Open a page at `url` in a context of its own.
 
-    At the end, the test fails if the page made an error or logged anything (but what contains one of `allowed`), or if
-    it asked another origin.
+    At the end, the test fails if the page caused an error, logged a message that contains none of `allowed`, or sent a
+    request to another origin.
     """
     said: list[str] = []
     asked: list[str] = []
@@ -57,7 +57,7 @@ def opened(browser: Browser, url: str, *, allowed: Sequence[str] = (), **options
     page.on("pageerror", log_error)
 
     def forget(request: Request) -> None:
-        # The policy refused it before it left the browser, which the browser logs.
+        # The content security policy blocked the request, which the browser logs.
         if request.failure == "csp":
             asked.remove(request.url)
 
@@ -76,5 +76,5 @@ def opened(browser: Browser, url: str, *, allowed: Sequence[str] = (), **options
 
 
 def fits(page: Page) -> bool:
-    """Whether nothing is wider than the window, so that nobody has to scroll sideways."""
+    """Whether the page is not wider than the window, so that it need not be scrolled sideways."""
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")

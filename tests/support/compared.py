@@ -1,4 +1,4 @@
-"""What is the same: results of two computations of one program."""
+"""Compares the results of two computations of one program."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 3e-3, "bfloat16": 2e-
 
 
 def difference(actual: Any, expected: Any) -> str:
-    """What two arrays differ in, or nothing."""
+    """Describe how two arrays differ; empty if they are equal."""
     if actual.shape != expected.shape:
         return f"shape {actual.shape} for {expected.shape}"
     if actual.dtype != expected.dtype:

@@ -1,4 +1,6 @@
-"""Compiled Core ML models as Apple's compiler writes them: the program as text, the description in its envelope."""
+"""Writes compiled Core ML models (.mlmodelc) as Apple's compiler does: the program as text, and the description in its
+binary envelope.
+"""
 
 import json
 import struct
@@ -17,7 +19,7 @@ with quiet():
 
 
 def compile_package(package: Path, target: Path) -> Path:
-    """The compiled form of an `.mlpackage`."""
+    """Write the compiled form of an `.mlpackage`."""
     model = find_model(package)
     weights = {str(each.relative_to(model.parent)): each.read_bytes() for each in model.parent.rglob("*.bin")}
     specification = _proto.Model()
@@ -26,7 +28,9 @@ def compile_package(package: Path, target: Path) -> Path:
 
 
 def write_compiled(specification: Any, weights: Mapping[str, bytes], target: Path) -> Path:
-    """The compiled form of a `Model_pb2.Model` and its weight files by their path, or by their name alone."""
+    """Write the compiled form of a `Model_pb2.Model`. Its weight files are given by their paths, or only by their
+    names.
+    """
     for name, data in weights.items():
         path = target / (name if "/" in name else f"weights/{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +43,7 @@ def write_compiled(specification: Any, weights: Mapping[str, bytes], target: Pat
 
 
 def core_data(specification: Any) -> bytes:
-    """The `coremldata.bin`."""
+    """The content of the file `coremldata.bin`."""
     description, version = specification.description.SerializeToString(), specification.specificationVersion
     name = b"generic"
     head = struct.pack("<II20xQ", 502, 5, len(name)) + name + struct.pack("<I28xQ", version, len(description))
@@ -47,7 +51,7 @@ def core_data(specification: Any) -> bytes:
 
 
 def assert_same(one: Program, other: Program) -> None:
-    """Programs are the same, constants bit for bit."""
+    """Assert that two programs are equal, with bitwise equal constants."""
     assert list(one.functions) == list(other.functions)
     for name, function in one.functions.items():
         theirs = other.functions[name]

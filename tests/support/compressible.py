@@ -19,7 +19,7 @@ def model_of(
     *,
     opset: int = 21,
 ) -> ModelProto:
-    """A model of these nodes; outputs are floats of any shape."""
+    """Make a model of these nodes. Its outputs are floats of any shape."""
     graph = helper.make_graph(
         nodes,
         "model",
@@ -31,7 +31,7 @@ def model_of(
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> NDArray[np.float32]:
-    """Seeded normal noise."""
+    """A matrix of normally distributed random numbers."""
     return np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
 
 
@@ -47,7 +47,7 @@ def perceptron(*, opset: int = 21, **weights: NDArray[np.float32]) -> ModelProto
 
 
 def run(model: ModelProto, inputs: Values) -> list[NDArray[Any]]:
-    """The outputs by ONNX Runtime, as it computes by default."""
+    """Compute the outputs with ONNX Runtime in its default settings."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1

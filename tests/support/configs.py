@@ -1,4 +1,4 @@
-"""Model configurations for tests, with what a test does not name left plain."""
+"""Model configurations for tests, with plain defaults for what a test does not specify."""
 
 from collections.abc import Sequence
 from pathlib import Path

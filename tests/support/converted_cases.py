@@ -1,9 +1,10 @@
-"""ONNX's node tests converted to another form, and computed: the right answers, or a reason.
+"""Converts ONNX's node tests to another format, computes them, and returns whether the answers are right, or the
+reason.
 
 A reason begins with what happened: `unsupported` (refused, with the reason), `wrong` (another answer), `as ONNX
-Runtime` (another answer, which is that of ONNX Runtime for the source), `error` (anything else). Where a case's inputs
-decide by their values what shapes there are (the axes of a reduction, the sizes of a split), and the conversion refuses
-it so, those inputs are bound to their values, as `--constant` does.
+Runtime` (another answer, which is that of ONNX Runtime for the source), `error` (anything else). Some inputs determine
+shapes by their values, such as the axes of a reduction or the sizes of a split. If the conversion refuses the case
+because of them, they are replaced by constants, as `--constant` does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,9 +48,9 @@ DECIDING = {
 
 @dataclass(frozen=True)
 class Runner:
-    """What computes a converted model: inputs by the source's names to outputs by the source's names.
+    """Computes a converted model: maps inputs to outputs, both by the names in the source.
 
-    The inputs are narrowed, as Apple's programs need them, unless `is_wide`.
+    Inputs are cast to the narrower types of Apple's programs, unless `is_wide`.
     """
 
     name: str
@@ -63,11 +64,11 @@ Convert = Callable[[ModelProto, Arrays], Sequence[Runner]]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case.
+    """The result of a case.
 
     Attributes:
-        failure: nothing, or the category and the reason.
-        num_bound: how many inputs had to be bound to their values.
+        failure: the category and the reason of a failure; empty if the case passed.
+        num_bound: the number of inputs that had to be replaced by constants.
     """
 
     failure: str
@@ -99,7 +100,7 @@ def result_of(case: Case, convert: Convert) -> Result:
 
 
 def deciding_inputs(case: Case) -> dict[str, Any]:
-    # The body of a function has the inputs of the function's own case.
+    # A case for a function's body has the same inputs as the case for the function itself.
     whole = {each.name: each for each in load_cases()}.get(case.name.partition("_expanded")[0], case)
     names = {
         node.input[index]
@@ -126,14 +127,14 @@ def _judge(case: Case, runner: Runner, bound: Arrays) -> str:
         for index, (value, right) in enumerate(zip(case.model.graph.output, expected, strict=True)):
             right = np.asarray(right)
             actual = np.asarray(results[value.name])
-            # A narrow model gives narrow results; their values are the same.
+            # A model with narrow types returns narrow types with the same values.
             actual = actual.astype(right.dtype)
             if case.is_random:
                 actual = right if actual.shape == right.shape else actual
-            # In fp16, whose steps are 1e-3 below 2, which steps are rounded is the runtime's choice.
+            # fp16 numbers below 2 are 1e-3 apart, and each runtime rounds at other points of the computation.
             atol = 1e-3 if right.dtype == np.float16 else 1e-5
             if found := difference(actual, right, rtol=max(case.rtol, 1e-3), atol=max(case.atol, atol)):
-                # Where ONNX Runtime fails the case, too, and in the same way, a user has that answer already.
+                # If ONNX Runtime also fails the case, with the same answer, the conversion counts as right.
                 theirs = plain_answers(case.model, feeds)[index]
                 is_theirs = not difference(actual, theirs, rtol=1e-3, atol=1e-5)
                 kind = "as ONNX Runtime" if is_theirs else "wrong"

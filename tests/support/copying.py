@@ -1,4 +1,4 @@
-"""A scripted decoder with a cache, whose keys and values can be moved to another one."""
+"""A scripted decoder with a cache, whose keys and values can be moved to another decoder."""
 
 from typing import Any, Final
 
@@ -11,10 +11,11 @@ SCRIPT: Final = "Grün ist der Tag, and 1 + 1 = 2. ".encode()
 
 
 class CopyingDecoder(ScriptedDecoder):
-    """Its keys are the tokens that were written to each slot, its values the positions.
+    """A decoder whose keys are the tokens that were written to each cache slot, and whose values are their positions.
 
     Attributes:
-        last: the step after which it waits at the gate; `entered` is set again when the next step has come there.
+        last: the step after which the decoder waits at the gate. `entered` is set again when the next step has reached
+            the gate.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -39,7 +40,7 @@ class CopyingDecoder(ScriptedDecoder):
             places = np.arange(past, past + end - begin)
             self.cache[0, blocks[places // self.block_size], places % self.block_size] = step.input_ids[begin:end]
             self.cache[1, blocks[places // self.block_size], places % self.block_size] = places
-            # All that came before is there, wherever it was computed.
+            # The cache must have all earlier tokens, even if another decoder computed them.
             read = self.cache[1, blocks].reshape(-1)[: past + end - begin]
             assert read.tolist() == list(range(past + end - begin))
         return logits

@@ -22,11 +22,11 @@ class Sample:
     """A program of a few operations.
 
     Attributes:
-        build: given the inputs' values, and the handles of the states, it gives the outputs'.
-        inputs: by name.
-        states: their values before the call.
-        is_static: the program holds only for sizes that are known.
-        places: the dimensions of inputs that stay known in the dynamic one, by name.
+        build: makes the output values from the input values and the handles of the states.
+        inputs: the inputs by name.
+        states: the values of the states before the call.
+        is_static: whether the program supports only fixed sizes.
+        places: for each input, the dimensions that stay fixed in the dynamic version of the program.
     """
 
     build: Build
@@ -42,7 +42,7 @@ def kind_of(array: Array, *, is_dynamic: bool = False, known: Sequence[int] = ()
 
 
 def save(sample: Sample, path: Path, *, is_dynamic: bool = False, around: Callable[[Any], None] | None = None) -> Path:
-    """The sample as an asset; `around` may add to the module before its function."""
+    """Save the sample as an asset. `around` may add operations to the module before the function."""
     module = authoring.Module.create()
     with module:
         if around is not None:
@@ -67,7 +67,9 @@ def add_graph(
     result_names: Sequence[str] | None = None,
     **named: Any,
 ) -> Any:
-    """A graph of the current module. Its tensors are called y0, y1 and so on, its tokens as the states."""
+    """Add a graph to the current module. Its output tensors are called y0, y1 and so on, and its tokens have the names
+    of the states.
+    """
     graph = dialect.GraphOp(name, list(kinds), [], list(names) or None, None, **named)
     with graph.block, ir.Location.unknown():
         made = build(*graph.arguments)
@@ -85,13 +87,13 @@ def add_graph(
 
 
 def image_type(name: str, height: int, width: int) -> Any:
-    """Of the format that the dialect's `FourCC` calls so."""
+    """An image type whose pixel format has this name in the dialect's `FourCC`."""
     code = dialect.FourCCAttr.get_enum(enum_value=getattr(dialect.FourCC, name))
     return dialect.ImageType.get(fourcc_attr=code, height=height, width=width)
 
 
 def save_graph(path: Path, names: Sequence[str], kinds: Callable[[], Sequence[Any]], build: Build) -> Path:
-    """An asset of one function whose inputs are of any kind; kinds are made within its module."""
+    """Save an asset with one function, whose inputs have any types. `kinds` makes these types within the module."""
     module = authoring.Module.create()
     with module:
         add_graph("main", names, kinds(), build)
@@ -100,14 +102,16 @@ def save_graph(path: Path, names: Sequence[str], kinds: Callable[[], Sequence[An
 
 
 def fill(region: Any, kinds: Sequence[Any], build: Build) -> None:
-    """A block in an operation's region: `build` gives what it hands out."""
+    """Add a block to an operation's region. `build` makes the values that the block returns."""
     block = region.blocks.append(*kinds, arg_locs=[ir.Location.unknown()] * len(kinds))
     with ir.InsertionPoint(block):
         dialect.yield_(build(*block.arguments))
 
 
 def grouped(build: Build, kinds: Callable[[Sequence[Any]], Sequence[Any]] = list) -> Build:
-    """An isolated group of what `build` makes; `kinds` gives the results' types for those of the operands."""
+    """An isolated group with the operations that `build` makes. `kinds` maps the operands' types to the results'
+    types.
+    """
 
     def added(*values: Any) -> list[Value]:
         given = [value.type for value in values]
@@ -134,7 +138,7 @@ def integers(*shape: int, low: int = -7, high: int = 8, dtype: Any = np.int32) -
 
 
 def one(name: str, **named: Any) -> Build:
-    """An operation of the dialect on all inputs."""
+    """Make a `build` function that applies one operation of the dialect to all inputs."""
     return lambda *values: getattr(ops, name)(*values, **named)
 
 
@@ -151,7 +155,7 @@ def axis(place: int) -> Any:
 
 
 def packed(array: Array, word: str) -> Any:
-    """A constant of an element type below a byte, as files hold them: from the lowest bits on."""
+    """A constant of an element type smaller than a byte, packed as in files: the first element in the lowest bits."""
     bits = int(word[2:])
     each = np.unpackbits(array.astype(np.int8).view(np.uint8).reshape(-1, 1), axis=1, bitorder="little")[:, :bits]
     data = np.packbits(each.reshape(-1), bitorder="little")

@@ -1,4 +1,6 @@
-"""A sample of each of Core AI's operations, by family: what raised programs and Apple's interpreter must agree on."""
+"""A sample program for each of Core AI's operations, by family. Raised programs and Apple's interpreter must agree on
+them.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -364,7 +366,7 @@ _MADE: dict[str, Array] = {}
 
 
 def numbers_once(name: str, *shape: int) -> Array:
-    """The same array whenever a program is built."""
+    """The array of this name, which is the same whenever a program is built."""
     if name not in _MADE:
         _MADE[name] = np.random.default_rng(len(name)).uniform(-1, 1, shape).astype(np.float32)
     return _MADE[name]
@@ -454,7 +456,7 @@ def _sparse_tables() -> dict[str, Sample]:
             known(integers(1, 1, 4, 1, dtype=np.int8), 0), {"x": integers(4, 6, dtype=np.int8)}
         ),
         "lut_to_sparse_blocks": Sample(known(numbers(2, 3, 4, 1), 0), {"x": numbers(4, 6)}),
-        # Those along other axes Apple's interpreter puts in wrong places: see test_compression.
+        # Apple's interpreter computes vectors along other axes wrongly: see test_compression.
         "lut_to_sparse_vectors": Sample(known(vectors, 1), {"x": numbers(4, 18)}),
         "lut_to_sparse_blocks_of_vectors": Sample(known(numbers(2, 3, 4, 2), 1), {"x": numbers(4, 12)}),
         "lut_to_sparse_moving_table": Sample(

@@ -16,7 +16,7 @@ _CODES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 
 
 def whisper_variables(checkpoint: Checkpoint) -> dict[str, Array]:
-    """The variables that CTranslate2's converter would write for a Whisper in Hugging Face's form."""
+    """The variables that CTranslate2's converter would write for a Whisper checkpoint of Hugging Face."""
     config = checkpoint.config
     assert isinstance(config, WhisperConfig)
     found: dict[str, Array] = {}
@@ -81,7 +81,7 @@ def file_bytes(
 
 
 def write_directory(folder: Path, content: bytes, **settings: object) -> Path:
-    """A directory of CTranslate2's, without a tokenizer."""
+    """Write a model folder in CTranslate2's format, without a tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.bin").write_bytes(content)
     (folder / "config.json").write_text(json.dumps({"alignment_heads": [[0, 0]], "lang_ids": [5], **settings}))

@@ -1,4 +1,4 @@
-"""A file of custom operators, and models of them."""
+"""A file of custom operators, and models that use them."""
 
 from onnx import ModelProto
 
@@ -33,14 +33,14 @@ _IMPORTS = ', "my.domain" : 1'
 
 
 def with_body(opset: int = 17) -> ModelProto:
-    """A model of operators with a body; of another operator set than the body."""
+    """A model of custom operators with a body, whose operator set differs from that of the body."""
     text = """g (float[rows,3] x) => (float[rows,3] y) {
         a = my.domain.Swish<beta = 2.0>(x)  b = my.domain.Swish(a)  y = Add(b, x) }"""
     return model_of(text, opset=opset, imports=_IMPORTS)
 
 
 def in_numpy() -> ModelProto:
-    """A model with an operator that only numpy computes, of which an input is computed of constants."""
+    """A model with an operator that only numpy computes. One of the operator's inputs is computed from constants."""
     text = """g (float[rows,3] x) => (float[rows,3] y, int64[rows,3] order) <float[3] w = {1, 2, 3}> {
         a = my.domain.Swish<beta = 2.0>(x)  v = Neg(w)  order, sorted = my.domain.Ranks(a, v)
         b = my.domain.Swish(sorted)  y = Add(b, x) }"""

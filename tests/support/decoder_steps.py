@@ -9,7 +9,9 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 
 
 class Texts:
-    """Whole texts, of which a decoder reads some tokens in each step; their KV blocks are in a random order."""
+    """Texts that a decoder computes step by step, some tokens of each text in a step. Their KV blocks are in random
+    order.
+    """
 
     def __init__(
         self,
@@ -18,8 +20,8 @@ class Texts:
         memory: Mapping[str, NDArray[np.float32]] | None = None,
         adapters: Sequence[int] = (),
     ) -> None:
-        """The decoder needs blocks for all of the texts; `memory` has a row for each of them, and `adapters` the number
-        of each one's adapter.
+        """The decoder must have blocks for all texts. `memory` has a row for each text, and `adapters` the number of
+        each text's adapter.
         """
         self._memory = memory or {}
         self._adapters = adapters
@@ -31,9 +33,9 @@ class Texts:
         self.blocks = np.split(order, np.cumsum(counts)[:-1])
 
     def step(self, counts: Mapping[int, int]) -> DecoderStep:
-        """The step that reads so many next tokens of some texts, with logits of each."""
+        """Make the step that computes the next `counts` tokens of some texts, with logits for each token."""
         texts = [self.texts[which][self.lengths[which] :][:count] for which, count in counts.items()]
-        # A sequence brings only the blocks that it needs by then.
+        # A sequence has only the blocks that it needs after this step.
         needed = [-(-(self.lengths[which] + count) // self.decoder.block_size) for which, count in counts.items()]
         blocks = [self.blocks[which][:count] for which, count in zip(counts, needed, strict=True)]
         positions = [self.lengths[which] + np.arange(count) for which, count in counts.items()]
@@ -50,7 +52,7 @@ class Texts:
         )
 
     def read(self, counts: Mapping[int, int]) -> list[NDArray[np.float32]]:
-        """Run that step; returns the logits [tokens, vocabulary] of each text's tokens."""
+        """Make and run a step. Returns the logits [tokens, vocabulary] of each text's tokens."""
         logits = self.decoder.run(self.step(counts)).copy()
         for which, count in counts.items():
             self.lengths[which] += count

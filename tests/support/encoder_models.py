@@ -16,7 +16,9 @@ VOCABULARY = 300
 
 
 def write_encoder_model(folder: Path, case: str = "bert", *, pooling: str | None = None, **changes: object) -> Path:
-    """Write the case of the contract suite with a tokenizer of bytes; `pooling` adds sentence-transformers' files."""
+    """Write a case of the contract suite, with a tokenizer whose tokens are bytes. `pooling` adds the files of
+    sentence-transformers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model = models()[case]
     (folder / "config.json").write_text(json.dumps(model["config"] | {"vocab_size": VOCABULARY} | changes))

@@ -1,4 +1,4 @@
-"""Meters over stand-ins of what they read: files of the kernel, NVML, and zeus-apple-silicon."""
+"""Stand-ins for the sources of energy meters: the kernel's files, NVML, and zeus-apple-silicon."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,12 +47,12 @@ class NvmlError(Exception):
 
 @dataclass
 class FakeNvml:
-    """`pynvml` with one GPU, as far as it is used.
+    """A stand-in for `pynvml` with one GPU, which has the functions that Triune uses.
 
     Attributes:
         millijoules: the counter; None for a GPU without one.
         milliwatts: the power.
-        failure: what every function raises from now on; empty for nothing.
+        failure: the message of the error that every function raises from now on; empty for no error.
     """
 
     millijoules: int | None = 5_000
@@ -114,11 +114,11 @@ class AppleEnergyMetrics:
 
 
 class FakeZeus:
-    """The module `zeus_apple_silicon`, with both of its classes. One monitor reads `metrics`.
+    """A stand-in for the module `zeus_apple_silicon` with its two classes. Its monitor returns `metrics`.
 
     Attributes:
-        metrics: what is read.
-        failure: what every call raises from now on.
+        metrics: the metrics that the monitor returns.
+        failure: the error that every call raises from now on.
     """
 
     AppleEnergyMetrics = AppleEnergyMetrics

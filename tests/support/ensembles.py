@@ -1,4 +1,4 @@
-"""Ensembles on disk: their configs, and folders of versions that hold nothing."""
+"""Ensembles on disk: their configs, and empty version folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,14 +48,14 @@ def ensemble(
 
 
 def chain(*models: str, **options: object) -> str:
-    """An ensemble's config: each model's y is the next one's x."""
+    """The config of an ensemble in which each model's output y is the next model's input x."""
     names = ["x", *(f"between {index}" for index in range(1, len(models))), "y"]
     steps = [(model, {"x": names[index]}, {"y": names[index + 1]}) for index, model in enumerate(models)]
     return ensemble(steps, **options)  # pyright: ignore[reportArgumentType]
 
 
 def write_ensemble(repository: Path, name: str, config: str, *, versions: Sequence[int] = (1,)) -> Path:
-    """Lay an ensemble out."""
+    """Write an ensemble's folder."""
     folder = repository / name
     for version in versions:
         (folder / str(version)).mkdir(parents=True, exist_ok=True)

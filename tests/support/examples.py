@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries."""
+"""Sets how many examples Hypothesis tries."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def load_profile(*, is_whole: bool) -> None:
 
 
 def examples(whole: int, *, least: int = 10, **more: Any) -> settings:
-    """Settings of a test: so many examples in `make conformance`, and a fixed fourth of them otherwise.
+    """The Hypothesis settings of a test: `whole` examples in `make conformance`, and a fixed fourth of them otherwise.
 
-    Where examples are dear, `least` is the least of these.
+    `least` is the smallest number of examples, for tests whose examples are expensive.
     """
     is_whole = settings.get_current_profile_name() == WHOLE
     return settings(max_examples=whole if is_whole else max(least, whole // _OF_WHOLE), **more)

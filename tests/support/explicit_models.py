@@ -15,7 +15,7 @@ NUM_POSITIONS = 40
 
 
 class ExplicitModel:
-    """One sequence of a case, whose calls and cache may have other sizes each time."""
+    """One sequence of a case. The sizes of calls and cache may differ from call to call."""
 
     def __init__(self, case: str) -> None:
         self._config = CONFIGS[case]
@@ -24,7 +24,9 @@ class ExplicitModel:
         self.length = 0
 
     def call(self, size: ExplicitSize, ids: Sequence[int] | NDArray[np.int64], wanted: int = -1) -> NDArray[np.float32]:
-        """Read tokens; returns the logits [vocabulary] of the wanted one. The cache is moved to that size before."""
+        """Compute tokens, and return the logits [vocabulary] of the wanted token. The cache is first moved to this
+        size.
+        """
         graph = self._graph(size)
         types = dict(zip(graph.input_names, graph.input_types, strict=True))
         shapes = {name: tuple(dim.dim_value for dim in each.tensor_type.shape.dim) for name, each in types.items()}
@@ -46,7 +48,7 @@ class ExplicitModel:
 
 
 def moved(cache: Array | None, shape: tuple[int, ...]) -> Array:
-    """A cache in a larger one, of zeros behind it."""
+    """Copy a cache to a larger one, padded with zeros."""
     grown = np.zeros(shape, np.float32)
     if cache is not None:
         grown[tuple(map(slice, cache.shape))] = cache

@@ -1,4 +1,4 @@
-"""Small decoders as exporters write them, by hand, and their answers by ONNX Runtime."""
+"""Small hand-written decoders in the form that exporters write, and their outputs in ONNX Runtime."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,18 +32,18 @@ class Written(Builder):
         return self.keep((self.rng.normal(size=shape) / 4).astype(np.float32))
 
     def keep(self, array: NDArray[Any]) -> str:
-        """A constant of the file."""
+        """Add a constant to the file."""
         name = self.name()
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
     def input(self, name: str, *shape: int | str) -> str:
-        """A further input, INT64."""
+        """Add another input, INT64."""
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, shape))
         return name
 
     def microsoft(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
-        """An operator of ONNX Runtime's."""
+        """Add one of ONNX Runtime's own operators."""
         self.put(op_type, inputs, outputs, domain=MICROSOFT, **attributes)
 
     def lengths(self) -> tuple[str, str]:
@@ -58,7 +58,7 @@ class Written(Builder):
         return self.keep(np.cos(angles).astype(np.float32)), self.keep(np.sin(angles).astype(np.float32))
 
     def model(self, attend: Callable[["Written", str], str], *, kv_heads: int = KV_HEADS) -> ModelProto:
-        """The decoder whose attention `attend` writes: of hidden states [batch, tokens, WIDTH] to a value [batch,
+        """Make the decoder. `attend` writes its attention, from hidden states [batch, tokens, WIDTH] to a value [batch,
         tokens, HEADS * SIZE], and `present.0.key` and `present.0.value`.
         """
         x = self.op("Gather", self.weight(VOCABULARY, WIDTH), "input_ids")
@@ -77,7 +77,9 @@ class Written(Builder):
 
 
 def runtime_logits(model: ModelProto | Path, ids: NDArray[np.int64], steps: Sequence[int]) -> NDArray[np.float32]:
-    """The logits of one text by ONNX Runtime, which reads so many tokens in each step, and then one in each."""
+    """The logits of one text in ONNX Runtime, which computes `steps` tokens in the first steps, and then one token in
+    each step.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     given: Any = str(model) if isinstance(model, Path) else model.SerializeToString()

@@ -1,7 +1,8 @@
-"""Servers that are forked from a process that has imported Triune, which takes a server a second, on Linux.
+"""Forks servers from a process that has already imported Triune, since importing it takes each server a second. Linux
+only.
 
-Run as a program, this file is that process. It has no threads of its own, and forks a server for each message that it
-reads. What a server does, from its command line to its end, is the same as without it.
+When this file is run as a program, it is that process. It has no threads, and forks a server for each message that it
+reads. A forked server behaves like one that was started normally, from its command line to its end.
 """
 
 import contextlib
@@ -47,9 +48,9 @@ class ForkedServer:
     """A forked server, with the part of `subprocess.Popen`'s methods that tests use.
 
     Attributes:
-        pid: its process.
+        pid: the id of its process.
         returncode: as in `subprocess.Popen`.
-        stderr: what it writes to standard error.
+        stderr: the stream of its standard error.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
@@ -92,20 +93,20 @@ class ForkedServer:
 
 @cache
 def _parent() -> socket.socket:
-    """The channel to the process that forks. It ends when the channel is closed, with this process."""
+    """The channel to the forking process, which ends when the channel is closed or this process ends."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
     with there:
         process = subprocess.Popen(
             [sys.executable, "-P", __file__, str(there.fileno())], stdin=subprocess.DEVNULL, pass_fds=[there.fileno()]
         )
-    # Nobody waits for it: it ends after this process.
+    # No code waits for the forking process, since it ends after this process.
     process.returncode = 0
     return here
 
 
 def _serve_messages(channel: socket.socket) -> dict[str, Any]:
-    """Fork for each message. Returns in each server, with its message."""
+    """Fork a server for each message. In each server, this function returns its message."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
         if not data:
@@ -125,7 +126,7 @@ def _reap() -> None:
 
 
 def _fork_and_wait(message: dict[str, Any], errors: int, status: int) -> dict[str, Any]:
-    """Fork the server, and say how it ended. Returns in the server."""
+    """Fork the server, and report how it ended. In the server, this function returns."""
     if not (pid := os.fork()):
         os.close(status)
         os.dup2(errors, 2)

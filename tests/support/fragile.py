@@ -1,4 +1,4 @@
-"""An executable that dies, hangs or fails as its input says, to be loaded in a worker process."""
+"""An executable for worker processes that dies, hangs or fails, depending on its input."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ TAKEN_BYTES = 512 << 20
 
 
 class Fragile:
-    """y = 2x, unless the first x is one of the above."""
+    """Computes y = 2x, unless the first x is one of the constants above."""
 
     precision = "fp16"
     report = "a fragile device"
@@ -59,7 +59,7 @@ class Fragile:
         if first in (TAKE, TAKE_ANYWAY, ABORT):
             take(first)
         if first == GO_ON:
-            # A process that this one leaves behind, with everything that it had open.
+            # Start a process that outlives this one and inherits all open files.
             subprocess.Popen(["sleep", "5"], close_fds=False)
             os.kill(os.getpid(), signal.SIGKILL)
         return {"y": x * 2 if "w" not in inputs else x + inputs["w"].astype(np.float32)}
@@ -79,7 +79,9 @@ def hold_gil(folder: Path) -> None:
 
 
 def load(folder: Path) -> Fragile:
-    """Notes each load in `folder`; a file there that is called as follows has it done otherwise."""
+    """Make the executable, and record the load in `folder`. If the folder has a file with one of the following names,
+    the load behaves differently.
+    """
     loads = folder / "loads"
     with loads.open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -93,13 +95,15 @@ def load(folder: Path) -> Fragile:
 
 
 def pids(folder: Path) -> list[int]:
-    """The processes that loaded, in order."""
+    """The ids of the processes that loaded the executable, in order."""
     loads = folder / "loads"
     return [int(line) for line in loads.read_text().split()] if loads.exists() else []
 
 
 def take(how: float) -> None:
-    """Take memory until it is refused; as if the system refused none; or to abort where it is refused."""
+    """Allocate memory until the system refuses it. Depending on `how`, act as if the system refused none, or abort when
+    it refuses.
+    """
     if how == TAKE_ANYWAY:
         resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     held: list[bytes] = []

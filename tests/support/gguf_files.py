@@ -1,4 +1,4 @@
-"""GGUF files, written for tests: the format's own library is a second opinion on them."""
+"""Writes GGUF files for tests. The format's own library also reads them, as a second opinion."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def write_gguf(
     version: int = 3,
     alignment: int = 32,
 ) -> Path:
-    """Write a file: `tensors` are ggml's type, sizes with the innermost first, and bytes."""
+    """Write a file. Each of `tensors` has a type of ggml, its sizes with the innermost first, and its bytes."""
     head = [struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(metadata))]
     head += [text(key) + value(each) for key, each in metadata.items()]
     data = bytearray()
@@ -33,13 +33,13 @@ def write_gguf(
 
 
 def text(content: str | bytes) -> bytes:
-    """A string as the format has it."""
+    """Encode a string in GGUF's format."""
     content = content.encode() if isinstance(content, str) else content
     return struct.pack("<Q", len(content)) + content
 
 
 def value(given: object) -> bytes:
-    """A value with its type: whole numbers as UINT32, lists of strings, numpy arrays of INT32 or FP32."""
+    """Encode a value with its type: integers as UINT32, lists of strings, numpy arrays of INT32 or FP32."""
     match given:
         case bool():
             return struct.pack("<IB", _BOOL, given)
@@ -66,7 +66,7 @@ LLAMA_SIZES = {"vocab": 40, "width": 64, "inner": 96, "heads": 4, "kv_heads": 2,
 
 
 def llama_metadata(**more: object) -> dict[str, object]:
-    """The metadata of a tiny LLaMA; `more` has keys of "llama." with underscores for dots twice."""
+    """The metadata of a tiny LLaMA. `more` has further keys, in which two underscores stand for a dot."""
     sizes = LLAMA_SIZES
     return {
         "general.architecture": "llama",
@@ -82,17 +82,17 @@ def llama_metadata(**more: object) -> dict[str, object]:
 
 
 def f32(*shape: int, seed: int = 0) -> tuple[int, list[int], bytes]:
-    """A random FP32 tensor of a shape with the outermost first."""
+    """A random FP32 tensor; its shape has the outermost size first."""
     return 0, list(reversed(shape)), random(*shape, seed=seed).tobytes()
 
 
 def random(*shape: int, seed: int = 0) -> NDArray[Any]:
-    """The numbers of `f32`."""
+    """The random numbers of the tensor that `f32` makes."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def llama_tensors() -> dict[str, tuple[int, list[int], bytes]]:
-    """The tensors of that LLaMA."""
+    """The tensors of the tiny LLaMA of `llama_metadata`."""
     sizes = LLAMA_SIZES
     width, head = sizes["width"], sizes["width"] // sizes["heads"]
     tensors = {"token_embd.weight": f32(sizes["vocab"], width), "output_norm.weight": f32(width)}

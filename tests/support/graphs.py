@@ -1,4 +1,4 @@
-"""Models in ONNX's own text."""
+"""Models written in ONNX's text format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,9 @@ from triune.graph.core_ops import OPSET
 
 
 def model_of(text: str, *, opset: int = OPSET, imports: str = "") -> ModelProto:
-    """`agraph (float[2] x) => (float[2] y) { y = Relu (x) }` as a model; `imports` as `, "domain" : 1`."""
+    """Parse a model from text such as `agraph (float[2] x) => (float[2] y) { y = Relu (x) }`. `imports` adds operator
+    sets, such as `, "domain" : 1`.
+    """
     return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}{imports}]> {text}')
 
 
@@ -22,19 +24,21 @@ def ops_of(model: ModelProto) -> list[str]:
 
 
 def answers(model: ModelProto, inputs: Mapping[str, Any]) -> list[Any]:
-    """The outputs, by ONNX Runtime; by ONNX's evaluator where that cannot load the model."""
+    """Compute the outputs with ONNX Runtime, or with ONNX's evaluator if ONNX Runtime cannot load the model."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception:  # ONNX Runtime's errors have no common root.
+    except Exception:  # ONNX Runtime's errors have no common base class.
         return evaluate(model, inputs)
     return session.run(None, dict(inputs))
 
 
 def old_model() -> ModelProto:
-    """A model of set 10: operators that mean something else today, a function called twice, and one of its own."""
+    """A model of operator set 10, with operators whose meaning has changed since, a function that is called twice, and
+    a custom operator.
+    """
     return model_of(
         """
         agraph (float[1,2,3,4] x) => (float[1,2,7,6] r, float[1,2,2,9] n, float[1,2,3,4] h, float[1,2,3,4] p,

@@ -1,4 +1,4 @@
-"""Parts of transformers for the Neural Engine's layout, whose values fp16 does not hold on the way."""
+"""Parts of transformers in the Neural Engine's layout, with intermediate results that fp16 cannot represent."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -54,7 +54,7 @@ _NORMS: dict[Norm, str] = {
 
 
 def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5, *, is_half: bool = False) -> ModelProto:
-    """A layer that changes nothing, a norm and a layer: `x` and `y` of (batch, STEPS, WIDTH), of fp16 or fp32."""
+    """A model of an identity layer, a norm and a layer. `x` and `y` are (batch, STEPS, WIDTH), in fp16 or fp32."""
     size = f"{batch}, {STEPS}, {WIDTH}"
     kind = "float16" if is_half else "float"
     model = model_of(
@@ -77,7 +77,9 @@ def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5, *, is_half: bool
 
 
 def activations(scale: float, batch: int = 2, kind: Literal["even", "one", "zero"] = "even") -> NDArray[np.float32]:
-    """Even ones up to `scale`, or such as are far smaller but for one channel, or 0 at one step."""
+    """Activations of one kind: uniform ones up to `scale`; or far smaller ones except in one channel; or ones that are
+    0 at one step.
+    """
     x = np.random.default_rng(1).uniform(-1, 1, (batch, STEPS, WIDTH))
     if kind == "one":
         x *= 1e-3
@@ -88,9 +90,8 @@ def activations(scale: float, batch: int = 2, kind: Literal["even", "one", "zero
 
 
 def attention(form: Form, batch: int | str, made: str = "a = Add (d, kept)") -> ModelProto:
-    """An attention of two heads; `mask`, (batch, STEPS) or (batch, 1, STEPS, STEPS), is added to its scores.
-
-    Or it masks them in another way of `MADE`.
+    """An attention of two heads. `mask`, (batch, STEPS) or (batch, 1, STEPS, STEPS), is added to its scores, or masks
+    them in another way of `MADE`.
     """
     size = f"{batch}, {STEPS}, {WIDTH}"
     mask = f"{batch}, {STEPS}" if form == "rows" else f"{batch}, 1, {STEPS}, {STEPS}"
@@ -122,9 +123,11 @@ def attention(form: Form, batch: int | str, made: str = "a = Add (d, kept)") -> 
 
 
 def masked(form: Form, value: float, batch: int = 2, kept: float = 0.0) -> dict[str, NDArray[np.float32]]:
-    """Inputs of `attention`: in the first of the batch the last two keys are masked, in the last all of them.
+    """Make inputs of `attention`. In the first sequence of the batch the last two keys are masked, in the last sequence
+    all keys.
 
-    Of a mask of (batch, 1, STEPS, STEPS) step 2 of the first is masked whole too. What is not masked is `kept`.
+    With a mask (batch, 1, STEPS, STEPS), all keys are masked for step 2 of the first sequence too. Elements that are
+    not masked are `kept`.
     """
     x = np.random.default_rng(2).standard_normal((batch, STEPS, WIDTH)).astype(np.float32)
     shape: Sequence[int] = (batch, STEPS) if form == "rows" else (batch, 1, STEPS, STEPS)
@@ -137,7 +140,9 @@ def masked(form: Form, value: float, batch: int = 2, kept: float = 0.0) -> dict[
 
 
 def assert_close(actual: NDArray[Any], right: NDArray[Any], part: float = 1e-2, *, is_finite: bool = True) -> None:
-    """Within a part of the largest answer; where fp32 has NaN any number will do, but with `is_finite` no NaN."""
+    """Assert that the answers differ by at most `part` of the largest answer. Where fp32 has NaN, any number is
+    accepted; with `is_finite`, NaN is not.
+    """
     assert np.isfinite(actual if is_finite else actual[~np.isnan(right)]).all()
     error = np.nanmax(np.abs(np.where(np.isnan(right), 0, actual - right)))
     assert error <= part * np.nanmax(np.abs(right)), error

@@ -26,7 +26,9 @@ DETECTIONS = -7.0
 
 
 class Doubler:
-    """y = 2x. Refuses a batch that holds POISON; of one with DETECTIONS it gives those rows, twice, and no others."""
+    """Computes y = 2x. Refuses a batch that contains POISON. For a batch with DETECTIONS, it returns only those rows,
+    each twice.
+    """
 
     precision = "fp32"
     report = ""
@@ -59,7 +61,7 @@ class Doubler:
 
 
 class Ticking(VirtualClock):
-    """Each look at it takes 0.1 ms."""
+    """A clock that advances by 0.1 ms with each reading."""
 
     def now_ns(self) -> int:
         self.advance(100_000)
@@ -67,7 +69,7 @@ class Ticking(VirtualClock):
 
 
 class HandWorker:
-    """Runs a batch when the test says so."""
+    """A worker that runs a batch when the test tells it to."""
 
     is_inline = False
 
@@ -93,7 +95,7 @@ class HandWorker:
 
     @property
     def rows(self) -> list[float]:
-        """First column of the batch that waits to be finished: who is in it."""
+        """The first column of the running batch, which shows whose requests are in it."""
         assert self.current is not None
         return [float(value) for pending in self.current[0].pendings for value in pending.call.inputs["x"][:, 0]]
 
@@ -104,7 +106,7 @@ class HandWorker:
 
 
 class Bench:
-    """A dispatcher with hand-turned workers and time."""
+    """A dispatcher whose workers and clock the test controls."""
 
     def __init__(
         self,
@@ -159,5 +161,5 @@ def dispatcher_of(loaded: LoadedVersion) -> Dispatcher:
 
 
 def value_of(future: asyncio.Future[InferenceResponse]) -> float:
-    """The first element of an answer that has come."""
+    """The first element of an answer that is available."""
     return float(future.result().outputs["y"].flat[0])

@@ -1,4 +1,6 @@
-"""A server without repository or scheduler, behind `serving.Server`'s methods: its models do what a test says."""
+"""A server with `serving.Server`'s methods, but without repository and scheduler. Its models do what a test tells them
+to.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,9 +20,9 @@ ANSWER = TensorConfig("OUTPUT0", DataType.FP32, (16,))
 
 
 class HandServer:
-    """Models: `identity` answers at once with its inputs, whatever they are; `slow` when `release` is called;
-    `failing` fails with `error`; `defective` raises what no server should; `repeat` is decoupled and answers
-    with each element of IN, then says that it is done.
+    """It has these models: `identity` returns its inputs at once; `slow` answers when `release` is called; `failing`
+    fails with `error`; `defective` raises an unexpected exception; `repeat` is decoupled, answers with each element of
+    IN, and then reports that it is done.
     """
 
     name = "triune"
@@ -101,7 +103,7 @@ class HandServer:
             await self.arrived.wait()
 
     def release(self, *indices: int) -> None:
-        """Answer the requests of `slow` that arrived at these places."""
+        """Answer the requests of `slow` at these positions in the order of arrival."""
         for index in indices:
             request, future = self.waiting[index]
             future.set_result(self.answer(request))

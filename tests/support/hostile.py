@@ -1,4 +1,6 @@
-"""What may lie in a model repository beside good models: each writes one entry, and says which, and a word of why."""
+"""Bad entries that a model repository may have beside good models. Each function writes one entry, and has its name and
+a word of the reason why it is refused.
+"""
 
 import os
 import socket
@@ -18,7 +20,7 @@ def _model(config: str | None = None) -> Callable[[Path], Path]:
 
 
 def _beside(name: str, lay: Lay, config: str | None = None) -> Lay:
-    """A good model with something else at that place of its folder."""
+    """Write a good model with a bad file at this path in its folder."""
 
     def lay_all(repository: Path) -> None:
         place = _model(config)(repository) / name
@@ -37,7 +39,7 @@ _HAS_KMSG = os.access("/proc/kmsg", os.R_OK)
 
 
 def _socket(place: Path) -> None:
-    # The address of a socket has few bytes, and the place is far down.
+    # The address of a socket is limited to about 100 bytes, and the repository's path may be longer.
     with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
         listener.bind(f"{folder}/s")
         Path(folder, "s").rename(place)
@@ -155,7 +157,7 @@ HOSTILE: dict[str, tuple[Lay, str, str]] = {
 """By what it is: what lays it, the name in the index, and what the reason says."""
 
 if sys.platform != "darwin":
-    # Apple's disks take names of UTF-8 only.
+    # Apple's file systems accept only names in UTF-8.
     HOSTILE["a name that is not UTF-8"] = (_not_utf8, "bad\\xff", "not UTF-8")
     HOSTILE["a version whose name is not UTF-8"] = (
         lambda repository: (repository / "bad" / os.fsdecode(b"1\xff")).mkdir(parents=True),

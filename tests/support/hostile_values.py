@@ -1,4 +1,4 @@
-"""Operators whose inputs say how to compute, with values that they take and values that none can."""
+"""Operators with inputs that control the computation, with valid and with invalid values for these."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ ROWS = np.ones((3, 4))
 
 @dataclass(frozen=True)
 class HostileValues:
-    """A model of one node that matters, which gives `y`; what it takes; and what replaces some of that, one by one."""
+    """A model with one relevant node, whose output is `y`; its valid inputs; and bad values that replace some of them,
+    one at a time.
+    """
 
     inputs: str
     output: str
@@ -37,7 +39,7 @@ class HostileValues:
     def arrays(self, values: Mapping[str, Any]) -> dict[str, Any]:
         types = {value.name: value.type.tensor_type.elem_type for value in self.model().graph.input}
         dtypes = {name: helper.tensor_dtype_to_np_dtype(types[name]) for name in values}
-        # On the wire a scalar has the shape [1], as in Triton.
+        # In requests a scalar has the shape [1], as in Triton.
         return {name: np.atleast_1d(np.array(value, dtypes[name])) for name, value in values.items()}
 
 

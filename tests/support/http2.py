@@ -1,4 +1,4 @@
-"""HTTP/2 written and read frame by frame: what no gRPC client sends."""
+"""Writes and reads HTTP/2 frame by frame, to send what no gRPC client sends."""
 
 import asyncio
 import struct
@@ -19,13 +19,13 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def literal(name: str, value: str, *, is_indexed: bool = False) -> bytes:
-    """A header that is written out; indexed, both ends remember it as number 62 (and so on) of their tables."""
+    """Encode a literal header. If it is indexed, both ends store it in their tables, from index 62 on."""
     start = b"\x40" if is_indexed else b"\0"
     return start + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
 def head_of(method: str, *others: bytes) -> bytes:
-    """The headers of a call, as HPACK."""
+    """Encode the headers of a call with HPACK."""
     given = {
         ":method": "POST",
         ":scheme": "http",
@@ -42,7 +42,7 @@ def reset(stream: int) -> bytes:
 
 
 class Http2:
-    """One connection, greeted."""
+    """One HTTP/2 connection whose handshake is done."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -54,26 +54,26 @@ class Http2:
         return made
 
     async def read(self) -> tuple[int, int, int, bytes]:
-        """A frame's kind, flags, stream and payload."""
+        """Read a frame. Returns its kind, flags, stream and payload."""
         async with asyncio.timeout(30):
             head = await self.wire.reader.readexactly(9)
             payload = await self.wire.reader.readexactly(int.from_bytes(head[:3]))
         return head[3], head[4], int.from_bytes(head[5:]), payload
 
     async def until(self, kind: int, stream: int = 0) -> tuple[int, bytes]:
-        """The flags and the payload of the next frame of this kind."""
+        """Read frames until one of this kind comes. Returns its flags and payload."""
         while True:
             found, flags, of, payload = await self.read()
             if (found, of) == (kind, stream):
                 return flags, payload
 
     async def answer(self, stream: int) -> bytes:
-        """The message with which a call is answered."""
+        """Read the message that answers a call."""
         _, message = await self.until(DATA, stream)
         return message
 
     async def send_until_closed(self, units: Iterable[bytes]) -> bytes:
-        """Send without end. Returns the payload of the GOAWAY with which the server closes."""
+        """Send frames until the server closes the connection. Returns the payload of its GOAWAY frame."""
         parting: list[bytes] = []
 
         async def listen() -> None:

@@ -1,4 +1,4 @@
-"""An HTTP server on a loop of its own, for clients that block."""
+"""An HTTP server with its own event loop in a thread, for blocking clients."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ def serve_in_thread(
     limits: Limits | None = None,
     new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> Iterator[int]:
-    """Serve `server` in a thread, on uvloop if nothing else is asked for; gives the port."""
+    """Serve `server` in a thread, by default with uvloop. Yields the port."""
     loop = new_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -20,7 +20,7 @@ from triune.runtimes.ladder.decoder import LadderDecoder
 
 
 class GraphFunction:
-    """A graph as a function of a ladder."""
+    """A graph as one function of a ladder (see `runtimes.ladder`)."""
 
     def __init__(self, model: HeldModel) -> None:
         whole = model.whole()
@@ -45,13 +45,13 @@ class GraphFunction:
         return {name: found[name] for name in outputs}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to free."""
 
 
 def graph_ladder(
     config: LlamaConfig | Gpt2Config, weights: Weights, contexts: Sequence[int], *, prefill: int = 8
 ) -> Ladder:
-    """A ladder of graphs, whose prefill reads so many tokens."""
+    """A ladder of graphs. The prefill computes this many tokens in a call."""
     sizes = {
         name: ExplicitSize(size.context, min(size.tokens, prefill)) for name, size in functions_of(contexts).items()
     }
@@ -64,7 +64,7 @@ def graph_ladder(
 def graph_decoder(
     config: LlamaConfig | Gpt2Config, weights: Weights, paged: HeldModel, num_blocks: int
 ) -> LadderDecoder:
-    """The decoder of a ladder of 16 tokens, and of as many as the model has positions."""
+    """A decoder with a ladder of two sizes: 16 tokens, and as many as the model has positions."""
     most = config.max_position_embeddings if isinstance(config, LlamaConfig) else config.n_positions
     return LadderDecoder(
         graph_ladder(config, weights, (16, most)),

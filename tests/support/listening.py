@@ -1,4 +1,6 @@
-"""A speech engine whose model tells for how long it hears something: a digit for each fifth of a second."""
+"""A speech engine whose model transcribes the duration of the sound: it writes a digit that counts fifths of a
+second.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -85,12 +87,12 @@ def write_listening_checkpoint(folder: Path) -> None:
 
 
 def sound_of(digit: int) -> NDArray[np.float32]:
-    """Samples of which the model tells the digit."""
+    """Samples that the model transcribes as this digit."""
     return np.tile(np.array([1, -1], np.float32), digit * SAMPLES_A_DIGIT // 2)
 
 
 class LoudFrames:
-    """An `Executable` in place of the encoder: how many frames of the spectrogram hold a sound."""
+    """An `Executable` that replaces the encoder: it counts the spectrogram frames with sound."""
 
     unit = Unit.CPU
     precision = "fp32"
@@ -116,7 +118,7 @@ class LoudFrames:
 
 
 class ListeningDecoder(ScriptedDecoder):
-    """Writes the time 0, the digit, the time 1 s, and the end."""
+    """A decoder that generates the timestamp 0 s, the digit, the timestamp 1 s, and the end token."""
 
     def __init__(self) -> None:
         super().__init__(b"")
@@ -137,7 +139,7 @@ def _no_alignment() -> Executable:
 
 
 def listening_servable(name: str, max_running: int = 4) -> SpeechServable:
-    """A servable of such a model."""
+    """Make a servable of this model."""
     clock, decoder = MonotonicClock(), ListeningDecoder()
     core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(sequences=16))
     engine = SpeechEngine(

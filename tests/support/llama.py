@@ -23,7 +23,7 @@ HIDDEN = 3 * WIDTH
 
 
 def exported_llama(exporter: Exporter) -> ModelProto:
-    """As LlamaForCausalLM is exported."""
+    """Make the model in the form in which this exporter writes LlamaForCausalLM."""
     graph = _Llama("llama", exporter)
     for name in ("tokens", "mask", "positions"):
         graph.input(name, TensorProto.INT64, ["batch", "steps"])
@@ -39,7 +39,7 @@ def exported_llama(exporter: Exporter) -> ModelProto:
 
 
 def llama_inputs(batch: int, length: int, *, is_padded: bool = True) -> dict[str, NDArray[Any]]:
-    """Tokens; the last row begins with padding, whose positions no key is left for."""
+    """Inputs for the model. The last row begins with padding, for whose positions all keys are masked."""
     rng = np.random.default_rng(length)
     mask = np.ones((batch, length), np.int64)
     if is_padded:
@@ -49,21 +49,21 @@ def llama_inputs(batch: int, length: int, *, is_padded: bool = True) -> dict[str
 
 
 class _Llama(Writer):
-    """The parts of it."""
+    """Writes the parts of the model."""
 
     def __init__(self, name: str, exporter: Exporter) -> None:
         super().__init__(name)
         self._is_traced = exporter == "traced"
 
     def size(self, x: str, axis: int) -> str:
-        """A size of `x`, a vector of one."""
+        """The size of an axis of `x`, as a vector with one element."""
         if not self._is_traced:
             return self.add("Shape", x, start=axis, end=axis + 1)
         index = self.weight(f"axis{axis}", np.array(axis))
         return self.add("Unsqueeze", self.add("Gather", self.add("Shape", x), index, axis=0), self.ints(0))
 
     def reshaped(self, x: str, *sizes: str) -> str:
-        """By sizes that are computed one by one."""
+        """Reshape by sizes that are computed one by one."""
         more: dict[str, Any] = {} if self._is_traced else {"allowzero": 1}
         return self.add("Reshape", x, self.add("Concat", *sizes, axis=0), **more)
 
@@ -79,7 +79,7 @@ class _Llama(Writer):
         return self.add("Unsqueeze", cos, self.ints(1)), self.add("Unsqueeze", sin, self.ints(1))
 
     def expanded(self, x: str, *sizes: str) -> str:
-        """Expand; traced, a size of -1 is looked for."""
+        """Expand. The traced export also checks for sizes of -1."""
         shape = self.add("Concat", *sizes, axis=0)
         if self._is_traced:
             ones = self.weight(f"ones{len(sizes)}", np.ones(len(sizes), np.int64))
@@ -88,7 +88,9 @@ class _Llama(Writer):
         return self.add("Expand", x, shape)
 
     def mask(self) -> str:
-        """What a step must not see, (batch, 1, steps, steps): -inf, or traced the least number."""
+        """The attention mask (batch, 1, steps, steps): masked keys have -inf, or in the traced export the lowest
+        number.
+        """
         length = self.add("Squeeze", self.size("tokens", 1), self.ints(0))
         zero, one = self.weight("zero", np.array(0)), self.weight("one", np.array(1))
         steps = self.add("Range", zero, length, one)
@@ -100,7 +102,7 @@ class _Llama(Writer):
         return self.add("Where", seen, self.scalar(0), self.weight("least", np.array(least, np.float32)))
 
     def norm(self, x: str) -> str:
-        """RMSNorm, which computes in fp32 whatever comes."""
+        """RMSNorm, which always computes in fp32."""
         x = self.add("Cast", x, to=TensorProto.FLOAT)
         mean = self.add("ReduceMean", self.add("Pow", x, self.scalar(2)), self.ints(-1), keepdims=1)
         root = self.add("Sqrt", self.add("Add", mean, self.scalar(1e-5)))
@@ -109,7 +111,7 @@ class _Llama(Writer):
         return self.add("Mul", self.random(WIDTH, mean=1), normal)
 
     def attention(self, x: str, tables: tuple[str, str], mask: str) -> str:
-        """Of (batch, steps, channels)."""
+        """Attention of (batch, steps, channels)."""
         q = self.turned(self.split(x, HEADS), tables)
         k = self.turned(self.split(x, SHARED), tables)
         v = self.split(x, SHARED)
@@ -124,7 +126,7 @@ class _Llama(Writer):
         return self.linear(flat, WIDTH, WIDTH, has_bias=False)
 
     def split(self, x: str, num_heads: int) -> str:
-        """A projection, (batch, heads, steps, width)."""
+        """A projection, split into heads: (batch, heads, steps, width)."""
         flat = self.linear(x, WIDTH, num_heads * HEAD, has_bias=False)
         parted = self.reshaped(
             flat, self.size(x, 0), self.size(x, 1), self.ints(-1 if self._is_traced else num_heads), self.ints(HEAD)
@@ -132,7 +134,7 @@ class _Llama(Writer):
         return self.add("Transpose", parted, perm=[0, 2, 1, 3])
 
     def turned(self, x: str, tables: tuple[str, str]) -> str:
-        """RoPE."""
+        """Rotary position embedding (RoPE)."""
         cos, sin = tables
         half: str = self.ints(HEAD // 2)
         if self._is_traced:
@@ -144,14 +146,14 @@ class _Llama(Writer):
         return self.add("Add", self.add("Mul", x, cos), self.add("Mul", rotated, sin))
 
     def repeated(self, x: str) -> str:
-        """Each head as often as it is shared."""
+        """Repeat each head of keys or values for the query heads that share it."""
         batch, steps = self.size(x, 0), self.size(x, 2)
         whole = self.add("Unsqueeze", x, self.ints(2))
         wide = self.expanded(whole, batch, self.ints(SHARED), self.ints(REPEATS), steps, self.ints(HEAD))
         return self.reshaped(wide, batch, self.ints(HEADS), steps, self.ints(HEAD))
 
     def keys(self, k: str) -> str:
-        """Their last two axes changed for each other."""
+        """The keys with their last two axes transposed."""
         if self._is_traced:
             return self.add("Transpose", k, perm=[0, 1, 3, 2])
         batch, steps = self.size(k, 0), self.size(k, 2)
@@ -161,7 +163,7 @@ class _Llama(Writer):
         )
 
     def mlp(self, x: str) -> str:
-        """SwiGLU."""
+        """The MLP, with SwiGLU."""
         gate = self.linear(x, WIDTH, HIDDEN, has_bias=False)
         wide = self.add(
             "Mul", self.add("Mul", gate, self.add("Sigmoid", gate)), self.linear(x, WIDTH, HIDDEN, has_bias=False)

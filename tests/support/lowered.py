@@ -29,7 +29,9 @@ def model_of(nodes: Sequence[Any], inputs: Sequence[Value], outputs: Sequence[Va
 
 
 def plain_answers(model: ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
-    """By ONNX Runtime, node by node: fused products with packed weights round their operand to 8 bits."""
+    """Compute a model with ONNX Runtime without fusion, since its fused products with quantized weights round their
+    operand to 8 bits.
+    """
     options: Any = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session: Any = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -39,7 +41,7 @@ def plain_answers(model: ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
 def check(
     model: ModelProto, feeds: Mapping[str, Any], folder: Path, options: LowerOptions | None = None, atol: float = 1e-5
 ) -> dict[str, Any]:
-    """Convert, compute with both executors and ONNX Runtime, compare; the outputs are returned."""
+    """Convert a model, compute it with both executors and with ONNX Runtime, and compare. Returns the outputs."""
     lowered = lower(model, folder / "m.mlpackage", options)
     expected = plain_answers(model, feeds)
     given = {}
@@ -57,7 +59,9 @@ def check(
 
 
 def save_renamed(folder: Path) -> Path:
-    """Saves a package of `out/y:0` = `in/x:0` + `plain`, of (1, 4). Core ML has no such names."""
+    """Save a package that computes `out/y:0` = `in/x:0` + `plain`, of shape (1, 4). Core ML does not allow such names,
+    so they are renamed.
+    """
     nodes = [helper.make_node("Add", ["in/x:0", "plain"], ["out/y:0"])]
     inputs = [(name, FLOAT, (1, 4)) for name in ("in/x:0", "plain")]
     return lower(model_of(nodes, inputs, [("out/y:0", FLOAT, (1, 4))]), folder / "renamed.mlpackage").path

@@ -24,9 +24,10 @@ def check(
     atol: float = 1e-5,
     by_evaluator: bool = False,
 ) -> list[dict[str, Any]]:
-    """Convert, call with the inputs of each of `calls`, and compare with ONNX Runtime; the outputs are returned.
+    """Convert a model, call it with the inputs of each of `calls`, and compare with ONNX Runtime. Returns the outputs.
 
-    With `by_evaluator` ONNX's reference evaluator is the judge, for what ONNX Runtime does not do so.
+    With `by_evaluator` the outputs are compared with ONNX's reference evaluator, for operators that ONNX Runtime
+    computes differently.
     """
     lowered = lower(model, folder / "m.aimodel", options)
     session: Any = (

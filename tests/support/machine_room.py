@@ -1,4 +1,6 @@
-"""Models that compute on simulated hardware: their time passes on a virtual clock, and slows down by company."""
+"""Models that compute on simulated hardware. Their time passes on a virtual clock, and they are slower when others
+compute too.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +19,8 @@ class Load:
     """One model that always, or every `period_ns`, has a batch of `work_ns`, as long as it takes alone on `cpu`.
 
     Attributes:
-        waits_ns: from wanting to compute to the end of each batch.
-        done_ns: the work that it got done.
+        waits_ns: for each batch, the time from when it could start to its end.
+        done_ns: the work that it completed.
     """
 
     name: str
@@ -36,10 +38,10 @@ class Load:
         self.shares = arbiter.join(self.name, list(self.units), self.woken, self.weight)
 
     def woken(self) -> None:
-        """Nothing: `begin` is called at each step."""
+        """Do nothing, since `begin` is called at each step."""
 
     def begin(self, now_ns: int) -> None:
-        """Start what may start, the fastest unit first."""
+        """Start the batches that may start, on the fastest unit first."""
         for unit in sorted(self.units, key=lambda each: -self.units[each]):
             if self.wanted_ns is None or unit in self.running:
                 continue
@@ -60,7 +62,9 @@ class Load:
 
 
 class Room:
-    """Runs loads for some time. `shared[n]` is the speed of each of n that share the cores: 1 is that of one alone."""
+    """Runs loads for some time. `shared[n]` is the speed of each of n loads that share the cores, relative to a load
+    that runs alone.
+    """
 
     def __init__(self, *loads: Load, shared: Mapping[int, float]) -> None:
         self.clock = VirtualClock()

@@ -33,22 +33,22 @@ def save(
 
 
 def program(*specs: Any, target: str = "iOS18") -> Callable[[Callable[..., Any]], Any]:
-    """`mb.program` of inputs of such specs; see `tensor` and `state`."""
+    """Make a `mb.program` with inputs of these specifications; see `tensor` and `state`."""
     return functools.partial(mb.program, input_specs=list(specs), opset_version=getattr(ct.target, target))()
 
 
 def tensor(*shape: Any, dtype: str = "fp32") -> Any:
-    """An input."""
+    """Make the specification of an input."""
     return mb.TensorSpec(shape=shape, dtype=getattr(mil_types, dtype))
 
 
 def state(*shape: int, dtype: str = "fp16") -> Any:
-    """A state."""
+    """Make the specification of a state."""
     return mb.StateTensorSpec(shape=shape, dtype=getattr(mil_types, dtype))
 
 
 def save_affine(folder: Path, factor: float = 2.0, name: str = "m", **options: Any) -> Path:
-    """Saves y = factor x + 1 of (2, 3)."""
+    """Save a model that computes y = factor x + 1, of shape (2, 3)."""
 
     @program(tensor(2, 3))
     def made(x: Any) -> Any:
@@ -58,7 +58,7 @@ def save_affine(folder: Path, factor: float = 2.0, name: str = "m", **options: A
 
 
 def save_accumulator(folder: Path) -> Path:
-    """Saves a model whose state of (1, 2) sums what it is given: y is the sum."""
+    """Save a model whose state of shape (1, 2) sums the inputs of all calls. The output y is the sum."""
 
     @program(tensor(1, 2, dtype="fp16"), state(1, 2))
     def made(x: Any, total: Any) -> Any:
@@ -69,10 +69,10 @@ def save_accumulator(folder: Path) -> Path:
 
 
 def save_cached_attention(folder: Path, slots: int = 8, width: int = 4) -> Path:
-    """Saves one step of an attention whose keys, which are its values too, are a state of (1, slots, width).
+    """Save one step of an attention. Its keys, which are also its values, are a state of shape (1, slots, width).
 
-    x of (1, width) is the step's key and query; `slot` of (1, slots, 1) is 1 where it goes; `mask` of (1, 1, slots) is
-    added to the scores.
+    `x` (1, width) is the step's key and query; `slot` (1, slots, 1) is 1 at the slot to which the key is written;
+    `mask` (1, 1, slots) is added to the scores.
     """
 
     @program(
@@ -92,7 +92,7 @@ def save_cached_attention(folder: Path, slots: int = 8, width: int = 4) -> Path:
 
 
 def save_classifier(folder: Path, labels: Sequence[Any] = ("ant", "bee", "cat")) -> Path:
-    """Saves a softmax over three classes."""
+    """Save a classifier: a softmax over three classes."""
 
     @program(tensor(1, 3))
     def made(x: Any) -> Any:
@@ -102,14 +102,16 @@ def save_classifier(folder: Path, labels: Sequence[Any] = ("ant", "bee", "cat"))
 
 
 def save_functions(folder: Path) -> Path:
-    """Saves a model of two functions of one input: "twice" (the default), and "thrice"."""
+    """Save a model with two functions of one input: "twice" (the default), and "thrice"."""
     with tempfile.TemporaryDirectory() as parts:
         packages = {name: save_affine(Path(parts), factor, name) for name, factor in (("twice", 2.0), ("thrice", 3.0))}
         return _join(folder / "functions.mlpackage", packages)
 
 
 def save_two_kinds(folder: Path) -> Path:
-    """Saves a model of the functions "single" (the default), fp32 of (2, 3), and "half", fp16 of (1, 4)."""
+    """Save a model with the functions "single" (the default), in fp32 of shape (2, 3), and "half", in fp16 of shape (1,
+    4).
+    """
 
     @program(tensor(1, 4, dtype="fp16"))
     def half(x: Any) -> Any:
@@ -122,7 +124,7 @@ def save_two_kinds(folder: Path) -> Path:
 
 
 def _join(path: Path, packages: Mapping[str, Path]) -> Path:
-    """One package of several, each a function; the first is the default."""
+    """Join packages into one, in which each is a function. The first is the default."""
     with quiet():
         descriptor = ct.utils.MultiFunctionDescriptor()
         for name, package in packages.items():
@@ -133,7 +135,7 @@ def _join(path: Path, packages: Mapping[str, Path]) -> Path:
 
 
 def save_image_model(folder: Path, layout: str = "RGB", size: tuple[int, int] = (4, 5)) -> Path:
-    """Saves a model from an image of (height, width) to its negative, as an image."""
+    """Save a model that maps an image of (height, width) to its negative, as an image."""
     channels = 3 if layout in ("RGB", "BGR") else 1
     shape = (1, channels, *size)
 
@@ -147,7 +149,7 @@ def save_image_model(folder: Path, layout: str = "RGB", size: tuple[int, int] = 
 
 
 def save_flexible(folder: Path, dimension: Any) -> Path:
-    """Saves y = x + 1 of (n, 3), n of a `ct.RangeDim`; or of the shapes of a `ct.EnumeratedShapes`."""
+    """Save y = x + 1 of shape (n, 3), where n is a `ct.RangeDim`; or with the shapes of a `ct.EnumeratedShapes`."""
     from coremltools.converters.mil.mil import get_new_symbol
 
     @program(tensor(get_new_symbol(), 3))

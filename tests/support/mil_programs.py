@@ -1,4 +1,4 @@
-"""Little ML Programs: built with coremltools, read as packages, raised to ONNX and run."""
+"""Small ML Programs: they are built with coremltools, read as packages, raised to ONNX and run."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_specification
 from triune.coreml.quiet import quiet
 
-# Its own types are partial.
+# The type annotations of coremltools are incomplete.
 with quiet():
     _ct: Any = import_module("coremltools")
     _mil: Any = import_module("coremltools.converters.mil.mil")
@@ -27,18 +27,19 @@ mil_types: Any = _mil.types
 def make_package(
     build: Callable[[Any], Any], inputs: Mapping[str, Array], target: str = "iOS15", *, is_dynamic: bool = False
 ) -> Package:
-    """A program of `make_specification`, read."""
+    """Make a program with `make_specification`, save it and read it."""
     return read_specification(*make_specification(build, inputs, target, is_dynamic=is_dynamic))
 
 
 def make_specification(
     build: Callable[[Any], Any], inputs: Mapping[str, Array], target: str = "iOS15", *, is_dynamic: bool = False
 ) -> tuple[Any, dict[str, bytes]]:
-    """A program of what `build` makes of its inputs (an object that has them by name), with no pass over it.
+    """Make a program from the operations that `build` adds. Its argument has the inputs as attributes. No pass of
+    coremltools changes the program.
 
-    Its weight files come with it, by name.
+    Returns the program, and its weight files by name.
 
-    `inputs` are examples: shapes and element types are theirs. With `is_dynamic` no size is known.
+    `inputs` are examples, which give the shapes and element types. With `is_dynamic`, all sizes are free.
     """
     opset = getattr(_ct.target, target)
     builtin = _type_mapping.numpy_type_to_builtin_type
@@ -66,7 +67,7 @@ def make_specification(
 def run(
     build: Callable[[Any], Any], inputs: Mapping[str, Array], target: str = "iOS15", *, is_dynamic: bool = False
 ) -> list[Array]:
-    """The outputs of what `build` makes, computed by ONNX Runtime."""
+    """Raise a program that `build` makes to ONNX, and compute its outputs with ONNX Runtime."""
     package = make_package(build, inputs, target, is_dynamic=is_dynamic)
     executor = OnnxExecutor(package, num_threads=1)
     outputs, _ = executor.run({name: np.asarray(each) for name, each in inputs.items()}, {})

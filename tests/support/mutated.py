@@ -22,7 +22,7 @@ _WORDS = ["", "nearest", "linear", "cubic", "sum", "SAME_UPPER", "VALID", "rever
 
 
 def mutated(model: ModelProto, seed: str) -> tuple[ModelProto, str]:
-    """A copy with one to three changes, and what they are."""
+    """Copy a model with one to three changes. Returns the copy, and a description of the changes."""
     chance = random.Random(seed)
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -128,7 +128,7 @@ def _lost_input(model: ModelProto, chance: random.Random) -> str:
 
 
 def _constant(model: ModelProto, chance: random.Random) -> str:
-    """An input of whole numbers becomes a constant of odd values, in the input's shape."""
+    """Replace an integer input by a constant of unusual values, in the input's shape."""
     kinds = {TensorProto.INT64: np.int64, TensorProto.INT32: np.int32}
     values = [value for value in model.graph.input if value.type.tensor_type.elem_type in kinds]
     if not values:

@@ -1,4 +1,6 @@
-"""A lowering that computes at once: the primitives of core ops in numpy, and nodes computed by them."""
+"""A lowering that computes directly: the primitives of the shared lowerings in numpy, and a function that computes
+nodes by them.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,7 +40,7 @@ _OPS: dict[str, Callable[..., Any]] = {
 
 
 class NumpyBuilder(Builder[Array]):
-    """Computes what it is told to write."""
+    """A `Builder` that computes each operation with numpy instead of writing it to a program."""
 
     runtime = "numpy"
 
@@ -169,7 +171,9 @@ class _Scope(Scope[Array]):
 
 
 def computed(node: NodeProto, graph: GraphProto, inputs: dict[str, Array]) -> list[Array]:
-    """The outputs of a node of a shared core op. `graph`: around it; `inputs`: narrowed."""
+    """Compute the outputs of a node whose lowering is shared. `graph` is the graph that contains it; `inputs` have the
+    narrow types of Apple's programs.
+    """
     scope = _Scope(graph)
     for name, value in inputs.items():
         scope.put(name, value)

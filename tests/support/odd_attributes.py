@@ -1,4 +1,4 @@
-"""Operators with attributes of every sign: a function body or a lowering may hold for positive ones alone."""
+"""Operators with attributes of each sign, since a function body or a lowering may be right only for positive ones."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -24,7 +24,7 @@ ATTRIBUTES: Mapping[str, list[dict[str, float]]] = {
 
 
 def odd_model(op_type: str) -> ModelProto:
-    """One output for each of the operator's attributes."""
+    """A model with one output for each set of the operator's attributes."""
     nodes = [helper.make_node(op_type, ["x"], [f"y{i}"], **each) for i, each in enumerate(ATTRIBUTES[op_type])]
     value: Any = helper.make_tensor_value_info
     outputs = [value(node.output[0], TensorProto.FLOAT, X.shape) for node in nodes]

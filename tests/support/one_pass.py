@@ -1,4 +1,4 @@
-"""Run one pass over a small model, and hold its result to ONNX Runtime's answers."""
+"""Runs one pass over a small model, and compares the outputs before and after it in ONNX Runtime."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def passed(
     inputs: Mapping[str, Any] | None = None,
     rtol: float = 0,
 ) -> ModelProto:
-    """The model after the pass, without what nothing reads; its answers are those of the model before."""
+    """Return the model after the pass, without unused nodes, after asserting that its outputs are unchanged."""
     model = model_of(text, opset=opset) if isinstance(text, str) else text
     before = Infer()(Tidy()(model))
     copy = ModelProto()
@@ -41,5 +41,5 @@ def passed(
 
 
 def ops_after(run: GraphPass, text: str, **options: Any) -> list[str]:
-    """The operators of the model after the pass, in order."""
+    """The operators of the model after the pass, in the order of the nodes."""
     return ops_of(passed(run, text, **options))

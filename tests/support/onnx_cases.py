@@ -1,4 +1,4 @@
-"""ONNX's own node tests: a model of one operator, inputs, and the outputs that are right."""
+"""ONNX's own node tests: models of one operator, with inputs and the right outputs."""
 
 import functools
 import pickle
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def is_random(self) -> bool:
-        """Whether the values cannot be foretold."""
+        """Whether the outputs are random, so that they cannot be predicted."""
         random = ("Bernoulli", "RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Multinomial")
         return (
             any(node.op_type in random for node in self.model.graph.node)
@@ -52,21 +52,21 @@ class Case:
 
 @functools.cache
 def load_cases() -> Sequence[Case]:
-    """All 1,884 of onnx 1.23.
+    """Load all 1,884 node tests of onnx 1.23.
 
-    ONNX computes the right outputs anew in each process, for a quarter of a minute: the cache folder keeps them.
+    ONNX computes the right outputs anew in each process, which takes 15 s, so they are kept in the cache folder.
     """
     kept = cache_folder() / "tests" / f"onnx-{onnx.__version__}-numpy-{np.__version__}.pickle"
     try:
         found = pickle.loads(kept.read_bytes())
     except FileNotFoundError:
-        # Not imported before: that alone computes all of them.
+        # This is imported here, since the import alone computes all outputs.
         from onnx.backend.test.loader import load_model_tests
 
         tests = load_model_tests(kind="node")
         found = [(each.name, each.model, each.data_sets, each.rtol, each.atol) for each in tests]
         kept.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes each writes its own file, and the last one's stays.
+        # If several processes write the cache, each writes a file of its own, and the last one replaces the others.
         with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
             file.write(pickle.dumps(found))
         Path(file.name).replace(kept)
@@ -79,7 +79,9 @@ def load_cases() -> Sequence[Case]:
 
 @functools.cache
 def load_debian_cases() -> Sequence[Case]:
-    """The cases of ONNX 1.12, older operator sets and whole models among them: Debian's package libonnx-testdata."""
+    """Load the cases of ONNX 1.12 from Debian's package libonnx-testdata. They include older operator sets and whole
+    models.
+    """
     return [_read_case(path) for path in sorted(DEBIAN.glob("*/*/model.onnx"))]
 
 
@@ -122,7 +124,7 @@ def _is_number(type_: TypeProto) -> bool:
 
 
 def difference(actual: Any, expected: Any, *, rtol: float, atol: float) -> str:
-    """How an output differs from the right one, or nothing."""
+    """Describe how an output differs from the right one; empty if it does not."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
         return f"{actual.dtype}{list(actual.shape)} instead of {expected.dtype}{list(expected.shape)}"

@@ -1,4 +1,4 @@
-"""One linear layer with packed weights, in the ways in which exporters write them."""
+"""One linear layer with quantized weights, in each form in which exporters write them."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _LIMITS = {"int8": (-128, 128), "uint8": (0, 256), "int4": (-8, 8), "uint4": (0,
 
 
 def packed_model(form: str) -> ModelProto:
-    """`x` (2, 3, WIDTH) times weights (WIDTH, OUT) packed in one of FORMS."""
+    """A model that computes `x` (2, 3, WIDTH) times weights (WIDTH, OUT), which are quantized in one of FORMS."""
     rng = np.random.default_rng(11)
     nodes, constants = _nodes(form, rng)
     graph = helper.make_graph(
@@ -35,7 +35,7 @@ def packed_model(form: str) -> ModelProto:
 
 
 def x_of(form: str) -> NDArray[np.float32]:
-    """An input for it."""
+    """An input for the model of `packed_model`."""
     shape = (6, WIDTH) if form == "gemm" else (2, 3, WIDTH)
     return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 

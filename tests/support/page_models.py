@@ -1,4 +1,6 @@
-"""Table models as the page at / sees them: with the counts of an engine, and beside models that do not run."""
+"""Table models for tests of the page at `/`: with the counters of an engine, and together with models that do not
+run.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,7 @@ HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
 
 
 class CountedTable(TableTextModel):
-    """A table model with what a server asks of a text model beside."""
+    """A table model with the further properties that a server reads of a text model."""
 
     def __init__(self, answers: Any, **options: Any) -> None:
         super().__init__(answers, **options)
@@ -43,7 +45,7 @@ class PageModels(TableTextModels):
     def __init__(self, models: dict[str, CountedTable], *, listener: str = "") -> None:
         """Args:
         models: the text models by name.
-        listener: the name of a model that reads speech; "" for none. Whoever serves it answers for it.
+        listener: the name of a model that transcribes speech; "" for none. The caller must provide that model.
         """
         super().__init__(models)
         self.listener = listener

@@ -1,7 +1,8 @@
-"""Run by a peer's own Python: converts every model of a folder, and says what came of each.
+"""A program for the Python of another project's converter (a "peer"): converts every model in a folder, and prints the
+result of each.
 
 Usage: peer_convert.py PEER FOLDER. Reads NAME.onnx; writes NAME.mlpackage with onnx2coreml, NAME.aimodel with
-coreai_onnx; prints `NAME: ` and the reason of a failure.
+coreai_onnx; prints `NAME: ` and the reason of a failure, if it failed.
 """
 
 import importlib
@@ -19,7 +20,7 @@ PEERS = {
 }
 
 suffix, convert = PEERS[sys.argv[1]]
-peer = importlib.import_module(sys.argv[1])  # It logs and warns.
+peer = importlib.import_module(sys.argv[1])  # The peer prints log messages and warnings when it is imported.
 
 for path in sorted(Path(sys.argv[2]).glob("*.onnx")):
     target = path.with_suffix(suffix)

@@ -1,4 +1,6 @@
-"""Other projects' converters on ONNX's node tests: run by their own Python, judged beside Triune, by family."""
+"""Runs other projects' converters ("peers") on ONNX's node tests, each with its own Python, and counts their failures
+and Triune's by family of operators.
+"""
 
 import subprocess
 from collections import Counter
@@ -43,7 +45,7 @@ FAMILY_OF = {op: family for family, ops in FAMILIES.items() for op in ops.split(
 
 
 def family_of(case: Case) -> str:
-    """By the operator that the case is about: of an expanded function, the one in its name."""
+    """The family of the operator that a case tests. For an expanded function, it is the operator in the case's name."""
     names = {op.lower(): op for op in (*FAMILY_OF, *STANDARD)}
     stem = case.name.removeprefix("test_").replace("_", "")
     found = max((key for key in names if stem.startswith(key)), key=len, default="")
@@ -52,7 +54,7 @@ def family_of(case: Case) -> str:
 
 
 def bind(case: Case) -> ModelProto | None:
-    """The case with the inputs that decide shapes as constants; None where there are none."""
+    """Replace the inputs that determine shapes by constants. None if the case has no such inputs."""
     bound = deciding_inputs(case)
     if not bound:
         return None
@@ -68,14 +70,15 @@ def bind(case: Case) -> ModelProto | None:
 def convert_all(
     python: str, peer: str, cases: Sequence[Case], folder: Path, suffix: str
 ) -> Callable[[str], Path | None]:
-    """Have the peer convert all, those that it refuses with their deciding inputs bound; where each result is.
+    """Let the peer convert all cases. Those that it refuses are tried again with the inputs that determine shapes as
+    constants. Returns the path of each result.
 
     Args:
         python: a Python with the peer installed.
-        peer: its module, which `peer_convert.py` knows.
-        cases: what to convert.
-        folder: for files.
-        suffix: of the results.
+        peer: the peer's module, one of those that `peer_convert.py` supports.
+        cases: the cases to convert.
+        folder: the folder for files.
+        suffix: the suffix of the results.
     """
     _convert(python, peer, {case.name: case.model for case in cases}, folder / "free")
     bound = {
@@ -93,7 +96,7 @@ def convert_all(
 
 
 def _convert(python: str, peer: str, cases: Mapping[str, ModelProto], folder: Path) -> None:
-    """A case that ends the peer's process is skipped."""
+    """Convert cases with the peer. If a case ends the peer's process, it is skipped."""
     folder.mkdir()
     for name, model in cases.items():
         onnx.save(model, folder / f"{name}.onnx")
@@ -102,17 +105,17 @@ def _convert(python: str, peer: str, cases: Mapping[str, ModelProto], folder: Pa
         lines = run.stdout.splitlines()
         if run.returncode == 0 or not lines:
             return
-        # What it was at when it died, and what it is done with, are out of the way.
+        # Remove the case at which the process ended, and the finished cases, before the next start.
         for line in lines:
             (folder / f"{line.split(':')[0]}.onnx").unlink(missing_ok=True)
 
 
 def table(peer: str, rows: Iterable[tuple[Case, str, str]]) -> str:
-    """Counts by family, in Markdown.
+    """Make a table of the counts by family, in Markdown.
 
     Args:
-        peer: its name.
-        rows: each case with our failure and the peer's; nothing where there is none.
+        peer: the peer's name.
+        rows: each case with Triune's failure and the peer's failure, each empty if there is none.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
     for case, ours, theirs in rows:

@@ -1,4 +1,4 @@
-"""A real `triune` process on loopback."""
+"""Starts real `triune` processes on loopback addresses."""
 
 import contextlib
 import os
@@ -22,9 +22,9 @@ TRIUNE = str(Path(sys.executable).with_name("triune"))
 
 @dataclass
 class Served:
-    """A server that runs, and what it wrote to standard error.
+    """A running server, and its output on standard error.
 
-    Its process is None in processes of tests that have not started it: see `support.shared_server`.
+    `process` is None in test processes that did not start the server: see `support.shared_server`.
     """
 
     process: subprocess.Popen[str] | ForkedServer | None
@@ -35,14 +35,14 @@ class Served:
     repository: Path
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Send the signal that Ctrl-C sends."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on at this moment. They are below those that systems give to connections and
-    to port 0, so that another process hardly takes one before the server does.
+    """Find different free ports. They are below the range from which systems choose ports for connections and for port
+    0, so that another process is unlikely to take one before the server does.
     """
     ports: list[int] = []
     while len(ports) < count:
@@ -57,9 +57,10 @@ def free_ports(count: int) -> list[int]:
 def serve(
     repository: Path, *arguments: str, command: Sequence[str] | None = None, ready_seconds: float = 90
 ) -> Iterator[Served]:
-    """Start a server on free ports, wait until it says where it listens, and stop it at the end.
+    """Start a server on free ports, wait until it reports where it listens, and stop it at the end.
 
-    Without a command it is `triune serve`, forked (`support.forked`) on Linux. A command is run as it is.
+    Without a command it runs `triune serve`, on Linux as a forked process (`support.forked`). A given command is run as
+    it is.
     """
     ports = free_ports(3)
     names = ("http", "grpc", "metrics")

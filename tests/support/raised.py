@@ -1,4 +1,4 @@
-"""Raised programs in ONNX Runtime, bf16 and all."""
+"""Computes raised programs in ONNX Runtime, including those with bf16."""
 
 import ctypes
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, checker
 
 
 def computed(model: ModelProto, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs by name; inputs that the model does not have are left out."""
+    """Compute the outputs by name. Inputs that the model does not have are ignored."""
     checker.check_model(model)
     options = ort.SessionOptions()
     options.log_severity_level = 4

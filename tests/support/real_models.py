@@ -9,7 +9,9 @@ NAMES = ("efficientnet_lite0", "magika", "minilm", "minilm_int8", "rapidocr_rec"
 
 
 def inputs_of(name: str, *, length: int = 12) -> Mapping[str, Any]:
-    """Seeded inputs that the model could get from a client; `length` where it has a length."""
+    """Random inputs, the same in each call, that the model could get from a client. `length` is the length of inputs
+    that have one.
+    """
     rng = np.random.default_rng(4)
     match name:
         case "efficientnet_lite0":

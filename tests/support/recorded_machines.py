@@ -1,4 +1,4 @@
-"""Machines whose outputs were recorded: `tests/unit/hardware/recorded`, whose README says where each is from."""
+"""Recorded outputs of other machines, in `tests/unit/hardware/recorded`, whose README has the source of each."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,6 @@ NAMES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 def recorded(name: str) -> Outputs:
-    """What the machine of that name printed."""
+    """The recorded outputs of the machine with this name."""
     machine = json.loads((FOLDER / name / "machine.json").read_text())
     return Outputs(**machine, texts={path.stem: path.read_text() for path in (FOLDER / name).glob("*.txt")})

@@ -1,4 +1,4 @@
-"""Model repositories of real ONNX files, and a runtime over ONNX's reference evaluator that remembers what it did."""
+"""Model repositories of real ONNX files, and a runtime based on ONNX's reference evaluator that records its calls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 def affine(
     scale: float = 2.0, shape: Sequence[int | str | None] = ("batch", 4), *, inputs: str = "x", outputs: str = "y"
 ) -> bytes:
-    """y = scale * x."""
+    """A model that computes y = scale * x."""
     graph = helper.make_graph(
         [helper.make_node("Mul", [inputs, "scale"], [outputs])],
         "affine",
@@ -58,7 +58,7 @@ def add_sub(datatype: int = TensorProto.INT32, shape: Sequence[int | str] = ("ba
 
 
 def identity(datatype: int, shape: Sequence[int | str]) -> bytes:
-    """y = x."""
+    """A model that computes y = x."""
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "identity",
@@ -69,7 +69,7 @@ def identity(datatype: int, shape: Sequence[int | str]) -> bytes:
 
 
 def scaled_by_scalar() -> bytes:
-    """y = x * rate, with a scalar second input and no batch dimension, as silero-vad has."""
+    """A model that computes y = x * rate, with a scalar second input and no batch dimension, like silero-vad."""
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "rate"], ["y"])],
         "rated",
@@ -85,7 +85,9 @@ WARM_UP = f'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "x" value {_Z
 
 
 def counting() -> bytes:
-    """y = n, after n iterations of a Loop: the value of the input determines how long it runs."""
+    """A model that computes y = n by n iterations of a Loop, so that the value of its input determines how long it
+    runs.
+    """
     return model_of(
         """g (int64[1] n) => (int64[1] y) <int64[1] one = {1}, int64[1] zero = {0}> {
         turns = Squeeze(n)
@@ -96,7 +98,9 @@ def counting() -> bytes:
 
 
 def ending_itself() -> bytes:
-    """Counts of pairs, one more than the model has places for: SIGABRT in ONNX Runtime's first run."""
+    """A model that crashes ONNX Runtime's first run with SIGABRT: it counts pairs with one more index than its table
+    has entries.
+    """
     return model_of(
         """g (int64[b,4] x) => (float[b,7] y) {
         y = TfIdfVectorizer<mode = "TF", min_gram_length = 2, max_gram_length = 2, max_skip_count = 0,
@@ -107,7 +111,7 @@ def ending_itself() -> bytes:
 
 
 def turning(num_turns: int) -> bytes:
-    """y = x, after `num_turns` iterations of a Loop. With 2**62 iterations it never ends."""
+    """A model that computes y = x after `num_turns` iterations of a Loop. With 2**62 iterations it never ends."""
     return model_of(
         f"""g (float[b,n] x) => (float[b,n] y) <float[1] one = {{1}}, int64 turns = {{{num_turns}}}> {{
         y = Loop(turns, , x) <body = t (int64 i, bool go, float[b,n] a) => (bool still, float[b,n] c)
@@ -123,7 +127,7 @@ def _bytes(graph: onnx.GraphProto) -> bytes:
 
 
 def write_model(repository: Path, name: str, config: str | None = None, **versions: bytes) -> Path:
-    """Lay a model out: `write_model(path, "m", "max_batch_size: 4", v1=affine())`."""
+    """Write a model's folder: `write_model(path, "m", "max_batch_size: 4", v1=affine())`."""
     folder = repository / name
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None:
@@ -136,7 +140,9 @@ def write_model(repository: Path, name: str, config: str | None = None, **versio
 
 
 class ReferenceRuntime:
-    """Runs ONNX by the book. `amx` rounds to bfloat16's 8 bits, so that it has an error to measure."""
+    """A runtime that computes with ONNX's reference evaluator. On `amx` it rounds to bfloat16's 8 bits, so that there
+    is an error to measure.
+    """
 
     default_filenames = ("model.onnx",)
     option_names = ("level",)
@@ -252,14 +258,14 @@ ALL_UNITS = (
 
 
 class NoModels:
-    """A server that serves nothing."""
+    """A server without models."""
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         raise NotFoundError(f"there is no '{name}'")
 
 
 class Bench:
-    """Two runtimes and a machine with cpu and amx; no gpu."""
+    """Two runtimes, and a machine with `cpu` and `amx` but no `gpu`."""
 
     def __init__(self, num_cores: int = 8) -> None:
         self.onnxruntime = ReferenceRuntime()
@@ -269,7 +275,7 @@ class Bench:
 
     @property
     def num_open(self) -> int:
-        """Executables that nobody closed."""
+        """The number of executables that were not closed."""
         return self.onnxruntime.num_open + self.openvino.num_open
 
     def repository(

@@ -1,4 +1,6 @@
-"""An engine whose model recites: each token of an answer is the next byte of a text, chosen by its position."""
+"""An engine whose model repeats a fixed text: each token of an answer is the byte of the text at the token's
+position.
+"""
 
 import math
 import threading
@@ -44,10 +46,10 @@ class ScriptedDecoder(LogitsOnHost):
     """A `DecoderExecutable`.
 
     Attributes:
-        steps: the steps so far.
-        gate: closed, it holds each step until it is opened.
-        entered: is set when a step begins.
-        failure: what a step raises; None for nothing.
+        steps: the steps that it has computed so far.
+        gate: an event that each step waits for. If it is cleared, steps wait until it is set.
+        entered: an event that is set when a step begins.
+        failure: the error that a step raises; None for no error.
     """
 
     unit = Unit.CPU
@@ -103,7 +105,7 @@ class ScriptedDecoder(LogitsOnHost):
 
 
 def byte_tokenizer() -> Tokenizer:
-    """A tokenizer whose ids are bytes, and <eos>."""
+    """A tokenizer whose tokens are the 256 bytes and <eos>."""
     vocab = dict(_BYTE_LETTERS)
     backend = tokenizers.Tokenizer(models.BPE(vocab, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -125,7 +127,7 @@ async def scripted_engine(
     weights_key: bytes = b"",
     **limits: int,
 ) -> AsyncIterator[Engine]:
-    """An engine of the decoder, closed at the end, when all blocks must be free or cached."""
+    """An engine that uses the decoder. It is closed at the end, when all blocks must be free or cached."""
     clock = clock or MonotonicClock()
     core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits), proposer)
     template = ChatTemplate(TEMPLATE, {}) if can_chat else None
@@ -163,7 +165,7 @@ async def replicated_engine(
     run_limit_seconds: float = math.inf,
     **limits: int,
 ) -> AsyncIterator[Engine]:
-    """An engine with a replica for each unit, closed at the end, when all blocks must be free or cached."""
+    """An engine with a replica for each unit. It is closed at the end, when all blocks must be free or cached."""
     clock = clock or MonotonicClock()
     replicas = [
         Replica(
@@ -202,12 +204,12 @@ async def replicated_engine(
 
 
 async def text_of(engine: Engine, request: Generation) -> str:
-    """The text of the only answer."""
+    """Generate, and return the text of the only answer."""
     return "".join([delta.text async for delta in engine.generate(request)])
 
 
 async def answers_of(engine: Engine, request: Generation) -> list[tuple[str, Delta]]:
-    """The text and the last delta of each answer."""
+    """Generate, and return the text and the last delta of each answer."""
     texts, last = [""] * request.num_answers, {}
     async for delta in engine.generate(request):
         texts[delta.index] += delta.text

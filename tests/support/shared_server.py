@@ -1,4 +1,4 @@
-"""One server for all processes of a run of tests, which pytest-xdist starts."""
+"""One server for all test processes that pytest-xdist starts in a test run."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ _USERS = "users"
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, which one process at a time has."""
+    """Hold the file lock `path`, which only one process can hold at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -25,13 +25,16 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared(folder: Path, start: Callable[[], AbstractContextManager[Served]]) -> Iterator[Served]:
-    """A server that the first process starts which asks for it, and that stops when none uses it any more.
+    """A server that all test processes share. The first process that needs it starts it, and it stops when no process
+    uses it any more.
 
-    The process that started it waits at its end for the others. These have no lines of what the server writes.
+    At its end, the process that started the server waits for the others. Only this process can read the server's
+    output.
 
     Args:
-        folder: where the processes find it: the same folder for all, which no other server has.
-        start: starts it.
+        folder: the folder through which the processes find the server. It must be the same for all processes, and used
+            for no other server.
+        start: starts the server.
     """
     (folder / _USERS).mkdir(parents=True, exist_ok=True)
     lock, addresses, mine = folder / "lock", folder / _ADDRESSES, folder / _USERS / str(os.getpid())
@@ -62,7 +65,7 @@ def _has_users(folder: Path) -> bool:
         try:
             os.kill(int(user.name), 0)
         except ProcessLookupError:
-            # It ended without saying so.
+            # The process ended without removing its file.
             user.unlink()
         else:
             return True

@@ -18,7 +18,7 @@ def cost(unit_ms: Mapping[Unit, float], *, num_rows: int = 1, joules: float = 0.
 def model(
     name: str, unit_ms: Mapping[Unit, tuple[float, float]], *, max_batch_size: int = 8, megabytes: float = 0.0
 ) -> Profile:
-    """A model whose batches take a time of their own, and a time for each row, on each unit."""
+    """A model whose batches take, on each unit, a fixed time and a time for each row."""
     costs = {
         unit: [
             cost({unit: launch + size * row}, num_rows=size, joules=0.01 * size, gigabytes=size * megabytes / 1e3)

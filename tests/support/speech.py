@@ -1,4 +1,5 @@
-"""Somebody says "go forward ten meters" in 2.6 seconds, and a folder with Whisper tiny.en without a config.
+"""A recording of 2.6 seconds in which a speaker says "go forward ten meters", and a model folder with Whisper tiny.en
+without a config.
 
 `goforward.mp3` is `goforward.raw` of pocketsphinx' test data; its licence is in `goforward.txt`.
 """
@@ -19,7 +20,7 @@ GOFORWARD = Path(__file__).parent / "goforward.mp3"
 
 
 def write_whisper(root: Path, packages: PackageCache) -> Path:
-    """Write model `whisper` with version 1 and no config; returns its folder."""
+    """Write the model `whisper` with version 1 and no config. Returns its folder."""
     (built,) = build_repository(root / "zoo", models=["whisper-tiny.en"], cache=packages)
     assert not built.reason
     folder = root / "models" / "whisper"
@@ -28,19 +29,19 @@ def write_whisper(root: Path, packages: PackageCache) -> Path:
 
 
 def words(text: str) -> list[str]:
-    """The words in small letters; "10" is "ten"."""
+    """Split a text into words in lower case, with "10" replaced by "ten"."""
     return re.findall(r"[a-z]+", text.lower().replace("10", "ten"))
 
 
 def as_silence(seconds: float) -> bytes:
-    """Silence as WAV."""
+    """Silence of this length as a WAV file."""
     file = io.BytesIO()
     soundfile.write(file, np.zeros(int(seconds * 16_000), np.float32), 16_000, format="WAV")
     return file.getvalue()
 
 
 def as_flac(*, times: int = 1, pause_seconds: float = 0.0) -> bytes:
-    """GOFORWARD as FLAC, several times with pauses after it."""
+    """The recording GOFORWARD as a FLAC file, repeated with pauses."""
     samples, rate = soundfile.read(GOFORWARD, dtype="float32")
     once = np.concatenate([samples, np.zeros(int(pause_seconds * rate), np.float32)])
     file = io.BytesIO()

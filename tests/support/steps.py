@@ -1,4 +1,4 @@
-"""Graphs of steps over servables that answer from a function."""
+"""Graphs of ensemble steps, over servables whose answers a function computes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 class Shelf:
-    """Models by name, of one version each."""
+    """Models by name, each with one version."""
 
     def __init__(self, *models: LoadedVersion) -> None:
         self.models = {each.config.name: each for each in models}
@@ -37,7 +37,7 @@ class Shelf:
 
 
 def fp32(*names: str, dims: tuple[int, ...] = (-1,)) -> list[TensorConfig]:
-    """Tensors of one row of any length."""
+    """FP32 tensors whose rows are vectors of any length."""
     return [TensorConfig(name, DataType.FP32, dims) for name in names]
 
 
@@ -49,7 +49,7 @@ def on_shelf(
     *,
     max_batch_size: int = 8,
 ) -> LoadedVersion:
-    """A model that a step may ask."""
+    """A model that a step may call."""
     return LoadedVersion(1, model_config(inputs, outputs, name=name, max_batch_size=max_batch_size), servable)
 
 
@@ -61,7 +61,7 @@ def table_model(
     *,
     max_batch_size: int = 8,
 ) -> LoadedVersion:
-    """A model that computes its outputs by a function of its inputs, once the loop has turned."""
+    """A model whose outputs are a function of its inputs. It answers in the next iteration of the event loop."""
 
     def answer(call: Call) -> InferenceResponse:
         results = compute(call.inputs)

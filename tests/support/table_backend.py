@@ -1,4 +1,6 @@
-"""The reference `Backend`: slow and obvious. It completes configs from a file, and answers from a function."""
+"""The reference `Backend`: slow and simple. It completes configs from a file, and its models' answers are computed by a
+function.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -14,12 +16,12 @@ from triune.scheduling.models import Models
 
 
 class TableBackend:
-    """See `Backend`.
+    """A simple `Backend` for tests.
 
     Attributes:
-        previous: what each build was given as the previous one.
-        models: what each `assemble` was given.
-        on_build: called in each build; what it raises, the build raises.
+        previous: the argument `previous` of each build.
+        models: the argument `models` of each call of `assemble`.
+        on_build: a function that each build calls. If it raises an error, the build raises it too.
     """
 
     supports: frozenset[str] = frozenset({"sequence_batching"})

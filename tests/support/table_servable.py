@@ -1,4 +1,6 @@
-"""The reference `Servable`: slow and obvious. It answers from a function, after the loop has turned once."""
+"""The reference `Servable`: slow and simple. A function computes its answers, in the next iteration of the event
+loop.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -10,17 +12,17 @@ from triune.core.statistics import FailureReason, ModelStatistics
 
 
 def nothing(call: Call) -> InferenceResponse:
-    """An answer without outputs."""
+    """Compute an answer without outputs."""
     return InferenceResponse(call.request.model, 1, {}, call.request.id)
 
 
 class TableServable:
-    """See `Servable`.
+    """A simple `Servable` for tests.
 
     Attributes:
-        statistics: what it counted.
-        calls: what it was asked.
-        gate: cleared, requests wait.
+        statistics: its counters.
+        calls: the calls that it has received.
+        gate: an event. While it is cleared, requests wait.
     """
 
     def __init__(

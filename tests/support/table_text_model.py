@@ -1,4 +1,4 @@
-"""The reference `TextModel`: it answers from a table, and its tokens are the bytes of UTF-8."""
+"""The reference `TextModel`: it looks answers up in a table, and its tokens are the bytes of UTF-8."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,18 @@ PLACEMENT = Placement(Unit.CPU, "table", "fp32", "it is the only unit of the tab
 
 
 class TableTextModel:
-    """See `TextModel`. The answer to a prompt is that of the first text of the table that occurs in it.
+    """A simple `TextModel` for tests. The answer to a prompt is the entry of the first text in the table that occurs in
+    the prompt.
 
     Attributes:
-        answers: for a text that a prompt contains, the answer; or an error, raised after the text before it.
-        requests: what it was asked to generate.
+        answers: maps texts that a prompt may contain to the answer. An answer may contain an error, which is raised
+            after the text before it.
+        requests: the requests that it has received.
         rendered: the conversations, with their tools and variables.
-        gate: cleared, answers pause after their first token.
-        num_open: the generations that run.
-        num_written: the characters of all answers.
-        all_closed: set while none runs.
+        gate: an event. While it is cleared, answers pause after their first token.
+        num_open: the number of running generations.
+        num_written: the number of characters of all answers.
+        all_closed: an event that is set while no generation runs.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class TableTextModel:
         yield Delta(index, "", (), (), reason, stop, usage)
 
     def _prompt_logprobs(self, request: Generation) -> PromptLogprobs | None:
-        """Each token of a prompt is as probable as every other one of the 256, but an `a` twice as probable."""
+        """The logprobs of a prompt's tokens: all 256 tokens are equally probable, except that `a` is twice as
+        probable.
+        """
         if request.num_prompt_logprobs is None:
             return None
         prompt = [*request.prompt]
@@ -139,7 +143,7 @@ class TableTextModel:
         return PromptLogprobs(prompt, scores, [bytes([byte]) for byte in range(256)])  # type: ignore[arg-type]
 
     def _logprobs(self, request: Generation, letters: str, index: int) -> tuple[TokenLogprob, ...]:
-        """Later answers are the more probable ones."""
+        """The logprobs of an answer's tokens. Answers with a larger index are more probable."""
         if request.sampling.num_logprobs is None:
             return ()
         top = tuple(
@@ -150,7 +154,7 @@ class TableTextModel:
 
 
 class TableEmbeddingModel:
-    """See `EmbeddingModel`: the embedding of a text is its length, then 1, 2 and 3."""
+    """A simple `EmbeddingModel` for tests: the embedding of a text is its length, then 1, 2 and 3."""
 
     max_tokens = 512
     width = 4
@@ -162,12 +166,12 @@ class TableEmbeddingModel:
 
 
 class TableSpeechModel:
-    """See `SpeechModel`: every byte of a file is a second in which its letter is said.
+    """A simple `SpeechModel` for tests: every byte of a file stands for a second in which its letter is spoken.
 
     Attributes:
-        requests: what it was asked.
-        num_open: the transcripts that run.
-        gate: cleared, transcripts pause after their first segment.
+        requests: the requests that it has received.
+        num_open: the number of running transcriptions.
+        gate: an event. While it is cleared, transcriptions pause after their first segment.
     """
 
     languages = ("en",)
@@ -199,7 +203,7 @@ class TableSpeechModel:
 
 
 class TableTextModels:
-    """See `frontends.text.models.TextModels`."""
+    """A simple `frontends.text.models.TextModels` for tests."""
 
     def __init__(self, models: Mapping[str, Any]) -> None:
         """Args:
@@ -217,7 +221,7 @@ class TableTextModels:
         return self._find(name, TableSpeechModel, "read speech")
 
     async def awake(self, name: str, version: int | None = None) -> None:
-        """All of them are in memory."""
+        """Return at once, since all models are in memory."""
 
     def parked_text_model(self, name: str) -> Sequence[str] | None:
         return None

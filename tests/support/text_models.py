@@ -28,7 +28,9 @@ CONFIG: dict[str, object] = {
 
 
 def write_text_model(folder: Path, *, fill: float | None = None, **changes: object) -> Path:
-    """Write config.json, model.safetensors and tokenizer.json of a LLaMA; all weights are `fill` if that is given."""
+    """Write config.json, model.safetensors and tokenizer.json of a small LLaMA. If `fill` is given, all weights have
+    this value.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | changes))
     rng = np.random.default_rng(3)
@@ -50,7 +52,9 @@ def write_text_model(folder: Path, *, fill: float | None = None, **changes: obje
 
 
 def write_adapter(folder: Path, seed: int = 1, *, rank: int = 4, **changes: object) -> Path:
-    """Write a LoRA adapter of that model as PEFT does, with random matrices for queries and for the end of MLPs."""
+    """Write a LoRA adapter for this model as PEFT does, with random matrices for the query projections and the last
+    layer of each MLP.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "down_proj"]}
     (folder / "adapter_config.json").write_text(json.dumps(settings | changes))

@@ -1,4 +1,4 @@
-"""An HTTP server with the APIs for text, on a loop of its own, for clients that block."""
+"""An HTTP server with the text APIs and its own event loop in a thread, for blocking clients."""
 
 import asyncio
 import contextlib
@@ -29,9 +29,9 @@ class TextServer:
 
     Attributes:
         port: its port.
-        models: its models; made on its loop.
+        models: its models, which were made on its event loop.
         budget: its memory budget.
-        loop: its loop.
+        loop: its event loop.
     """
 
     port: int
@@ -40,7 +40,7 @@ class TextServer:
     loop: asyncio.AbstractEventLoop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the server's loop."""
+        """Run a coroutine on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
 
@@ -52,7 +52,9 @@ def serve_text(
     limits: Limits | None = None,
     more_routes: Callable[[Any], Sequence[ApiRoute]] = lambda models: (),
 ) -> Iterator[TextServer]:
-    """Serve in a thread. `more_routes` makes routes for the models, which come before those of the APIs for text."""
+    """Serve models in a thread. `more_routes` makes further routes for the models, which come before those of the text
+    APIs.
+    """
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,6 @@
-"""Small transformers with seeded random weights, written as exporters write them. Batch and sequence are free."""
+"""Small transformers with seeded random weights, in the form that exporters write. Batch size and sequence length are
+free.
+"""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ _LEAST = float(np.finfo(np.float32).min)
 
 
 def random_minilm() -> ModelProto:
-    """MiniLM's own graph, six layers of width 384, with random weights and a vocabulary of 50."""
+    """The graph of MiniLM, with six layers of width 384, random weights and a vocabulary of 50 tokens."""
     config = BertConfig(50, 384, 6, 12, 1536, 512, 2, pooling="mean", is_normalized=True)
     rng = np.random.default_rng(3)
     weights: dict[str, NDArray[np.float32]] = {}
@@ -50,7 +52,7 @@ def random_minilm() -> ModelProto:
 
 
 class _Named:
-    """Weights by name."""
+    """A source of weights by name."""
 
     def __init__(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         self._weights = weights
@@ -61,7 +63,7 @@ class _Named:
 
 
 def minilm_inputs(batch: int, length: int) -> dict[str, NDArray[Any]]:
-    """Tokens for `random_minilm`, the last row padded by half."""
+    """Inputs for `random_minilm`. The second half of the last row is padding."""
     rng = np.random.default_rng(length)
     mask = np.ones((batch, length), np.int64)
     mask[-1, (length + 1) // 2 :] = 0
@@ -81,58 +83,60 @@ class Writer(GraphBuilder):
         self._num_weights = 0
 
     def random(self, *shape: int, mean: float = 0) -> str:
-        """A weight of its own."""
+        """Add a new random weight."""
         self._num_weights += 1
         values = mean + self._rng.standard_normal(shape) * 0.2
         return self.weight(f"w{self._num_weights}", values.astype(np.float32))
 
     def linear(self, x: str, width: int, out: int, *, has_bias: bool = True) -> str:
-        """MatMul and Add."""
+        """A linear layer as MatMul and Add."""
         product = self.add("MatMul", x, self.random(width, out))
         return self.add("Add", product, self.random(out)) if has_bias else product
 
     def conv1d(self, x: str, width: int, out: int) -> str:
-        """GPT-2's: rows, Gemm, and back by a computed shape."""
+        """A linear layer as in exports of GPT-2: Reshape to rows, Gemm, and Reshape back to a computed shape."""
         rows = self.add("Reshape", x, self.ints(-1, width))
         product = self.add("Gemm", rows, self.random(width, out), self.random(out))
         steps = self.add("Concat", self.add("Shape", x, start=0, end=2), self.ints(out), axis=0)
         return self.add("Reshape", product, steps)
 
     def layer_norm(self, x: str) -> str:
-        """Over the last axis."""
+        """Layer normalization over the last axis."""
         return self.add("LayerNormalization", x, self.random(WIDTH, mean=1), self.random(WIDTH), axis=-1, epsilon=1e-5)
 
     def rms_norm(self, x: str) -> str:
-        """As LLaMA's is exported."""
+        """RMSNorm in the form in which LLaMA is exported."""
         square = self.add("ReduceMean", self.add("Pow", x, self.scalar(2)), self.ints(-1), keepdims=1)
         root = self.add("Sqrt", self.add("Add", square, self.scalar(1e-5)))
         return self.add("Mul", self.random(WIDTH, mean=1), self.add("Div", x, root))
 
     def part(self, x: str, start: int, end: int, axis: int) -> str:
-        """Slice."""
+        """Slice an axis from `start` to `end`."""
         return self.add("Slice", x, self.ints(start), self.ints(end), self.ints(axis))
 
     def thirds(self, x: str, size: int, axis: int) -> list[str]:
-        """Three parts of one size."""
+        """Slice an axis into three parts of equal size."""
         return [self.part(x, i * size, (i + 1) * size, axis) for i in range(3)]
 
     def heads(self, x: str, *, num_heads: int = HEADS, is_key: bool = False) -> str:
-        """(B, heads, S, width), keys turned."""
+        """Split into heads (B, heads, S, width), with keys transposed."""
         parted = self.add("Reshape", x, self.ints(0, 0, num_heads, HEAD))
         return self.add("Transpose", parted, perm=[0, 2, 3, 1] if is_key else [0, 2, 1, 3])
 
     def joined(self, shares: str, values: str) -> str:
-        """(B, S, C)."""
+        """Multiply attention weights by values, and join the heads to (B, S, C)."""
         mixed = self.add("Transpose", self.add("MatMul", shares, values), perm=[0, 2, 1, 3])
         return self.add("Reshape", mixed, self.ints(0, 0, WIDTH))
 
     def model(self) -> ModelProto:
-        """What was written."""
+        """The model with all nodes that were written."""
         return onnx.load_model_from_string(self.build())
 
 
 def gpt2() -> ModelProto:
-    """Two layers of GPT-2: tokens (B, S) to logits (B, S, vocabulary). Gemm of rows, a fused QKV, masks by Where."""
+    """Two layers of GPT-2, from tokens (B, S) to logits (B, S, vocabulary), with Gemm of rows, a fused QKV, and masks
+    by Where.
+    """
     graph = Writer("gpt2")
     graph.input("tokens", TensorProto.INT64, ["batch", "steps"])
     length = graph.add("Shape", "tokens", start=1, end=2)
@@ -165,7 +169,9 @@ def _tanh_gelu(graph: Writer, x: str) -> str:
 
 
 def llama() -> ModelProto:
-    """One layer of LLaMA: (B, S, C) to (B, S, C). RMSNorm, RoPE, two heads of keys for four, -inf masks, SwiGLU."""
+    """One layer of LLaMA, from (B, S, C) to (B, S, C), with RMSNorm, RoPE, two heads of keys for four of queries, -inf
+    masks, and SwiGLU.
+    """
     graph = Writer("llama")
     graph.input("x", TensorProto.FLOAT, ["batch", "steps", WIDTH])
     length = graph.add("Shape", "x", start=1, end=2)
@@ -213,10 +219,11 @@ def llama() -> ModelProto:
 
 
 def encoder(cut: str) -> ModelProto:
-    """One attention of an encoder, (B, S, C) to (B, S, C), whose fused QKV is cut in one of the usual ways.
+    """One attention layer of an encoder, from (B, S, C) to (B, S, C), whose fused QKV is split in one of the usual
+    ways.
 
     Args:
-        cut: "thirds": Slices of the channels; "stacked": (B, S, 3, heads, width), turned, then Gather;
+        cut: "thirds": Slices of the channels; "stacked": Reshape to (B, S, 3, heads, width), Transpose, then Gather;
             "interleaved": (B, S, heads, 3 * width), GPT-NeoX's; "scaled": the queries are scaled, not the scores.
     """
     graph = Writer("encoder")
@@ -246,5 +253,5 @@ def encoder(cut: str) -> ModelProto:
 
 
 def hidden(batch: int, length: int) -> Mapping[str, NDArray[np.float32]]:
-    """`x` of `llama` and `encoder`."""
+    """Hidden states: the input `x` of `llama` and `encoder`."""
     return {"x": np.random.default_rng(length).standard_normal((batch, length, WIDTH)).astype(np.float32)}

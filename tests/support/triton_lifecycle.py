@@ -1,4 +1,6 @@
-"""Models that come and go, for the suite over L0_lifecycle: y = version * x, or slow to load."""
+"""Models that are loaded and unloaded, for the suite based on Triton's L0_lifecycle: y = version * x, and models that
+load slowly.
+"""
 
 import contextlib
 import time
@@ -31,7 +33,7 @@ def put(folder: Path, name: str, *versions: int, config: str | None = TWO) -> Pa
 
 
 def put_slow(folder: Path, name: str, *versions: int, config: str = SLOW, turns: int = 500_000) -> None:
-    """Models that take a second to load, by their warm-up."""
+    """Write models that take a second to load, because of their warm-up."""
     model = write_model(folder, name, config, **{f"v{each}": held() for each in versions})
     (model / "warmup").mkdir(exist_ok=True)
     (model / "warmup" / "turns").write_bytes(np.full(4, turns, np.float32).tobytes())
@@ -47,7 +49,7 @@ def clients(served: Served) -> Iterator[tuple[Any, Any]]:
 
 
 def is_ready(served: Served, name: str, expected: Mapping[int, bool]) -> None:
-    """Both clients see these versions ready, or not."""
+    """Assert that both clients see these versions as ready, or as not ready."""
     with clients(served) as both:
         for client in both:
             assert {each: client.is_model_ready(name, str(each)) for each in expected} == dict(expected)

@@ -1,4 +1,6 @@
-"""Models in the manner of Triton's QA repository, and calls of its clients, for the suite over its folders."""
+"""Models like those of Triton's QA repository, and calls of Triton's clients, for the suite based on that
+repository.
+"""
 
 import json
 import threading
@@ -43,7 +45,7 @@ JSON = {"Content-Type": "application/json"}
 def zero(
     datatype: int = FP32, num_tensors: int = 1, dims: Sequence[int | str] = ("n",), *, batch: bool = True
 ) -> bytes:
-    """OUTPUTi is INPUTi, as Triton's "zero" models have it."""
+    """A model whose OUTPUTi is INPUTi, like Triton's "zero" models."""
     nodes, inputs, outputs = [], [], []
     for index in range(num_tensors):
         shape = [*(["batch"] if batch else []), *dims]
@@ -54,7 +56,7 @@ def zero(
 
 
 def scalar() -> bytes:
-    """OUTPUT is INPUT, a scalar."""
+    """A model whose OUTPUT is INPUT, a scalar."""
     values = [helper.make_tensor_value_info(name, FP32, []) for name in ("INPUT", "OUTPUT")]
     return model_bytes(
         helper.make_graph([helper.make_node("Identity", ["INPUT"], ["OUTPUT"])], "scalar", values[:1], values[1:])
@@ -73,7 +75,9 @@ def add_sub_strings() -> bytes:
 
 
 def held() -> bytes:
-    """OUTPUT0 is INPUT0, after as many turns of a Loop as its largest number says: what Triton's delayed models do."""
+    """A model whose OUTPUT0 is INPUT0, after as many iterations of a Loop as its largest number. It replaces Triton's
+    delayed models.
+    """
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Mul", ["a", "one"], ["b"])],
         "turn",
@@ -89,7 +93,7 @@ def held() -> bytes:
             helper.make_node("ReduceMax", ["INPUT0"], ["largest"], keepdims=0),
             helper.make_node("Cast", ["largest"], ["turns"], to=INT64),
             helper.make_node("Loop", ["turns", "", "nothing"], ["done"], body=body),
-            # Whatever the Loop gives: so much of it that nobody doubts the shape.
+            # Use the Loop's result in a way that keeps the output's shape known.
             helper.make_node("ScatterElements", ["nothing", "first", "done"], ["none"]),
             helper.make_node("Add", ["INPUT0", "none"], ["OUTPUT0"]),
         ],
@@ -106,14 +110,14 @@ def held() -> bytes:
 
 
 def model_bytes(graph: onnx.GraphProto) -> bytes:
-    """A model of a graph that ONNX finds right."""
+    """Serialize a model of this graph, after ONNX's checker has accepted it."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
 def post(served: Served, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> requests.Response:
-    """POST a body to the HTTP port: bytes or text as they are, else as JSON."""
+    """Send a POST request to the HTTP port. The body is sent as it is if it is bytes or text, else as JSON."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
     return requests.post(f"http://{served.http}/{path}", data=data, headers=dict(headers or {}), timeout=60)
 
@@ -127,7 +131,7 @@ def metrics(served: Served) -> str:
 
 
 def states(served: Served) -> dict[str, str]:
-    """State by `name` or `name/version` of the repository index."""
+    """The states in the repository index, by `name` or `name/version`."""
     index = post(served, "v2/repository/index", b"").json()
     return {
         each["name"] + (f"/{each['version']}" if each.get("version") else ""): each.get("state", "") for each in index
@@ -153,14 +157,16 @@ def refused(response: requests.Response, status: int, *words: str) -> None:
 
 
 def cases_of(prefix: str) -> Callable[..., pytest.MarkDecorator]:
-    """What marks a test as taking over the named tests of a file of Triton's QA, `prefix` being `folder/file::`."""
+    """Make a decorator that marks a test as a port of named tests in a file of Triton's QA. `prefix` is
+    `folder/file::`.
+    """
     return lambda *names: pytest.mark.triton(*(prefix + name for name in names))
 
 
 class Asked:
-    """Requests to one model of identities, each sent when it is asked for, and what came of them.
+    """Requests to one identity model, which are sent when the test tells it to, and their results.
 
-    `queue` is the model whose queue they wait in, where that is another: a step of an ensemble.
+    `queue` is the model in whose queue they wait, if it is another one, such as a step of an ensemble.
     """
 
     def __init__(self, served: Served, model: str, queue: str = "") -> None:
@@ -175,7 +181,9 @@ class Asked:
     def send(
         self, rows: int, *, width: int = 16, value: float = 0.0, outputs: Sequence[str] = (), **options: Any
     ) -> int:
-        """Send so many rows; its number, for `order` and `errors`. `value` is how long a held model takes."""
+        """Send a request of this many rows. Returns its number, which `order` and `errors` use. `value` determines how
+        long a held model takes.
+        """
         number, done = len(self._done), threading.Event()
         array = np.full((rows, width), value, np.float32)
         array[:, 1:] = np.minimum(number, value)
@@ -196,23 +204,23 @@ class Asked:
         return number
 
     def wait(self, *numbers: int) -> None:
-        """Wait for these, or all."""
+        """Wait for these requests, or for all."""
         for number in numbers or range(len(self._done)):
             assert self._done[number].wait(60), f"request {number} was not answered"
 
     def wait_past(self, milliseconds: float) -> None:
-        """Until so much time has gone."""
+        """Wait until this much time has passed."""
         time.sleep(milliseconds / 1000)
 
     def statistics(self) -> Any:
         return self._client.get_inference_statistics(self.queue).model_stats[0]
 
     def batches(self) -> dict[int, int]:
-        """Executions by rows."""
+        """The number of executions by batch size, in rows."""
         return {each.batch_size: each.compute_infer.count for each in self.statistics().batch_stats}
 
     def waited_ms(self) -> float:
-        """What all requests waited together in the queue."""
+        """The total time that all requests waited in the queue."""
         return self.statistics().inference_stats.queue.ns / 1e6
 
     def num_waiting(self, served: Served) -> int:
@@ -222,7 +230,9 @@ class Asked:
         return int(float(value.rsplit(" ", 1)[1]))
 
     def until_waiting(self, served: Served, number: int) -> list[int]:
-        """Until so many requests wait in the queue; the numbers seen, which are not all that there were."""
+        """Wait until this many requests wait in the queue. Returns the numbers that were observed, which need not be
+        all that occurred.
+        """
         deadline = time.monotonic() + 60
         seen = [self.num_waiting(served)]
         while seen[-1] != number:

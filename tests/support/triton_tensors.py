@@ -9,7 +9,9 @@ from tritonclient.utils import np_to_triton_dtype
 
 
 def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
-    """For the client of `module`, tritonclient.http or .grpc; `options` are those of its `set_data_from_numpy`."""
+    """Make inputs for the client in `module`, tritonclient.http or .grpc. `options` are passed to its
+    `set_data_from_numpy`.
+    """
     made = []
     for name, array in arrays.items():
         tensor = module.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))

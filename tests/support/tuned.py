@@ -1,4 +1,4 @@
-"""A made-up surface of throughputs, as a trial of each configuration would measure it, on a virtual clock."""
+"""An artificial function from configurations to throughput, in place of measured trials, on a virtual clock."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +26,13 @@ def level(rate: float, p99_ms: float, callers: int = 4) -> LoadLevel:
 
 @dataclass
 class Surface:
-    """Measures candidates by `at`, which gives a load, or says why it fails.
+    """Measures candidates by the function `at`, which returns a load or the reason of a failure.
 
     Attributes:
         axes: the axes.
-        at: the load of some values.
+        at: returns the load for given values of the axes.
         load_seconds: how long a load of the model takes.
-        hang: values that never end: they take all the time that a trial may take.
+        hang: values for which a trial never ends, so that it takes all the time that a trial may take.
         drift: the factors by which the rates of successive trials differ.
     """
 
@@ -79,5 +79,5 @@ class Surface:
 
 
 def hill(values: Values, best: Values) -> float:
-    """A rate that is 1000 at `best`, and half of that a step of a factor of 2 away on one axis."""
+    """A rate that is 1000 at `best`, and half of that if one axis differs from it by a factor of 2."""
     return 1000 * math.prod(0.5 ** abs(math.log2(int(values[name]) / int(each))) for name, each in best.items())

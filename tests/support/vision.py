@@ -1,8 +1,8 @@
 """A small vision transformer with seeded random weights, node by node as torch.onnx.export traces it (opset 17).
 
-Images (batch, 3, 16, 16) to features (batch, 17, channels): patches by a Conv, a class token, places, two layers of
-attention and a perceptron with the Gelu of Erf. Every size of a view is computed from the shape of what is viewed, as
-exports with a free batch have it.
+Images (batch, 3, 16, 16) to features (batch, 17, channels): patches by a Conv, a class token, position embeddings, and
+two layers of attention and an MLP whose Gelu is written with Erf. Every size of a Reshape is computed from the shape of
+its operand, as in exports with a free batch size.
 """
 
 import math
@@ -23,7 +23,7 @@ STEPS = PATCHES + 1
 
 
 def exported_vision(family: Family, batch: int | str = "batch") -> ModelProto:
-    """As the vision models of a family are exported."""
+    """Make a model in the form in which the vision models of this family are exported."""
     graph = _Vision(family)
     graph.input("pixels", TensorProto.FLOAT, [batch, 3, PATCH * 4, PATCH * 4])
     x = graph.embedded("pixels")
@@ -40,14 +40,14 @@ def exported_vision(family: Family, batch: int | str = "batch") -> ModelProto:
 
 
 class _Vision(Writer):
-    """The parts of it."""
+    """Writes the parts of the model."""
 
     def __init__(self, family: Family) -> None:
         super().__init__(family, opset=17)
         self._family = family
 
     def size(self, x: str, axis: int) -> str:
-        """A size of `x`, a vector of one."""
+        """The size of an axis of `x`, as a vector with one element."""
         index = self.weight(f"axis{axis}", np.array(axis))
         return self.add("Unsqueeze", self.add("Gather", self.add("Shape", x), index, axis=0), self.ints(0))
 
@@ -56,7 +56,7 @@ class _Vision(Writer):
         return self.add("Concat", *sizes, axis=0)
 
     def embedded(self, pixels: str) -> str:
-        """Patches, the class token before them, and places."""
+        """The embeddings: patches, with the class token before them, plus position embeddings."""
         weight, bias = self.random(WIDTH, 3, PATCH, PATCH), self.random(WIDTH)
         patches = self.add(
             "Conv", pixels, weight, bias, kernel_shape=[PATCH, PATCH], strides=[PATCH, PATCH], pads=[0, 0, 0, 0]
@@ -72,7 +72,7 @@ class _Vision(Writer):
         return self.add("Add", self.add("Concat", token, steps, axis=1), self.random(1, STEPS, WIDTH))
 
     def attention(self, x: str) -> str:
-        """Of (batch, steps, channels); the last view has -1 for the channels."""
+        """Attention of (batch, steps, channels). The last Reshape has -1 for the channels."""
         q, k, v = (self.split(x) for _ in range(3))
         if self._family == "clip":
             scale = self.add("Sqrt", self.add("Div", self.scalar(1), self.add("Sqrt", self.width(q))))
@@ -88,7 +88,7 @@ class _Vision(Writer):
         return self.linear(flat, WIDTH, WIDTH)
 
     def split(self, x: str) -> str:
-        """A projection, (batch, heads, steps, width)."""
+        """A projection, split into heads: (batch, heads, steps, width)."""
         flat = self.linear(x, WIDTH, WIDTH)
         parts = self.ints(-1), self.ints(HEAD)
         if self._family == "dinov2":

@@ -1,4 +1,4 @@
-"""HTTP written and read byte by byte: what a client library would not send."""
+"""Writes and reads HTTP byte by byte, to send what a client library would not send."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ VECTOR = np.arange(16, dtype=np.float32).reshape(1, 16)
 
 @dataclass
 class Answer:
-    """A response as it came."""
+    """A received response."""
 
     status: int
     headers: dict[str, str]
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Wire:
-    """One connection."""
+    """One HTTP connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -71,50 +71,50 @@ class Wire:
         return body
 
     async def is_closed(self, seconds: float = 10) -> bool:
-        """The server closes, having sent nothing more."""
+        """Whether the server closes the connection without sending anything more."""
         try:
             return await asyncio.wait_for(self.reader.read(1), seconds) == b""
         except ConnectionError:
             return True
 
     async def close(self) -> None:
-        """Leave at once, whatever is still to be sent."""
+        """Close the connection at once, even if data are still to be sent."""
         self.writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
 
 
 def post(path: str, body: bytes, headers: dict[str, str] | None = None, *, version: str = "1.1") -> bytes:
-    """A POST with its Content-Length."""
+    """Encode a POST request with its Content-Length."""
     lines = {"Host": "x", "Content-Length": str(len(body)), **(headers or {})}
     return head("POST", path, lines, version=version) + body
 
 
 def head(method: str, path: str, headers: dict[str, str], *, version: str = "1.1") -> bytes:
-    """A request's line and headers."""
+    """Encode a request's first line and headers."""
     text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"{method} {path} HTTP/{version}\r\n{text}\r\n".encode()
 
 
 def get(path: str) -> bytes:
-    """A GET."""
+    """Encode a GET request."""
     return head("GET", path, {"Host": "x"})
 
 
 def tensor(name: str = "INPUT0", **fields: Any) -> dict[str, Any]:
-    """An input of 16 numbers in JSON, with what a test says differently; None leaves a field out."""
+    """Make the JSON of an input of 16 numbers. Keyword arguments replace its fields; None leaves a field out."""
     document = {"name": name, "datatype": "FP32", "shape": [1, 16], "data": VECTOR.ravel().tolist(), **fields}
     return {name: value for name, value in document.items() if value is not None}
 
 
 def infer(model: str = "identity", headers: dict[str, str] | None = None, **fields: Any) -> bytes:
-    """An inference in JSON."""
+    """Encode an inference request in JSON."""
     document = {"inputs": [tensor()], **fields}
     return post(f"/v2/models/{model}/infer", json.dumps(document).encode(), headers)
 
 
 def binary_infer(data: bytes, *, model: str = "identity", shape: list[int] | None = None, **fields: Any) -> bytes:
-    """An inference of one FP32 input as binary data, answered in kind."""
+    """Encode an inference request with one FP32 input as binary data, whose answer is binary too."""
     shape = [1, len(data) // 4] if shape is None else shape
     item = tensor(data=None, shape=shape, parameters={"binary_data_size": len(data)})
     text = json.dumps({"inputs": [item], "parameters": {"binary_data_output": True}, **fields}).encode()

@@ -40,7 +40,8 @@ def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: T
 
     Raises:
         InvalidArgumentError: `function` is missing, or is not one of the model's.
-        UnsupportedError: the architecture has no graph, or libraries are missing; and as `open_checkpoint` raises.
+        UnsupportedError: the architecture has no graph, or libraries are missing; the errors of `open_checkpoint` are
+            raised too.
     """
     graph = _write(source, function, tell)
     tell("saving")
@@ -56,7 +57,9 @@ def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: T
 
 @contextmanager
 def graph_of(source: Path, function: str | None, tell: Tell) -> Generator[Path]:
-    """The path of a checkpoint's graph, as an ONNX file that exists meanwhile. Raises as `checkpoint_to_onnx` does."""
+    """The path of a checkpoint's graph, as an ONNX file that exists meanwhile. Raises the errors of
+    `checkpoint_to_onnx`.
+    """
     with tempfile.TemporaryDirectory(prefix="triune-checkpoint-") as folder:
         path = Path(folder) / "model.onnx"
         _write(source, function, tell).save(path)

@@ -49,7 +49,7 @@ class TextStream(Iterator[str]):
         self.answer: Answer | None = None
 
     def __next__(self) -> str:
-        """The next piece of text, which is not empty. Raises as `Engine.generate` does."""
+        """The next piece of text, which is not empty. Raises the errors of `Engine.generate`."""
         while self.answer is None:
             try:
                 delta = self._engine.wait(_next(self._deltas))

@@ -205,7 +205,7 @@ def _load_cut(
     options: dict[str, Parameter],
     ops: CustomOps,
 ) -> UnitModel:
-    """Load a model with a plan. Raises as `load` does."""
+    """Load a model with a plan. Raises the errors of `load`."""
     if unit is not None:
         raise InvalidArgumentError("a plan is for several units: name those that it may use with units")
     if not path.exists():
@@ -223,7 +223,7 @@ def _load_cut(
 
 
 def load_raw(path: Path, custom_ops: CustomOpsGiven = ()) -> UnitModel:
-    """Load a model on the best unit, with labels and probabilities as tensors. Raises as `load` does."""
+    """Load a model on the best unit, with labels and probabilities as tensors. Raises the errors of `load`."""
     return _load(path, None, None, None, {}, read_custom_ops(custom_ops), is_raw=True)
 
 

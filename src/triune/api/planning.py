@@ -144,7 +144,9 @@ def _requests(
     function: str | None,
     tell: Callable[[str], None],
 ) -> tuple[list[Request], list[Target]]:
-    """What to plan, for the shortest call, and for which target; the notes of targets differ. Raises as `plan` does."""
+    """What to plan, for the shortest call, and for which target; the notes of targets differ. Raises the errors of
+    `plan`.
+    """
     here = known_units() if chip is None else None
     target = target_of(chip_of(chip), fitted()) if chip is not None else target_here(here or (), fitted())
     if tokens < 1:
@@ -239,7 +241,7 @@ def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:
 def opened_graph(
     source: Path, function: str | None = None, tell: Callable[[str], None] | None = None
 ) -> Generator[ModelProto]:
-    """The ONNX model of a file: .onnx, or one of Apple's, which is converted. Raises as `plan` does."""
+    """The ONNX model of a file: .onnx, or one of Apple's, which is converted. Raises the errors of `plan`."""
     match source.suffix:
         case ".onnx":
             if function is not None:

@@ -155,7 +155,7 @@ def _check(p99_ms: float | None, budget_seconds: float, callers: Sequence[int]) 
 
 
 def _read(folder: Path) -> Source:
-    """Read a model's config. Raises as `tune` does."""
+    """Read a model's config. Raises the errors of `tune`."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise NotFoundError(f"'{folder}' {what}; give a model's folder in a repository{_models_in(folder.parent)}")

@@ -89,7 +89,7 @@ def _file_handler(file: Path) -> logging.Handler:
     Raises:
         OSError: the file cannot be opened for writing, such as a folder, or a pipe that nobody reads.
     """
-    # Opening a pipe waits for a reader, for ever if none comes: O_NONBLOCK makes that an error. Writing may wait.
+    # Opening a pipe waits for a reader, forever if none comes: O_NONBLOCK makes that an error. Writing may wait.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(file, flags, 0o666)

@@ -1,4 +1,4 @@
-"""Samples for calibration and comparison: the user's files, or made-up inputs."""
+"""Samples for calibration and comparison: the user's files, or generated inputs."""
 
 import zipfile
 from collections.abc import Mapping, Sequence

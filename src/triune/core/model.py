@@ -100,7 +100,7 @@ class Model(ABC):
 
     @abstractmethod
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """Compute at least the named outputs. Raises as `run` does."""
+        """Compute at least the named outputs. Raises the errors of `run`."""
 
     @abstractmethod
     def _free(self) -> None:

@@ -60,7 +60,7 @@ class ModelStatistics:
         has_cache: whether the model has a response cache.
         cache_hit: requests that the cache answered, and the time of the look-up.
         cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
-        accounts: the energy on each unit; empty where it is not metered.
+        accounts: the energy on each unit; empty if energy is not metered.
         slowdowns: the mean time of recent batches as a multiple of the best mean since the load, by unit, where it is
             known.
         slowed: the units that have slowed down so much that a warning was logged.

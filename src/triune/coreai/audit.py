@@ -37,8 +37,8 @@ def audit(source: Source[LowerOptions], path: Path, function: str, given: Mappin
 
     Raises:
         InvalidArgumentError: an array has a shape that the function does not take.
-        UnsupportedError: Apple's interpreter takes no images on this system, values cannot be made up for an input,
-            or the function accepts none of the made-up inputs.
+        UnsupportedError: Apple's interpreter takes no images on this system, values cannot be made up for an input, or
+            the function accepts none of the generated inputs.
     """
     if not is_judged_by_apple(source.options):
         raise UnsupportedError("Apple's interpreter takes no images on this system, and --check needs it: leave it out")
@@ -71,7 +71,7 @@ def _compared(
             try:
                 reference = computed(before, options, each.arrays)
             except TriuneError as error:
-                # The program may refuse made-up inputs.
+                # The program may refuse generated inputs.
                 refusal = error
                 continue
             is_answered = True

@@ -125,21 +125,21 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
 
 def functions_digest(paths: Mapping[str, Path], options: str) -> str:
     """The key of a Core ML package of several functions: a hash of their ONNX files and weights, the options, the
-    converter and its libraries. Raises as `conversion_digest` does.
+    converter and its libraries. Raises the errors of `conversion_digest`.
     """
     return _digest([], [f"{name} {_onnx_digest(path, options, *_CORE_ML)}" for name, path in paths.items()])
 
 
 def optimization_digest(path: Path, options: str) -> str:
     """The key of an optimized graph: a hash of the ONNX file, its weights, the options, and what optimizes it. Raises
-    as `conversion_digest` does.
+    the errors of `conversion_digest`.
     """
     return _onnx_digest(path, options, ("graph",), ("onnx", "onnxruntime"))
 
 
 def custom_ops_digest(path: Path, ops: str) -> str:
     """The key of a model with the bodies of its custom operators: a hash of the ONNX file, its weights, and the digest
-    of the operators. Raises as `conversion_digest` does.
+    of the operators. Raises the errors of `conversion_digest`.
     """
     return _onnx_digest(path, ops, ("graph/custom",), ("onnx",))
 

@@ -157,11 +157,11 @@ class Server:
         return self._repository.versions(name)
 
     def config(self, name: str, version: int | None = None) -> ModelConfig:
-        """The completed configuration of a loaded version. Raises as `model` does."""
+        """The completed configuration of a loaded version. Raises the errors of `model`."""
         return self.model(name, version).config
 
     def statistics(self, name: str = "", version: int | None = None) -> Sequence[LoadedVersion]:
-        """The loaded versions whose statistics to report: all, one model's, or one. Raises as `model` does."""
+        """The loaded versions whose statistics to report: all, one model's, or one. Raises the errors of `model`."""
         if not name:
             return self._repository.loaded()
         if version is not None:
@@ -201,7 +201,7 @@ class Server:
         return model.servable.model
 
     async def awake(self, name: str, version: int | None = None) -> None:
-        """Wait until a version is in memory, if it was unloaded for room. Call it before `text_model` and the like.
+        """Wait until a version is in memory, if it was unloaded to make room. Call it before `text_model` and the like.
 
         Raises:
             UnavailableError: it cannot be loaded now, or too many requests wait for it. Other errors of the version are
@@ -214,7 +214,7 @@ class Server:
             self._repository.memory.touch(name)
 
     def parked_text_model(self, name: str) -> Sequence[str] | None:
-        """The LoRA adapters of a model for texts or speech that was unloaded for room; None for any other model."""
+        """The LoRA adapters of a model for texts or speech that was unloaded to make room; None for any other model."""
         with contextlib.suppress(TriuneError):
             model = self._repository.get(name)
             if isinstance(model.servable, ParkedServable) and model.config.backend in _FOR_TEXT:
@@ -244,7 +244,7 @@ class Server:
         return model.servable.submit(call)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """Iterate over the responses to one request; the last has `is_final`. Raises as `infer` does.
+        """Iterate over the responses to one request; the last has `is_final`. Raises the errors of `infer`.
 
         Closing the iterator cancels the request.
         """
@@ -313,7 +313,7 @@ class Server:
         await self._repository.load(name, config_json=config_json, files=files or {})
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        """Unload a model when its requests under way have finished. Raises as `load` does."""
+        """Unload a model when its requests under way have finished. Raises the errors of `load`."""
         await self._repository.unload(name, unload_dependents=unload_dependents)
 
     async def drain(self) -> None:

@@ -154,7 +154,7 @@ class Sources:
     report: Report = silent
 
     def read(self, package: Package, *members: str) -> list[bytes]:
-        """Read the files `members` of a package, in this order. Raises as `PackageCache.read` does."""
+        """Read the files `members` of a package, in this order. Raises the errors of `PackageCache.read`."""
         return self.cache.read(package, members, self.report)
 
 

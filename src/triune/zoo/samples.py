@@ -12,6 +12,6 @@ PACKAGE = Package(
 
 
 def read_picture(name: str, cache: PackageCache, report: Report = silent) -> bytes:
-    """Read a PNG file: "chelsea" (a cat) or "coffee" (a cup of espresso). Raises as `PackageCache.read` does."""
+    """Read a PNG file: "chelsea" (a cat) or "coffee" (a cup of espresso). Raises the errors of `PackageCache.read`."""
     (content,) = cache.read(PACKAGE, [f"skimage/data/{name}.png"], report)
     return content

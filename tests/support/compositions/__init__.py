@@ -1,1 +1,1 @@
-"""Small random programs of several operators, and what their answers may be."""
+"""Small random programs of several operators, and the allowed errors of their outputs."""

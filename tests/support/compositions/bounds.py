@@ -1,12 +1,13 @@
-"""How far from ONNX Runtime's answer a right answer may be: measured by small errors put into every step.
+"""How far a right answer may differ from ONNX Runtime's, measured by adding small errors to every step.
 
-Whoever computes a program rounds each result in its own way. So the program is run again with every intermediate float
-multiplied by `1 + noise`, noise of the size of a rounding; how much the outputs move tells what rounding explains.
-Where all that comes before is exact in IEEE arithmetic (a quotient, a sum), the argument of a jump (Floor, Cast, Less)
-has no noise: there the right side of the jump is the only right answer.
+Each runtime rounds intermediate results in its own way. So the program is run again with every intermediate float
+multiplied by `1 + noise`, where the noise has the size of a rounding error. The changes of the outputs show which
+differences rounding can explain. If all earlier operations are exact in IEEE arithmetic (a quotient, a sum), the
+operand of a discontinuous operator (Floor, Cast, Less) gets no noise, since only one side of the jump is right.
 
-A sum of many terms is rounded at each of them, in an order that nobody prescribes: its error is one of the size of the
-terms, however near zero they come together. That size is what the operator gives of absolute inputs.
+A sum of many terms is rounded after each term, in an order that is not prescribed. So its error is proportional to the
+size of the terms, even if the sum is near zero. That size is the operator's result for the absolute values of its
+inputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,12 +91,12 @@ _NEAR_OVERFLOW = 1e37
 
 @dataclass(frozen=True)
 class Precision:
-    """What a precision may do to an answer.
+    """The rounding errors of a precision.
 
     Attributes:
         step: the relative size of a rounding of one operation.
-        smallest: the absolute size of one near zero.
-        floor: what is always allowed, relative to the largest number of the output.
+        smallest: the absolute size of a rounding near zero.
+        floor: the error that is always allowed, relative to the largest number of the output.
     """
 
     step: float
@@ -116,7 +117,7 @@ def session_of(model: ModelProto) -> Any:
 
 
 class Oracle:
-    """The right answers to a program, and how far from them an answer may be."""
+    """The right answers of a program, and the allowed differences from them."""
 
     def __init__(self, model: ModelProto, precision: Precision) -> None:
         self.floor = precision.floor
@@ -136,7 +137,7 @@ class Oracle:
         return {name: found[name] for name in self._names}
 
     def why_unjudged(self, feed: Mapping[str, Any]) -> str:
-        """Why ONNX or the precision lets any answer stand; nothing where it does not."""
+        """Why any answer is accepted, because of ONNX or the precision; empty if answers can be judged."""
         found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
         ops = {node.op_type for node in self.model.graph.node}
         is_half = self._precision is FP16
@@ -148,7 +149,7 @@ class Oracle:
                 continue
             if not np.all(np.isfinite(array)) and (ops & NAN_IS_UNDEFINED or is_half):
                 return f"'{name}' is not finite"
-            # In which order a norm multiplies decides whether it overflows there.
+            # Near the overflow, the order of a norm's multiplications decides whether it overflows.
             if np.any(np.abs(array) > _NEAR_OVERFLOW, where=np.isfinite(array)) and not ops <= EXACT:
                 return f"'{name}' is at the end of fp32"
             if is_half and np.max(np.abs(array), initial=0) > _LARGEST_HALF:
@@ -156,10 +157,10 @@ class Oracle:
         return ""
 
     def allowed(self, feed: Mapping[str, Any], runs: int = _RUNS) -> dict[str, tuple[Any, Any]]:
-        """By output: the error that is allowed for each element, and where anything may stand."""
+        """For each output: the allowed error of each element, and the elements that may have any value."""
         found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
         if self._noisy is None:
-            # ONNX's inference and ONNX Runtime do not always agree on the size of what windows give.
+            # ONNX's inference and ONNX Runtime do not always agree on the output sizes of pools and convolutions.
             types = {name: (self._types[name][0], np.shape(array)) for name, array in found.items()}
             model, self._noises = _with_noise(self.model, {**self._types, **types}, self._precision is not FP16)
             self._noisy = session_of(model)
@@ -181,9 +182,9 @@ class Oracle:
                 step, smallest = self._precision.step, self._precision.smallest
                 by, plus = 1 + step * rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)
                 plus *= np.maximum(smallest, near_zero[name])
-                # What is below the smallest number may become zero, which to a Cast to bool is another value.
+                # A number below the smallest one may become zero, which a Cast to bool maps to another value.
                 is_lost = (np.abs(values[name]) < smallest) & (rng.uniform(0, 1, shape) < 0.5)
-                # A scalar drawn is no array.
+                # numpy's generator returns a scalar, not an array, for shape ().
                 noises[f"{name}/by"] = np.asarray(np.where(is_lost, 0, by), np.float32)
                 noises[f"{name}/plus"] = np.asarray(np.where(is_lost, 0, plus), np.float32)
             names = [f"{name}/noisy" if name in self._noises else name for name in self._names]
@@ -198,16 +199,16 @@ class Oracle:
         if maker.op_type in _PARTS:
             return self._precision.step * _PARTS[maker.op_type](maker, [values[each] for each in maker.input if each])
         if maker.op_type == "Resize":
-            # Its result is a sum whose parts may cancel: their roundings stay.
+            # The operator's result is a sum whose parts may cancel, while their rounding errors remain.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
         if maker.op_type in SUMS and self._precision is not FP16:
-            # In fp16 the noise of the terms is of that size already.
+            # In fp16 the noise of the terms already has that size.
             return self._precision.step * _size_of_terms(self.model, maker, values)
         return ERRORS_NEAR_ZERO.get(maker.op_type, 0.0)
 
 
 def _size_of_terms(model: ModelProto, node: NodeProto, values: Mapping[str, Any]) -> Any:
-    """The sum of the terms' absolute values, by element of the node's result; zero where that is infinite."""
+    """The sum of the terms' absolute values for each element of the node's result; zero where the sum is infinite."""
     alone = type(node)()
     alone.CopyFrom(node)
     for attribute in alone.attribute:
@@ -228,7 +229,7 @@ def _size_of_terms(model: ModelProto, node: NodeProto, values: Mapping[str, Any]
 
 
 def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
-    """The size of what cancels in x s + (b - mean s), s = scale / sqrt(variance + epsilon), in ONNX Runtime.
+    """The size of the terms that cancel in x s + (b - mean s), s = scale / sqrt(variance + epsilon), in ONNX Runtime.
 
     Channels are axis 1.
     """
@@ -244,9 +245,9 @@ def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
 
 
 def _parts_of_layer_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
-    """The size of what cancels in x s - mean s + b, s = scale / sqrt(variance + epsilon).
+    """The size of the terms that cancel in x s - mean s + b, s = scale / sqrt(variance + epsilon).
 
-    The axes are those from the node's axis on.
+    The axes are the node's attribute `axis` and all later ones.
     """
     x = np.asarray(inputs[0], np.float64)
     attributes = {each.name: each for each in node.attribute}
@@ -266,7 +267,7 @@ _PARTS = {
 
 
 def differences(clean: Any, actual: Any, floor: float) -> Any:
-    """Which elements are not the same: by more than `floor` of the largest number, or where one is no number."""
+    """Which elements differ: by more than `floor` times the largest number, or because only one of the two is NaN."""
     clean, actual = np.asarray(clean), np.asarray(actual)
     if clean.dtype.kind in "biu":
         return clean != actual
@@ -281,8 +282,9 @@ def differences(clean: Any, actual: Any, floor: float) -> Any:
 def _add_moves(
     changed: Mapping[str, Any], clean: Mapping[str, Any], moved: dict[str, Any], free: dict[str, Any]
 ) -> None:
-    """Note how far each element is from its clean value, and where one of the two is no number or infinite, and the
-    other is something else."""
+    """Record the distance of each element from its value without noise, and the elements of which only one is NaN or
+    infinite.
+    """
     for name, array in changed.items():
         one, other = clean[name].astype(np.float64), array.astype(np.float64)
         is_same = (one == other) | (np.isnan(one) & np.isnan(other))
@@ -315,8 +317,9 @@ def _watched(model: ModelProto) -> ModelProto:
 
 
 def _rounded(model: ModelProto, types: Mapping[str, tuple[int, tuple[int, ...]]]) -> ModelProto:
-    """The model with every float rounded to fp16. What is finite and beyond fp16 becomes the largest number of fp16:
-    an overflow of fp16 excuses nothing."""
+    """Make a model with every float rounded to fp16. Finite numbers beyond fp16 become its largest number, since an
+    overflow of fp16 does not excuse an error.
+    """
     rounded = ModelProto()
     rounded.CopyFrom(model)
     del rounded.graph.node[:]
@@ -343,7 +346,7 @@ def _rounded(model: ModelProto, types: Mapping[str, tuple[int, tuple[int, ...]]]
             changed.input[index] = stands_for.get(name, name)
         for attribute in changed.attribute:
             if attribute.name == "epsilon":
-                # A guard stays positive.
+                # The small number that guards a division or a logarithm stays positive.
                 attribute.f = max(attribute.f, FP16.smallest)
         for index, name in enumerate(node.output):
             if name and types[name][0] == TensorProto.FLOAT:
@@ -355,7 +358,9 @@ def _rounded(model: ModelProto, types: Mapping[str, tuple[int, tuple[int, ...]]]
 def _with_noise(
     model: ModelProto, types: Mapping[str, tuple[int, Sequence[int]]], is_exact: bool
 ) -> tuple[ModelProto, dict[str, tuple[int, ...]]]:
-    """The model with noise on every intermediate float; and the shape of each noise, by the value's name."""
+    """Make a model with noise on every intermediate float. Returns it, and the shape of each noise by the value's
+    name.
+    """
     noisy = ModelProto()
     noisy.CopyFrom(model)
     del noisy.graph.node[:]
@@ -375,7 +380,7 @@ def _with_noise(
         stands_for[name] = f"{name}/noisy"
 
     if not is_exact:
-        # Scales decide sizes, which no rounding changes.
+        # The scales of a Resize determine sizes, which rounding must not change.
         scales = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
         for value in (*model.graph.input, *model.graph.initializer):
             if value.name not in scales:

@@ -1,4 +1,4 @@
-"""A graph that grows node by node, with the type and shape of every value known."""
+"""Builds a graph node by node, in which the type and shape of every value are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
 class NotPossible(Exception):
-    """The operator cannot follow what there is; another one is drawn."""
+    """The operator cannot be added to the values of the graph. Another operator is drawn instead."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Growing:
     """A graph under construction.
 
     Attributes:
-        rng: decides everything that is random.
-        values: what can be read, in order; the inputs first.
+        rng: the random generator for all choices.
+        values: the values that nodes can read, in order, the inputs first.
     """
 
     def __init__(self, seed: Sequence[int]) -> None:
@@ -64,7 +64,7 @@ class Growing:
         return Value(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
     def add(self, op_type: str, *inputs: Value | None, outputs: int = 1, **attributes: Any) -> list[Value]:
-        """Append a node. Raises NotPossible where ONNX does not take it, or it makes nothing or too much."""
+        """Append a node. Raises NotPossible if ONNX does not accept it, or if its result is empty or too large."""
         names = [f"v{len(self.values) + index}" for index in range(outputs)]
         node = helper.make_node(op_type, [each.name if each else "" for each in inputs], names, **attributes)
         infos = [helper.make_tensor_value_info(each.name, each.elem_type, each.shape) for each in inputs if each]
@@ -81,7 +81,7 @@ class Growing:
         return made
 
     def model(self, outputs: Sequence[Value]) -> ModelProto:
-        """The finished model, which gives `outputs`."""
+        """The finished model, which has these outputs."""
         infos = [
             [helper.make_tensor_value_info(each.name, each.elem_type, each.shape) for each in group]
             for group in (self._inputs, outputs)

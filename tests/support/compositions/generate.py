@@ -17,13 +17,13 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Program:
-    """A model and the inputs that it is asked with.
+    """A model and its inputs.
 
     Attributes:
-        seed: makes the same program again.
+        seed: the seed, from which the same program can be made again.
         steps: the kinds of operators, in order.
         model: of operator set 21.
-        feeds: several sets of inputs, by name; each says what numbers it has.
+        feeds: several sets of inputs, by a name that describes their numbers.
     """
 
     seed: int
@@ -37,10 +37,10 @@ class Program:
 
 
 def program(seed: int) -> Program:
-    """The program of that number: one or two inputs, two to four steps, one output or several."""
+    """Make the program of this seed: it has one or two inputs, two to four steps, and one or more outputs."""
     for attempt in range(_TRIES):
         found = _drawn(seed, attempt)
-        # ONNX's inference lets windows pass that are larger than what they slide over.
+        # ONNX's inference accepts windows that are larger than the image, so the program is also run.
         if _runs(found):
             return found
     raise RuntimeError(f"no program of seed {seed} runs")

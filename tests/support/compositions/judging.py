@@ -1,4 +1,4 @@
-"""A program converted and computed: right, refused with a reason, or wrong."""
+"""Converts a program, computes it, and judges the result: right, refused with a reason, or wrong."""
 
 import functools
 import tempfile
@@ -28,11 +28,11 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a program.
+    """The result of converting and computing a program.
 
     Attributes:
         kind: right, refused, wrong or broken (an error that no user should see).
-        text: the reason, or which output is wrong by how much.
+        text: the reason of the refusal, or which output is wrong and by how much.
     """
 
     kind: str
@@ -40,7 +40,9 @@ class Verdict:
 
 
 def judge(seed: int, form: str, precision: str) -> Verdict:
-    """Convert the program of that seed to `mlpackage` or `aimodel`, in `fp32` or `fp16`; compute it on its inputs."""
+    """Convert the program of this seed to `mlpackage` or `aimodel`, in `fp32` or `fp16`, and compute it on its
+    inputs.
+    """
     asked = program(seed)
     oracle = Oracle(asked.model, FP16 if precision == "fp16" else FP32)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +66,7 @@ def judge(seed: int, form: str, precision: str) -> Verdict:
 
 
 def complaint(oracle: Oracle, feed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """What is wrong with the answers `found`; nothing where roundings explain what differs."""
+    """Describe what is wrong with the answers `found`; empty if rounding explains the differences."""
     floor = oracle.floor
     for name, right in oracle.answers(feed).items():
         actual = np.asarray(found[name])

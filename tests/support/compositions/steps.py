@@ -1,4 +1,4 @@
-"""The operators that programs are made of: each function appends one, with attributes and constants drawn at random."""
+"""The operators of random programs. Each function appends one operator, with random attributes and constants."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,9 @@ _WHOLE = (1, 2, 3, 7, -1, -2, -3, 8, 41, 100, 0, 255, 4)
 
 
 def constant_beside(g: Growing, value: Value, choices: tuple[Any, ...] | None = None) -> Value:
-    """A constant that broadcasts with `value`: a scalar, along one axis, of the whole shape, or of a greater rank."""
+    """Add a constant that broadcasts with `value`: a scalar, a vector along one axis, a tensor of the same shape, or
+    one of a greater rank.
+    """
     numbers = choices or (_WHOLE if value.is_integer else _FLOATS + (_EXTREME if g.is_lucky(0.15) else ()))
     dtype = {TensorProto.INT32: np.int32, TensorProto.INT64: np.int64}.get(value.elem_type, np.float32)
     rank = len(value.shape)
@@ -48,7 +50,7 @@ def unary(*names: str) -> Step:
 
 
 def binary(*names: str) -> Step:
-    """With a constant on either side, or with another value that broadcasts."""
+    """Append a binary operator whose other operand is a constant, on either side, or another value that broadcasts."""
 
     def step(g: Growing, x: Value) -> Value:
         name = g.number(names)
@@ -91,7 +93,7 @@ def minimum(g: Growing, x: Value) -> Value:
 
 
 def guarded(g: Growing, x: Value) -> Value:
-    """Log, Sqrt or Div kept from its pole by a small number."""
+    """Append Log, Sqrt or Div, with a small number added that keeps the operand away from the pole."""
     guard = g.constant(np.float32(g.number([1e-12, 1e-9, 1e-5, 1e-3])))
     positive = g.add(g.number(["Abs", "Relu", "Softplus", "Exp"]), x)[0]
     safe = g.add(g.number(["Add", "Max"]), positive, guard)[0]
@@ -103,7 +105,7 @@ def guarded(g: Growing, x: Value) -> Value:
 
 
 def written_out(g: Growing, x: Value) -> Value:
-    """Norms and activations as exporters write them, one number in four not the usual one."""
+    """Append a norm or an activation as exporters write it. One constant in four has an unusual value."""
     odd = g.is_lucky(0.25)
     half = g.constant(np.float32(0.45 if odd else 0.5))
     one = g.constant(np.float32(1))
@@ -167,7 +169,9 @@ def convolution(g: Growing, x: Value) -> Value:
 
 
 def scaled_by_channel(g: Growing, x: Value) -> Value:
-    """What is folded into the convolution before it: a batch norm, a product or a sum for each channel."""
+    """Append a batch norm, or a product or sum for each channel, which compilers fold into the convolution before
+    it.
+    """
     if len(x.shape) < 2:
         raise NotPossible("no channels")
     channels = x.shape[1]
@@ -222,7 +226,7 @@ def reduction(g: Growing, x: Value) -> Value:
         raise NotPossible("a scalar")
     names = ["ReduceSum", "ReduceMax", "ReduceMin"]
     if x.is_float:
-        # Whole numbers multiplied leave int32, where ONNX says nothing of them.
+        # Products of integers may overflow int32, for which ONNX defines no result.
         names += [
             "ReduceProd",
             "ReduceMean",
@@ -311,7 +315,7 @@ def gathered(g: Growing, x: Value) -> Value:
             places = g.constant(g.rng.integers(0, size, x.shape))
             flags = {"axis": axis, "reduction": g.number(["add", "max", "none"])}
             if flags["reduction"] == "none":
-                # Each place once: which of several writes lasts is not said.
+                # Each index occurs once, since ONNX does not define which of several writes to one element counts.
                 order = np.argsort(g.rng.random(x.shape), axis=axis)
                 places = g.constant(order.astype(np.int64))
             return g.add("ScatterElements", x, places, g.weights(*x.shape), **flags)[0]
@@ -340,7 +344,7 @@ def image(g: Growing, x: Value) -> Value:
 
 
 def chosen(g: Growing, x: Value) -> Value:
-    """Where, by a comparison with a constant or with itself."""
+    """Append a Where, whose condition compares the value with a constant or with itself."""
     test = g.add(g.number(["Less", "Greater", "Equal", "LessOrEqual"]), x, constant_beside(g, x))[0]
     test = g.add("Not", test)[0] if g.is_lucky(0.3) else test
     other = constant_beside(g, x)
@@ -348,7 +352,7 @@ def chosen(g: Growing, x: Value) -> Value:
 
 
 def cast_and_back(g: Growing, x: Value) -> Value:
-    """Through a type that holds less. Halves are left out where the program is to be computed in fp16."""
+    """Cast to a narrower type and back. fp16 is left out if the program is to be computed in fp16."""
     through = g.number([TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.INT32])
     small = g.add("Clip", x, g.constant(np.float32(-1e6)), g.constant(np.float32(1e6)))[0]
     return g.add("Cast", g.add("Cast", small, to=through)[0], to=TensorProto.FLOAT)[0]
@@ -364,7 +368,7 @@ def to_floats(g: Growing, x: Value) -> Value:
 
 
 def quantized(g: Growing, x: Value) -> Value:
-    """There and back, by scales that may differ."""
+    """Quantize and dequantize, with scales that may differ."""
     dtype = g.number([np.uint8, np.int8])
     scales = [g.constant(np.float32(each)) for each in g.number([(0.05, 0.05), (0.1, 0.2), (0.5, 0.5)])]
     zeros = [g.constant(np.array(each, dtype)) for each in g.number([(0, 0), (3, 3), (5, 1)])]
@@ -377,7 +381,7 @@ def quantized(g: Growing, x: Value) -> Value:
 
 
 def attention(g: Growing, x: Value) -> Value:
-    """Scores of a value with itself, masked, through Softmax."""
+    """Append self-attention: masked scores of the value with itself, and a Softmax."""
     if len(x.shape) < 3 or x.shape[-2] > 12:
         raise NotPossible("no sequence")
     rank, steps = len(x.shape), x.shape[-2]

@@ -1,4 +1,6 @@
-"""Models of one operator that ONNX does not have (com.microsoft) or has for classical learning (ai.onnx.ml)."""
+"""Models with one operator of ONNX Runtime's own (com.microsoft) or of ONNX's classical machine learning
+(ai.onnx.ml).
+"""
 
 from collections.abc import Sequence
 

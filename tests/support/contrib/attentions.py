@@ -1,4 +1,4 @@
-"""Attention in all the forms in which its operands may come."""
+"""Attention with all supported forms of its operands."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ENDS, BOTH_ENDS = np.array([3, 2], np.int32), np.array([4, 3, 1, 0], np.int32)
 
 
 def _as(kind: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs that are floats in another type."""
+    """Return the inputs, with all floats cast to another type."""
     return {
         name: each.astype(kind) if each is not None and each.dtype == np.float32 else each
         for name, each in inputs.items()

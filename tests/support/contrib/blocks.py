@@ -1,4 +1,4 @@
-"""Weights of few bits with a scale a block."""
+"""Operators with weights of few bits and a scale for each block."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _scales(*shape: int) -> Any:
 
 
 def _gather(name: str, bits: int, width: int = 48, *, zeros: bool = False, at: Any = AT) -> Case:
-    """Levels in bytes."""
+    """A GatherBlockQuantized whose quantized levels are stored in bytes."""
     blocks, share = -(-width // BLOCK), 8 // bits
     inputs = {"data": RNG.integers(0, 256, (ROWS, width // share)).astype(np.uint8), "at": at}
     inputs |= {"scales": _scales(ROWS, blocks)}

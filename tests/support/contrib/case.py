@@ -1,4 +1,4 @@
-"""A case: one operator, its inputs, and what ONNX Runtime answers."""
+"""A test case: one operator, its inputs, and ONNX Runtime's answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ class Case:
     """A model of one node.
 
     Attributes:
-        name: begins with the operator's.
-        domain: the operator's.
-        inputs: of the node, in order; None for one that is left out.
+        name: the case's name, which begins with the operator's name.
+        domain: the operator's domain.
+        inputs: the inputs of the node, in order; None for an omitted input.
         weights: the names of inputs that are constants, as in exported models.
-        outputs: of the node, in order, with their types; None for one that is left out.
-        attributes: the node's.
-        atol: how far numbers may be from ONNX Runtime's.
-        reason: a part of the reason for which it is refused; "" where it is converted.
+        outputs: the outputs of the node, in order, with their types; None for an omitted output.
+        attributes: the node's attributes.
+        atol: the allowed absolute difference from ONNX Runtime's numbers.
+        reason: a part of the message with which the conversion refuses the case; "" if it is converted.
     """
 
     name: str
@@ -53,7 +53,9 @@ class Case:
         return helper.make_node(self.op_type, names, results, domain=self.domain, **attributes)
 
     def model(self, shapes: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
-        """`shapes`: of the outputs; where they are not known, what reads the model sees those of the first input."""
+        """Make the model. `shapes` are the declared shapes of the outputs; if they are not given, the shape of the
+        first input is declared.
+        """
         usual = next(iter(self.feeds().values())).shape
         values = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
@@ -81,7 +83,9 @@ _NEWEST_QUANTIZED_IN_ORT = 25
 
 
 def lowered_opset(model: ModelProto) -> ModelProto:
-    """Core ops under an older number, of the same meaning: ONNX Runtime has no kernel for QuantizeLinear-28 yet."""
+    """Declare an older operator set version with the same meaning, since ONNX Runtime has no kernel for
+    QuantizeLinear-28 yet.
+    """
     copy = ModelProto()
     copy.CopyFrom(model)
     for each in copy.opset_import:
@@ -91,7 +95,7 @@ def lowered_opset(model: ModelProto) -> ModelProto:
 
 
 def computed(model: ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
-    """By ONNX Runtime, node by node: its optimizer puts other operators in the place of some."""
+    """Compute a model with ONNX Runtime without its optimizer, which would replace some operators by others."""
     options: Any = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -101,7 +105,7 @@ def computed(model: ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 def difference(case: Case, name: str, actual: Any, expected: Any) -> str:
-    """How an output differs from ONNX Runtime's beyond what the case allows, or nothing."""
+    """Describe how an output differs from ONNX Runtime's by more than the case allows; empty if it does not."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.shape != expected.shape:
         return f"output '{name}' is of shape {actual.shape} instead of {expected.shape}"

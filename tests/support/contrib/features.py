@@ -1,4 +1,4 @@
-"""Features and labels."""
+"""Operators of ai.onnx.ml for features and labels."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ LEQ, LT, GTE, GT, EQ, NEQ = "BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT"
 
 
 def rows(count: int = 12, *, with_nan: bool = False) -> Any:
-    """Features among the splits, equal to them, and above."""
+    """Rows of features that are below, equal to, and above the thresholds of the trees."""
     rng = np.random.default_rng(3)
     x = rng.choice(np.concatenate([SPLITS, SPLITS + 0.1, [5, -5]]), (count, NUM_FEATURES)).astype(np.float32)
     if with_nan:
@@ -36,7 +36,8 @@ def forest(
 ) -> dict[str, Any]:
     """The attributes of random trees of different depths.
 
-    `per_leaf`: does a leaf have a weight for `all` targets, for `one`, for one that is its `tree`'s, or for `some`?
+    `per_leaf` says for which targets a leaf has a weight: for `all` targets, for `one`, for the one that belongs to its
+    `tree`, or for `some`.
     """
     rng = np.random.default_rng(seed)
     nodes: dict[str, list[Any]] = {
@@ -46,7 +47,7 @@ def forest(
     weights: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
 
     def add(tree: int, number: int, level: int) -> int:
-        """Nodes in depth-first order; the next free number."""
+        """Add the nodes of a subtree in depth-first order. Returns the next free node number."""
         is_leaf = level == 0 or (level < depth and rng.random() < 0.2)
         place = len(nodes["modes"])
         values = [tree, number, 0, 0.0, "LEAF", 0, 0, 0]
@@ -116,7 +117,9 @@ def _classifier(
 def _version_5(
     name: str, *, count: int = 1, member: bool = False, kind: Any = np.float32, reason: str = "", **changes: Any
 ) -> Case:
-    """Two trees: of two comparisons, and of one; of features, tables and results of the type `kind`."""
+    """Two trees of operator set version 5, with two comparisons and with one. Features, tables and results have the
+    type `kind`.
+    """
     modes = [0, 6 if member else 3, 1]
     attributes: dict[str, Any] = {
         "nodes_splits": numpy_helper.from_array(np.array([0.5, 0, -0.25], kind), "splits"),
@@ -135,7 +138,7 @@ def _version_5(
     if member:
         members = np.array([-5, 0, 5, np.nan], kind)
         attributes["membership_values"] = numpy_helper.from_array(members, "members")
-    # ONNX Runtime looks for the whole part of a number in some sets.
+    # For some sets, ONNX Runtime looks up only the integer part of a number.
     x = (np.round(rows()) if member else rows()).astype(kind)
     outputs = {"y": kind}
     return classical(f"TreeEnsemble {name}", {"x": x}, attributes=attributes, outputs=outputs, atol=1e-4, reason=reason)
@@ -168,7 +171,8 @@ CASES = [
         for function in ("SUM", "AVERAGE", "MIN", "MAX")
     ),
     _regressor("base", base=[3.5]),
-    # What no leaf of a row speaks of: of several targets 0 without a base value, of one target a score of 0.
+    # If no leaf of a row has a weight for a target, the target is 0 without a base value; a single target has a score
+    # of 0.
     *(_regressor(f"base {leaf}", base=[0.5, -2.0, 1.0], count=3, per_leaf=leaf) for leaf in ("one", "some")),
     *(_regressor(f"{function} some", aggregate_function=function, per_leaf="some") for function in ("MIN", "MAX")),
     *(

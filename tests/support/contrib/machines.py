@@ -1,4 +1,4 @@
-"""Linear models and support vector machines."""
+"""Operators of ai.onnx.ml for linear models and support vector machines."""
 
 from collections.abc import Sequence
 from typing import Any

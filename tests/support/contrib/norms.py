@@ -1,4 +1,4 @@
-"""Normalizations with what is fused into them."""
+"""Normalizations with other operations fused into them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Products with what is fused into them."""
+"""Matrix products with other operations fused into them."""
 
 from typing import Any
 

@@ -69,7 +69,8 @@ def _where(name: str, kind: str, condition: Any) -> Case:
 def _conv(name: str, *, channels_last: int, columns: bool = False, **attributes: Any) -> Case:
     x = _levels("uint8", *((1, 6, 5, 4) if channels_last else (1, 4, 6, 5)))
     scale = np.linspace(0.01, 0.03, 6).astype(np.float32) if columns else scalar(0.02)
-    # Of 7 bits: products of uint8 and int8 saturate on CPUs without VNNI, in ONNX Runtime, not here.
+    # The weights have 7 bits, since on CPUs without VNNI ONNX Runtime's products of uint8 and int8 saturate, unlike
+    # Triune's.
     weights = _levels("int8", 6, 4, 3, 3) // 2
     zero = np.zeros(6, np.int8) if columns else scalar(0, np.int8)
     inputs = {"x": x, "xs": scalar(0.02), "xz": scalar(120, np.uint8), "w": weights, "ws": scale}
@@ -91,7 +92,7 @@ def _linear(op: str, name: str, kind: Any, inputs: dict[str, Any], **attributes:
 
 
 def _both_ways(name: str, kind: Any, x: Any, scale: Any, zero: Any, **attributes: Any) -> list[Case]:
-    """QuantizeLinear of floats, and DequantizeLinear of what could come of them."""
+    """QuantizeLinear of floats, and DequantizeLinear of values that it could return."""
     limits = np.iinfo(kind)
     levels = np.random.default_rng(9).integers(limits.min, limits.max, x.shape, endpoint=True).astype(kind)
     return [

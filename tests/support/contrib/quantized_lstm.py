@@ -1,4 +1,4 @@
-"""LSTM as ONNX Runtime quantizes it."""
+"""ONNX Runtime's quantized LSTM."""
 
 from typing import Any
 

@@ -9,7 +9,8 @@ from support.contrib.case import Case, floats, microsoft
 RNG = np.random.default_rng(7)
 A = RNG.integers(0, 256, (3, 8)).astype(np.uint8)
 BATCH = RNG.integers(0, 256, (2, 3, 8)).astype(np.uint8)
-# Of 7 bits: products of uint8 and int8 saturate on CPUs without VNNI, in ONNX Runtime, not here.
+# The weights have 7 bits, since on CPUs without VNNI ONNX Runtime's products of uint8 and int8 saturate, unlike
+# Triune's.
 SEVEN = RNG.integers(-64, 64, (8, 5)).astype(np.int8)
 WEIGHTS = {"uint8": RNG.integers(0, 256, (8, 5)).astype(np.uint8), "int8": SEVEN}
 ZEROS = {"uint8": np.array(130, np.uint8), "int8": np.array(-5, np.int8)}

@@ -1,4 +1,4 @@
-"""Small graphs whose numbers fp16 does not hold on the way, though it holds their answers."""
+"""Small graphs with intermediate results that fp16 cannot represent, although it can represent their outputs."""
 
 from support.half_cases.case import HalfCase, chosen, joined, misses
 from support.half_cases.given_out import GIVEN_OUT

@@ -1,4 +1,4 @@
-"""A graph, its inputs, and how far its answer in fp16 may be from that in fp32."""
+"""A graph, its inputs, and the allowed difference between its answers in fp16 and fp32."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class HalfCase:
     """A graph of one output `y`.
 
     Attributes:
-        name: of letters and underscores.
+        name: the case's name, of letters and underscores.
         model: the graph.
-        feeds: its inputs.
-        bound: how far the answer in fp16 may be from that in fp32, as a part of the largest answer.
+        feeds: the inputs by name.
+        bound: the allowed difference between the answers in fp16 and fp32, relative to the largest answer.
     """
 
     name: str
@@ -32,18 +32,18 @@ class HalfCase:
 
     @property
     def output(self) -> str:
-        """Its name in what `joined` makes."""
+        """The name of the output in the model that `joined` makes."""
         return f"{self.name}_y"
 
     def renamed_feeds(self) -> dict[str, Any]:
-        """By the names that they have in what `joined` makes."""
+        """The inputs by their names in the model that `joined` makes."""
         return {f"{self.name}_{name}": array for name, array in self.feeds.items()}
 
 
 def half_case(
     name: str, nodes: str, constants: Mapping[str, Any] | None = None, bound: float = 1e-2, **feeds: Any
 ) -> HalfCase:
-    """Nodes as ONNX's text has them; constants and inputs are of the types and shapes of their arrays."""
+    """Make a case from nodes in ONNX's text format. Constants and inputs have the types and shapes of their arrays."""
     graph: GraphProto = onnx.parser.parse_graph(f"g () => () {{ {nodes} }}")
     for constant, array in (constants or {}).items():
         graph.initializer.append(numpy_helper.from_array(np.asarray(array), constant))
@@ -57,7 +57,7 @@ def half_case(
 
 
 def joined(cases: Sequence[HalfCase]) -> ModelProto:
-    """One model of them all: what takes time is to convert a model, however small it is."""
+    """Join all cases to one model, since converting a model takes time, however small it is."""
     graph = GraphProto(name="g")
     for case in cases:
         inner = compose.add_prefix(case.model, f"{case.name}_").graph
@@ -74,7 +74,7 @@ def floats(*numbers: float) -> Any:
 
 
 def noise(*shape: int, seed: int = 0) -> Any:
-    """Standard normal, in fp32."""
+    """Random numbers with a standard normal distribution, in fp32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
@@ -84,7 +84,9 @@ def number(value: float) -> Any:
 
 
 def misses(cases: Sequence[HalfCase], answers: Mapping[str, Any]) -> list[str]:
-    """The cases whose answers, by the names of `joined`'s outputs, are not what ONNX Runtime gives in fp32."""
+    """The cases whose answers differ too much from those of ONNX Runtime in fp32. `answers` are by the names of
+    `joined`'s outputs.
+    """
     found: list[str] = []
     for case in cases:
         (right,) = plain_answers(case.model, case.feeds)
@@ -98,5 +100,5 @@ def misses(cases: Sequence[HalfCase], answers: Mapping[str, Any]) -> list[str]:
 
 
 def chosen(cases: Sequence[HalfCase], stride: int) -> Sequence[HalfCase]:
-    """All of them where a conformance suite runs whole, else every fourth: the time is that of converting them."""
+    """All cases if the conformance suite runs as a whole, else every fourth, since converting them takes time."""
     return cases if stride == 1 else cases[::4]

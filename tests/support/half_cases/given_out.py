@@ -1,4 +1,4 @@
-"""Whole numbers that are given out as floats, by copies alone: each of them is what it was."""
+"""Integers that become float outputs only by copies, so that their values must not change."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Numbers too small for fp16, most of which guard a logarithm or a quotient from zero."""
+"""Numbers that are too small for fp16. Most of them protect a logarithm or a division from zero."""
 
 import numpy as np
 

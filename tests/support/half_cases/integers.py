@@ -1,4 +1,4 @@
-"""Whole numbers, levels, and comparisons, which rounding to fp16 makes others."""
+"""Integers, quantization levels and comparisons, whose results rounding to fp16 would change."""
 
 from typing import Any
 

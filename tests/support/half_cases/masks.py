@@ -1,4 +1,4 @@
-"""Attentions whose scores are masked in all the ways in which exporters write it."""
+"""Attention with masked scores, in all the ways in which exporters write masks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,13 +32,15 @@ def _attention(
     bound: float = 1e-2,
     **feeds: Any,
 ) -> HalfCase:
-    """Softmax of scores, `r`, scaled to `t`, masked to `s`, all (2, 2, 4, 4), by values."""
+    """Attention: scores `r` become `t` by a factor and `s` by the mask, all of shape (2, 2, 4, 4); the Softmax is
+    multiplied by the values.
+    """
     nodes = f"r = MatMul (q, k) t = Mul (r, c) {mask} {softmax} y = MatMul (p, v)"
     return half_case(name, nodes, {**_CONSTANTS, **(constants or {})}, bound, **_HEADS, **feeds)
 
 
 def _rows(value: float) -> Any:
-    """(2, 1, 4, 4): two rows masked whole, the last place of two more, and nothing."""
+    """A mask (2, 1, 4, 4): it masks two whole rows, and the last key of two more rows."""
     array = np.zeros((2, 1, 4, 4), np.float32)
     array[0, 0, :2] = value
     array[0, :, :, 3] = value
@@ -63,7 +65,7 @@ MASKS = [
     _attention("infinite_scores", "s = Where (w, t, f)", {"f": number(-np.inf)}, w=_SEEN),
     _attention("constant_lowest", _ADDED, {"m": _rows(_LOWEST)}),
     _attention("constant_ten_thousand", _ADDED, {"m": _rows(-1e4)}),
-    # fp32 itself rounds such scores to a sixteenth.
+    # Even fp32 rounds scores of this size to multiples of 1/16.
     _attention("constant_million", _ADDED, {"m": _rows(-1e6)}, bound=3e-2),
     _attention("constant_billion", _ADDED, {"m": _rows(-1e9)}),
     _attention("constant_infinite", _ADDED, {"m": _unseen(-np.inf)}),

@@ -1,4 +1,4 @@
-"""Normalizations, whose squares are beyond fp16 and whose epsilons are below it."""
+"""Normalizations whose squares are too large for fp16 and whose epsilons are too small."""
 
 import numpy as np
 

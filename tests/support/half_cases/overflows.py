@@ -1,4 +1,4 @@
-"""Exponentials, squares, sums, angles and whole numbers beyond fp16, and what is put together by scattering."""
+"""Exponentials, squares, sums, angles and integers beyond fp16, and tensors that are assembled by scatters."""
 
 import numpy as np
 

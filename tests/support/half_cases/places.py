@@ -1,4 +1,4 @@
-"""Places in images, and levels of inputs, of which fp16 loses the last digits."""
+"""Coordinates in images, and quantized inputs, whose last digits fp16 loses."""
 
 import numpy as np
 

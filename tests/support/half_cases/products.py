@@ -1,4 +1,4 @@
-"""Products of matrices whose sums are beyond fp16, though it holds what they are of."""
+"""Matrix products whose sums are beyond fp16, although their operands are not."""
 
 from typing import Any
 

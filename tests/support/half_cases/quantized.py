@@ -10,7 +10,9 @@ _BYTES = np.array([[-128, 127, 100, -1]] * 4, np.int8)
 
 
 def _levels(name: str, nodes: str) -> HalfCase:
-    """Levels as the output: of the same number of `f`, which is made of the levels `x`, as fp32 has it."""
+    """A case whose output is quantized levels. `f` is computed from the levels `x`, and fp32 gives the same levels
+    again.
+    """
     constants = {"s": number(0.047), "z": np.array(120, np.uint8), "w": noise(64, 32), "t": number(1 / 256)}
     text = f"d = DequantizeLinear (x, s, z) {nodes} q = QuantizeLinear (f, t, z) y = Cast <to = 1> (q)"
     return half_case(name, text, constants, bound=1e-6, x=_LEVELS)

@@ -1,4 +1,4 @@
-"""Products, sums and inverses beyond fp16 that constants or quotients bring back."""
+"""Products, sums and inverses beyond fp16 that later constants or divisions bring back into its range."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Products of matrices beyond fp16 that are scaled down afterwards, in all the ways in which exporters write it."""
+"""Matrix products beyond fp16 that are scaled down afterwards, in all the ways in which exporters write this."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,9 @@ _SMALL = {"d": number(1 / 800)}
 
 
 def _scores(name: str, scaled: str, constants: Mapping[str, Any] | None = None, **feeds: Any) -> HalfCase:
-    """Softmax of a product, `r`, scaled to `s`, all (2, 4, 4), by values."""
+    """Attention: the product `r` becomes `s` by a factor, both of shape (2, 4, 4); its Softmax is multiplied by the
+    values.
+    """
     nodes = f"r = MatMul (q, k) {scaled} p = Softmax (s) y = MatMul (p, v)"
     return half_case(name, nodes, constants, **_LARGE, **feeds)
 

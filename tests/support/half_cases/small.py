@@ -1,4 +1,4 @@
-"""Small numbers of which it counts how small they are: shares of a logarithm, a division, a comparison with 0."""
+"""Small numbers whose exact size matters, as operands of a logarithm, a division or a comparison with 0."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The same graphs as an exporter writes them that has halved the model itself."""
+"""The same graphs as an exporter writes them that itself converts the model to fp16."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 def of_fp16(cases: Sequence[HalfCase]) -> tuple[list[HalfCase], list[HalfCase]]:
-    """Sources in fp16, and the same numbers computed in fp32, which is what is right: see `misses`."""
+    """Make sources in fp16, and the right answers, computed from the same numbers in fp32: see `misses`."""
     sources = [_source(case) for case in cases]
     return sources, [_widened(case) for case in sources]
 

@@ -1,4 +1,4 @@
-"""Loops and recurrent layers whose states fp16 does not hold, or in which its rounding adds up, and results of If."""
+"""Loops and recurrent layers whose states are beyond fp16, or in which rounding errors add up; and results of If."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ _ZERO = np.zeros((1, 3), np.float32)
 
 
 def _loop(body: str, num_steps: int = 4000, start: str = "z") -> str:
-    """A Loop that carries `s`, of which `body` makes `t`."""
+    """A Loop with the carried value `s`, from which `body` computes the next value `t`."""
     return f"""n = Constant <value_int = {num_steps}> () y = Loop (n, go, {start}) <body = b (int64 i, bool c,
         float[1,3] s) => (bool d, float[1,3] t) {{ d = Identity (c) {body} }}>"""
 

@@ -1,4 +1,6 @@
-"""Models that packages ship, beside those of the zoo: where their files are, and inputs as their makers give them."""
+"""Models in Python packages that are not in the zoo: where their files are, and inputs of the kind that their authors
+use.
+"""
 
 from collections.abc import Mapping
 

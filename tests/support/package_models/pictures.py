@@ -1,4 +1,4 @@
-"""Models of packages that take pictures."""
+"""Models in packages that read pictures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def _page(cache: PackageCache) -> Any:
 
 
 def _bgr(cache: PackageCache) -> Inputs:
-    """Blue, green and red from 0 to 255, less their means."""
+    """A picture with the channels blue, green and red from 0 to 255, minus their means."""
     picture = cat(cache, 224, 224).transpose(0, 2, 3, 1)[..., ::-1] * np.float32(255)
     return {"input:0": np.ascontiguousarray(picture - np.array([104, 117, 123], np.float32))}
 
@@ -73,7 +73,7 @@ PICTURES: Mapping[str, PackageModel] = {
         0.006,
     ),
     "ddddocr": PackageModel(_DDDDOCR, "ddddocr/common.onnx", _letters, 0.01),
-    # It quantizes what it computes: a rounding that differs jumps to the next of 256 levels.
+    # This model quantizes its activations, so a different rounding error can change a value by one of 256 levels.
     "ddddocr_old": PackageModel(_DDDDOCR, "ddddocr/common_old.onnx", _letters, 0.35, 0.2),
 }
 """By name; the last three are of a package of 76 MB."""

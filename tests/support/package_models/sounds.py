@@ -1,4 +1,4 @@
-"""Models of packages that take sounds."""
+"""Models in packages that read sound."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,19 +24,19 @@ _SWIFT_F0 = wheel("swift-f0", "0.3.0", "d7240c7c94b1d3e8f0e0cd2701b79be89a0f23a1
 
 
 def speech(num_samples: int) -> Any:
-    """A sentence of 2.6 seconds at 16 kHz, again and again."""
+    """A spoken sentence of 2.6 seconds at 16 kHz, repeated."""
     samples, _ = soundfile.read(GOFORWARD, dtype="float32")
     return np.resize(samples, num_samples)
 
 
 def _powers(sound: Any, length: int) -> Any:
-    """The powers of frequencies of frames that begin every half of `length`: (frames, length // 2 + 1)."""
+    """The power spectra (frames, length // 2 + 1) of frames that begin every `length / 2` samples."""
     frames = np.lib.stride_tricks.sliding_window_view(sound, length)[:: length // 2] * np.hanning(length)
     return np.abs(np.fft.rfft(frames, axis=1)) ** 2
 
 
 def _bands(sound: Any, length: int, num_bands: int) -> Any:
-    """Decibels in bands of a mel scale, from -1 to 1: (frames, num_bands)."""
+    """The mel spectrogram in decibels, scaled to the range from -1 to 1: (frames, num_bands)."""
     powers = _powers(sound, length)
     edges = 700 * (10 ** (np.linspace(0, 2840, num_bands + 2) / 2595) - 1)
     hertz = np.linspace(0, 8000, powers.shape[1])
@@ -62,7 +62,7 @@ def _silero_sequence(cache: PackageCache) -> Inputs:
 
 
 def _fsmn(cache: PackageCache) -> Inputs:
-    """Five neighbours of 80 energies each, brought to mean 0 and deviation 1."""
+    """Five neighbouring frames of 80 energies each, normalized to mean 0 and standard deviation 1."""
     del cache
     frames = np.lib.stride_tricks.sliding_window_view(voice(16_000), 400)[::160] * np.hanning(400)
     energies = np.log(np.abs(np.fft.rfft(frames, axis=1))[:, 1:161].reshape(len(frames), 80, 2).sum(axis=2) + 1e-6)
@@ -89,7 +89,9 @@ def _quality_of_bands(cache: PackageCache) -> Inputs:
 
 
 def _echo(size: int) -> Inputs:
-    """What a loudspeaker plays, what a microphone hears, and what is left of it, with the marks of a scenario."""
+    """Inputs of an echo canceller: the loudspeaker's signal, the microphone's signal, the residual, and the one-hot
+    code of a scenario.
+    """
     bands = _bands(speech(48_000), 512, 160)
     marks = np.repeat(np.array([1, 0], np.float32), 20)[:, None] * np.ones(160, np.float32)
     three = [np.concatenate([each, marks]) for each in (bands, bands[::-1], bands * np.float32(0.9))]
@@ -140,7 +142,7 @@ SOUNDS: Mapping[str, PackageModel] = {
         _SPEECHMOS, "speechmos/aecmos_models/Run_1668423760_Stage_0.onnx", lambda _: _echo(96), 0.01
     ),
     "plcmos": PackageModel(_SPEECHMOS, "speechmos/plcmos_models/plcmos_v2.onnx", _lost_packets, 0.01),
-    # Logarithms of the silence after the sound: what fp16 rounds there is far from nothing.
+    # The model takes logarithms of the silence after the sound, where fp16's rounding errors become large.
     "basic_pitch": PackageModel(_BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx", _notes, 0.1, 5e-4),
     "swift_f0": PackageModel(_SWIFT_F0, "swift_f0/model.onnx", _pitch, 0.01),
 }

@@ -1,4 +1,4 @@
-"""Models of packages that take text."""
+"""Models in packages that read text."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _NAMES = "arabic_name_romanizer/resources"
 
 
 def _khmer(cache: PackageCache) -> Inputs:
-    """ "I love Cambodia, and want to learn" in its own letters."""
+    """The sentence "I love Cambodia, and want to learn" in Khmer letters."""
     (settings,) = cache.read(_KHMERSM, ["khmersm/config.json"])
     ids = json.loads(settings)["char2id"]
     text = "ខ្ញុំស្រលាញ់ប្រទេសកម្ពុជាហើយចង់រៀន"
@@ -25,14 +25,14 @@ def _khmer(cache: PackageCache) -> Inputs:
 
 
 def _name(cache: PackageCache) -> Inputs:
-    """Letters of a name, and two that fill the shorter of two rows."""
+    """The letters of names in two rows, of which the shorter is padded by two."""
     del cache
     letters = np.array([[12, 31, 9, 25, 40, 7], [22, 14, 35, 8, 0, 0]])
     return {"src": letters, "src_mask": letters == 0}
 
 
 def _begun(cache: PackageCache, folder: str) -> Inputs:
-    """What the encoder makes of the name, and the first letters of the answer."""
+    """The encoder's output for the name, and the first letters of the answer."""
     (encoder,) = cache.read(_ROMANIZER, [f"{folder}/encoder.onnx"])
     session = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
     memory, mask, hidden = session.run(None, dict(_name(cache)))

@@ -69,7 +69,7 @@ class Executables:
                     return kept.executable.run(inputs, ["y"])["y"]
 
     def precision(self, unit: Unit, work: Work) -> str:
-        """The floating-point format in which the unit does this work. Raises as `run` does."""
+        """The floating-point format in which the unit does this work. Raises the errors of `run`."""
         return self._find(unit, work).executable.precision
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ class Checkpoint(Protocol):
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it. Raises as `tensor` does."""
+        """The shape of a tensor, without reading it. Raises the errors of `tensor`."""
         ...
 
     def tensor(self, name: str) -> Tensor:

@@ -158,7 +158,7 @@ class _Settings:
     """The ranks and scales in an adapter's config."""
 
     def __init__(self, fields: Fields) -> None:
-        """Read all settings. Raises as `read_adapter` does."""
+        """Read all settings. Raises the errors of `read_adapter`."""
         fields.choice("peft_type", {"LORA": "LORA"})
         if fields.get("init_lora_weights") not in _INITIAL:
             raise UnsupportedError(

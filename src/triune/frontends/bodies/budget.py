@@ -57,7 +57,7 @@ class MemoryBudget:
             HEAP.give_back_soon()
 
     def reserve(self, num_bytes: int = 0) -> "Reservation":
-        """Make a reservation of `num_bytes`. Raises as `Reservation.resize` does."""
+        """Make a reservation of `num_bytes`. Raises the errors of `Reservation.resize`."""
         reservation = Reservation(self)
         reservation.resize(num_bytes)
         return reservation
@@ -102,7 +102,7 @@ class Reservation:
         self.num_bytes = num_bytes
 
     def grow(self, more_bytes: int) -> None:
-        """Reserve `more_bytes` in addition. Raises as `resize` does."""
+        """Reserve `more_bytes` in addition. Raises the errors of `resize`."""
         self.resize(self.num_bytes + more_bytes)
 
     def release(self) -> None:

@@ -34,7 +34,7 @@ class Decoder:
         self._offload = offload
 
     async def decompress(self, encoding: str, body: Body, held: Reservation) -> Body:
-        """Decompress a body by its Content-Encoding. Raises as `Decompression` does."""
+        """Decompress a body by its Content-Encoding. Raises the errors of `Decompression`."""
         if not is_compressed(encoding):
             return body
         limits = self._limits

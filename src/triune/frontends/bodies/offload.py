@@ -129,7 +129,7 @@ class Offload:
             yield self._large_parsers if cost > QUICK_BYTES else self._quick_parsers
 
     async def parse(self, parsers: ParserProcesses, work: Callable[[memoryview], T], body: Body) -> T:
-        """Compute `work(body)` in a process, within a `parser_slot`. Raises as `ParserProcesses.call` does.
+        """Compute `work(body)` in a process, within a `parser_slot`. Raises the errors of `ParserProcesses.call`.
 
         If the caller is cancelled, a process that has much to parse is killed.
         """

@@ -60,7 +60,7 @@ class BodyReader:
         return await while_connected(request, self._decoder.parse(work, body, len(body), held, factor=factor))
 
     async def small_object(self, request: Request) -> dict[str, Any]:
-        """Read a small JSON object; an empty body is an empty object. Raises as `parse` does."""
+        """Read a small JSON object; an empty body is an empty object. Raises the errors of `parse`."""
         with self.reserve() as held:
             body = await self._read(request, self._limits.request_bytes, held)
             check_small(len(body))

@@ -107,7 +107,7 @@ class MetricsCollector(Collector):
         server: the server with the models.
         units: the machine's compute units.
         options: which metrics are exported.
-        ledger: the machine's rails; None where energy is not metered.
+        ledger: the machine's rails; None if energy is not metered.
         arbiter: gives turns to models that compete for hardware; None gives none.
         keeper: keeps the models within the memory budget; None where there is none.
         """

@@ -68,7 +68,7 @@ class MetricsServer:
         port: the port to listen on; 0 takes a free one.
         units: the machine's compute units; if empty, triune_unit_present is left out.
         options: which metrics are exported.
-        ledger: the machine's rails; None where energy is not metered.
+        ledger: the machine's rails; None if energy is not metered.
         arbiter: gives turns to models that compete for hardware; None gives none.
         keeper: keeps the models within the memory budget; None where there is none.
         limits: the limits on requests and connections.

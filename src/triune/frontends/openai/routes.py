@@ -100,7 +100,7 @@ class _Endpoints:
 
     def _served(self, name: str) -> list[dict[str, object]]:
         """A model for text and its LoRA adapters in both APIs' forms, since both list models at this address; empty if
-        it is not a model for text. A model that was unloaded for room is listed, too.
+        it is not a model for text. A model that was unloaded to make room is listed, too.
         """
         if (parked := self._models.parked_text_model(name)) is not None:
             return [self._entry(name), *({**self._entry(f"{name}:{each}"), "parent": name} for each in parked)]

@@ -23,7 +23,7 @@ class PageMachine:
     Attributes:
         units: its units.
         power: the power mode.
-        ledger: its meters; None where energy is not metered.
+        ledger: its meters; None if energy is not metered.
     """
 
     units: Sequence[UnitStatus]

@@ -23,19 +23,19 @@ class TextModels(Protocol):
         ...
 
     def embedding_model(self, name: str, version: int | None = None) -> EmbeddingModel:
-        """A model that embeds texts. Raises as `text_model` does."""
+        """A model that embeds texts. Raises the errors of `text_model`."""
         ...
 
     def speech_model(self, name: str, version: int | None = None) -> SpeechModel:
-        """A model that reads speech. Raises as `text_model` does."""
+        """A model that reads speech. Raises the errors of `text_model`."""
         ...
 
     async def awake(self, name: str, version: int | None = None) -> None:
-        """Wait until a model is in memory, if it was unloaded for room. Raises UnavailableError."""
+        """Wait until a model is in memory, if it was unloaded to make room. Raises UnavailableError."""
         ...
 
     def parked_text_model(self, name: str) -> Sequence[str] | None:
-        """The LoRA adapters of a model for texts or speech that was unloaded for room; None for any other model."""
+        """The LoRA adapters of a model for texts or speech that was unloaded to make room; None for any other model."""
         ...
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
@@ -49,7 +49,7 @@ class UnknownModelError(NotFoundError):
 
 async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
     """The newest version of a model that generates text, and the LoRA adapter that the name chooses: `MODEL:ADAPTER`.
-    None for the model without an adapter. If the model was unloaded for room, this waits until it is loaded again.
+    None for the model without an adapter. If the model was unloaded to make room, this waits until it is loaded again.
 
     Raises:
         UnknownModelError: there is no such model or adapter. Also the errors of `text_model`.
@@ -73,7 +73,7 @@ async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str |
 
 
 async def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
-    """The newest version of a model that embeds texts. Raises as `text_model_of` does."""
+    """The newest version of a model that embeds texts. Raises the errors of `text_model_of`."""
     await models.awake(name)
     try:
         return models.embedding_model(name)
@@ -82,7 +82,7 @@ async def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
 
 
 async def speech_model_of(models: TextModels, name: str) -> SpeechModel:
-    """The newest version of a model that reads speech. Raises as `text_model_of` does."""
+    """The newest version of a model that reads speech. Raises the errors of `text_model_of`."""
     await models.awake(name)
     try:
         return models.speech_model(name)

@@ -50,7 +50,7 @@ def read_generation(
 
 
 def read_sampling(fields: Fields, num_logprobs: int | None) -> SamplingParameters:
-    """Read how tokens are chosen. Raises as `read_generation` does."""
+    """Read how tokens are chosen. Raises the errors of `read_generation`."""
     given: dict[str, Any] = {name: fields.number(name) for name in _NUMBERS}
     # In vLLM's API, -1 means all tokens.
     top_k = fields.integer("top_k", -1)

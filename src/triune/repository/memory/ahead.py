@@ -29,7 +29,7 @@ _AT_ONCE: Final = 50
 
 
 class LoadsAhead(Protocol):
-    """Protocol: loads a model that was unloaded for room, if there is room."""
+    """Protocol: loads a model that was unloaded to make room, if there is room."""
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
         """Load the model of this record. Raises TriuneError if that fails."""
@@ -37,7 +37,8 @@ class LoadsAhead(Protocol):
 
 
 class Ahead:
-    """Repeatedly loads unloaded models ahead of their next request. It starts when a model is first unloaded for room.
+    """Repeatedly loads unloaded models ahead of their next request. It starts when a model is first unloaded to make
+    room.
 
     A model is loaded `_AHEAD_NS` and the time of its load before the earliest time at which it is likely to be needed,
     if there is room, or if unloading idle models that are needed later makes room. Otherwise its files are read into

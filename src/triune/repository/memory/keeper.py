@@ -144,7 +144,7 @@ class MemoryKeeper:
         self._overlapped = []
 
     def wake(self, name: str) -> "asyncio.Future[None]":
-        """Begin to load a model that was unloaded for room: see `Waking.wake`."""
+        """Begin to load a model that was unloaded to make room: see `Waking.wake`."""
         now = self._waking.get(name)
         if now is None or now[0].done():
             record = self._residents.models[name]
@@ -170,7 +170,7 @@ class MemoryKeeper:
         return max(0, record.usage.load_ns - (self._clock.now_ns() - begun_ns))
 
     def expected_bytes(self, record: ModelRecord) -> int:
-        """The expected memory of a model that was unloaded for room, in bytes, for all of its versions."""
+        """The expected memory of a model that was unloaded to make room, in bytes, for all of its versions."""
         source = record.source
         if source is None:
             return 0

@@ -39,7 +39,7 @@ def convert_in_process(
 
 
 def convert_here(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
-    """Convert in this process, without limits. Raises as `lower` does."""
+    """Convert in this process, without limits. Raises the errors of `lower`."""
     del seconds
     lowered = lower(load(path), target, options)
     if lowered.layout is not None and lowered.layout.changed:

@@ -56,7 +56,7 @@ class Mlx:
         return mlx_units(tuple(self._statuses.values()))
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""
+        """Read the signature of an ONNX file; the options do not affect it. Raises the errors of `read_signature`."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:

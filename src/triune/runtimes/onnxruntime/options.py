@@ -72,7 +72,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
 
 
 def run_options_of(options: Mapping[str, Parameter]) -> Any:
-    """Make RunOptions from a model's options. Raises as `session_options_of` does."""
+    """Make RunOptions from a model's options. Raises the errors of `session_options_of`."""
     settings = _library.RunOptions()
     settings.log_severity_level = NO_LOG
     if _SHRINKAGE in options:

@@ -98,7 +98,7 @@ class OnnxRuntime:
         return onnxruntime_units()
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""
+        """Read the signature of an ONNX file; the options do not affect it. Raises the errors of `read_signature`."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:

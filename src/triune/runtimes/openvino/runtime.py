@@ -86,7 +86,7 @@ class OpenVino:
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of an ONNX file, without optional inputs: OpenVINO compiles their defaults into the model.
 
-        Raises as `read_signature` does.
+        Raises the errors of `read_signature`.
         """
         signature = read_signature(path)
         return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))

@@ -28,7 +28,7 @@ class CTranslate2Checkpoint:
     """A directory as a checkpoint; see `Checkpoint`."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the directory. Raises as `open_checkpoint` does."""
+        """Open the directory. Raises the errors of `open_checkpoint`."""
         self._folder = folder
         self._file = CTranslate2File(folder / FILENAME)
         fields = Fields(read_json(folder / "config.json") or {}, folder.name)

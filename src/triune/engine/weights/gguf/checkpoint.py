@@ -21,7 +21,7 @@ class GgufCheckpoint:
     """A GGUF file as a checkpoint; see `Checkpoint`."""
 
     def __init__(self, path: Path, inexact: Inexact) -> None:
-        """Open the file. Raises as `open_checkpoint` does."""
+        """Open the file. Raises the errors of `open_checkpoint`."""
         self._file = open_gguf(path)
         architecture, self._config = read_config(self._file)
         self._sources = name_tensors(self._file, architecture, self._config)

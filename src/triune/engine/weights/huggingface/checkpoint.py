@@ -47,7 +47,7 @@ class HuggingFaceCheckpoint:
     """A directory as a checkpoint; see `Checkpoint`."""
 
     def __init__(self, folder: Path, inexact: Inexact) -> None:
-        """Open the directory. Raises as `open_checkpoint` does."""
+        """Open the directory. Raises the errors of `open_checkpoint`."""
         self._folder = folder
         self._inexact: Inexact = inexact
         self._config, settings = read_config(folder)

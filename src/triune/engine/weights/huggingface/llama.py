@@ -83,7 +83,7 @@ KINDS: Final[Mapping[str, _Kind]] = {
 
 
 def read_llama(fields: Fields, tokens: SpecialTokens) -> LlamaConfig:
-    """Make the config from config.json. Raises as `Fields` does."""
+    """Make the config from config.json. Raises the errors of `Fields`."""
     model_type = fields.text("model_type")
     kind = KINDS[model_type]
     sizes = kind.defaults or {}

@@ -175,7 +175,7 @@ def encode_response(response: InferenceResponse) -> ModelInferResponse:
 
 
 def describe_response(response: InferenceResponse) -> ModelInferResponse:
-    """Encode a response without raw_output_contents. Raises as `encode_response` does."""
+    """Encode a response without raw_output_contents. Raises the errors of `encode_response`."""
     message = ModelInferResponse(model_name=response.model, model_version=str(response.version), id=response.id)
     for name, array in response.outputs.items():
         message.outputs.add(name=name, datatype=DataType.of(array).value, shape=array.shape)

@@ -49,7 +49,7 @@ class InferCycle(RequestResponseCycle):
         self.disconnected = False
 
     def hold(self, budget: MemoryBudget, num_bytes: int) -> Reservation:
-        """Change the request's reservation to `num_bytes`. Raises as `Reservation.resize` does."""
+        """Change the request's reservation to `num_bytes`. Raises the errors of `Reservation.resize`."""
         if self.held is None:
             self.held = budget.reserve()
         self.held.resize(num_bytes)

@@ -46,7 +46,7 @@ class ModelInputs:
 
 
 def parse_generate(model: ModelInputs, body: memoryview) -> InferenceRequest:
-    """Parse and decode a body in a parser process; BYTES inputs are packed. Raises as `decode_generate` does."""
+    """Parse and decode a body in a parser process; BYTES inputs are packed. Raises the errors of `decode_generate`."""
     check_json(body)
     try:
         document = as_object(parse_json(body), "the request")
