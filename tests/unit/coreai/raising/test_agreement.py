@@ -30,7 +30,7 @@ def _interpreted(argument: Any) -> Any:
 _apple = Apart(_interpreted)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("family", "name", "is_dynamic"), _CASES)
 def test_raised_programs_compute_the_same(family: str, name: str, is_dynamic: bool, tmp_path: Path) -> None:
     sample = SAMPLES[family][name]

@@ -16,7 +16,7 @@ from triune.graph.decompose.classical.tables import Tabulate
 from triune.graph.normalize import foreign_ops, normalize
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_core_ops_answer_as_onnx_runtime_does(case: Case) -> None:
     if case.reason:
