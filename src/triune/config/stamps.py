@@ -40,13 +40,16 @@ class FileStamp:
     Attributes:
         num_bytes: its size.
         digest: the hash of its content, or of its inode and time if the content was not read.
-        mtime_ns, inode: its modification time and inode. If these and the size are unchanged, it is not read again.
+        mtime_ns, inode, ctime_ns: its modification time, its inode, and the time when anything of it changed, in
+            nanoseconds. If these and the size are unchanged, it is not read again. Copying tools (`rsync --inplace -t`)
+            set the modification time of other content to that of before, but nothing can set `ctime_ns`.
     """
 
     num_bytes: int
     digest: str
     mtime_ns: int = field(compare=False)
     inode: int = field(compare=False)
+    ctime_ns: int = field(compare=False, default=0)
 
 
 FileStamps: TypeAlias = Mapping[str, FileStamp]
@@ -91,7 +94,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
 
     Args:
         folder: the model's folder.
-        known: an earlier fingerprint. Files with the same size, time and inode are not read again.
+        known: an earlier fingerprint. Files with the same size, times and inode are not read again.
         check: a function that is called repeatedly, and raises an error to cancel.
 
     Raises:
@@ -179,15 +182,16 @@ class _FileReader:
         """The fingerprint of a file. Raises OSError if it was removed."""
         self._check()
         status = Path(path).stat()
-        current = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if known is not None and current == (known.num_bytes, known.mtime_ns, known.inode):
+        current = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        if known is not None and current == (known.num_bytes, known.mtime_ns, known.inode, known.ctime_ns):
             return known
-        # The time was read before the content, so that a write in between counts as a change the next time.
+        # The time was read before the content, so that a write in between counts as a change the next time. A hard link
+        # to the file changes `ctime_ns`, but not this digest.
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size
             digest = _digest(Path(path), status.st_size, self._check) or digest
-        return FileStamp(status.st_size, digest, status.st_mtime_ns, status.st_ino)
+        return FileStamp(status.st_size, digest, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

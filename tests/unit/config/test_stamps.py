@@ -46,6 +46,23 @@ def test_the_same_bytes_written_anew_are_no_change(tmp_path: Path, monkeypatch: 
     assert stamp(tmp_path, replaced) == before
 
 
+def test_other_bytes_with_the_same_size_and_time_are_a_change(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    path = tmp_path / "1/model.onnx"
+    path.write_text("a")
+    os.utime(path, ns=(1, 1))
+    before = stamp(tmp_path)
+    inode = path.stat().st_ino
+    path.write_text("b")
+    os.utime(path, ns=(1, 1))
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (inode, 1)
+    after = stamp(tmp_path, before)
+    assert after.versions[1] != before.versions[1]
+    # A hard link is no change, also where the content is not read.
+    (tmp_path / ".link").hardlink_to(path)
+    assert stamp(tmp_path, after) == after
+
+
 def test_what_is_not_read_is_known_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "_MAX_DIGESTED_BYTES", 2)
     (tmp_path / "large").write_text("abc")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-_Key: TypeAlias = tuple[tuple[str, int, int, int], ...]
+_Key: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
 
 class SharedModels:
@@ -57,4 +57,4 @@ def weights_of(model: Any) -> list[Any]:
 
 def _key(paths: Iterable[Path]) -> _Key:
     stats = ((f"{path.absolute()}", path.stat()) for path in paths)
-    return tuple((name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in stats)
+    return tuple((name, each.st_size, each.st_mtime_ns, each.st_ino, each.st_ctime_ns) for name, each in stats)

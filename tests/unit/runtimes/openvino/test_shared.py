@@ -37,10 +37,15 @@ def test_a_file_is_read_once_while_someone_holds_it_and_again_when_it_changed(tm
     third = models.read(path, [weights])
     assert third not in (first, second)
     assert len(reads) == 3
+    # Other bytes, of the same size and time.
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert models.read(path, [weights]) is not third
+    assert len(reads) == 4
     del first, second, third
     gc.collect()
     models.read(path, [weights])
-    assert len(reads) == 4
+    assert len(reads) == 5
     path.unlink()
     with pytest.raises(OSError, match="No such file"):
         models.read(path, [weights])
