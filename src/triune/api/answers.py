@@ -78,7 +78,7 @@ def request_of(prompt: str, options: Options) -> Generation:
     rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     try:
         return Generation(prompt, SamplingParameters(**sampling), **rest)
-    # A value of another type raises an error when it is compared with its limits.
+    # A value of a wrong type raises TypeError when it is compared with its limits.
     except TypeError as error:
         raise InvalidArgumentError(f"an option of the answer has a value of a wrong type: {error}") from error
 

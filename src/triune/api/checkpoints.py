@@ -29,7 +29,7 @@ def is_checkpoint(source: Path) -> bool:
 def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
     """Convert a checkpoint to ONNX. Packed weights that ONNX has no form for are unpacked, which changes no number.
 
-    The comparison is between ONNX Runtime and numpy, which ONNX's evaluator computes with.
+    The comparison is between ONNX Runtime and ONNX's reference evaluator, which computes with numpy.
 
     Args:
         source: a GGUF file, or a directory in Hugging Face's form.
@@ -57,8 +57,8 @@ def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: T
 
 @contextmanager
 def graph_of(source: Path, function: str | None, tell: Tell) -> Generator[Path]:
-    """The path of a checkpoint's graph, as an ONNX file that exists meanwhile. Raises the errors of
-    `checkpoint_to_onnx`.
+    """A context with the path of a checkpoint's graph, as an ONNX file that exists until the context ends. Raises the
+    errors of `checkpoint_to_onnx`.
     """
     with tempfile.TemporaryDirectory(prefix="triune-checkpoint-") as folder:
         path = Path(folder) / "model.onnx"
@@ -97,7 +97,7 @@ def _verified(model: ModelProto, graph: HeldModel, given: Mapping[str, Array]) -
     def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
         try:
             return dict(zip(names, evaluator.run(None, dict(arrays)), strict=True))
-        # The evaluator raises what numpy raises.
+        # The evaluator raises any error that numpy raises.
         except Exception as error:
             raise UnsupportedError(f"numpy does not compute the graph on these inputs: {error}") from error
 

@@ -47,7 +47,7 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
     """Run a comparison, within the limits of time and memory of `comparison`.
 
     Args:
-        compare: runs both.
+        compare: the function that runs source and result and compares them.
         result: the folder of the result.
         comparison: how to compare.
 

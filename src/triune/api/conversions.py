@@ -66,8 +66,9 @@ def onnx_to_coreml(
     before it is saved; it takes one function without states.
 
     Raises:
-        InvalidArgumentError: a name in the options is not one of an input, or there is more to audit.
-        Otherwise as `lower_functions` does.
+        InvalidArgumentError: a name in the options is not an input's name, or several functions or states are to be
+            audited.
+        The errors of `lower_functions` are raised too.
     """
     given: Mapping[str, Array] = comparison.given if comparison is not None else {}
     if audit is not None and (len(sources) > 1 or options.states):
@@ -140,7 +141,7 @@ def onnx_to_coreai(
 ) -> ConversionResult:
     """Convert ONNX models to a Core AI asset with a function for each.
 
-    `checked` has inputs for checking what Apple's compiler changes; None: it is not checked.
+    `checked` has inputs for checking whether Apple's compiler changes outputs; with None, this is not checked.
     """
     given: Mapping[str, Array] = comparison.given if comparison is not None else {}
 

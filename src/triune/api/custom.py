@@ -26,9 +26,9 @@ class BodyCheck:
     """How bodies are compared with their numpy functions.
 
     Attributes:
-        given: inputs by name; the others are made up.
+        given: inputs by name; the others are generated.
         shapes: the sizes of free dimensions, by input.
-        is_asked: whether the user asked for the comparison: then it is an error if it cannot be made.
+        is_asked: whether the user asked for the comparison. If so, it is an error if the comparison cannot be made.
     """
 
     given: Mapping[str, Array]
@@ -42,7 +42,7 @@ class Resolved:
 
     Attributes:
         path: its file, which exists until the context ends.
-        notes: how far the bodies are from their numpy functions.
+        notes: how far the bodies' results differ from those of their numpy functions.
     """
 
     path: Path

@@ -53,7 +53,7 @@ class TextStream(Iterator[str]):
         while self.answer is None:
             try:
                 delta = self._engine.wait(_next(self._deltas))
-            # An interrupt from the keyboard comes here, too.
+            # This also handles a KeyboardInterrupt.
             except BaseException:
                 self.close()
                 raise
@@ -66,13 +66,13 @@ class TextStream(Iterator[str]):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel what is not generated yet."""
+        """Cancel the rest of the generation."""
         self._engine.wait(self._deltas.aclose())
 
 
 class Engine:
-    """A model that generates text, loaded in this process. Any thread may use it, many at once: what runs at the same
-    time is computed together, as in the server.
+    """A model that generates text, loaded in this process. Many threads may use it at the same time. Answers that run
+    at the same time are computed together, as in the server.
 
     ```python
     with triune.Engine("model.gguf") as engine:
@@ -107,23 +107,26 @@ class Engine:
             path: a GGUF file, a directory of Hugging Face's form, or a decoder that was exported to ONNX, with its
                 config and tokenizer.json beside it.
             unit: the unit to run on, or several, as in "cpu,amx"; None takes the fastest one of this machine.
-            precision: "fp32" or "bf16"; None takes what is fastest on the unit.
+            precision: "fp32" or "bf16"; None means the fastest precision on the unit.
             context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt;
                 None takes the model's own limit.
-            cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
-            cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None leaves it to the runtime.
-            adapters: folders of LoRA adapters, as PEFT saves them, by the name that the option `adapter` has; beside
-                those in the folder `adapters` of the checkpoint's.
-            reproducible: give the same answers whatever else is computed at the same time, in fp32 on the unit "cpu".
-            speculation: what guesses the next tokens, which are then computed in one step, so that no answer changes:
-                "ngram" takes those that came before after the same tokens, "draft" asks the draft model, "off" guesses
-                none; None is "draft" with a draft model, else "off".
-            draft: the checkpoint of a small model with the same vocabulary, which guesses the next tokens.
+            cache_bytes: the memory of the cache of keys and values; None means a share of the machine's memory.
+            cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None means the runtime's default.
+            adapters: folders of LoRA adapters in PEFT's format, by the names that the option `adapter` uses. Adapters
+                in the folder `adapters` beside the checkpoint are found without an entry.
+            reproducible: whether answers are the same regardless of what else is computed at the same time; this needs
+                fp32 on the unit "cpu".
+            speculation: the method of speculative decoding, which changes no answer. "ngram" proposes the tokens that
+                followed the same tokens earlier in the text, "draft" uses the draft model, and "off" proposes none.
+                None means "draft" if there is a draft model, else "off".
+            draft: the checkpoint of a draft model: a small model with the same vocabulary, which proposes the next
+                tokens.
 
         Raises:
             NotFoundError: there is no such file or directory.
             InvalidArgumentError: a file is broken, or an argument is out of range.
-            UnsupportedError: the architecture is unknown, or a library is missing; the message names what installs it.
+            UnsupportedError: the architecture is unknown, or a library is missing. The message has the command that
+                installs it.
         """
         require_libraries()
         from triune.backends.resources import Resources
@@ -214,7 +217,9 @@ class Engine:
         return self.wait(_gathered([self._whole(request) for request in requests]))
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> TextStream:
-        """Continue a text; the iterator yields each piece when it is there. Raises as `generate`, at the first one."""
+        """Continue a text. The iterator yields each piece as soon as it is generated. The first piece raises the errors
+        of `generate`.
+        """
         return TextStream(self, self._opened(request_of(prompt, options)))
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Answer:
@@ -222,12 +227,14 @@ class Engine:
 
         Raises:
             UnsupportedError: the model has no chat template.
-            InvalidArgumentError: the template refuses the messages, or as `generate`.
+            InvalidArgumentError: the template refuses the messages, or `generate` raised it.
         """
         return self.wait(self._whole(request_of("", options), checked_messages(messages)))
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> TextStream:
-        """Answer a conversation; the iterator yields each piece when it is there. Raises as `chat`, at the first."""
+        """Answer a conversation. The iterator yields each piece as soon as it is generated. The first piece raises the
+        errors of `chat`.
+        """
         return TextStream(self, self._opened(request_of("", options), checked_messages(messages)))
 
     def energy(self, answer: Answer) -> Mapping[str, Any]:
@@ -252,7 +259,7 @@ class Engine:
             await self._elsewhere(deltas.aclose())
 
     def close(self) -> None:
-        """Let answers under way finish, and free the model. It may be called again."""
+        """Let running answers finish, and free the model. A second `close` does nothing."""
         with self._lock:
             if self._is_closed:
                 return
@@ -325,7 +332,7 @@ async def _next(deltas: AsyncGenerator[Delta]) -> Delta | None:
 
 
 async def _gathered(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """All results. The first error cancels the others, and is raised."""
+    """Wait for all results. The first error cancels the others, and is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)

@@ -57,7 +57,7 @@ class LadderFiles:
         functions: the graph of each function of the program.
         whole: the graph that reads whole texts.
         contexts: the sizes of caches.
-        vocab_size: the length of logits.
+        vocab_size: the number of logits of a token.
     """
 
     functions: Mapping[str, Path]
@@ -77,7 +77,7 @@ def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[La
         tell: called with a message at each step.
 
     Raises:
-        InvalidArgumentError: the model has no positions for a context, or the contexts make no ladder.
+        InvalidArgumentError: the model has no positions for a context, or the contexts are not valid for a ladder.
         Also the errors of `open_checkpoint`.
     """
     require_libraries()
@@ -136,7 +136,7 @@ def ladder_to_program(
         comparison: how to compare; None for no comparison.
 
     Raises:
-        UnsupportedError: an error of the conversion.
+        UnsupportedError: the graphs cannot be converted.
     """
 
     def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:
@@ -144,7 +144,7 @@ def ladder_to_program(
         models = {name: load(path) for name, path in files.functions.items()}
         each = {name: replace(own, states=_states(model) if cache == "state" else {}) for name, model in models.items()}
         done = _lower(models, each, output, tell)
-        # Core ML's states are of fp16.
+        # Core ML's states are fp16, so only programs without them are exact.
         is_exact = options.precision is Precision.FP32 and not (cache == "state" and isinstance(options, CoreMlOptions))
         tolerance = TOLERANCES["fp32" if is_exact else "fp16"]
         return done, functools.partial(_compare, files, output, tolerance)
@@ -245,6 +245,6 @@ class _Certain:
     is_random = False
 
     def uncertainty(self, inputs: Mapping[str, Array], /) -> Mapping[str, Difference]:
-        """Nothing."""
+        """There is no uncertainty: returns nothing."""
         del inputs
         return {}

@@ -38,9 +38,10 @@ class UnitModel(Model):
     """A model on a unit. One call runs at a time; others wait.
 
     Attributes:
-        path: its file.
+        path: the model's file.
         unit: the unit that it runs on.
-        is_emulated: whether the unit is emulated: the results have its precision, but not its speed.
+        is_emulated: whether the unit is emulated. The results then have its precision, but are not computed at its
+            speed.
         precision: the floating-point format in which it computes: "fp32" on `cpu` for Core ML programs in fp16, too.
         states: the specifications of its states, whose buffers are in a `State`.
         placement: where each segment computes, if it was loaded with a plan; else None.
@@ -59,8 +60,8 @@ class UnitModel(Model):
         program_precision: str | None = None,
     ) -> None:
         """Args:
-        path: its file.
-        executable: the compiled model; closed with this model.
+        path: the model's file.
+        executable: the compiled model, which is closed with this model.
         is_emulated: whether the unit is emulated.
         function: the function's name.
         classes: the labels of a Core ML classifier, in the order of its probabilities.
@@ -176,9 +177,9 @@ def load(
         units: the same as a list in `unit`; give only one of them.
         function: the function's name; None means the default function.
         options: the runtime's options, as in a config's parameters: `{"coreml.precision": "fp32"}`.
-        plan: of an .onnx, the plan by which it is cut: "latency", "energy", or the unit of each stretch of operations,
-            such as "cpu to clip_40, amx". The model's `placement` says what became of it. Only units that are named
-            with `units` are planned for.
+        plan: for an .onnx, the plan by which it is divided into segments: "latency", "energy", or the unit of each
+            stretch of operations, such as "cpu to clip_40, amx". The model's `placement` says how it was divided. If
+            `units` are given, the plan uses only these.
         chip: the chip that the plan is made for; None for this machine.
         custom_ops: custom operators (`custom_op`), or files that define them. Those without a body run on "cpu" alone.
 
@@ -212,7 +213,7 @@ def _load_cut(
         raise NotFoundError(f"there is no '{path}'")
     if path.suffix != _ONNX or function is not None:
         raise InvalidArgumentError(f"'{path.name}' cannot be cut: a plan is for ONNX models, which have no functions")
-    # Import these only if there is a plan.
+    # These modules are imported only if there is a plan.
     from triune.api.cutting import load_cut
 
     machine = this_machine(custom_ops=ops)
@@ -277,7 +278,8 @@ class _Program:
     Attributes:
         function: its name.
         classes: the labels of a classifier.
-        precision: the precision in which Apple's runtimes compute it; None if it is not known, or no program.
+        precision: the precision in which Apple's runtimes compute it; None if it is unknown, or if the model is not a
+            program.
     """
 
     function: str = "main"
@@ -332,11 +334,11 @@ def predict(
     Args:
         path: the model file; see `load`.
         inputs: the inputs by name; see `Model.run`.
-        unit: where to run it; see `load`.
+        unit: the unit to run it on; see `load`.
         function: the function's name; None means the default function.
 
     Raises:
-        As `load` and `Model.run`.
+        The errors of `load` and `Model.run`.
     """
     with load(path, unit, function=function) as model:
         return model.predict(inputs, model.make_state())

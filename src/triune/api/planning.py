@@ -70,18 +70,18 @@ def plan(
         shapes: the shapes of inputs with free dimensions, such as {"input_ids": "1,128"}; a free first dimension
             is 1.
         constants: values for inputs that become constants, such as those on which branches depend.
-        tokens: of a checkpoint: the tokens of the prompt, and of the context of a step that generates.
+        tokens: for a checkpoint, the number of tokens of the prompt, and of the context of a step that generates.
         latency_limit_ms: for the goal "energy", the longest time of a call.
         function: the function of a package, asset or checkpoint that has several.
         report: called with a message at each step.
 
     Returns:
-        the plan; of a checkpoint that generates text two: of the prompt, and of a step that generates.
+        the plan. For a checkpoint that generates text there are two: for the prompt, and for a step that generates.
 
     Raises:
         NotFoundError: there is no such file, function or chip.
         InvalidArgumentError: an option is wrong, or a shape is not known.
-        UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine was not measured.
+        UnsupportedError: no unit supports an operation, no plan is within the limit, or this machine was not measured.
     """
     try:
         wanted = Goal(goal)
@@ -118,7 +118,7 @@ def compare(
         note of the first plan says why.
 
     Raises:
-        TriuneError: as `plan`, if there is no plan for the shortest call.
+        TriuneError: an error of `plan`, if there is no plan for the shortest call.
     """
     bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
     requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
@@ -164,7 +164,7 @@ def _requests(
 
 
 def times_here(path: Path, units: Sequence[UnitFacts]) -> tuple[Sequence[MeasuredTime], str]:
-    """The times of a model that were measured on this machine, and why they cannot be read; see `load_times`."""
+    """The times of a model that were measured on this machine; and why they cannot be read, if so. See `load_times`."""
     return load_times(times_folder(), model_key(path, machine_key(units)))
 
 
@@ -227,9 +227,9 @@ def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int
 
 
 def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:
-    """The operations as the engine computes them: logits are wanted of the last token alone.
+    """Adapt the operations to the engine, which computes logits only for the last token.
 
-    The product that gives the logits is the last one.
+    The last matrix product is the one that computes the logits.
     """
     last = max(index for index, op in enumerate(ops) if op.is_product)
     op = ops[last]

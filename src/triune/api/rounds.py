@@ -66,10 +66,10 @@ def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tel
     """Convert a model; if the comparison finds nodes for which fp16 is not exact enough, again with these in fp32.
 
     Args:
-        convert: converts the model. It holds no model when it returns, since a comparison may take as much memory as
-            a conversion.
+        convert: converts the model. It must free the model before it returns, since a comparison may take as much
+            memory as a conversion.
         output: the folder of the result.
-        comparison: how to compare; None for not at all.
+        comparison: the options of the comparison; None for no comparison.
         tell: receives progress messages.
 
     Returns:

@@ -1,4 +1,6 @@
-"""`triune.simulate`: what Triune's scheduler would do with recorded or random requests on a chip. Simulated."""
+"""`triune.simulate`: what Triune's scheduler would do with recorded or random requests on a chip. All results are
+simulated.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +48,7 @@ def simulate(
     compare: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> Simulation:
-    """Run Triune's own scheduler over a chip, on a virtual clock, with batches that take the time that is predicted.
+    """Run Triune's own scheduler for a chip on a virtual clock, where each batch takes its predicted time.
 
     Args:
         repository: one or more model repositories, with all models of the trace.
@@ -56,7 +58,7 @@ def simulate(
         seconds: how long random requests arrive.
         seed: the seed of random requests.
         load: changes the rates of random requests together, to this share of what the chip can compute at most.
-        models: takes only requests to these from a trace; empty for all.
+        models: the models whose requests are taken from a trace; empty for all.
         sizes: the sizes of free dimensions other than rows, by their name in the model files, such as {"tokens": 128}.
         compare: whether to run the requests by other rules, too.
         report: called with a message at each step.
@@ -159,7 +161,7 @@ def _shapes(
 
 
 def _checked(arrival: Arrival, profile: Profile, target: Target) -> Arrival:
-    """A request as the server would take it."""
+    """Check a request as the server would, and return it."""
     if arrival.num_rows > profile.max_rows:
         raise InvalidArgumentError(
             f"a request to '{profile.name}' has {arrival.num_rows} rows, and the server refuses more than "
@@ -167,7 +169,7 @@ def _checked(arrival: Arrival, profile: Profile, target: Target) -> Arrival:
         )
     unit = arrival.unit
     if unit is Unit.CPU and Unit.AMX in profile.costs:
-        # Apple's CPUs compute products by their matrix units, so that nothing is planned for "cpu" alone.
+        # Apple's CPUs compute matrix products on their matrix units, so nothing is planned for "cpu" alone.
         unit = Unit.AMX
     if unit is not None and unit not in profile.costs:
         served = ", ".join(each.value for each in profile.costs)

@@ -1,4 +1,4 @@
-"""Results are first written to a temporary folder, and moved to their path once they are verified."""
+"""Writes results to a temporary folder first, and moves them to their path once they are verified."""
 
 import os
 import shutil

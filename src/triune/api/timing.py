@@ -31,12 +31,12 @@ class Speed:
 
     Attributes:
         unit: the unit.
-        latency_ms: the median time of a call with one sample; None if it does not run there.
-        rows_per_second: with calls of `batch` samples at once, of the median time.
-        batch: the samples of such a call; 1 if the model takes no more.
-        joules_per_row: the joules of a row in these calls; None if there is no meter.
+        latency_ms: the median time of a call with one sample; None if the model does not run on the unit.
+        rows_per_second: the rate with calls of `batch` samples at once, from the median time.
+        batch: the number of samples in such a call; 1 if the model does not accept more.
+        joules_per_row: the joules per row in these calls; None if there is no meter.
         unavailable: why there are no times, or no joules; "" if there are both.
-        outputs: the results for the sample; empty if it does not run there.
+        outputs: the results for the sample; empty if the model does not run on the unit.
     """
 
     unit: Unit
@@ -59,7 +59,7 @@ def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) ->
 
     Args:
         paths: the models, which take the same inputs.
-        unit: where to run them.
+        unit: the unit to run them on.
         sample: the inputs of one call.
     """
     with ExitStack() as stack:
@@ -92,7 +92,9 @@ def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) ->
 
 
 def _batched(models: Mapping[Path, UnitModel], sample: Mapping[str, Array]) -> tuple[Mapping[str, Array], int]:
-    """The sample several times in one call, and how often: once if a model takes no more."""
+    """Repeat the sample in one batch. Returns the batch and the number of samples, which is 1 if a model does not
+    accept more.
+    """
     many = {name: np.repeat(array, _BATCH, axis=0) if array.ndim else array for name, array in sample.items()}
     try:
         for model in models.values():
@@ -120,7 +122,7 @@ def _times(models: Mapping[Path, UnitModel], inputs: Mapping[str, Array]) -> Map
 def _joules_of(
     meter: EnergyMeter, unit: Unit, model: UnitModel, inputs: Mapping[str, Array]
 ) -> tuple[float | None, str]:
-    """The joules of a call, and why they are not known."""
+    """Measure the joules of a call. Returns them, or why they are unknown."""
     before = meter.read()
     if not any(unit in rail.units and rail.role is RailRole.COMPUTE for rail in meter.rails) or before.unavailable:
         return _joules(meter, unit, before.joules, before.joules, before.unavailable)

@@ -54,24 +54,24 @@ def tune(
 ) -> Tuning:
     """Try configurations of a model on this machine, and find the best one.
 
-    The model is loaded as a server loads it, in a process of its own. No config is written; how long batches took is
-    kept in the cache folder, where a plan for this machine finds it.
+    The model is loaded as a server loads it, in a separate process. No config is written. The times of batches are
+    stored in the cache folder, where plans for this machine find them.
 
     Args:
         model: the model's folder in a repository.
         objective: "throughput", "latency" or "joules".
         p99_ms: the time within which 99% of the requests must be answered; None for no limit.
         budget_seconds: the time for all trials.
-        inputs: a file by `numpy.savez` with the inputs by name, whose rows are the requests; None takes the config's
-            warm-up sample, or makes numbers up.
-        callers: how many requests are under way at once in the loads of each trial, in ascending order. The objective
-            "latency" takes the first.
-        report: is told what was tried, and the part of the budget that is used.
+        inputs: a file written by `numpy.savez` with the inputs by name, whose rows are the requests; None takes the
+            config's warm-up sample, or generates numbers.
+        callers: the numbers of concurrent requests in each trial, in ascending order. The objective "latency" uses the
+            first.
+        report: the function that is called with what was tried, and with the used fraction of the budget.
 
     Raises:
         NotFoundError: there is no such model, or no such file of inputs.
         InvalidArgumentError: an argument is wrong, the budget is too small, or the given config cannot be measured.
-        UnsupportedError: the model is none that a runtime compiles, or no meter of this machine counts joules.
+        UnsupportedError: the model is not one that a runtime compiles, or no meter of this machine counts joules.
     """
     aim = _objective(objective)
     _check(p99_ms, budget_seconds, callers)

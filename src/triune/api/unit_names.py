@@ -1,4 +1,4 @@
-"""The units that a caller names."""
+"""Parses the units that a caller names."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from triune.core.units import Unit
 
 
 def named_units(names: Sequence[str]) -> list[Unit]:
-    """The units of these names. Raises InvalidArgumentError if there are none, or one is unknown."""
+    """The units with these names. Raises InvalidArgumentError if there are no names, or if a unit is unknown."""
     known = {unit.value: unit for unit in Unit}
     wrong = [name for name in names if name not in known]
     if wrong or not names:

@@ -29,7 +29,7 @@ def convert_within(
 
     Args:
         work: the conversion, which can be pickled.
-        what: what messages call it, such as "the conversion of 'model.onnx'".
+        what: the name of the conversion in messages, such as "the conversion of 'model.onnx'".
         seconds: the time limit.
         seconds_parameter: the config's parameter that sets the time limit, for messages; "" if there is none.
         memory_bytes: the memory limit; None means three quarters of the machine's memory.

@@ -29,9 +29,9 @@ class LoadDecoder(Protocol):
         has_guesses: bool = False,
     ) -> DecoderExecutable:
         """Compile a decoder, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
-        precision. If it is reproducible, a token's logits are the same bits whatever else is in its step, and however
-        the earlier tokens were divided into steps. If steps contain guesses of tokens, a wrong guess changes no logits
-        after it was overwritten.
+        precision. With `is_reproducible`, a token's logits have the same bits regardless of the other sequences in its
+        step and of how earlier tokens were divided into steps. With `has_guesses`, steps may contain guessed tokens,
+        and a wrong guess must not change any logits after it was overwritten.
         """
         ...
 
@@ -76,11 +76,11 @@ def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
 
     Args:
         machine: the machine.
-        unit: the unit that the config names. None: the runtime of the best unit, which is not an emulated one.
+        unit: the unit that the config names; None takes the runtime of the best unit that is not emulated.
 
     Raises:
-        UnsupportedError: none is installed, or only one for an emulated unit that the config does not name; the message
-            has the command that installs one.
+        UnsupportedError: no such runtime is installed, or only one for an emulated unit that the config does not name.
+            The message has the command that installs a runtime.
     """
     if unit is Unit.ANE and machine.status(unit).presence is not Presence.ABSENT:
         if _NEURAL_ENGINE not in machine.runtimes:
@@ -96,12 +96,15 @@ def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
     fitting = [name for name in able if not wanted.isdisjoint(machine.runtimes[name].units())]
     if not fitting and unit is None:
         raise UnsupportedError(f"{_lacking(able)}; or name the unit 'gpu', which is emulated")
-    # If none fits, take any runtime: the config is then refused for the unit that it names.
+    # If no runtime supports the unit, return any runtime. The config is then refused later, with an error about its
+    # unit.
     return (fitting or able[-1:])[0]
 
 
 def missing_decoder() -> str:
-    """Why no decoder can run here, with the command that installs a runtime; empty if one can. Imports nothing."""
+    """Why no decoder can run on this machine, with the command that installs a runtime; empty if one can. This imports
+    no library.
+    """
     return _lacking() if not _LOADERS.keys() - missing().keys() else ""
 
 
@@ -125,7 +128,7 @@ def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | N
         the decoder; None if the weights exceed a share of the free memory, or 1 GiB for the evaluator.
 
     Raises:
-        UnsupportedError: it cannot be compiled.
+        UnsupportedError: the decoder cannot be compiled.
     """
     if model.weight_bytes > usable_memory().available // _SHARE_OF_MEMORY:
         return None

@@ -1,4 +1,4 @@
-"""This machine's units with the runtimes that serve them, and with what was measured here."""
+"""Describes this machine's units, with the runtimes that serve them and with measurements on this machine."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _MEASURE: Final = "triune units --measure"
 
 
 def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
-    """Every unit of this machine, without what was measured here. Takes up to two seconds.
+    """Describe every unit of this machine, without measurements. This takes up to two seconds.
 
     Args:
         runtimes: the runtimes by backend name; None takes the installed ones, without importing their libraries.
@@ -36,7 +36,9 @@ def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[U
 
 
 def known_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
-    """Every unit of this machine, with what was measured here. Arguments and time as of `described_units`."""
+    """Describe every unit of this machine, with measurements. The argument and the time are those of
+    `described_units`.
+    """
     found = described_units(runtimes)
     kept = load_measured(measured_folder(), machine_key(found))
     return with_measured(found, kept.figures, kept.reason)
@@ -49,8 +51,9 @@ def with_measured(
 
     Args:
         units: the units.
-        figures: by unit and name; a name that a unit has already gets "_here".
-        reason: why the measurements cannot be read, for the notes of missing figures; "" if they can.
+        figures: the figures by unit and name. If a unit already has a figure of that name, "_here" is appended to the
+            name.
+        reason: why the measurements cannot be read, for the notes of missing figures; "" if they can be read.
     """
     bandwidth = {name: figure for name, figure in figures.get(Unit.CPU, {}).items() if name.startswith("memory_")}
     return [
@@ -70,9 +73,7 @@ def times_folder() -> Path:
 
 
 def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
-    """The facts of a Neural Engine with its number of cores, which is read from Core ML if the system did not report
-    it.
-    """
+    """Complete the facts of a Neural Engine with its number of cores, which Core ML reports if the system did not."""
     has_core_ml = any(each.name == "coreml" for each in facts.runtimes)
     if facts.unit is not Unit.ANE or facts.presence is not Presence.PRESENT or facts.cores or not has_core_ml:
         return facts

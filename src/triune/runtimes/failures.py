@@ -30,7 +30,7 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
-# Metal's limit for one buffer is fixed: it is no matter of when a request is sent.
+# Metal's limit for one buffer is fixed, so sending the request again later does not help.
 _LARGEST_BUFFER = re.compile(r"maximum allowed buffer size of (\d+)")
 # Error messages of CUDA (after which "the process must be terminated and relaunched", by its documentation) and of
 # Metal (MTLCommandBufferError, IOGPU) when a GPU no longer computes for this process.

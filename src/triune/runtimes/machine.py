@@ -62,7 +62,8 @@ class Machine:
         Args:
             backend: the backend.
             unit: the unit.
-            where: where another unit can be named, at the end of an error: " in parameters 'units'" for configs.
+            where: the end of the error message, which says where another unit can be named: " in parameters 'units'"
+                for configs.
 
         Raises:
             UnsupportedError: no installed runtime supports the unit.
@@ -120,7 +121,7 @@ def this_machine(
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
         load_bytes: the memory limit of a load in a separate process; None means nine tenths of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
-        custom_ops: operators that models may have beside ONNX's.
+        custom_ops: custom operators that models may have in addition to ONNX's.
     """
     cpu = read_cpu()
     units = detect_units(cpu)

@@ -36,7 +36,7 @@ class Row:
     """A runtime.
 
     Attributes:
-        name: the backend's name in config.pbtxt, and that of the extra that installs its library.
+        name: the backend's name in config.pbtxt, which is also the name of the extra that installs its library.
         library: a module that can be imported if the library is installed.
         title: the library's name.
         distributions: the packages of the library, by their names in a package index. Another version of one may load

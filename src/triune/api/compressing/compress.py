@@ -88,25 +88,26 @@ def compress(
         source: a .onnx; or a .mlpackage, .mlmodelc or .aimodel, which is brought to ONNX first; or a decoder's
             checkpoint, a .gguf or a directory.
         target: a .onnx, .mlpackage or .aimodel, for a checkpoint a directory; an existing one is replaced.
-        weights: their form: "int8", "int4", "fp16", "bf16", "palette" or "sparse". None for what `unit` gains from.
+        weights: the form of the weights: "int8", "int4", "fp16", "bf16", "palette" or "sparse". None means the form
+            from which `unit` gains most.
         per: "channel" for a scale for each output channel, "tensor" for one.
-        group: the weights along the input channels that share a scale: 32, 64 or 128; of palettes, the output channels
-            that share one.
+        group: the number of weights along the input channels that share a scale: 32, 64 or 128. For palettes, the
+            number of output channels that share a palette.
         symmetric: whether integers have no zero point.
-        bits: the bits of a palette's index.
+        bits: the number of bits of a palette's index.
         sparsity: the share of weights that become 0.
-        n_m: (2, 4): of each 4 weights along the input channels, 2 stay.
+        n_m: (2, 4) keeps 2 of each 4 weights along the input channels.
         activations: "int8" for ranges by calibration, "dynamic" for the range of each run (MatMul alone).
-        calibrate: samples (`compression.samples.read_samples`), for a checkpoint a text. None makes inputs up, and
-            takes a text of Python's own.
-        calibration: how ranges are found.
-        method: how levels of integers are found.
-        unit: the unit whose form is chosen where `weights` is None.
+        calibrate: samples (`compression.samples.read_samples`), or for a checkpoint a text. None generates inputs, or
+            takes a text that comes with Python.
+        calibration: the method that determines ranges.
+        method: the method that determines the integer levels.
+        unit: the unit for which the form is chosen if `weights` is None.
         keep_accuracy: the least agreement of each output with the source's, 0 to 1: as many layers as it needs go back
             to a higher precision, fewest first.
         shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512".
-        measure: whether to measure both on the units at hand.
-        force: write the result whatever its agreement is.
+        measure: whether to measure source and result on the units of this machine.
+        force: whether to write the result whatever its agreement is.
         report: called with a message at each step.
 
     Raises:
@@ -141,7 +142,7 @@ def compress(
     with writing(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
-        # ONNX's checker does not take a model with its weights.
+        # The model is checked without its weights, which ONNX's checker does not accept.
         require_valid(without_weights(original))
         given = parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
         options = options_of(original, unit, target, written_form(), calibration)
@@ -194,8 +195,8 @@ def compress(
 def _chosen(
     original: ModelProto, options: Options, samples: Samples, file: WeightFile, *, is_standard: bool, tell: Tell
 ) -> tuple[Plan, Comparison, list[TriedMethod]]:
-    """Choose the method with the best agreement; of equal ones, the first. Returns its plan, the comparison, and the
-    figures of all methods if there are several.
+    """Choose the method with the best agreement, or the first of several with equal agreement. Returns its plan, the
+    comparison, and the figures of all methods if there are several.
     """
     plans: list[Plan] = []
     tried: list[tuple[float, str]] = []

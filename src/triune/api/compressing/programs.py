@@ -49,7 +49,7 @@ def convert_compressed(
     notes += [f"'{name}' is called '{other}' in the program" for name, other in done.renamed.items()]
     if is_core_ml and (options.has_zeros or options.weights is WeightForm.PALETTE):
         tell("packing weights")
-        # coremltools is imported only where a package is packed.
+        # coremltools is imported only if a package is packed.
         from triune.coreml.packing import pack_palettes, pack_zeros
 
         if options.weights is WeightForm.PALETTE:
@@ -74,7 +74,9 @@ def require_arrays(source: Path) -> None:
 def outputs_of_program(
     path: Path, samples: Sequence[Mapping[str, Array]], expected: Sequence[Mapping[str, Array]]
 ) -> Sequence[OutputAccuracy]:
-    """How far the outputs of a program are from those that are expected, by the source's names and types."""
+    """Measure how far the outputs of a program differ from the expected ones, which have the source's names and
+    types.
+    """
     accuracy = Accuracy()
     with load(path) as program:
         inputs = [spec.name for spec in program.signature.inputs]

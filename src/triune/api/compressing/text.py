@@ -1,4 +1,6 @@
-"""`triune.compress` of a decoder's checkpoint: its matrices in fewer bits, compared with it on text."""
+"""`triune.compress` for a decoder's checkpoint: it stores the matrices in fewer bits, and compares the result with the
+source on text.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -61,18 +63,19 @@ def compress_text(
 
     Args:
         source: a GGUF file or a directory in Hugging Face's form, of LLaMA's family.
-        target: a directory, which gets MLX's layout; an existing one is replaced.
-        options: INT4, INT8, FP16 or BF16; groups, zero points and method.
-        calibrate: a text; None for one of Python's own.
-        keep_accuracy: the least agreement (`TextAccuracy.agreement`), for which matrices go back to a
-            higher precision; None for none.
-        least: the same, below which nothing is written without `force`.
-        force: write it whatever it is.
+        target: the directory to write, in MLX's layout; an existing one is replaced.
+        options: the form: INT4, INT8, FP16 or BF16, with group size, zero points and method.
+        calibrate: the path of a text; None means a text that comes with Python.
+        keep_accuracy: the least agreement (`TextAccuracy.agreement`). Matrices return to a higher precision until it is
+            reached; None for no such limit.
+        least: the least agreement below which nothing is written without `force`.
+        force: whether to write the result whatever its agreement is.
         tell: receives progress messages.
 
     Raises:
-        InvalidArgumentError: an option does not apply, the text is none or too short, or the target is not a directory.
-        UnsupportedError: the architecture is not of LLaMA's family, or the result agrees too little.
+        InvalidArgumentError: an option does not apply, the text is not valid or too short, or the target is not a
+            directory.
+        UnsupportedError: the architecture is not of LLaMA's family, or the result's agreement is too small.
     """
     _require(options, source, target)
     require_libraries()

@@ -43,4 +43,4 @@ class AccelerateProduct:
         """Do nothing: numpy cannot interrupt a product."""
 
     def close(self) -> None:
-        """Do nothing: it holds nothing."""
+        """Do nothing: there are no resources to free."""

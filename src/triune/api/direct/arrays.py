@@ -38,10 +38,11 @@ _CHECKED_BYTES: Final = 256 << 20
 
 
 def array_of(value: Any, name: str) -> Array:
-    """An argument as an array, without a copy: a numpy array, or what shares its memory by DLPack.
+    """Convert an argument to an array without a copy. It may be a numpy array, or an object that shares its memory
+    through DLPack.
 
     Raises:
-        InvalidArgumentError: it is neither, or its elements are of another type.
+        InvalidArgumentError: the argument is neither, or its elements have an unsupported type.
     """
     array: Array
     if isinstance(value, np.ndarray):

@@ -52,7 +52,7 @@ class Executables:
         return len(self._kept)
 
     def run(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Array:
-        """Do some work. Arrays are read where they are, if the runtime can.
+        """Run work on arrays, without copying them if the runtime supports this.
 
         Raises:
             UnsupportedError: no installed runtime does this on the unit.
@@ -64,7 +64,7 @@ class Executables:
         while True:
             kept = self._find(unit, work)
             with kept.lock:
-                # Others may have taken its place before this call began.
+                # Other work may have replaced the executable before this call began.
                 if not kept.is_closed:
                     return kept.executable.run(inputs, ["y"])["y"]
 

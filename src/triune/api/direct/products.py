@@ -1,4 +1,6 @@
-"""`triune.unit` and `triune.matmul`: direct work on a unit by name, or on the one that is measured to be the first."""
+"""`triune.unit` and `triune.matmul`: direct work on a named unit, or on the unit that was measured to be the
+fastest.
+"""
 
 import functools
 import importlib.metadata
@@ -64,7 +66,7 @@ class Direct:
     def __init__(self, machine: Machine, folder: Path) -> None:
         """Args:
         machine: the units and runtimes.
-        folder: where measured times are kept; created when needed.
+        folder: the folder for measured times, created when needed.
         """
         self._machine = machine
         self._executables = Executables(machine)
@@ -75,7 +77,9 @@ class Direct:
         self._lock = threading.Lock()
 
     def unit(self, unit: Unit) -> DirectUnit:
-        """A unit of the machine. Raises UnsupportedError if the machine lacks it, or no runtime computes there."""
+        """Return a unit of the machine. Raises UnsupportedError if the machine lacks it, or no runtime computes on
+        it.
+        """
         if unit not in self._units:
             self._machine.runtime_for(BACKEND, unit)
             is_emulated = self._machine.status(unit).presence is Presence.EMULATED
@@ -83,7 +87,7 @@ class Direct:
         return self._units[unit]
 
     def matmul(self, a: Any, b: Any, precision: str | None = None) -> Array:
-        """See `matmul`."""
+        """Multiply two arrays on the fastest unit: see the function `matmul`."""
         first, second = array_of(a, "a"), array_of(b, "b")
         dtype = dtype_name(first, second, ("a", "b"))
         by_shape = self.best(dtype, precision)
@@ -150,7 +154,7 @@ class Direct:
 
         Raises:
             InvalidArgumentError: there is no such precision.
-            UnsupportedError: no unit computes in it.
+            UnsupportedError: no unit computes in this precision.
         """
         wanted = precision or ("fp32" if dtype == "int8" else dtype)
         if wanted not in _BITS:
@@ -195,14 +199,14 @@ def unit(name: str) -> DirectUnit:
 
     Raises:
         InvalidArgumentError: there is no such unit.
-        UnsupportedError: this machine lacks it, or the runtime that computes there is not installed.
+        UnsupportedError: this machine lacks the unit, or the runtime that computes on it is not installed.
     """
     (found,) = named_units([name])
     return here().unit(found)
 
 
 def matmul(a: Any, b: Any, *, precision: str | None = None) -> Array:
-    """The product of two arrays, on the unit that is measured to compute one of this size first.
+    """The product of two arrays, on the unit that was measured to be the fastest for a product of this size.
 
     Before the first product of a dtype the units are measured, which takes some seconds; the times are kept in the
     cache folder (`triune units --measure` measures again). Emulated units and the Neural Engine are not chosen.
@@ -210,8 +214,9 @@ def matmul(a: Any, b: Any, *, precision: str | None = None) -> Array:
     Args:
         a: (..., m, k) of FP32, FP16, BF16 (ml_dtypes) or INT8: a numpy array, or one that can be read by DLPack.
         b: (..., k, n) of the same dtype. Batches are broadcast, as numpy does.
-        precision: the least precision in which floats may be multiplied: "fp32", "fp16", "bf16"; None for that of the
-            arrays. With "bf16" products of fp32 may be computed by matrix units that round operands to bf16.
+        precision: the least precision in which floats may be multiplied: "fp32", "fp16" or "bf16"; None means the
+            precision of the arrays. With "bf16" products of fp32 may be computed by matrix units that round operands to
+            bf16.
 
     Returns:
         (..., m, n) of the same dtype; of int8, exact sums as INT32.
@@ -235,7 +240,7 @@ def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
     rows = 1 if shape == ROW else size
     batch = (BATCH,) if shape == BATCHED else ()
     of_name = {name: each for each, name in NAMES.items()}[dtype]
-    # Numbers up to 127, so that they are some in int8, too.
+    # The numbers reach 127, so that cast to int8 they are not all 0.
     left, right = (
         np.clip(30 * random.standard_normal((*batch, n, size), np.float32), -127, 127).astype(of_name)
         for n in (rows, size)
@@ -244,7 +249,9 @@ def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
 
 
 def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Mapping[Unit, float]:
-    """The shortest time of a product on each unit. Units take turns, so that a disturbance meets all of them."""
+    """The shortest time of a product on each unit. The units take turns, so that other work on the machine affects all
+    of them.
+    """
     for each in units:
         each.product(a, b, dtype)
     found = {each.unit: float("inf") for each in units}

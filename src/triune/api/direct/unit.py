@@ -24,7 +24,7 @@ class DirectUnit:
 
     Attributes:
         unit: the unit.
-        is_emulated: whether it is emulated: results have its precision, and not its speed.
+        is_emulated: whether the unit is emulated. Results then have its precision, but are not computed at its speed.
     """
 
     def __init__(self, unit: Unit, executables: Executables, *, is_emulated: bool) -> None:
@@ -44,7 +44,7 @@ class DirectUnit:
             (..., m, n) of the same dtype; of int8, exact sums as INT32.
 
         Raises:
-            InvalidArgumentError: shapes or dtypes do not fit each other, or are others than these.
+            InvalidArgumentError: shapes or dtypes do not fit each other, or are not supported.
             UnsupportedError: no installed runtime does this on the unit.
             UnavailableError: the result does not fit the memory.
         """
@@ -68,7 +68,7 @@ class DirectUnit:
         work = Work("MatMul", dtype, (left.ndim, right.ndim))
         if dtype != "int8" or self.unit is Unit.CPU or terms <= EXACT_TERMS:
             return self._executables.run(self.unit, work, (left, right)).reshape(shape)
-        # Other units than `cpu` add in fp32, which is exact for some terms.
+        # Units other than `cpu` add in fp32, which is exact only for a limited number of terms.
         parts = [slice(at, at + EXACT_TERMS) for at in range(0, terms, EXACT_TERMS)]
         total = self._executables.run(self.unit, work, (left[..., parts[0]], right[..., parts[0], :]))
         for part in parts[1:]:
@@ -90,16 +90,16 @@ class DirectUnit:
         Args:
             x: (batch, channels, height, width), of the dtypes that `matmul` takes.
             w: (filters, channels / groups, kernel height, kernel width) of the same dtype.
-            strides: of height and width, at least 1.
-            padding: zeros before and behind height and width, at least 0.
-            dilations: of height and width, at least 1.
-            groups: groups of channels.
+            strides: the strides along height and width, at least 1.
+            padding: the number of zeros before and after height and width, at least 0.
+            dilations: the dilations along height and width, at least 1.
+            groups: the number of groups of channels.
 
         Returns:
             (batch, filters, height, width) of the same dtype; of int8, exact sums as INT32.
 
         Raises:
-            As `matmul`.
+            The errors of `matmul`.
         """
         image, kernel = array_of(x, "x"), array_of(w, "w")
         dtype = dtype_name(image, kernel, ("x", "w"))

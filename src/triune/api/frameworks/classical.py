@@ -56,8 +56,8 @@ def export_xgboost(request: Request) -> Export:
     fp32.
 
     Raises:
-        ExporterError: onnxmltools cannot convert it.
-        InvalidArgumentError: the file is none of XGBoost's.
+        ExporterError: onnxmltools cannot convert the model.
+        InvalidArgumentError: the file is not a model of XGBoost.
     """
     xgboost, convert = library("xgboost"), library("onnxmltools.convert")
     model = request.source
@@ -72,7 +72,7 @@ def export_xgboost(request: Request) -> Export:
     is_booster = isinstance(model, xgboost.Booster)
     booster = model if is_booster else model.get_booster()
     names = _inputs(request, booster.num_features())
-    # onnxmltools reads features by their numbers alone.
+    # onnxmltools supports features only by their numbers, not by names.
     plain = copy.deepcopy(model)
     (plain if is_booster else plain.get_booster()).feature_names = None
     written = _written(
@@ -93,8 +93,8 @@ def export_lightgbm(request: Request) -> Export:
     """Export a model of LightGBM: an estimator, a Booster, or a .txt file. Its input is "x" [N, features] of fp32.
 
     Raises:
-        ExporterError: onnxmltools cannot convert it.
-        InvalidArgumentError: the file is none of LightGBM's.
+        ExporterError: onnxmltools cannot convert the model.
+        InvalidArgumentError: the file is not a model of LightGBM.
     """
     lightgbm, convert = library("lightgbm"), library("onnxmltools.convert")
     model = request.source
@@ -219,7 +219,9 @@ def _sklearn_outputs(
 
 
 def _both(scores: Array, outputs: Sequence[str]) -> Sequence[Array]:
-    """Labels and probabilities of a classifier's scores, as its exported model has them; the scores of a regressor."""
+    """Compute labels and probabilities from a classifier's scores, as its exported model does; return the scores of a
+    regressor.
+    """
     if len(outputs) == 1:
         return [scores.reshape(len(scores), -1)]
     two = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores

@@ -29,7 +29,7 @@ class Exported:
 
     Attributes:
         path: its file, which exists until the context ends.
-        notes: how far it is from the source, and what else is to be known.
+        notes: how far its outputs differ from the source's, and other notes for the user.
     """
 
     path: Path
@@ -82,7 +82,7 @@ def exported(
 def _compared(
     framework: Framework, done: Export, path: Path, inputs: Mapping[str, Array], shapes: Mapping[str, InputShape]
 ) -> str:
-    """Compare an exported model with its source. Returns a line that says how far they are apart."""
+    """Compare an exported model with its source. Returns a line that says how far their outputs differ."""
     model = load(path)
     names = [value.name for value in inputs_of(model.graph)]
     examples = {**done.inputs, **inputs}

@@ -19,8 +19,8 @@ class Framework:
     Attributes:
         title: its name, for messages.
         extra: the extra that installs its exporter.
-        modules: what must be importable.
-        load: imports the exporter.
+        modules: the modules that must be importable.
+        load: the function that imports the exporter.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Framework:
     load: Callable[[], Exporter]
 
     def exporter(self) -> Exporter:
-        """The exporter.
+        """Import and return the exporter.
 
         Raises:
             UnsupportedError: a library is not installed; the message says how to install it.

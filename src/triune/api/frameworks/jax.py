@@ -16,7 +16,7 @@ def export(request: Request) -> Export:
     """Export a function of arrays. Its inputs are its parameters, by name; sizes that are ranges stay free.
 
     Raises:
-        ExporterError: jax2onnx cannot convert it; the message names the primitive.
+        ExporterError: jax2onnx cannot convert the function. The message names the primitive.
         InvalidArgumentError: the examples are not those of the function's parameters.
     """
     jax, exporter = library("jax"), library("jax2onnx")
@@ -61,7 +61,7 @@ def _spec(name: str, request: Request, jax: Any) -> Any:
     array = request.inputs[name]
     dims = request.dims(name, array)
     if any(isinstance(dim, Range) for dim in dims):
-        # jax2onnx takes shapes with names of free sizes for fp32 alone.
+        # jax2onnx accepts shapes with named free sizes only for fp32.
         if array.dtype != np.float32:
             raise InvalidArgumentError(
                 f"input '{name}' is {array.dtype} with sizes that are ranges, which jax2onnx has for float32 only; fix "

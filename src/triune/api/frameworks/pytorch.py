@@ -97,7 +97,7 @@ def _dynamic(name: str, dims: Sequence[Any]) -> dict[int, Any]:
 
 
 def _examples(program: Any, names: Sequence[str]) -> Mapping[str, Array]:
-    """The example inputs of a program, which it was traced with."""
+    """The example inputs with which a program was traced."""
     if program.example_inputs is None:
         return {}
     arguments, keywords = program.example_inputs
@@ -135,7 +135,7 @@ def _literal(text: str) -> Sequence[Any]:
 
 
 def _reason(error: BaseException, program: Any) -> str:
-    """Why an export failed, with the layer."""
+    """Explain why an export failed, and name the layer."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:

@@ -42,11 +42,11 @@ class Optimization:
         unit: the unit for which the model was optimized.
         num_nodes_before: the source's nodes, with those of subgraphs and of inlined functions.
         num_nodes_after: the nodes of the result.
-        passes: what each pass did that changed something, or was left out with the reason.
+        passes: the changes of each pass that changed something, and the passes that were left out, with the reason.
         idle: the passes that found nothing to do.
-        outputs: how far each output of the result is from the source's; empty if nothing was compared.
-        not_compared: why nothing was compared, with `force`; "" if it was.
-        notes: what else is to be known.
+        outputs: how far each output of the result differs from the source's; empty if nothing was compared.
+        not_compared: why nothing was compared, with `force`; "" if the outputs were compared.
+        notes: other notes for the user.
     """
 
     path: Path
@@ -75,26 +75,26 @@ def optimize(
 ) -> Optimization:
     """Optimize a model, and write it as ONNX.
 
-    The result is compared with the source after each pass, on made-up and revealing inputs. A pass whose result differs
-    is left out, and listed with the reason.
+    The result is compared with the source after each pass, on random inputs and on inputs that reveal typical faults. A
+    pass whose result differs is left out, and listed with the reason.
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel, or a model's folder in a repository.
         target: the .onnx file to write; an existing one is replaced.
         level: "O0" makes the model valid and infers shapes; "O1" is exact; "O2" is equal up to the rounding of fp32;
             "O3" rewrites it for `unit`.
-        unit: the unit that is to compute the model.
+        unit: the unit that will compute the model.
         shapes: sizes to fix, for inputs with free dimensions; these stay free otherwise.
-        inputs: inputs to compare on, by name; missing ones are made up.
-        force: write the result although it could not be compared, or differs from the source.
-        page: where to write a page of HTML with the graph before and after.
+        inputs: inputs to compare on, by name; missing ones are generated.
+        force: whether to write the result even if it could not be compared, or differs from the source.
+        page: the path of an HTML page to write, with the graph before and after.
         report: called with a message at each pass.
 
     Raises:
         NotFoundError: there is no such source.
         InvalidArgumentError: the source is broken, a level, unit, shape or input is wrong, or the target cannot be
             written.
-        UnsupportedError: the result would differ from the source, or cannot be compared with it, and not `force`.
+        UnsupportedError: the result would differ from the source or cannot be compared with it, and `force` is not set.
     """
     # The page is a template of some kilobytes, read only if it is asked for.
     from triune.api.optimizing.page import page_of
@@ -138,7 +138,7 @@ def _write_page(path: Path, text: str) -> None:
 
 @contextmanager
 def _as_onnx(source: Path, tell: Callable[[str], None]) -> Generator[Path]:
-    """The model as an ONNX file; of a program, in a temporary folder."""
+    """Return the model as an ONNX file. A program is converted to a file in a temporary folder."""
     if source.suffix == ".onnx":
         yield source
         return
@@ -155,7 +155,7 @@ def _as_onnx(source: Path, tell: Callable[[str], None]) -> Generator[Path]:
 
 
 def level_of(level: str | Level) -> Level:
-    """The level of this name. Raises InvalidArgumentError if there is none."""
+    """The level with this name. Raises InvalidArgumentError if there is no such level."""
     try:
         return Level(level)
     except ValueError:

@@ -27,8 +27,8 @@ class Settings:
     Attributes:
         function: the function of the asset to serve; None means "main", or the only one.
         has_explicit_states: whether the states of the function become inputs and outputs.
-        executor: what computes on an emulated unit: ONNX Runtime, with the asset converted to ONNX, or Apple's slow
-            interpreter.
+        executor: the library that computes on an emulated unit: ONNX Runtime, with the asset converted to ONNX, or
+            Apple's slow interpreter.
         precision: the floating-point format of a converted model.
         shapes: the input shapes of a model to convert.
         conversion_seconds: the time limit of a conversion.

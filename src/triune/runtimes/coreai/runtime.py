@@ -142,7 +142,7 @@ class FunctionExecutable:
         self, inner: Executable, unit: Unit, precision: str, signature: Signature, function: Signature
     ) -> None:
         """Args:
-        inner: computes the function; its tensors have the function's names.
+        inner: the executable that computes the function; its tensors have the function's names.
         unit, precision, signature: the properties to report. For a converted model, the signature of its source.
         function: the function's description.
         """

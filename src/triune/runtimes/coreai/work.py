@@ -24,7 +24,7 @@ def convert_in_process(
     """Convert an ONNX file to an asset at `target`.
 
     Raises:
-        InvalidArgumentError, UnsupportedError: as `lower` does.
+        InvalidArgumentError, UnsupportedError: `lower` raised it.
         InternalError: the process ended early, exceeded the memory limit, or could not be started.
         UnavailableError: the conversion exceeded the time limit, and was ended.
     """
@@ -42,7 +42,7 @@ def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: in
     """Convert a function of an asset to an ONNX file in the folder `target`.
 
     Raises:
-        As `convert_in_process`, and as `raise_function`.
+        The errors of `convert_in_process` and of `raise_function`.
     """
     _log.info("raising '%s' to ONNX, once", path)
     convert_within(

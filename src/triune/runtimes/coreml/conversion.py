@@ -23,7 +23,7 @@ def convert_in_process(
     """Convert in a separate process, since coremltools holds the GIL for seconds.
 
     Raises:
-        InvalidArgumentError, UnsupportedError: as `lower` does.
+        InvalidArgumentError, UnsupportedError: `lower` raised it.
         InternalError: the process ended early, exceeded the memory limit, or could not be started.
         UnavailableError: the conversion exceeded the time limit, and was ended.
     """

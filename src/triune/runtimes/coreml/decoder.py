@@ -47,23 +47,24 @@ def load_ladder_decoder(
 ) -> LadderDecoder:
     """Convert a decoder to a package, unless that was done before, and load it.
 
-    Keys and values are arguments of its functions, since states did not run on the Neural Engine where that was tried
-    (`hardware/rules`); in `fp16` they are states, since the arguments of a package are of fp32.
+    Keys and values are arguments of its functions, since programs with states did not run on the Neural Engine when
+    this was tried (`hardware/rules`). With the cache type `fp16` they are states, since arguments of a package are
+    fp32.
 
     Args:
         runtime: loads the functions.
-        cache: keeps packages.
+        cache: the cache of converted packages.
         model: the decoder, a `DecoderModel`.
         unit: the unit.
-        num_threads: CPU threads, where the unit is emulated.
+        num_threads: the number of CPU threads, if the unit is emulated.
         num_blocks: the number of sequences.
-        precision: fp16 if None.
-        cache_type: fp32 if None.
-        is_reproducible: must be false.
+        precision: the floating-point format; None means fp16.
+        cache_type: the type of keys and values; None means fp32.
+        is_reproducible: must be False, since reproducible answers are not supported.
         has_guesses: has no effect, since the cache holds floats.
 
     Raises:
-        UnsupportedError: the decoder has no such form, or an option is not one of this unit's.
+        UnsupportedError: the decoder cannot be written in this form, or the unit does not support an option.
     """
     del has_guesses
     if not isinstance(model, DecoderModel):

@@ -16,7 +16,9 @@ def core_ml_devices() -> Iterable[Any]:
 
 
 def neural_engine_cores(devices: Iterable[Any]) -> int | None:
-    """The number of cores of the Neural Engines among Core ML's devices; None if there is none, or it does not tell."""
+    """The number of cores of the Neural Engines among Core ML's devices; None if there are none, or if Core ML does not
+    report it.
+    """
     kind: Any = importlib.import_module("coremltools.models.compute_device").MLNeuralEngineComputeDevice
     counts: list[int] = [each.total_core_count for each in devices if isinstance(each, kind)]
     return sum(counts) or None

@@ -18,7 +18,7 @@ from triune.runtimes.failures import run_failure
 
 
 class PackageExecutable:
-    """A function of a package, and how the signature's tensors are named in the package.
+    """An executable that computes a function of a package, with the tensor names of the server's signature.
 
     A state of the function is an input (zeros if it is left out) and an output: nothing is kept between calls.
     """
@@ -37,13 +37,13 @@ class PackageExecutable:
     ) -> None:
         """Args:
         package: the package.
-        executor: computes the function.
+        executor: the executor that computes the function.
         unit: the unit that it computes on.
         signature: the result of `tensors.signature_of`; for a converted model, the signature of its ONNX source.
         function: the function's name; None means the default function.
         source: for a converted model, the names and ranks of tensors in the ONNX model.
         is_steady: whether the time of a run depends only on the shapes of the inputs.
-        report: what is known of where it computes.
+        report: the report of where it computes.
         """
         self.is_steady = is_steady
         self.report = report
@@ -78,7 +78,7 @@ class PackageExecutable:
         except Exception as error:
             raise run_failure(error, inputs) from error
         if state is not None:
-            # Only this function has a reference to this state, so that its buffers need not be copied.
+            # Only this function has a reference to this state, so its buffers need not be copied.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
         found: dict[str, Array] = {}
         for name in outputs:
@@ -90,7 +90,7 @@ class PackageExecutable:
         """Do nothing: the library cannot interrupt a run."""
 
     def close(self) -> None:
-        """See `Executable.close`."""
+        """Free the function: see `Executable.close`."""
         vars(self).pop("_model", None)
 
 
@@ -125,5 +125,5 @@ class CompiledExecutable:
         """Do nothing: the library cannot interrupt a run."""
 
     def close(self) -> None:
-        """See `Executable.close`."""
+        """Free the model: see `Executable.close`."""
         vars(self).pop("_model", None)

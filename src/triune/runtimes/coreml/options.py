@@ -33,7 +33,7 @@ class Settings:
     Attributes:
         function: the function of the package to serve; None means the default one.
         has_explicit_states: whether the states of a package's function become inputs and outputs.
-        executor: what computes on an emulated unit: ONNX Runtime, or Triune's slow reference.
+        executor: the executor that computes on an emulated unit: ONNX Runtime, or Triune's slow reference.
         precision: the floating-point format of a converted model.
         layout: the layout of a converted model; None means the Neural Engine's on `ane`, the source's on other units.
         target: the oldest system that can run a converted model.

@@ -20,7 +20,7 @@ def compute_plan_report(compiled: Path, compute_units: str) -> str:
     """The number of operations of a compiled model that Core ML prefers to compute on each device, according to its
     compute plan, as text.
 
-    Only ML Programs have such a plan. Where Core ML gives none, the text says why.
+    Only ML Programs have such a plan. If Core ML has no plan, the text says why.
 
     Args:
         compiled: the `.mlmodelc`.

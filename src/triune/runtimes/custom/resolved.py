@@ -21,7 +21,7 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
     Args:
         path: a model file.
         ops: the custom operators.
-        cache: where such files are kept; None: in the folder `custom` of Triune's cache.
+        cache: the folder for such files; None means the folder `custom` in Triune's cache folder.
 
     Returns:
         the new file; `path` itself if it is not an ONNX file, or uses no custom operator with a body.

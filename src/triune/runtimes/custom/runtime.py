@@ -42,7 +42,7 @@ class WithCustomOps:
 
     def __init__(self, runtime: Runtime, ops: CustomOps, run_bytes: int | None = None) -> None:
         """Args:
-        runtime: the vendor's.
+        runtime: the wrapped runtime.
         ops: the custom operators.
         run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
         """
@@ -52,7 +52,7 @@ class WithCustomOps:
 
     @property
     def name(self) -> str:
-        """The vendor's backend."""
+        """The backend name of the wrapped runtime."""
         return self._runtime.name
 
     @property
@@ -70,7 +70,7 @@ class WithCustomOps:
         return self._runtime.units()
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of a model file: see `Runtime.inspect`. Raises as `resolved_file` does, too."""
+        """Read the signature of a model file: see `Runtime.inspect`. The errors of `resolved_file` are raised too."""
         return self._runtime.inspect(resolved_file(path, self._ops), options)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
@@ -132,7 +132,7 @@ class Pieces:
         return list(dict.fromkeys(each.report for each in self._executables if each.report))
 
     def run(self, number: int, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run a piece. Raises as `Executable.run` does, and UnavailableError once it was interrupted."""
+        """Run a piece. Raises the errors of `Executable.run`, and UnavailableError after an interruption."""
         self._running = self._executables[number]
         try:
             self.check()
@@ -175,9 +175,9 @@ class StagedExecutable:
         stages: the model in stages.
         pieces: the executables of its pieces.
         signature: the model's inputs and outputs.
-        unit: where it computes.
+        unit: the unit that computes the pieces.
         precision: the floating-point format of the computation.
-        held: frees the pieces and their files.
+        held: the resources to free on `close`: the pieces and their files.
         """
         self.signature = signature
         self.unit = unit
@@ -188,7 +188,7 @@ class StagedExecutable:
 
     @property
     def report(self) -> str:
-        """The custom operators that numpy computes, and what the runtime says of the pieces."""
+        """The custom operators that numpy computes, and the runtime's reports on the pieces."""
         custom = dict.fromkeys(str(each.custom.op) for each in self._stages.stages if each.custom is not None)
         return "; ".join([*self._pieces.reports(), f"numpy: {', '.join(custom)}"])
 

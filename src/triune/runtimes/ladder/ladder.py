@@ -81,7 +81,7 @@ class LadderFunction(Protocol):
         ...
 
     def close(self) -> None:
-        """Free it."""
+        """Free the function."""
         ...
 
 
@@ -90,9 +90,9 @@ class Held:
     """The keys and values of a sequence.
 
     Attributes:
-        context: the tokens that the caches hold.
-        caches: by name, for each layer the keys [1, context, width], then the values [1, width, context]. Each call
-            replaces them.
+        context: the number of tokens that the caches can hold.
+        caches: the caches by name: for each layer the keys [1, context, width], then the values [1, width, context].
+            Each call replaces them.
     """
 
     context: int
@@ -103,7 +103,7 @@ class Ladder:
     """The functions of a program, which are loaded when they are first called. One call at a time.
 
     Attributes:
-        contexts: the sizes of caches, ascending.
+        contexts: the sizes of caches in tokens, ascending.
     """
 
     def __init__(self, contexts: Sequence[int], load: Callable[[str], LadderFunction]) -> None:
@@ -119,13 +119,13 @@ class Ladder:
         """An empty cache: the smallest one that holds `num_tokens` tokens.
 
         Raises:
-            InvalidArgumentError: no cache holds as many.
+            InvalidArgumentError: no cache can hold so many tokens.
         """
         context = self._context(num_tokens)
         return Held(context, self._function(DECODE, context).empty())
 
     def read(self, held: Held, past: int, ids: NDArray[np.int64], wanted: Sequence[int]) -> list[NDArray[np.float32]]:
-        """Read tokens, in calls of as many as a function takes.
+        """Compute tokens, in calls with as many tokens as a function takes.
 
         Args:
             held: the sequence's cache, which is changed, and moved to a larger one if needed.
@@ -137,7 +137,7 @@ class Ladder:
             the logits of each wanted token, FP32 [vocabulary].
 
         Raises:
-            InvalidArgumentError: the largest cache does not hold as many tokens.
+            InvalidArgumentError: the largest cache cannot hold so many tokens.
         """
         found: dict[int, NDArray[np.float32]] = {}
         begin = 0
@@ -158,7 +158,7 @@ class Ladder:
         """Move a sequence to the smallest cache that holds `num_tokens` tokens, if its own holds fewer.
 
         Raises:
-            InvalidArgumentError: no cache holds as many.
+            InvalidArgumentError: no cache can hold so many tokens.
         """
         if num_tokens <= held.context:
             return
@@ -186,10 +186,10 @@ class Ladder:
 
 
 class _Function:
-    """A function of the program, and what it takes.
+    """A function of the program, with its sizes.
 
     Attributes:
-        size: how many tokens a call takes, and the cache holds.
+        size: the number of tokens that a call takes, and that the cache can hold.
     """
 
     def __init__(self, function: LadderFunction) -> None:
@@ -206,7 +206,7 @@ class _Function:
         return {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in self._caches.items()}
 
     def call(self, held: Held, ids: NDArray[np.int64], past: int) -> NDArray[np.float32]:
-        """Read tokens that follow `past` others; returns the logits [vocabulary] of the last token."""
+        """Compute tokens that follow `past` others. Returns the logits [vocabulary] of the last token."""
         given = given_for(self.size, ids, past, self._windows, len(ids) - 1)
         given = {name: each.astype(self._specs[name].datatype.dtype, copy=False) for name, each in given.items()}
         found = self._function.run({**given, **held.caches}, ["logits", *self._news.values()])
@@ -214,5 +214,5 @@ class _Function:
         return found["logits"].reshape(-1).astype(np.float32, copy=False)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the function."""
         self._function.close()

@@ -1,7 +1,8 @@
 """Steps of one new token of each sequence on NVIDIA's GPUs: whole steps that MLX compiles.
 
-A step by MLX's operations takes some 9 ms to describe and to start, whatever its size. A compiled one is described once
-for its sizes, and needs fewer kernels, since our own write to the caches that MLX takes for constant.
+Without compilation, it takes about 9 ms to describe a step to MLX and to start it, whatever its size. A compiled step
+is described only once for its sizes. It also needs fewer kernels, since Triune's own kernels write to caches that MLX
+regards as constant.
 """
 
 from collections import OrderedDict
@@ -33,8 +34,8 @@ def can_compile(graph: GraphProto, head_sizes: Sequence[int], *, are_floats: boo
     """Whether Triune's own kernel supports the attention of a graph.
 
     Args:
-        graph: with the patterns of `metal.fusion`.
-        head_sizes: the elements of a head in each cache.
+        graph: the graph, after `metal.fusion`.
+        head_sizes: the number of elements of a head in each cache.
         are_floats: whether caches hold floats.
     """
     names = {each.name for each in graph.input}
@@ -50,9 +51,9 @@ class CompiledSteps:
     def __init__(self, program: Program, attention: PagedAttention, names: Sequence[str], ids: Ids) -> None:
         """Args:
         program: the decoder's graph, which reads no encoder and has no adapters.
-        attention: computes its attention.
+        attention: the object that computes its attention.
         names: the values of the graph that are caches of layers.
-        ids: keeps token ids and positions within their tables.
+        ids: limits token ids and positions to their tables.
         """
         self._program, self._attention, self._names, self._ids = program, attention, names, ids
         self._compiled: OrderedDict[tuple[Any, ...], Callable[..., Value]] = OrderedDict()
@@ -66,12 +67,12 @@ class CompiledSteps:
 
         Args:
             step: a step that fits.
-            before: INT32 [rows], the tokens of the step before; None if all tokens are known.
+            before: INT32 [rows], the tokens of the previous step; None if all tokens are known.
             finish: a function that is the same object in each step.
-            caches: of the layers.
+            caches: the caches of the layers.
 
         Returns:
-            as many rows as there are sequences, or more.
+            the result, with at least as many rows as there are sequences.
         """
         given = single_tokens(step, self._ids)
         rows, columns = given.rows, given.columns

@@ -65,11 +65,12 @@ class MlxDecoder:
             model: the graph; it is not needed afterwards.
             unit: `gpu`.
             num_threads: has no effect.
-            num_blocks: the blocks of the cache.
-            block_size: the tokens of a block.
-            precision: of the computation. None takes bf16 on a GPU; and fp32 on a CPU, where 16 bits are slower.
-            cache_type: of keys and values; None takes the precision.
-            is_reproducible: True is refused: the order in which MLX adds numbers depends on the size of the step.
+            num_blocks: the number of blocks of the cache.
+            block_size: the number of tokens in a block.
+            precision: the floating-point format of the computation. None means bf16 on a GPU, and fp32 on a CPU, where
+                16-bit types are slower.
+            cache_type: the type of keys and values; None means the type of the precision.
+            is_reproducible: must be False, since the order in which MLX adds numbers depends on the size of the step.
             has_guesses: has no effect, since each token's numbers in the cache are independent of those of others.
 
         Raises:
@@ -94,7 +95,7 @@ class MlxDecoder:
         self._memory = EncoderMemory(memory_widths(graph), _KINDS[self.precision])
         self._row_inputs = [each.name for each in graph.input if each.name in ROW_NAMES]
         self._adapter_inputs = [each.name for each in graph.input if each.name.startswith("adapter")]
-        # A cache has the keys and the values of a layer, and the name of the graph's cache of keys.
+        # One cache holds the keys and the values of a layer. It has the name of the graph's cache of keys.
         self._names = list(heads)[::2]
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [heads, {block_size}, size]"
@@ -130,7 +131,7 @@ class MlxDecoder:
 
     @property
     def num_packed(self) -> int:
-        """How many products are computed with packed weights."""
+        """The number of matrix products that are computed with quantized weights."""
         return self._program.num_packed
 
     def allocate(self, num_blocks: int) -> None:
@@ -162,7 +163,7 @@ class MlxDecoder:
         return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
-        """Start the computation of `finish(logits)` for a step's logits, and perhaps further rows, in MLX."""
+        """Start to compute `finish(logits)` of a step in MLX. The logits may have additional rows at the end."""
         step.require_fitting(self.num_blocks, self.block_size)
         self._memory.require(step.memory)
         self._require_cache()

@@ -17,7 +17,7 @@ _PRECISIONS: Mapping[str, Precision] = {"source": "source", "bf16": "bf16", "fp1
 
 
 def read_precision(options: Mapping[str, Parameter]) -> Precision:
-    """The option `mlx.precision`; "source", what the model has, if it is left out.
+    """Read the option `mlx.precision`. The default is "source", the model's own precision.
 
     Raises:
         InvalidArgumentError: an option is unknown, or has another value.

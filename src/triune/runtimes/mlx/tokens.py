@@ -22,8 +22,8 @@ class MlxTokens:
     def __init__(self, value: Value, read: Callable[[Value], Array], count: int) -> None:
         """Args:
         value: INT32 [n or more].
-        read: waits for a value of the decoder, and copies it.
-        count: n; later elements do not belong to the step.
+        read: a function that waits for a value of the decoder, and copies it.
+        count: the number n of the step's tokens; later elements do not belong to the step.
         """
         self._read, self._count = read, count
         self._tokens: NDArray[np.int64] | None = None

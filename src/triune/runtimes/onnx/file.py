@@ -47,7 +47,7 @@ def read_signature(path: Path) -> Signature:
 
 
 def signature_of(model: ModelProto, path: Path) -> Signature:
-    """The signature of a model in memory; otherwise as `read_signature`."""
+    """Read the signature of a model in memory, like `read_signature`."""
     graph = model.graph
     declared = graph.output
     if any(not _is_shape_known(value.type) for value in declared):

@@ -13,7 +13,7 @@ def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[T
     """Whether the first dimension of every required input and output is the same batch dimension.
 
     If no shape depends on values, the names of dimensions in the file decide, unless ONNX's shape inference contradicts
-    them, or else those that it finds.
+    them. If the file has no names, the inferred names decide.
 
     Args:
         model: the model, which is not changed.

@@ -26,8 +26,8 @@ _MANY_NUMBERS = 1 << 20
 class ManyStringsExecutable:
     """An executable that runs requests with more than MANY_STRINGS strings, or with long ones, in a separate process.
 
-    Once a response had that many strings, requests of at least the same size run there, too. The process starts at the
-    first such request, which waits for it. From then on the model is in memory twice.
+    Once a response had that many strings, requests at least as large as its request run there too. The process starts
+    at the first such request, which waits for it. From then on the model is in memory twice.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ManyStringsExecutable:
     ) -> None:
         """Args:
         inner: the executable for all other requests.
-        host: makes the executable in the separate process.
+        host: makes the executable that runs in the separate process.
         gives_labels: whether each element of a numeric input may become a string in an output.
         copies: the bytes of strings that a run holds, as a multiple of those in the request (`Growth.copies`).
         """
@@ -60,8 +60,8 @@ class ManyStringsExecutable:
         """Compute outputs: see `Executable.run`.
 
         Raises:
-            InternalError: as `HostedExecutable.run` does.
-            UnavailableError: as `HostedExecutable.run` does.
+            InternalError: `HostedExecutable.run` raised it.
+            UnavailableError: `HostedExecutable.run` raised it.
         """
         if self._has_many(inputs):
             self._running = self._hosted = self._hosted or self._host()

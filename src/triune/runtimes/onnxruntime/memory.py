@@ -84,8 +84,8 @@ class RunMemory:
     def refusal_of(
         self, error: Exception, inputs: Mapping[str, Array], only_nodes: Mapping[str, str]
     ) -> TriuneError | None:
-        """The error for a run that exceeded the limit; None if it failed for another reason. Arguments as
-        `run_failure`.
+        """Make the error for a run that exceeded the limit; None if it failed for another reason. The arguments are
+        those of `run_failure`.
         """
         found = beyond_arena(error)
         if found is None:

@@ -39,7 +39,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
     """
     read.check_names("onnxruntime", options, KNOWN_OPTIONS)
     settings = _library.SessionOptions()
-    # Errors are raised, so that ONNX Runtime must not log them, too.
+    # Errors are raised, so ONNX Runtime need not log them.
     settings.log_severity_level = NO_LOG
     settings.intra_op_num_threads = num_threads
     settings.inter_op_num_threads = 1

@@ -85,12 +85,12 @@ class OnnxRuntime:
     def __init__(self, run_bytes: int | None = None, op_libraries: Sequence[Path] = ()) -> None:
         """Args:
         run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
-        op_libraries: shared libraries of custom operators, which are loaded for models of operators that neither ONNX
-            nor ONNX Runtime has. Such a model runs in a process of its own, which the libraries may crash.
+        op_libraries: shared libraries of custom operators. They are loaded for models with operators that neither ONNX
+            nor ONNX Runtime has. Such a model runs in a separate process, since the libraries may crash.
         """
         self._run_bytes = run_bytes
         self._op_libraries = tuple(op_libraries)
-        # Requests get the errors, so that ONNX Runtime need not log them.
+        # Errors are returned to the clients, so ONNX Runtime need not log them.
         _library.set_default_logger_severity(NO_LOG)
 
     def units(self) -> Sequence[Unit]:

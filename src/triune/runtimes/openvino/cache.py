@@ -31,7 +31,7 @@ class Cache:
 
     def __init__(self, port: Any, heads: int, head_size: int) -> None:
         """Args:
-        port: the compiled model's input.
+        port: the compiled model's input for this cache.
         heads: the number of heads.
         head_size: the size of a head.
         """
@@ -49,12 +49,12 @@ class Cache:
 
     @property
     def block_size(self) -> int:
-        """The tokens of a block."""
+        """The number of tokens in a block."""
         return self._shape[1] - (_PARAMETER_BYTES if self.is_by_channel else 0)
 
     @property
     def block_bytes(self) -> int:
-        """The memory of a block."""
+        """The memory of a block, in bytes."""
         return math.prod(self._shape) * self._element_type.size
 
     def allocate(self, num_blocks: int) -> Any:
@@ -67,7 +67,7 @@ class Cache:
         return tensor
 
     def tokens(self, indices: Sequence[int], num_tokens: int) -> NDArray[np.float32]:
-        """The first tokens of blocks as FP32 [tokens, heads, size]."""
+        """Read the first tokens of blocks as FP32 [tokens, heads, size]."""
         blocks = self.blocks[list(indices)]
         if blocks.dtype == np.uint8:
             scales, zeros, codes = self._parts(blocks)
@@ -82,7 +82,8 @@ class Cache:
             return
         axis = 2 if self.is_by_channel else 3
         low, high = numbers.min(axis, keepdims=True), numbers.max(axis, keepdims=True)
-        # Numbers that are all equal, as those of a single token are, have no range; any step from 0 to them will do.
+        # If all numbers of a channel are equal, as for a single token, their range is 0. Any step that represents them
+        # will do.
         step = np.maximum(np.where(high > low, high - low, np.abs(low)) / 255, np.finfo(np.float32).tiny)
         blocks = np.empty((len(indices), *self._shape), np.uint8)
         scales, zeros, codes = self._parts(blocks)

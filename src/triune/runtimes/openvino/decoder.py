@@ -44,15 +44,15 @@ _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorPro
 class OpenVinoDecoder:
     """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed.
 
-    It may be compiled in both precisions, over one cache. The number of a step's tokens decides which one computes it.
-    With few tokens fp32 is faster, in which OpenVINO multiplies packed weights by activations rounded to 8 bits; with
-    many tokens bf16 is faster if the CPU has AMX. The threshold is measured when the decoder is made.
+    It may be compiled in both precisions, with one cache for both. The number of tokens in a step decides which of them
+    computes it. With few tokens fp32 is faster, in which OpenVINO multiplies packed weights by activations rounded to 8
+    bits; with many tokens bf16 is faster if the CPU has AMX. The threshold is measured when the decoder is made.
 
     Attributes:
         unit: `cpu` or `amx`.
         precision: the precision of steps of many tokens.
-        block_size: the tokens of a block of the cache.
-        cache_form: see `DecoderExecutable`.
+        block_size: the number of tokens in a block of the cache.
+        cache_form: the name of the memory layout of blocks: see `DecoderExecutable`.
         num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, if it is compiled in
             both; else 0.
     """
@@ -78,24 +78,26 @@ class OpenVinoDecoder:
         Args:
             model: the graph; it is not needed afterwards.
             unit: `cpu` or `amx`.
-            num_threads: CPU threads of a step.
-            num_blocks: the blocks of the cache.
-            precision: None takes bf16 on `amx` and fp32 on `cpu`; and both, if the CPU has bf16 and the weights are
-                packed. They are then in memory twice, unless one of both is measured to be faster for every step.
-            cache_type: of keys and values; None takes what the plugin takes on this CPU.
-            num_few_tokens: the attribute; None measures it. Without effect where one precision computes all steps.
-            is_exact: do not round activations to 8 bits where they meet packed weights. In bf16 they are never rounded:
-                with many tokens, that is slower (measured on AMX).
-            is_reproducible: give the same bits for a token whatever else is in its step, and however the tokens before
-                it were parted into steps. It needs fp32, and a cache in floats.
-            has_guesses: whether steps hold guesses of tokens, which later steps overwrite where they were wrong. A
-                cache in 8 bits then has a scale for each token's key. By default OpenVINO gives a scale to each channel
-                of a block of keys, and a wrong guess in the block would make the scale wider: of 24 greedy answers of a
-                model with random weights, 6 were others with guesses, and none with a scale for each token.
+            num_threads: the number of CPU threads in a step.
+            num_blocks: the number of blocks of the cache.
+            precision: the floating-point format. None means bf16 on `amx` and fp32 on `cpu`; or both, if the CPU has
+                bf16 and the weights are quantized. The weights are then in memory twice, unless one precision turns out
+                to be faster for every step.
+            cache_type: the type of keys and values; None means the plugin's default on this CPU.
+            num_few_tokens: the value of the attribute; None measures it. It has no effect if one precision computes all
+                steps.
+            is_exact: whether activations are not rounded to 8 bits where they are multiplied by quantized weights. In
+                bf16 they are never rounded, since with many tokens rounding is slower (measured on AMX).
+            is_reproducible: whether a token's logits have the same bits regardless of the other tokens in its step and
+                of how earlier tokens were divided into steps. This needs fp32, and a cache of floats.
+            has_guesses: whether steps contain guessed tokens, which later steps overwrite if they were wrong. An 8-bit
+                cache then has a scale for each token's key. By default OpenVINO has a scale for each channel of a block
+                of keys, which a wrong guess would widen. With guesses, this changed 6 of 24 greedy answers of a model
+                with random weights; with a scale for each token, it changed none.
 
         Raises:
             UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
-            NoMemoryError: there is not the memory for the cache.
+            NoMemoryError: there is not enough memory for the cache.
         """
         if precision == "fp16":
             raise UnsupportedError("OpenVINO computes decoders in fp32 and bf16 on CPUs, not in fp16")
@@ -122,7 +124,7 @@ class OpenVinoDecoder:
             cache_type = None
         properties: dict[str, object] = {
             "INFERENCE_NUM_THREADS": num_threads,
-            # See `runtime`: with one thread and one stream, errors would be ignored.
+            # With one thread and one stream, OpenVINO would ignore errors: see `runtime`.
             "NUM_STREAMS": 1 if num_threads > 1 else 0,
             "ENABLE_CPU_PINNING": False,
         }
@@ -174,7 +176,9 @@ class OpenVinoDecoder:
         return self._begin(step).logits()
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
-        """See `DecoderExecutable`. It waits for the step before, which must have ended for its tokens to be chosen."""
+        """Implements `DecoderExecutable.begin`. This waits for the previous step, which must have ended before its
+        tokens can be chosen.
+        """
         self._running = self._begin(step if before is None else step.with_tokens(before.read()))
         return self._running
 
@@ -191,8 +195,8 @@ class OpenVinoDecoder:
         return _Running(program, len(step.logits_indices), keep)
 
     def _written_out(self, model: HeldModel, cache_type: CacheType) -> HeldModel:
-        """The graph with its attention written as standard operators, since OpenVINO's operator lacks a soft cap or a
-        bias of distances.
+        """Rewrite the graph's attention as standard operators, since OpenVINO's attention operator supports neither a
+        soft cap nor a bias of distances.
 
         Raises:
             UnsupportedError: such a decoder has no cache of this type, or is to be reproducible.
@@ -225,7 +229,7 @@ class OpenVinoDecoder:
 
         Args:
             num_few_tokens: see `__init__`.
-            widths: the widths of a step's memory, by name.
+            widths: the widths of the encoder outputs that a step reads, by name.
         """
         if num_few_tokens is not None:
             self.num_few_tokens = num_few_tokens

@@ -32,9 +32,9 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
     Steps of 1, 2, 4 to 64 sequences are timed, each with one token, as they are decoded; and then one of a prompt.
 
     Args:
-        few: computes a step.
-        many: computes it, too.
-        widths: those of the memory that a step brings, by name.
+        few: the program for steps with few tokens.
+        many: the program for steps with many tokens.
+        widths: the widths of the encoder outputs that a step reads, by name.
     """
     fastest = 0
     has_lost = False
@@ -45,7 +45,7 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
         elif has_lost:
             break
         else:
-            # A single defeat may be noise from other work of the machine. Two in a row count.
+            # A single slower measurement of `few` may be noise from other work on the machine. Only two in a row count.
             has_lost = True
         count *= 2
     if fastest == MOST_SEQUENCES and _is_faster(few, many, _new_sequences(1, _PROMPT_TOKENS, widths)):
@@ -74,7 +74,7 @@ def _new_sequences(count: int, length: int, widths: Mapping[str, int]) -> Decode
     per_sequence = -(-length // 16)
     begins = np.arange(count + 1, dtype=np.int32)
     num_tokens = count * length
-    # All positions are 0, since a position beyond the model's last would be read outside of its tables.
+    # All positions are 0, since positions beyond the model's last would be read outside its tables.
     zeros = np.zeros(num_tokens, np.int64)
     return DecoderStep(
         zeros,

@@ -16,12 +16,13 @@ from triune.core.decoder import DecoderStep
 
 
 def one_token_each(step: DecoderStep, block_size: int) -> DecoderStep:
-    """Rewrite a step to sequences of one token each. There are at least two tokens, and at least two rows of logits if
-    any: if necessary the last one is repeated, and writes the same numbers to the same position.
+    """Rewrite a step to sequences of one token each. The result has at least two tokens, and at least two rows of
+    logits if there are any. If necessary, the last token is repeated, which writes the same numbers to the same
+    position.
 
     Args:
         step: the step.
-        block_size: tokens in a block.
+        block_size: the number of tokens in a block.
     """
     counts = np.diff(step.subsequence_begins)
     of_token = np.repeat(np.arange(len(counts)), counts)

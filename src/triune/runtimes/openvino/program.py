@@ -47,12 +47,12 @@ class Program:
         Args:
             model: the graph.
             precision: fp32 or bf16.
-            properties: OpenVINO's, beside those that follow from the other arguments.
+            properties: properties of OpenVINO, in addition to those that follow from the other arguments.
             caches: the names of the caches among its inputs.
-            is_rounding: round activations to 8 bits where they meet packed weights.
+            is_rounding: whether activations are rounded to 8 bits where they are multiplied by quantized weights.
 
         Raises:
-            UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
+            UnsupportedError: OpenVINO cannot compile the graph, or not with such a cache or precision on this CPU.
         """
         properties = {**properties, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         try:
@@ -131,8 +131,8 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_ro
 
     Args:
         model: the graph.
-        properties: OpenVINO's.
-        is_rounding: round activations to 8 bits if they are multiplied by packed weights.
+        properties: properties of OpenVINO.
+        is_rounding: whether activations are rounded to 8 bits where they are multiplied by quantized weights.
 
     Raises:
         RuntimeError: OpenVINO's own error.

@@ -163,7 +163,7 @@ class _OpenVinoExecutable:
         self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        # OpenVINO removes inputs that no operator reads, so that they have no port.
+        # OpenVINO removes inputs that no operator reads, so they have no port.
         self._inputs = [
             (spec.name, inputs.get(spec.name), getattr(library.Type, _ELEMENT_TYPES[spec.datatype]))
             for spec in signature.inputs

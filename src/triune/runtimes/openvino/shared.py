@@ -1,8 +1,8 @@
 """Share models that OpenVINO has read among all executables of one file, so that the file's weights are in memory once;
 each executable has its own copy in the layout of its kernels.
 
-While Python frees a model, no other thread of the process runs: 0.1 s for weights of 500 MB. So these are freed one by
-one.
+While Python frees a model, no other thread of the process runs: for 0.1 s with weights of 500 MB. So the weights are
+freed one by one.
 """
 
 import threading
@@ -36,7 +36,7 @@ class SharedModels:
             others: the files with its external weights.
 
         Raises:
-            OSError: a file is gone. And as `read` raises.
+            OSError: a file is gone. The errors of the constructor's `read` are raised too.
         """
         key = _key((path, *others))
         with self._lock:

@@ -36,7 +36,7 @@ def digits_of(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
 
     Args:
         x: INT32.
-        limits: what its elements may be; numbers up to 255 are one digit. The last digit has the sign.
+        limits: the range of the elements. Numbers up to 255 are one digit. The last digit has the sign.
     """
     if max(map(abs, limits)) <= MOST_DIGIT:
         return [(x, 0, max(map(abs, limits)))]

@@ -1,4 +1,4 @@
-"""Zero points of packed weights as integers, with a small product for what is then missing.
+"""Rounds the zero points of quantized weights to integers, and adds a small product that corrects the difference.
 
 OpenVINO's fast products round activations to 8 bits and multiply whole numbers. They take weights whose zero points are
 integers (seen in 2026.4.1); others are unpacked to fp32 first. Some forms of weights (Q4_1, Q4_K) have an offset for
@@ -94,7 +94,7 @@ def _sums(x: Any, num_blocks: int, block_size: int) -> Any:
 
 
 def _integers(values: NDArray[np.float32], element_type: Any) -> Any:
-    """Integers of this type, as fp32."""
+    """A constant of integers of this type, converted to fp32."""
     flat = values.astype(np.uint8).reshape(-1)
     if element_type == library.Type.u4:
         pairs = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
