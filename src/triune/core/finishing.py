@@ -1,11 +1,9 @@
 """Finishes slow responses (sorting, formatting) outside the event loop and the model's workers."""
 
-import asyncio
-
 from triune.core.fair_slots import FairSlots
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Finisher
-from triune.core.threads import in_thread
+from triune.core.threads import in_thread_to_its_end
 
 
 class Finishing:
@@ -25,11 +23,4 @@ class Finishing:
             TriuneError: the finisher raised this error, or no thread can be started.
         """
         async with self._slots.slot(finish.num_elements(response.outputs)):
-            work = asyncio.ensure_future(in_thread(finish.convert, response))
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await asyncio.wait([work])
-                if not work.cancelled():
-                    work.exception()
-                raise
+            return await in_thread_to_its_end(finish.convert, response)

@@ -67,6 +67,23 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     return await in_thread_or(lambda _: None, work, *args, **kwargs)
 
 
+async def in_thread_to_its_end(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run `work` as `in_thread` does. If the caller is cancelled, it waits until the thread has ended.
+
+    Use it where the caller holds a slot that limits the number of threads.
+    """
+    import asyncio
+
+    running = asyncio.ensure_future(in_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()
+        raise
+
+
 async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run work that must be done, such as freeing memory, in a new thread. If no thread can start, run it in the
     caller's thread.

@@ -15,7 +15,7 @@ from triune.core.fair_slots import FairSlots
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
-from triune.core.threads import in_thread
+from triune.core.threads import in_thread, in_thread_to_its_end
 from triune.engine.encoder_steps import StepSize, steps_of
 from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
@@ -117,7 +117,7 @@ class EncoderServable(ModelServable[Servable]):
         read: list[Ids] = []
         for begin, end, length in self._encoder.parts_to_read(texts):
             async with self._slots.slot(length):
-                read += await in_thread(self._encoder.read, texts[begin:end], begin)
+                read += await in_thread_to_its_end(self._encoder.read, texts[begin:end], begin)
         parts: list[list[int]] = []
         answers: dict[int, InferenceResponse] = {}
         # The size of a part is determined when the part's turn comes.

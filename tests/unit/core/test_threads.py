@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
+from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here, in_thread_to_its_end
 
 
 async def test_what_it_returns_and_raises() -> None:
@@ -43,6 +43,28 @@ async def test_what_comes_after_it_was_given_up_is_dropped() -> None:
     go_on.set()
     assert await in_thread(came.wait, 20)
     assert dropped == [7]
+
+
+async def test_what_is_given_up_waits_for_the_end_of_its_thread() -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(60)
+        ended.set()
+
+    task = asyncio.create_task(in_thread_to_its_end(work))
+    assert await in_thread(begun.wait, 60)
+    task.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+    with pytest.raises(ZeroDivisionError):
+        await in_thread_to_its_end(divmod, 1, 0)
 
 
 def _no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:

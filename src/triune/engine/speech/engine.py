@@ -13,7 +13,7 @@ from triune.core.clock import Clock
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.fair_slots import FairSlots
 from triune.core.statistics import ModelStatistics
-from triune.core.threads import in_thread, in_thread_or_here
+from triune.core.threads import in_thread, in_thread_or_here, in_thread_to_its_end
 from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement, Usage
@@ -201,12 +201,12 @@ class SpeechEngine:
         is_last = False
         while not is_last:
             window = await audio.window(at)
-            memory = await in_thread(self._encoder.memory, window, request.bills)
+            memory = await in_thread_to_its_end(self._encoder.memory, window, request.bills)
             text = await self._reader.read(memory, request, before, language)
             language = text.language
             segments, num_samples = ([], len(window)) if text.is_silent else self._cut(text, at, len(window))
             if request.has_words and segments:
-                segments = await in_thread(self._with_words, segments, memory, request, at, len(window))
+                segments = await in_thread_to_its_end(self._with_words, segments, memory, request, at, len(window))
             is_last = not await audio.has_more(at + num_samples)
             yield _Window(text, segments, is_last)
             before = [*before, *(token for segment in segments for token in segment.tokens)]

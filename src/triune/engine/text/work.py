@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from triune.core.errors import PayloadTooLargeError, UnsupportedError
 from triune.core.fair_slots import FairSlots
-from triune.core.threads import in_thread
+from triune.core.threads import in_thread_to_its_end
 from triune.engine.text.side import TextSide
 
 _T = TypeVar("_T")
@@ -84,12 +84,14 @@ class TextWork:
         )
 
     async def in_thread(self, work: Callable[[], _T], size: int) -> _T:
-        """Call `work`, which reads `size` characters or tokens, in a thread."""
+        """Call `work`, which reads `size` characters or tokens, in a thread. If the caller is cancelled, it waits until
+        the thread has ended, so that no more threads work than may.
+        """
         async with contextlib.AsyncExitStack() as slots:
             if size > _LONG_CHARACTERS:
                 await slots.enter_async_context(self._large_slots.slot(size))
             await slots.enter_async_context(self._slots.slot(size))
-            return await in_thread(work)
+            return await in_thread_to_its_end(work)
 
     async def _here_or_in_thread(self, work: Callable[[], _T], size: int) -> _T:
         is_inline = size <= _INLINE_CHARACTERS and self._text.tokenizer.is_quick
