@@ -37,7 +37,7 @@ class Arbiter:
 
     def __init__(self, clock: Clock, emulated: Collection[Unit] = ()) -> None:
         """Args:
-        clock: measures how long models compute.
+        clock: the clock that measures how long models compute.
         emulated: the units that are computed by the cores.
         """
         self._clock = clock

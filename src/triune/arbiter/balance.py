@@ -66,7 +66,7 @@ class Demand:
     Attributes:
         costs: the time of a request on each unit under load, in nanoseconds; units for which it is not known are left
             out.
-        num_requests: how many requests it has got.
+        num_requests: the number of requests that it has received.
         has_waiting: whether more requests wait than can be started now.
         shares: the model's shares of pools.
         lock: guards the pools; None before the model has joined.
@@ -83,7 +83,7 @@ class Demand:
         self.lock: threading.Lock | None = None
 
     def tell(self, *, has_waiting: bool) -> None:
-        """Change `has_waiting`. The caller does not own the lock."""
+        """Set `has_waiting`. The caller must not hold the lock."""
         if has_waiting is self.has_waiting or self.lock is None:
             return
         with self.lock:
@@ -111,8 +111,8 @@ class Balance:
 
     def __init__(self, lock: threading.Lock, pool_of: Callable[[Unit], Unit]) -> None:
         """Args:
-        lock: guards the shares.
-        pool_of: the pool of a unit.
+        lock: the lock that guards the shares.
+        pool_of: returns the pool of a unit.
         """
         self._lock = lock
         self._pools = list(dict.fromkeys(map(pool_of, Unit)))
@@ -129,7 +129,7 @@ class Balance:
         demand.shares, demand.lock = list(shares.values()), self._lock
         for share in shares.values():
             share.demand = demand
-        # A new list, since `update` may be going through the old one.
+        # A new list is made, since `update` may be iterating over the old one.
         self._set([*self._members, _Member(demand, shares)])
 
     def leave(self, demand: Demand) -> None:
@@ -143,7 +143,7 @@ class Balance:
         self._set_due()
 
     def _set_due(self) -> None:
-        # A model alone has nobody to divide the pools with.
+        # With a single model there is nothing to divide.
         num_models = len(self._members)
         self.due_ns = math.inf
         if num_models > 1:
@@ -210,7 +210,7 @@ class Balance:
         for _ in range(_NUM_STEPS):
             cheapest = (times * prices).argmin(axis=1)
             used = np.bincount(cheapest, times[rows, cheapest], len(prices))
-            # Whatever the prices, no division needs less (weak duality).
+            # For any prices, this is a lower bound of the load of every division (weak duality).
             load = max(load, float(used @ prices))
             chosen[rows, cheapest] += 1 / _NUM_STEPS
             prices = prices * np.exp(scale * used)

@@ -20,10 +20,10 @@ class BlockingShare:
     def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:
         """Args:
         arbiter: gives the turns.
-        clock: measures the steps.
+        clock: the clock that measures the steps.
         name: the model's name, for metrics.
-        unit: what it computes with.
-        weight: see `Arbiter.join`.
+        unit: the unit that computes its steps.
+        weight: the model's weight; see `Arbiter.join`.
         """
         self._woken = threading.Event()
         self._demand = Demand(self._costs)
@@ -47,8 +47,8 @@ class BlockingShare:
         """End the step that `begin` began.
 
         Args:
-            size: what its time depends on most, such as its tokens.
-            has_more: whether another step follows, or else `withdraw`.
+            size: the quantity on which the step's time mainly depends, such as its number of tokens.
+            has_more: whether another step, or a call of `withdraw`, follows.
         """
         turn, self._turn = self._turn, None
         assert turn is not None

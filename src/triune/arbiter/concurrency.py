@@ -1,4 +1,4 @@
-"""How many models should compute at once on the same hardware: measured, not assumed.
+"""Determines by measurement how many models should compute at once on the same hardware.
 
 Two models that share cores are each slower than alone. Whether their throughput together is higher depends on both: it
 is if one of them leaves cores idle, but two models that fill the cores only evict each other's data from the caches. So
@@ -69,8 +69,8 @@ class Concurrency:
         """Record that a batch ended.
 
         Args:
-            value_ns: how long it would have taken alone, on the model's fastest unit.
-            took_ns: how long it took.
+            value_ns: how long the batch would have taken alone, on the model's fastest unit.
+            took_ns: how long the batch took.
         """
         self._value_ns += value_ns
         self._longest_ns = max(self._longest_ns, took_ns)

@@ -35,7 +35,7 @@ class CostEstimate:
     """The run time of batches by size: moving averages for each power of two of the number of input elements.
 
     Attributes:
-        num_batches: how many were recorded.
+        num_batches: the number of batches that were recorded.
     """
 
     def __init__(self) -> None:

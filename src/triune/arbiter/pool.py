@@ -48,11 +48,11 @@ class Running:
     Attributes:
         share: the model's share.
         unit: the unit; None for a turn in which no batch has started yet.
-        is_beside: whether they go beside the others, since they are short.
-        started_ns: when the batch that began last began.
-        expected_ns: how long it is expected to take.
+        is_beside: whether they run beside the others without a turn, since they are short.
+        started_ns: when the latest of the batches began.
+        expected_ns: the expected time of the batch.
         request_ns: how long the longest of their requests is expected to take by itself.
-        num_batches: how many there are: each instance of the model may have one.
+        num_batches: the number of batches; each instance of the model may have one.
     """
 
     share: "Share"
@@ -83,10 +83,10 @@ class Turn(NamedTuple):
     """A batch that computes.
 
     Attributes:
-        running: where it is counted.
+        running: the entry in which the batch is counted.
         started_ns: when it began.
         crowded_ns: the pool's `crowded_ns` at that time.
-        num_starts: the pool's `num_starts` with this one.
+        num_starts: the pool's `num_starts`, including this batch.
         was_alone: whether nothing else computed when it began.
     """
 
@@ -106,19 +106,19 @@ class Pool:
         shares: the shares of all models that may compute here.
         waiting: the shares that wait for their turn, sorted by clock, the clock furthest behind first; of equal clocks
             the one that has waited longest.
-        running: what computes, and the turns in which nothing computes yet.
-        limit: how many may compute at once. One if weights differ, since only turns can follow weights.
-        concurrency: how many compute at once.
+        running: the running batches, and the turns in which no batch has started yet.
+        limit: how many models may compute at once. It is one if weights differ, since only turns can follow weights.
+        concurrency: chooses how many models compute at once.
         num_starts: how many batches have begun.
-        crowded_ns: how long, in all, at least two wanted to compute.
+        crowded_ns: the total time during which at least two models wanted to compute.
         virtual_ns: the clock of the model that began last.
-        num_wanting: how many models have more to compute here than they have begun, and are not better elsewhere.
+        num_wanting: the number of models that have waiting requests for this pool, and do not leave it to others.
     """
 
     def __init__(self, clock: Clock, lock: threading.Lock) -> None:
         """Args:
-        clock: measures how long models compute.
-        lock: guards the pool and its shares.
+        clock: the clock that measures how long models compute.
+        lock: the lock that guards the pool and its shares.
         """
         self.clock = clock
         self.lock = lock
@@ -169,12 +169,12 @@ class Pool:
         return left > 0
 
     def add_running(self, running: Running) -> None:
-        """Add what computes, or a turn in which nothing computes yet. The caller owns the lock."""
+        """Add a running batch, or a turn in which no batch has started yet. The caller owns the lock."""
         self.running.append(running)
         self._num_beside += running.is_beside
 
     def remove_running(self, running: Running) -> None:
-        """Remove what `add_running` added. The caller owns the lock."""
+        """Remove an entry that `add_running` added. The caller owns the lock."""
         self.running.remove(running)
         self._num_beside -= running.is_beside
 
@@ -252,7 +252,9 @@ class Pool:
         return is_short and not share.has_peers(expected_ns, now_ns)
 
     def grant(self, now_ns: int) -> "Sequence[Share]":
-        """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
+        """Give turns to waiting shares, the one with the earliest clock first, as long as more may compute. Returns the
+        shares to wake.
+        """
         if not self.waiting:
             return ()
         woken: list[Share] = []

@@ -1,4 +1,4 @@
-"""A model's share of a pool of hardware. By it the model takes turns with others."""
+"""A model's share of a pool of hardware, through which the model takes turns with others."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,16 +18,18 @@ class Share:
         weight: the model's weight relative to the other models'.
         num_units: how many of the pool's units the model is served on.
         tag_ns: the model's clock.
-        waited_ns: how long, in all, it waited for its turn.
+        waited_ns: the total time that it waited for its turn.
         num_waits: how often it waited.
-        asked_ns: how long the batch that waited last is expected to take.
+        asked_ns: the expected time of the batch that waited last.
         place: its index among the waiting shares; only the pool reads it.
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
-        demand: what the model asks for; None if that is not known.
-        is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.
+        demand: the model's demand; None if it is unknown.
+        is_elsewhere: whether it leaves the pool to others that need it, since other hardware suits it relatively
+            better.
         portion: the part of the pool's time that its requests need; the clock goes by it as by `weight`. 1 for all
             models while nothing is divided.
-        num_bound: how many waiting requests can compute nowhere else; it does not leave the pool while there are any.
+        num_bound: the number of waiting requests that no other pool can compute. The model does not leave the pool
+            while there are any.
     """
 
     def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
@@ -78,8 +80,8 @@ class Share:
         return max(ends_ns, self.own_ends_ns()) if self._running else ends_ns
 
     def count_wanting(self) -> None:
-        """Count whether the model has more to compute here than it has begun. Call this when that may have changed. The
-        caller owns the pool's lock.
+        """Update the pool's `num_wanting`: whether this model has waiting requests for the pool. Call this when that
+        may have changed. The caller owns the pool's lock.
         """
         wants = self.num_bound > 0 or (not self.is_elsewhere and self.demand is not None and self.demand.has_waiting)
         if wants is not self._is_wanting:
@@ -115,7 +117,7 @@ class Share:
         if not self._running or self._pool.limit > 1:
             return 0
         ends_ns = 0
-        # A copy, since replicas of one model may start and end in several threads.
+        # This iterates over a copy, since replicas of one model may start and end in several threads.
         for each in list(self._running.values()):
             if not each.is_beside and each.hangs_ns > ends_ns:
                 ends_ns = each.hangs_ns
@@ -141,7 +143,7 @@ class Share:
         again.
 
         Args:
-            unit: what it computes with.
+            unit: the unit that computes the batch.
             expected_ns: how long the batch is expected to take; 0 if unknown.
             request_ns: how long its longest request would take in a batch of its own; None if the batch has only one
                 request.
@@ -196,7 +198,7 @@ class Share:
         """End a turn, and let those compute that wait.
 
         Args:
-            turn: of this share.
+            turn: a turn of this share.
             alone_ns: how long the batch would have taken alone, on the model's fastest unit.
             next_ns: how long the model's next batch is expected to take, if it has one; then it waits for its turn
                 from now on, unless it is its turn.
@@ -230,7 +232,7 @@ class Share:
             self._wake_others(woken)
 
     def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
-        """Give back the turn in which no batch was started, and wait for none that no batch needs.
+        """Give back a turn in which no batch was started, and stop waiting for a turn that no batch needs.
 
         Args:
             now_ns: the time.
@@ -249,7 +251,7 @@ class Share:
         return 0
 
     def withdraw(self) -> None:
-        """Wait no more, and give back a turn in which no batch was started."""
+        """Stop waiting for a turn, and give back a turn in which no batch was started."""
         if not self.is_asking:
             return
         pool = self._pool

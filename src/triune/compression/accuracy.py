@@ -18,16 +18,17 @@ class OutputAccuracy:
     """The difference of one output, over all samples.
 
     Attributes:
-        name: the output.
+        name: the name of the output.
         largest: the largest absolute value of the source.
         largest_error: the largest absolute difference.
         mean_error: the mean absolute difference.
         sqnr_db: 10 log10(sum x^2 / sum (x - y)^2), x the source; infinite if nothing differs.
-        cosine: the mean cosine of the angles between rows of the last axis; 1 for integers that are equal.
-        top1: the share of rows of the last axis whose largest element is at the same place; None if the last axis has
-            one element.
+        cosine: the mean cosine similarity of the rows along the last axis; 1 for integers that are equal.
+        top1: the fraction of rows along the last axis whose largest element is at the same index; None if the last axis
+            has one element.
         equal: the share of equal elements of integers and booleans; None for floats.
-        is_classes: whether the rows are probabilities: what counts is which is the largest.
+        is_classes: whether the rows are probabilities of classes, for which only the index of the largest element
+            matters.
         is_finite: whether the result has no NaN and no infinity where the source has none.
     """
 
@@ -66,10 +67,10 @@ class TextAccuracy:
     """How far the predictions of a decoder are from those of its source, on a text.
 
     Attributes:
-        num_tokens: how many tokens were predicted.
-        perplexity_before: of the source: exp(-mean log p(token)).
-        perplexity: of the result.
-        top1: the share of places where both find the same token the most probable one.
+        num_tokens: the number of predicted tokens.
+        perplexity_before: the perplexity of the source, exp(-mean log p(token)).
+        perplexity: the perplexity of the result.
+        top1: the fraction of positions at which both have the same most probable token.
         divergence: the mean Kullback-Leibler divergence of the result's probabilities from the source's, in nats.
         is_finite: whether all logits are numbers.
     """
@@ -83,8 +84,9 @@ class TextAccuracy:
 
     @property
     def agreement(self) -> float:
-        """exp(-divergence), 0 with NaN: by this factor the result finds text of the source's less probable, a token.
-        The perplexity of a given text may also fall by what a model lost.
+        """exp(-divergence); 0 with NaN. By this factor per token, the result gives text from the source a lower
+        probability than the source does. Perplexity on a given text is not used, since it may fall although the model
+        has become worse.
         """
         if not self.is_finite or not math.isfinite(self.divergence):
             return 0.0

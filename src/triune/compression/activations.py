@@ -86,8 +86,8 @@ def quantized(
     Activations are uint8 with a zero point, weights int8 without one, biases int32.
 
     Args:
-        model: has types and shapes, and the nodes have names of their own.
-        ranges: by value.
+        model: a model with types and shapes, whose nodes have unique names.
+        ranges: the ranges of activations, by the value's name.
         layers: the nodes among `layers_of` that compute in 8 bits.
         is_per_channel: whether each output channel of weights has a scale.
 
@@ -122,7 +122,7 @@ def quantized(
                 {
                     "MatMulConstBOnly": True,
                     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-                    # Scores of classes that are nearly equal would become equal.
+                    # If outputs were quantized, nearly equal scores of classes would become equal.
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
                 },
             )
@@ -173,7 +173,7 @@ def _check_scales(model: ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Without the lines that ONNX Runtime's quantizer logs on the root logger."""
+    """A context in which messages of ONNX Runtime's quantizer on the root logger are suppressed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,5 @@
-"""AWQ: input channels with large activations are scaled up before weights are rounded, so that they lose less.
+"""AWQ: input channels with large activations are scaled up before weights are rounded, so that these weights lose less
+precision.
 
 Lin et al., 2024 (arXiv:2306.00978): W x = (W diag(s)) (diag(s)^-1 x) with s = mean(|x|)^a, for the a of a grid with
 which the outputs change least. The paper measures outputs; with the second moments H of the inputs their change is
@@ -20,8 +21,8 @@ def awq(weights: Sequence[NDArray[Any]], moments: Moments, rounded: Callable[[ND
 
     Args:
         weights: the matrices.
-        moments: of their inputs.
-        rounded: what a matrix is after it was quantized and dequantized.
+        moments: the moments of their inputs.
+        rounded: a function that quantizes a matrix and dequantizes it again.
     """
     mean = (moments.sizes / max(moments.count, 1)).astype(np.float32)
 

@@ -18,7 +18,7 @@ class NBits:
 
     Attributes:
         blocks: uint8 [N, groups, bytes]: two levels in a byte, the lower one first. Without zero points level 8 is 0.
-        scales: [N * groups].
+        scales: the scales, [N * groups].
         zeros: uint8 [N * bytes]: the zero points of each column, two in a byte; None if there are none.
         whole: the dequantized weight, [K, N].
     """
@@ -30,7 +30,7 @@ class NBits:
 
 
 def padded_rows(weight: NDArray[Any], group: int) -> NDArray[Any]:
-    """A weight [K, N] as rows [N, groups * group], filled up with zeros, which change no scale."""
+    """Transpose a weight [K, N] to rows [N, groups * group], padded with zeros, which change no scale."""
     size, count = weight.shape
     rows = np.zeros((count, -(-size // group) * group), weight.dtype)
     rows[:, :size] = weight.T
@@ -41,8 +41,8 @@ def matmul_n_bits(packed: Packed, size: int) -> NBits:
     """Bring a quantized weight to the form of MatMulNBits (com.microsoft, ONNX Runtime's contrib ops).
 
     Args:
-        packed: integers of 4 bits [N, K], K filled up to whole groups, with a scale for each group of a row.
-        size: K without what fills it up.
+        packed: 4-bit integers [N, K], where K is padded to whole groups, with a scale for each group of a row.
+        size: K without the padding.
     """
     num_groups = packed.scale.shape[1]
     count, columns = packed.data.shape
@@ -61,10 +61,10 @@ def matmul_n_bits(packed: Packed, size: int) -> NBits:
 
 
 def _even(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values [N, groups] with an even number of groups."""
+    """Pad values [N, groups] to an even number of groups."""
     return np.pad(values.astype(np.uint8), ((0, 0), (0, values.shape[1] % 2)))
 
 
 def _pairs(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two levels of the last axis in a byte, the lower one first."""
+    """Pack pairs of 4-bit levels along the last axis into bytes, the first level in the lower bits."""
     return levels[..., 0::2] | (levels[..., 1::2] << np.uint8(4))

@@ -1,4 +1,4 @@
-"""The form that a unit gains from, as measured or published."""
+"""Chooses the compressed form from which a unit gains most, as measured or published."""
 
 from dataclasses import replace
 
@@ -16,16 +16,15 @@ def form_for(unit: Unit, model: ModelProto, *, is_program: bool) -> Options:
     matrices gain most from the range of each run. Weights that are stored in 8 or 4 bits alone are unpacked in each
     run, which is slower than fp32 (docs/compress.md has the figures).
     amx: OpenVINO multiplies in 8 bits with observed ranges, wide products and ResNet-50's convolutions at 1.6 times the
-    rate of bf16, EfficientNet's at 1.2 times, and MiniLM's products, which are small, at the same. Without convolutions
-    activations are made smooth: MiniLM's then lose a third of what they lost.
-    gpu: weights are what its memory has to read: 4 bits, groups of 64.
-    ane: it reads weights of 8 bits with a scale for each channel, and computes in fp16 (coremltools' guide to
-    optimization). Palettes are smaller, and lose more.
+    rate of bf16, EfficientNet's at 1.2 times, and MiniLM's products, which are small, at the same. In models without
+    convolutions SmoothQuant is applied, which reduces MiniLM's loss to a third. gpu: reading weights from memory is the
+    bottleneck, so they have 4 bits, in groups of 64. ane: it reads weights of 8 bits with a scale for each channel, and
+    computes in fp16 (coremltools' guide to optimization). Palettes are smaller, and lose more.
 
     Args:
         unit: the unit.
         model: the model.
-        is_program: whether the result is a program of Apple's, which has no activations of 8 bits here.
+        is_program: whether the result is one of Apple's programs, for which 8-bit activations are not supported here.
     """
     has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
     static = Options(WeightForm.INT8, activations=Activations.INT8)

@@ -16,7 +16,7 @@ class DynamicProducts:
 
     def __init__(self, new_name: Callable[[str], str], add: Callable[[TensorProto], None]) -> None:
         """Args:
-        new_name: makes an unused name of a wish.
+        new_name: makes an unused name from a proposed one.
         add: adds a constant to the graph.
         """
         self._new_name = new_name

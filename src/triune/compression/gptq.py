@@ -1,4 +1,5 @@
-"""GPTQ: the weights of a matrix are rounded one column after another, and those that are left make up for the errors.
+"""GPTQ: the weights of a matrix are rounded one column after another, and the remaining columns are changed to
+compensate for the errors.
 
 Frantar et al., 2023 (arXiv:2210.17323), whose steps these are: with H the second moments of the inputs and U the upper
 Cholesky factor of its inverse (U^T U = H^-1), column i is rounded to q, and each later column j becomes
@@ -34,12 +35,12 @@ def gptq(
     """Quantize a matrix [out, in] so that its products with inputs like those of the samples change little.
 
     Args:
-        weight: of fp32 or fp16; the scales have its type.
+        weight: a matrix of fp32 or fp16; the scales have its type.
         moments: the moments of the inputs.
         bits: 4 or 8.
         group: how many weights of a row share a scale, a divisor of `in`; None if a whole row does.
         is_symmetric: whether there are no zero points.
-        scale_type: the type of the scales; None for that of the weights.
+        scale_type: the type of the scales; None means the type of the weights.
 
     Returns:
         integers in the form of `integers.quantized`. The whole matrix is rounded to the nearest levels if there are no
@@ -72,7 +73,7 @@ def rounded(
     Args:
         weight: [out, in].
         scales: [out, in / group].
-        zeros: of the same shape; they need not be whole.
+        zeros: the zero points, in the same shape; they need not be integers.
         moments: the moments of the inputs.
         limits: the lowest and the highest level.
     """
@@ -106,7 +107,7 @@ def rounded(
 
 
 def _factor(second: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """U of H with the damping that an inverse needs."""
+    """Compute the factor U of H, with the damping that is needed for an inverse."""
     diagonal = np.diag(second)
     mean = float(diagonal.mean())
     if not mean > 0:

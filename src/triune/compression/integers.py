@@ -1,4 +1,4 @@
-"""Quantize weights to integers: w is about scale * (q - zero_point)."""
+"""Quantizes weights to integers: w is approximately scale * (q - zero_point)."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ def quantized(
     zero_point, so that 0 is exact. (ONNX's QuantizeLinear; Jacob et al., 2018, arXiv:1712.05877.)
 
     Args:
-        weight: of fp32 or fp16, without NaN and infinities; the scales have its type.
+        weight: an array of fp32 or fp16, without NaN and infinities; the scales have its type.
         bits: 4 or 8.
         axis: the axis of output channels, which have a scale each; None for one scale, or with blocks.
         block_axis: the axis of input channels; each `block` neighbours on it share a scale. None for no blocks.
         block: the size of a block; it divides the axis.
         is_symmetric: whether there are no zero points.
-        scale_type: the type of the scales; None for that of the weights.
+        scale_type: the type of the scales; None means the type of the weights.
     """
     shape = list(weight.shape)
     kept_as = np.dtype(weight.dtype if scale_type is None else scale_type)

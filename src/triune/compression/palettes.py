@@ -16,7 +16,7 @@ class Palettes:
     Attributes:
         indices: uint8, of the weight's shape.
         tables: [palettes, 2^bits], of the weight's type.
-        rows: the output channels that share a palette.
+        rows: the number of output channels that share a palette.
         axis: the axis of output channels.
     """
 
@@ -46,7 +46,7 @@ def palettized(weight: NDArray[Any], bits: int, *, axis: int = 0, rows: int | No
     """Replace each weight by the nearest value of its palette.
 
     Args:
-        weight: of fp32 or fp16, without NaN and infinities.
+        weight: an array of fp32 or fp16, without NaN and infinities.
         bits: the bits of an index, 1 to 8.
         axis: the axis of output channels.
         rows: how many output channels share a palette (the last group may have fewer channels); None lets all channels

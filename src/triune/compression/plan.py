@@ -33,7 +33,7 @@ class Built:
 
     Attributes:
         model: the model; its large weights may be in the scratch file.
-        changes: what became of each weight, by the name of its layer.
+        changes: how each weight was changed, by the name of its layer.
     """
 
     model: ModelProto
@@ -68,7 +68,7 @@ class Plan:
 
         Args:
             model: a result of `graph.load`; changed.
-            options: how to compress it.
+            options: the options of the compression.
             samples: inputs to take ranges from.
             file: the scratch file for large weights.
             is_standard: whether only standard operators may be written.

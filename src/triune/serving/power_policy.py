@@ -1,4 +1,4 @@
-"""What a low battery and heat do to the power mode."""
+"""Changes the power mode because of a low battery or heat."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ class PowerPolicy:
     """Decides how the server reacts to battery and heat. Each reaction begins at one threshold and ends at another."""
 
     def __init__(self, power: Power) -> None:
-        """`power` is told what to do."""
+        """`power` is the power mode to change."""
         self._power = power
         self._is_low = False
         self._hot: frozenset[str] = frozenset()
@@ -42,8 +42,8 @@ class PowerPolicy:
         """Set the power mode, and the units that are too hot, from what the sensors report now.
 
         Args:
-            battery: None for a machine without one.
-            heat: what the machine says about heat.
+            battery: the state of the battery; None for a machine without one.
+            heat: the machine's heat.
         """
         before = self._power.mode, dict(self._power.hot)
         self._is_low = (

@@ -1,4 +1,4 @@
-"""A recording of which requests arrive when, for `triune simulate`: a trace (`simulation.trace`)."""
+"""Records the arrival times of requests in a trace (`simulation.trace`), for `triune simulate`."""
 
 import logging
 import os
@@ -24,21 +24,21 @@ _log = logging.getLogger(__name__)
 
 
 class Recording:
-    """Writes a line for each request that a model takes, in a thread: never what the request contains.
+    """Writes a line for each request that a model accepts, in a thread. The contents of requests are never recorded.
 
-    It ends after `most` requests, or when the disk is too slow or full, and logs that: what stands in the file is then
-    every request from the beginning on.
+    It ends after `most` requests, or when the disk is too slow or full, and logs this. The file then has all requests
+    up to that point.
     """
 
     def __init__(self, path: Path, clock: Clock, most: int = MOST_ARRIVALS) -> None:
         """Args:
         path: the file, which must not exist.
-        clock: tells when requests arrive. The trace begins now.
-        most: the most requests, each of some 60 bytes.
+        clock: the clock of the arrival times. The trace begins now.
+        most: the largest number of recorded requests; each takes about 60 bytes.
 
         Raises:
             AlreadyExistsError: the file exists.
-            InvalidArgumentError: it cannot be made.
+            InvalidArgumentError: the file cannot be created.
         """
         try:
             self._file: TextIO = path.open("x", encoding="utf-8")
@@ -68,7 +68,7 @@ class Recording:
             self._end("it has as many requests as a trace may have")
 
     def close(self) -> None:
-        """Write what waits, for some seconds at most."""
+        """Write the waiting lines, for at most a few seconds."""
         self._num_left = 0
         self._arrived.put(None)
         self._thread.join(_CLOSING_SECONDS)
@@ -89,7 +89,7 @@ class Recording:
             self._drop_half_line()
 
     def _drop_half_line(self) -> None:
-        """Remove what was written of a line that did not fit the disk, so that the file can be simulated."""
+        """Remove an incomplete last line, which did not fit on the disk, so that the file can be read."""
         try:
             with self._path.open("r+b") as file:
                 num_bytes = file.seek(0, os.SEEK_END)

@@ -50,7 +50,7 @@ def _asks(request: InferenceRequest, parameter: str) -> bool:
 def submit_with_reports(
     servable: Servable, call: Call, placement: Placement | None, asked: Reports
 ) -> asyncio.Future[InferenceResponse]:
-    """Start a request whose response has what was asked for: see `Servable.submit` and `asked_reports`."""
+    """Start a request whose response has the requested reports: see `Servable.submit` and `asked_reports`."""
     bill = call.bill = Bill()
     future = servable.submit(call)
     task = asyncio.ensure_future(_with_reports(future, bill, placement, asked))
@@ -68,8 +68,8 @@ async def _with_reports(
     Args:
         future: the response.
         bill: the request's bill, which names the units that computed it.
-        placement: where the model computes; None if its backend does not tell.
-        asked: what the request asks for.
+        placement: where the model computes; None if its backend does not report it.
+        asked: the requested reports.
     """
     response = await future
     parameters: dict[str, Parameter] = dict(response.parameters)

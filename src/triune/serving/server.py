@@ -93,10 +93,10 @@ class Server:
         recording: Recording | None = None,
     ) -> None:
         """Args:
-        repository: owns the models. The caller opens and closes it.
+        repository: the repository, which owns the models. The caller opens and closes it.
         name: the server's name in its metadata (Triton's --id); some clients expect "triton".
         is_ready_strict: whether the server is ready only while every model is (Triton's --strict-readiness).
-        recording: writes which requests arrive when; None if nobody asked for it. The caller closes it.
+        recording: records the arrival times of requests; None if they are not recorded. The caller closes it.
         """
         self.name = name
         self._repository = repository
@@ -109,7 +109,7 @@ class Server:
 
     @property
     def memory(self) -> MemoryKeeper:
-        """Keeps the models within the memory budget."""
+        """The object that keeps the models within the memory budget."""
         return self._repository.memory
 
     def is_live(self) -> bool:
@@ -139,7 +139,7 @@ class Server:
         """The facts of this machine's units. The first call queries the system in a thread; the result is cached."""
         if self._units is None or (self._units.done() and self._units.exception() is not None):
             self._units = asyncio.create_task(in_thread(self._repository.describe_units))
-        # A client that leaves does not take the answer from those who wait with it.
+        # If one waiting client is cancelled, the query goes on for the others.
         return await asyncio.shield(self._units)
 
     def model(self, name: str, version: int | None = None) -> LoadedVersion:
@@ -193,7 +193,7 @@ class Server:
         return model.servable
 
     def speech_model(self, name: str, version: int | None = None) -> SpeechModel:
-        """A loaded version (None: the newest) of a model that reads speech. See `text_model`."""
+        """A loaded version (None: the newest) of a model that transcribes speech. See `text_model`."""
         self._require_open()
         model = self.model(name, version)
         if not isinstance(model.servable, SpeechServable):
@@ -204,8 +204,8 @@ class Server:
         """Wait until a version is in memory, if it was unloaded to make room. Call it before `text_model` and the like.
 
         Raises:
-            UnavailableError: it cannot be loaded now, or too many requests wait for it. Other errors of the version are
-                raised when it is used.
+            UnavailableError: the version cannot be loaded now, or too many requests wait for it. Other errors of the
+                version are raised when it is used.
         """
         with contextlib.suppress(NotFoundError):
             servable = self._repository.get(name, version).servable
@@ -214,7 +214,7 @@ class Server:
             self._repository.memory.touch(name)
 
     def parked_text_model(self, name: str) -> Sequence[str] | None:
-        """The LoRA adapters of a model for texts or speech that was unloaded to make room; None for any other model."""
+        """The LoRA adapters of a text or speech model that was unloaded to make room; None for any other model."""
         with contextlib.suppress(TriuneError):
             model = self._repository.get(name)
             if isinstance(model.servable, ParkedServable) and model.config.backend in _FOR_TEXT:
@@ -262,7 +262,7 @@ class Server:
             the version that answers it, and the call for it.
 
         Raises:
-            TriuneError: as `infer` does.
+            TriuneError: an error of `infer`.
         """
         if self._is_draining:
             raise _stopping()
@@ -313,11 +313,11 @@ class Server:
         await self._repository.load(name, config_json=config_json, files=files or {})
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        """Unload a model when its requests under way have finished. Raises the errors of `load`."""
+        """Unload a model when its running requests have finished. Raises the errors of `load`."""
         await self._repository.unload(name, unload_dependents=unload_dependents)
 
     async def drain(self) -> None:
-        """Refuse new requests, and wait until the requests under way are answered."""
+        """Refuse new requests, and wait until the running requests are answered."""
         self._is_draining = True
         await self._repository.drain()
 

@@ -1,4 +1,4 @@
-"""What a tuning may change in a model's config: its axes, the values of each, and the config with other values."""
+"""The axes of a tuning: the fields of a model's config that it may change, and their values."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _PRECISIONS: Final[Mapping[str, Sequence[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Something that may vary.
+    """A setting that a tuning may vary.
 
     Attributes:
         name: the field or parameter of config.pbtxt.
@@ -68,7 +68,7 @@ def axes_of(
         written: the config as written.
         config: the completed config.
         machine: the machine.
-        metered: the units that may be tried, beside those of the config.
+        metered: the units that may be tried, in addition to those of the config.
     """
     found = [
         *([] if config.plan is not None else [_units(config, machine, metered), _instances(written, config, machine)]),
@@ -121,7 +121,7 @@ def _units(config: ModelConfig, machine: Machine, metered: Collection[Unit]) -> 
     usable = [unit.value for unit in present if _runtime_for(unit, config, machine) is not None]
     given = ",".join(unit.value for unit in config.units)
     together = [",".join(usable)] if len(usable) > 1 else []
-    # The order of units is a preference only, so that another order is no other value.
+    # The order of units is only a preference, so the same units in another order are not another value.
     together = [each for each in together if set(each.split(",")) != set(given.split(","))]
 
     def change(message: ModelConfigMessage, value: str) -> None:

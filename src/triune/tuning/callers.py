@@ -22,8 +22,8 @@ class _Window:
     Attributes:
         began_ns: when it began; 0 before.
         ended_ns: when it ended; 0 before.
-        num_answered: the requests that were answered in it.
-        num_warm_up: the requests that were answered before it.
+        num_answered: the number of requests that were answered in it.
+        num_warm_up: the number of requests that were answered before it.
     """
 
     began_ns: int = 0
@@ -47,7 +47,7 @@ async def load_level(
     Args:
         servable: the model.
         calls: the requests, which are sent in turn.
-        callers: how many requests are under way at once.
+        callers: the number of concurrent callers, each with one request at a time.
         seconds: the time of the load. A quarter of it, and at least three requests of each caller, are not measured.
         clock: the clock.
         joules: the joules that the model has used so far; None if they are not metered.

@@ -1,4 +1,4 @@
-"""A config.pbtxt with some fields changed: everything else stays as its author wrote it."""
+"""Changes some fields of a config.pbtxt; everything else stays as its author wrote it."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _PARAMETERS: Final = "parameters"
 
 
 def rewritten(text: str, before: ModelConfigMessage, after: ModelConfigMessage) -> str:
-    """The text of a config with the fields that differ written anew; comments and order of the others are kept.
+    """Rewrite the fields of a config's text that differ; comments, and the order of other fields, are kept.
 
     Args:
         text: the text of `before`.

@@ -1,4 +1,4 @@
-"""Compiled executables that later trials use again, since most configurations do not change what is compiled."""
+"""Stores compiled executables for later trials, since most configurations do not change what is compiled."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +27,7 @@ class KeptExecutables:
         self._verdicts: dict[Recipe, Verdict] = {}
 
     def previous(self) -> TensorBuild | None:
-        """A build with what is kept, for `Backend.build`; None if nothing is."""
+        """A build with the stored executables, for `Backend.build`; None if there are none."""
         if self._last is None or not self._executables:
             return None
         return replace(self._last, executables=tuple(self._executables), verdicts=self._known())

@@ -9,7 +9,7 @@ from triune.planning.measured import MeasuredTime
 
 
 class Objective(Enum):
-    """What the best configuration has most or least of."""
+    """The objective of a tuning: what the best configuration maximizes or minimizes."""
 
     THROUGHPUT = "throughput"
     """The most requests a second."""
@@ -29,7 +29,7 @@ class LoadLevel:
         requests_per_second: their rate.
         p50_ms: the median time from a request to its answer.
         p99_ms: the time within which 99% of them were answered; the longest time, if there are fewer than 100.
-        joules: the joules of a request; None if they were not metered.
+        joules: the joules per request; None if they were not metered.
     """
 
     callers: int
@@ -42,12 +42,12 @@ class LoadLevel:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a trial measured.
+    """The measurements of a trial.
 
     Attributes:
         levels: the loads, the fewest callers first; empty if the trial failed.
         failure: why it failed; empty if it did not.
-        notes: what else there is to know, such as which inputs were sent.
+        notes: notes for the user, such as which inputs were sent.
         times: how long batches took, by their size, if one unit computed all of them.
     """
 
@@ -59,12 +59,12 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """How good a measurement is by an objective.
+    """The rank of a measurement by an objective.
 
     Attributes:
-        is_met: whether a load keeps to the limit of p99, if there is one.
-        value: the larger the better: requests a second, the inverse of milliseconds, or of joules. If the limit is not
-            met, the inverse of the least p99 in milliseconds.
+        is_met: whether a load is within the limit of p99, if there is one.
+        value: a number that is larger for a better measurement: requests per second, or the inverse of milliseconds or
+            joules. If the limit is not met, it is the inverse of the lowest p99 in milliseconds.
         level: the measured load.
     """
 
@@ -86,7 +86,7 @@ def rank_of(measurement: Measurement, objective: Objective, p99_ms: float | None
 
     Args:
         measurement: the measurement.
-        objective: what is best.
+        objective: the objective.
         p99_ms: the limit of p99; None for no limit.
     """
     levels = measurement.levels if objective is not Objective.LATENCY else measurement.levels[:1]
@@ -101,7 +101,7 @@ def rank_of(measurement: Measurement, objective: Objective, p99_ms: float | None
 
 
 def value_of(level: LoadLevel, objective: Objective) -> float:
-    """How good a load is by an objective: the larger the better."""
+    """The value of a load by an objective; larger is better."""
     match objective:
         case Objective.THROUGHPUT:
             return level.requests_per_second

@@ -5,5 +5,5 @@ from triune.tuning.report import Tuning, as_json
 
 
 def page_of(tuning: Tuning) -> str:
-    """The page of a tuning: throughput against p99 of all configurations, and a table of them."""
+    """Make the page of a tuning: a chart of throughput against p99 for all configurations, and a table of them."""
     return page("triune.tuning", "Tuning", as_json(tuning))

@@ -1,4 +1,4 @@
-"""What a tuning found, as figures."""
+"""The result of a tuning, as figures."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ class Tried:
 
     Attributes:
         candidate: its values.
-        words: what differs from the given config, such as "units=amx instances=2"; "the given config" for itself.
+        words: the differences from the given config, such as "units=amx instances=2"; "the given config" for the given
+            config.
         measurement: its longest measurement.
-        rank: how good it is; None if it failed.
+        rank: the rank of the measurement; None if the trial failed.
     """
 
     candidate: Candidate
@@ -29,18 +30,18 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What a tuning found.
+    """The result of a tuning.
 
     Attributes:
         model: the model's name.
-        objective: what the best configuration has most or least of.
+        objective: the objective of the tuning.
         p99_ms: the limit of p99; None for no limit.
-        axes: what was varied.
+        axes: the axes that were varied.
         found: the search's result.
-        config: the best config, as text for config.pbtxt: the given one with only what was tuned changed.
+        config: the best config, as text for config.pbtxt. Only tuned fields differ from the given config.
         changes: the fields that differ from the given config, as text; empty if it is kept.
         seconds: how long it took.
-        notes: what else there is to know.
+        notes: notes for the user.
     """
 
     model: str

@@ -40,7 +40,7 @@ it is ended and has failed."""
 
 
 class Watcher(Protocol):
-    """Is told what the search does."""
+    """Protocol: a function that is called with the progress of the search."""
 
     def __call__(self, tried: "Trial", share: float, /) -> None:
         """A trial ended; `share` is the part of the budget that is used."""
@@ -54,8 +54,8 @@ class Trial:
     Attributes:
         candidate: its values, in the order of the axes.
         seconds: the time of each load.
-        measurement: what was measured.
-        rank: how good it is; None if it failed.
+        measurement: the measurements.
+        rank: the rank of the measurement; None if the trial failed.
     """
 
     candidate: Candidate
@@ -81,7 +81,7 @@ class Found:
         trials: all trials, in order.
         rival: the other configuration that was compared with the given one at the end; None if none was better until
             then.
-        num_left: how many candidates next to the best one were not tried, since the budget was used.
+        num_left: the number of neighbours of the best candidate that were not tried, because the budget was used up.
     """
 
     given: Candidate
@@ -105,15 +105,15 @@ class Search:
     """One search. Its order depends on nothing but the axes and the measurements.
 
     Attributes:
-        axes: what may vary, the most important axis first.
+        axes: the axes that may vary, the most important one first.
         is_valid: whether the values of a candidate fit each other.
-        measure: measures a candidate.
-        objective: what is best.
+        measure: the function that measures a candidate.
+        objective: the objective.
         p99_ms: the limit of p99; None for no limit.
         budget_seconds: the time that the search may take.
         num_levels: the number of loads of each trial.
         clock: the clock.
-        watch: is told of each trial.
+        watch: the function that is called with each trial.
     """
 
     axes: Sequence[Axis]
@@ -144,7 +144,7 @@ class Search:
         if first.rank is None:
             raise InvalidArgumentError(f"the given configuration cannot be measured: {first.measurement.failure}")
         self._cost_seconds = started = self._elapsed()
-        # The first trial starts a process and imports libraries. The second tells what the others cost.
+        # The first trial starts a process and imports libraries. The second one shows how long the others will take.
         best = first if 2 * started > self.budget_seconds else self._try(given, short)
         self._cost_seconds = min(started, self._elapsed() - started) or started
         self._reserve_seconds = 2 * _NUM_RUNS * (self._cost_seconds + self.num_levels * short)
@@ -169,7 +169,7 @@ class Search:
         """Try the other values of an axis: all of them briefly, then the better half for twice as long, and so on.
 
         Returns:
-            the best, and the number of candidates that there was no time for.
+            the best candidate, and the number of candidates that were not tried for lack of time.
         """
         tried = {trial.candidate for trial in self._trials}
         news = [
@@ -189,7 +189,8 @@ class Search:
         while True:
             rivals = self._better_half(rivals, best)
             seconds *= 2
-            # The best so far is measured anew beside its rivals: the machine may be slower or faster than before.
+            # The best candidate so far is measured again together with its rivals, since the machine may be slower or
+            # faster than before.
             if not rivals or not self._has_time(seconds, num=len(rivals) + 1):
                 break
             best = self._try(best.candidate, seconds)

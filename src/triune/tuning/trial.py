@@ -43,7 +43,7 @@ _LEAST_BATCHES = 16
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is tuned. It can be pickled, for the process of the trials.
+    """The model that is tuned. It can be pickled, for the process of the trials.
 
     Attributes:
         name: the model's name.
@@ -51,7 +51,7 @@ class Subject:
         version: its version.
         machine: the machine.
         callers: the numbers of callers of the loads.
-        inputs: a file of numpy's with the user's inputs; None to make them up.
+        inputs: a file written by numpy with the user's inputs; None to generate inputs.
         is_metered: whether joules are measured.
         units: the parameter `units` of the given config; empty if it has none.
     """
@@ -82,7 +82,8 @@ def measure(
         subject: the model.
         message: the config, as in config.pbtxt.
         seconds: the time of each load.
-        kept: the executables of earlier trials of the same model, which gets those of this one; None keeps none.
+        kept: the store of executables of earlier trials of the same model, to which those of this trial are added; None
+            stores none.
 
     Raises:
         TriuneError: the model cannot be loaded with the config, or does not answer.

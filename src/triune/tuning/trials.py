@@ -22,7 +22,7 @@ class Trials:
 
     def __init__(self, subject: Subject) -> None:
         """Args:
-        subject: the model.
+        subject: the model that is tuned.
         """
         self._subject = subject
         self._folder = HeldFolder()
@@ -30,12 +30,13 @@ class Trials:
         self._is_first = True
 
     def measure(self, message: ModelConfigMessage, seconds: float, limit_seconds: float) -> Measurement:
-        """Measure the model with a config. A trial that fails, crashes or takes longer than its limit says so.
+        """Measure the model with a config. If a trial fails, crashes or exceeds its time limit, the measurement says
+        so.
 
         Args:
             message: the config.
             seconds: the time of each load.
-            limit_seconds: the limit of the whole trial, its load included.
+            limit_seconds: the time limit of the whole trial, including the load of the model.
 
         Raises:
             InternalError: no process can be started.
@@ -86,7 +87,7 @@ def _work(subject: Subject, config: bytes, seconds: float, path: Path, *, keeps:
 
     The very first trial keeps no executables, so that the second one measures the time of a trial with compilation.
     """
-    # What a trial finds wrong is in its result.
+    # Warnings need not be logged, since the trial's result contains them.
     logging.disable(logging.WARNING)
     found = measure(subject, ModelConfigMessage.FromString(config), seconds, _kept() if keeps else None)
     path.write_bytes(pickle.dumps(found))
@@ -94,5 +95,5 @@ def _work(subject: Subject, config: bytes, seconds: float, path: Path, *, keeps:
 
 @functools.cache
 def _kept() -> KeptExecutables:
-    """The executables of the trials in this process, which are all of one model."""
+    """The stored executables of the trials in this process, which all belong to one model."""
     return KeptExecutables()

@@ -35,8 +35,8 @@ class Recipe:
         packages: the packages that `build` reads.
         units: the compute units that can run the model.
         backend: the backend that serves it.
-        num_units: the most units to place it on, the preferred ones first; None means all. On each, a transformer holds
-            its weights and a cache anew.
+        num_units: the most units to place it on, the preferred ones first; None means all. On each unit, a transformer
+            has its own weights and cache.
     """
 
     name: str

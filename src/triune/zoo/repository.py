@@ -68,8 +68,8 @@ def build_repository(
         folder: the repository; made if it does not exist.
         models: names from `RECIPES`; None builds all of them.
         units: the units to place models on, in order of preference. A model that none of them can run gets the cpu.
-        emulated: units that this machine emulates. They are added to the models of Apple's formats alone, for their
-            answers: emulated they are slower than the real ones.
+        emulated: units that this machine emulates. They are added only to models in Apple's formats, since emulated
+            units are slower than the real ones.
         progress: receives a report of each step.
         cache: the cache of packages; None takes the user's cache.
 

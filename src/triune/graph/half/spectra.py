@@ -17,8 +17,8 @@ def spectrum_producers(square: NodeProto, producers: Producers) -> list[NodeProt
     Fourier transform is; else [].
 
     Args:
-        square: any node; [] unless it is a square.
-        producers: what computes its operand.
+        square: any node. If it is not a square, the result is [].
+        producers: finds the nodes that compute its operand.
     """
     if not is_square(square, producers):
         return []
