@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from triune.graph.bare import OVERRIDABLE_FROM_IR
+from triune.graph.defaults import free_initializers
 from triune.graph.names import Names
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.tidy import Tidy
@@ -32,13 +32,7 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
         file: the scratch file for these weights.
     """
     graph = model.graph
-    if model.ir_version < OVERRIDABLE_FROM_IR:
-        # Old models list weights among the inputs; these are not inputs of a caller.
-        weights = {tensor.name for tensor in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in weights]
-        del graph.input[:]
-        graph.input.extend(inputs)
-        model.ir_version = OVERRIDABLE_FROM_IR
+    free_initializers(model)
     make_dense(graph)
     _name_nodes(model)
     for node in list(graph.node):

@@ -2,17 +2,13 @@
 
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
+from triune.graph.defaults import OVERRIDABLE_FROM_IR
 from triune.graph.inference_apart import try_infer_shapes
 from triune.graph.values import subgraphs_of
 from triune.graph.weights import Large
 
 NO_NAMES = frozenset({"", "?", "-1", "None"})
 """Names that exporters give to dimensions without a name. Two dimensions of such a name may differ in size."""
-
-OVERRIDABLE_FROM_IR = 4
-"""From this IR version on, an initializer that is also an input is the input's default. Before, every initializer had
-to be an input.
-"""
 
 
 def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:

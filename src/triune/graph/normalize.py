@@ -12,6 +12,7 @@ from triune.graph.core_ops import CORE_OPS
 from triune.graph.declared import free_negative_sizes, give_output_shapes, infer_anew, take_output_shapes
 from triune.graph.decompose import Decompose
 from triune.graph.decompose.classical.tables import Tabulate
+from triune.graph.defaults import free_initializers
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
@@ -32,9 +33,6 @@ from triune.graph.sparse import make_dense
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
-
-_INITIALIZERS_ALONE = 4
-"""From this IR version on, initializers need not be inputs."""
 
 MAX_ROUNDS = 8
 """The largest number of rounds of passes. What one round inlines or folds may allow the next one to fold more."""
@@ -96,7 +94,7 @@ def normalize(
     copy.CopyFrom(model)
     # ONNX Runtime saves models whose initializers are not inputs under the model's old IR version, in which this is not
     # allowed.
-    copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
+    free_initializers(copy)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
     rename_shadows(copy.graph)

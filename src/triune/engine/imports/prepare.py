@@ -12,6 +12,7 @@ from triune.engine.imports.products import Products
 from triune.graph.contradictions import found_at
 from triune.graph.declared import free_negative_sizes
 from triune.graph.decompose import Decompose
+from triune.graph.defaults import free_initializers
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
@@ -52,7 +53,7 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
         UnsupportedError: the model is not a decoder with caches, or an operator has an unknown form.
         InvalidArgumentError: the model is not valid ONNX.
     """
-    model.ir_version = max(model.ir_version, 4)
+    free_initializers(model)
     fix_branch(model.graph)
     _require_consistent(model.graph)
     interface = read_interface(model.graph, head_size)

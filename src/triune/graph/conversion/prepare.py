@@ -18,6 +18,7 @@ from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
 from triune.graph.conversion.unknown import empty_unknown
 from triune.graph.declared import free_negative_sizes
+from triune.graph.defaults import OVERRIDABLE_FROM_IR, make_constants
 from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
@@ -30,9 +31,6 @@ from triune.graph.weights import without_weights
 
 Report: TypeAlias = Callable[[str], None]
 """A function that is called with one line of text about the current step."""
-
-
-_FIRST_IR_WITH_DEFAULTS = 4
 
 _MOST_NAMED = 4
 """The largest number of names in a note."""
@@ -107,6 +105,8 @@ def _prepared(
     copy, dropped = numbers_of(copy)
     free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))
+    # Not later: passes would take defaults that no node reads, or none any more, out of the graph and leave the inputs.
+    make_constants(copy.graph)
     apply_shapes(copy, options.shapes)
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
@@ -141,9 +141,10 @@ def _prepared(
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:
     """A note that names the inputs with defaults, which become constants.
 
-    Before IR version 4 every initializer had to be an input as well, so there is no note for such models.
+    Before IR version 4 every initializer had to be an input as well, and ONNX Runtime lets no caller give them, so
+    there is no note for such models.
     """
-    inputs = {value.name for value in model.graph.input} if model.ir_version >= _FIRST_IR_WITH_DEFAULTS else set[str]()
+    inputs = {value.name for value in model.graph.input} if model.ir_version >= OVERRIDABLE_FROM_IR else set[str]()
     names = [each.name for each in model.graph.initializer if each.name in inputs - set(options.constants)]
     if not names:
         return []

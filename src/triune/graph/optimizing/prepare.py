@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import onnx.inliner
-from onnx import GraphProto, ModelProto
+from onnx import ModelProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion.shapes import InputShape, apply_shapes
 from triune.graph.declared import give_output_shapes, infer_anew, take_output_shapes
+from triune.graph.defaults import OVERRIDABLE_FROM_IR, free_initializers
 from triune.graph.editing import opset_of
 from triune.graph.load import require_valid
 from triune.graph.passes.infer import Infer
@@ -15,9 +16,6 @@ from triune.graph.shadows import rename_shadows
 from triune.graph.sparse import make_dense
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
-
-_INITIALIZERS_ALONE = 4
-"""From this IR version on, initializers need not be inputs."""
 
 _FIRST_OPSET = 7
 """The oldest operator set that ONNX Runtime promises to support completely."""
@@ -47,12 +45,11 @@ def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFi
             f"the model is of operator set {opset_of(copy)}; the oldest that is optimized is {_FIRST_OPSET}: export it "
             "again for a newer one"
         )
-    if copy.ir_version < _INITIALIZERS_ALONE:
+    if copy.ir_version < OVERRIDABLE_FROM_IR:
         notes.append(
-            f"IR version {copy.ir_version} became {_INITIALIZERS_ALONE}: before that, initializers had to be inputs"
+            f"IR version {copy.ir_version} became {OVERRIDABLE_FROM_IR}: before that, initializers had to be inputs"
         )
-        copy.ir_version = _INITIALIZERS_ALONE
-        _take_initializers_from_inputs(copy.graph)
+        free_initializers(copy)
     apply_shapes(copy, shapes)
     large = Large(file)
     large.take(copy)
@@ -67,10 +64,3 @@ def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFi
     give_output_shapes(copy, declared)
     large.give_back(copy)
     return copy, notes
-
-
-def _take_initializers_from_inputs(graph: GraphProto) -> None:
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    del graph.input[:]
-    graph.input.extend(inputs)

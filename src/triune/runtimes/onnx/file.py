@@ -8,7 +8,8 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
-from triune.graph.bare import NO_NAMES, OVERRIDABLE_FROM_IR
+from triune.graph.bare import NO_NAMES
+from triune.graph.defaults import OVERRIDABLE_FROM_IR
 from triune.graph.inference_apart import try_infer_shapes
 from triune.graph.load import load, read_model
 from triune.graph.weights import Large, without_large

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import UnsupportedError
-from triune.graph.bare import OVERRIDABLE_FROM_IR
+from triune.graph.defaults import free_initializers
 from triune.graph.growth import growth_of
 from triune.graph.guard import guard
 from triune.graph.hoist import hoist_weights
@@ -91,13 +91,7 @@ def _locate(model: ModelProto, path: Path) -> None:
     """Make all large weights initializers of the main graph that refer to the location of their data, and read the
     others.
     """
-    if model.ir_version < OVERRIDABLE_FROM_IR:
-        # Before this IR version, an initializer had to be an input, too; ONNX Runtime refuses such initializers in
-        # subgraphs otherwise.
-        names = {tensor.name for tensor in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in names]
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-        model.ir_version = OVERRIDABLE_FROM_IR
+    # In older IR versions ONNX Runtime refuses initializers in subgraphs that are not inputs.
+    free_initializers(model)
     hoist_weights(model)
     locate_data(model, path.parent)
