@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import queue
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.files import read_file
 from triune.core.threads import start_thread
-from triune.engine.kv.folder_lock import FolderLock
+from triune.engine.kv.folder_lock import FolderHold, FolderLock, remove_unless_held
 from triune.engine.kv.hashes import BlockHash
 
 Layout: TypeAlias = Sequence[tuple[tuple[int, ...], np.dtype[np.generic]]]
@@ -56,7 +55,7 @@ class DiskTier:
     def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
         folder: the folder for the files, created if it is missing. Other folders in the same parent are deleted, since
-            they belong to other weights.
+            they belong to other weights, unless another server uses them.
         max_bytes: the most bytes of all files, including files that other servers write. The least recently used files
             are deleted.
         layout: the layout of the blocks.
@@ -67,6 +66,7 @@ class DiskTier:
         """
         self._folder = folder
         self._changes = FolderLock(folder)
+        self._hold = FolderHold(folder)
         self._others = others
         self._layout = layout
         self._file_bytes = _CHECKSUM_BYTES + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
@@ -165,6 +165,7 @@ class DiskTier:
                 self._try(partial(self._write, block_hash, arrays))
             self._work.task_done()
             if kind == _END:
+                self._hold.release()
                 return
 
     def _try(self, work: Callable[[], None]) -> None:
@@ -182,12 +183,12 @@ class DiskTier:
 
     def _find(self) -> None:
         """Find the files of earlier runs."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._hold.take()
         for other in self._folder.parent.iterdir():
             if other == self._folder or other.name.startswith(self._others):
                 continue
             if other.is_dir() and not other.is_symlink():
-                shutil.rmtree(other)
+                remove_unless_held(other)
         with self._changes.changing():
             self._list(is_first=True)
             self._shrink()

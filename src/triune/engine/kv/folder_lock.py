@@ -1,9 +1,12 @@
-"""A lock on a folder that several processes change, which tells each of them when another one has changed it."""
+"""Folders that several processes use: a lock on a folder, which tells each of them when another one has changed it, and
+a mark that a folder is in use.
+"""
 
 import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +17,8 @@ WAIT_SECONDS: Final = 10.0
 
 _LOOK_SECONDS: Final = 0.005
 _COUNT_BYTES: Final = 8
+_HELD: Final = ".held"
+_FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderLock:
@@ -37,7 +42,7 @@ class FolderLock:
             TimeoutError: another process holds the lock for longer than WAIT_SECONDS.
             OSError: the lock file cannot be made, read or written.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, self._path)
             found = int.from_bytes(os.pread(descriptor, _COUNT_BYTES, 0), "big")
@@ -48,6 +53,79 @@ class FolderLock:
             is_changed, self._count = found != self._count, count
             yield is_changed
         finally:
+            os.close(descriptor)
+
+
+class FolderHold:
+    """Marks a folder as in use while this process lives, by a shared lock on its file `.held`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Args:
+        folder: the folder.
+        """
+        self._folder = folder
+        self._path = folder / _HELD
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Mark the folder, which is made if it is missing.
+
+        Raises:
+            TimeoutError: another process removes the folder for longer than WAIT_SECONDS.
+            OSError: the folder or the file cannot be made.
+        """
+        until = time.monotonic() + WAIT_SECONDS
+        while not self._is_taken():
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, f"another process removes '{self._folder}' for {WAIT_SECONDS:g} s")
+            time.sleep(_LOOK_SECONDS)
+
+    def release(self) -> None:
+        """Remove the mark."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_taken(self) -> bool:
+        """Try to mark the folder; False while another process removes it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            return False
+        self._descriptor = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            return False
+        except OSError:
+            # On a file system without locks nothing is marked.
+            return True
+        try:
+            is_there = os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self.release()
+        return is_there
+
+
+def remove_unless_held(folder: Path) -> None:
+    """Delete a folder, as far as that is allowed, unless a living process has marked it as in use (`FolderHold`)."""
+    descriptor = None
+    try:
+        try:
+            descriptor = os.open(folder / _HELD, _FLAGS)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            # There is no mark, or no lock on this file system.
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if descriptor is not None:
             os.close(descriptor)
 
 

@@ -201,6 +201,49 @@ def test_folders_of_other_weights_are_deleted_and_those_of_other_units_stay(tmp_
         each.close()
 
 
+def test_folders_of_other_weights_stay_while_a_server_uses_them(tmp_path: Path) -> None:
+    size = 100 * FILE_BYTES
+    first = DiskTier(tmp_path / "first", size, LAYOUT)
+    first.store(name(1), block(1))
+    first.wait_for_room()
+    second = DiskTier(tmp_path / "second", size, LAYOUT)
+    second.store(name(2), block(2))
+    second.wait_for_room()
+    first.store(name(3), block(3))
+    first.wait_for_room()
+    assert [load(first, 1) is None, load(first, 3) is None, load(second, 2) is None] == [False] * 3
+    first.close()
+    second.close()
+    DiskTier(tmp_path / "third", size, LAYOUT).close()
+    assert [each.name for each in tmp_path.iterdir()] == ["third"]
+
+
+def test_a_folder_that_is_removed_while_it_is_taken_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "folder", os.open
+    num_removed = 0
+
+    def slow(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+        nonlocal num_removed
+        descriptor = opened(path, flags, mode, **options)
+        if flags & os.O_CREAT and num_removed < 2:
+            num_removed += 1
+            folder_lock.remove_unless_held(folder)
+        return descriptor
+
+    monkeypatch.setattr(folder_lock.os, "open", slow)
+    hold = folder_lock.FolderHold(folder)
+    hold.take()
+    assert num_removed == 2
+    assert folder.exists()
+    folder_lock.remove_unless_held(folder)
+    assert folder.exists()
+    hold.release()
+    folder_lock.remove_unless_held(folder)
+    assert not folder.exists()
+
+
 def test_servers_that_share_a_folder_keep_to_the_limit_together(tmp_path: Path) -> None:
     one, other = tier(tmp_path, 4), tier(tmp_path, 4)
     for number in range(6):
