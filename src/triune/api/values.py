@@ -63,7 +63,11 @@ def _converted(spec: TensorSpec, value: Any) -> Array:
         texts = np.empty(given.shape, np.object_)
         texts.reshape(-1)[:] = elements
         return texts
-    if given.dtype.kind not in "biuf" or (given.dtype.kind == "b") != (spec.datatype is DataType.BOOL):
+    kinds = "b" if spec.datatype is DataType.BOOL else "iuf"
+    if spec.datatype is DataType.INT32:
+        # A Core ML program has no input of truth values: an ONNX model's BOOL is its INT32.
+        kinds += "b"
+    if given.dtype.kind not in kinds:
         raise InvalidArgumentError(f"{what} is made of {given.dtype.name}; the model takes {spec}")
     with np.errstate(over="ignore", invalid="ignore"):
         array = given.astype(spec.datatype.dtype)

@@ -109,6 +109,18 @@ def _identity(datatype: int, tmp_path: Path) -> Path:
     return tmp_path / "identity.onnx"
 
 
+def test_truth_values_reach_a_core_ml_program_that_has_int32_for_them(tmp_path: Path) -> None:
+    path = triune.convert(
+        _identity(onnx.TensorProto.BOOL, tmp_path), tmp_path / "identity.mlpackage", shapes={"x": "2"}
+    ).path
+    assert path is not None
+    given = np.array([True, False])
+    for unit in ("cpu", "ane"):
+        with triune.load(path, unit) as loaded:
+            (found,) = loaded.run({"x": given}).values()
+            np.testing.assert_array_equal(found.astype(bool), given)
+
+
 @pytest.mark.parametrize(
     ("datatype", "given", "expected"),
     [
@@ -117,6 +129,7 @@ def _identity(datatype: int, tmp_path: Path) -> Path:
         (onnx.TensorProto.FLOAT16, [0.1], np.float16([0.1])),
         (onnx.TensorProto.DOUBLE, [0.1], np.float64([0.1])),
         (onnx.TensorProto.INT64, [2**62], np.int64([2**62])),
+        (onnx.TensorProto.INT32, [True, False], np.int32([1, 0])),
         (onnx.TensorProto.UINT8, [0, 255], np.uint8([0, 255])),
         (onnx.TensorProto.BOOL, [True, False], np.bool_([True, False])),
         (onnx.TensorProto.STRING, ["a", b"b"], np.array([b"a", b"b"], np.object_)),
