@@ -301,7 +301,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "upsample_bilinear": {**_UPSAMPLE, "align_corners": True, "half_pixel_centers": None},
         "upsample_nearest_neighbor": _UPSAMPLE,
         "while_loop": {"loop_vars": REQUIRED},
-        # Operations of Core ML that coremltools writes in place of its own `coreml_update_state`.
+        # Core ML's operation, which coremltools writes instead of its own `coreml_update_state`.
         "write_state": {"input": REQUIRED, "data": REQUIRED},
     }
 )

@@ -50,7 +50,7 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
     return message
 
 
-# Cached, since this is called for every message that is read or written.
+# The result is cached, since this is called for every message that is read or written.
 @functools.cache
 def _module(name: str) -> Any:
     # Except on Apple's systems, coremltools warns about each class of its compiled module, which is missing there and

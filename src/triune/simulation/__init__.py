@@ -1,1 +1,1 @@
-"""Schedules on a chip that is not here: the scheduler's own code on a virtual clock, with predicted times."""
+"""Simulates schedules on another chip: the scheduler's own code runs on a virtual clock, with predicted times."""

@@ -1,4 +1,4 @@
-"""Traces that were never recorded: requests that arrive at random, at a rate for each model."""
+"""Synthetic traces: requests that arrive at random, at a rate for each model."""
 
 import re
 import zlib
@@ -19,8 +19,8 @@ class Stream:
 
     Attributes:
         model: the model's name.
-        per_second: the mean number of requests a second.
-        num_rows: the rows of each.
+        per_second: the mean number of requests per second.
+        num_rows: the number of rows of each request.
     """
 
     model: str
@@ -32,7 +32,7 @@ def parse_stream(text: str) -> Stream:
     """Read a stream in the form FORM.
 
     Raises:
-        InvalidArgumentError: it has another form, or a rate or number of rows is not above 0.
+        InvalidArgumentError: the text has another form, or a rate or number of rows is not above 0.
     """
     found = re.fullmatch(r"(.+)=poisson:([0-9]*\.?[0-9]+)(?::([0-9]{1,6}))?", text)
     if found is None or not float(found[2]) or (found[3] is not None and not int(found[3])):
@@ -44,12 +44,13 @@ def parse_stream(text: str) -> Stream:
 
 
 def synthetic(streams: Sequence[Stream], seconds: float, seed: int) -> list[Arrival]:
-    """The requests of some streams, in the order of their arrival.
+    """Make the requests of some streams, in the order of their arrival.
 
-    The same streams and seed give the same requests, and another stream beside them changes none of theirs.
+    The same streams and seed give the same requests. Adding another stream does not change the requests of these
+    streams.
 
     Raises:
-        InvalidArgumentError: they would be none, or too many.
+        InvalidArgumentError: there would be no requests, or too many.
     """
     expected = seconds * sum(each.per_second for each in streams)
     if expected > MOST_ARRIVALS / 2:

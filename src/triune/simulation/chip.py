@@ -3,8 +3,8 @@
 Batches on one pool of hardware share its time equally. A batch that passes through several pools, one after the other,
 uses each for a part of its time. The memory's bandwidth is shared max-min fairly (Bertsekas and Gallager, "Data
 Networks", 1992, chapter 6): a batch that needs less than an equal share gets all that it needs, and the others share
-the remainder. A batch needs bytes / time throughout its run. Nothing else is modelled: neither heat nor limits of
-power, neither shared caches nor the time of the CPU for launches.
+the remainder. A batch needs bytes / time throughout its run. Nothing else is modelled: no heat, no power limits, no
+shared caches, and no CPU time for launches.
 """
 
 import math

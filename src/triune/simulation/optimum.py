@@ -46,7 +46,7 @@ class Optimum:
         """The least time in which `num_rows` of each model can be computed.
 
         Returns:
-            the time, and for each model the part of it that one row takes: the parts of all rows add up to the time.
+            the time, and for each model the share of that time for one row. The shares of all rows add up to the time.
         """
         choices = [(self._choices[name], number) for name, number in num_rows.items()]
         prices = np.full(choices[0][0].shape[1], 1 / choices[0][0].shape[1])
@@ -66,7 +66,7 @@ class Optimum:
         """The earliest time at which the last of some requests can be answered.
 
         Args:
-            arrivals: of each its time in nanoseconds, its model and its rows, in order.
+            arrivals: for each request its time in nanoseconds, its model and its number of rows, in order.
         """
         totals: dict[str, float] = {}
         for _, model, num_rows in arrivals:
@@ -83,5 +83,5 @@ class Optimum:
         return min(profile.cost(unit, num_rows).ns for unit in profile.costs)
 
     def row_joules(self, model: str) -> float:
-        """The energy of a row on the unit and in the batch size that take the least."""
+        """The energy of a row on the unit and in the batch size that take the least energy."""
         return min(cost.joules / cost.num_rows for costs in self._profiles[model].costs.values() for cost in costs)

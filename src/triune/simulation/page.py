@@ -5,5 +5,7 @@ from triune.simulation.report import Simulation, as_json
 
 
 def page_of(simulation: Simulation) -> str:
-    """The page of a simulation: schedules beside each other, and what each unit did for each model."""
+    """Make the page of a simulation: it shows the schedules side by side, and how long each unit computed each
+    model.
+    """
     return page("triune.simulation", "Simulation", as_json(simulation))

@@ -1,4 +1,4 @@
-"""What batches of a model cost on the units of a chip: predictions of the planner, by unit and number of rows."""
+"""The predicted cost of a model's batches on the units of a chip, by unit and number of rows."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,13 @@ time is spent on the unit.
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """What a batch costs if nothing else runs. Predicted.
+    """The predicted cost of a batch if nothing else runs.
 
     Attributes:
-        num_rows: its rows.
+        num_rows: the number of its rows.
         unit_ns: the time on each unit, one after the other.
         joules: its energy.
-        memory_bytes: its traffic with the memory.
+        memory_bytes: its memory traffic, in bytes.
     """
 
     num_rows: int
@@ -52,10 +52,10 @@ class Profile:
         name: the model's name.
         policy: how its requests are queued and batched.
         row_elements: the input elements of a row.
-        group: the class of models whose predictions it shares the error with.
+        group: the class of models, by which the expected error of predictions is looked up.
         costs: for each unit that serves it, the costs of some batch sizes, ascending.
         left_out: why other units of the chip do not serve it.
-        weight: its part of hardware that models compete for, in relation to that of others.
+        weight: its share of hardware that models compete for, relative to the weights of other models.
     """
 
     name: str
@@ -109,16 +109,16 @@ def profile_of(
 ) -> Profile:
     """Predict what batches of a model cost on each unit of a chip.
 
-    A unit that refuses some operations serves the model as Core ML does, with those on the CPU, unless most of the time
-    would be spent on the CPU.
+    If a unit refuses some operations, the CPU computes these, as in Core ML, unless most of the time would be spent on
+    the CPU.
 
     Args:
         name: the model's name.
         policy: how its requests are queued and batched.
         row_elements: the input elements of a row.
-        ops_of: gives, for a number of rows, the operations of a batch, and the class of the model.
+        ops_of: returns, for a number of rows, the operations of a batch and the class of the model.
         target: the chip.
-        weight: its part of hardware that models compete for.
+        weight: its share of hardware that models compete for.
 
     Raises:
         UnsupportedError: no unit serves the model.
@@ -145,7 +145,9 @@ def profile_of(
 
 
 def _cost(request: Request, num_rows: int, target: Target, helper: Unit) -> tuple[BatchCost | None, str]:
-    """The cost of a batch on the unit of the request; or None, and why the unit does not serve it."""
+    """Predict the cost of a batch on the unit of the request. Returns None, and the reason, if the unit does not serve
+    it.
+    """
     unit = request.units[0]
     alone = candidates(request, target)
     if np.isfinite(alone.time.ops).all():

@@ -29,11 +29,11 @@ class Served:
     """Requests that were answered: of one model or of all (model ""), on one unit or on all (None).
 
     Attributes:
-        model, unit: which.
-        num_requests, num_rows: how many.
-        rows_per_second: over the time of the whole schedule.
+        model, unit: the model and the unit.
+        num_requests, num_rows: the number of these requests, and of their rows.
+        rows_per_second: the rate over the time of the whole schedule.
         p50_ms, p99_ms: the time from arrival to answer that 50%, and 99%, of the requests did not exceed.
-        queue_ms: how long they waited for their batch to begin, on average.
+        queue_ms: the mean time that they waited for their batch to begin.
         rows_per_batch: the mean size of batches.
         joules: the energy of their batches.
     """
@@ -55,15 +55,16 @@ class Result:
     """A schedule in figures.
 
     Attributes:
-        name: whose schedule it is.
-        seconds: from the first arrival to the last answer.
-        num_refused: the requests that were refused since a queue was full, or timed out.
-        total: all answered requests.
-        parts: those of each model on each unit.
-        utilisation: the part of the time in which each unit had a batch.
-        least_seconds: in less than this no schedule can answer the same requests, which arrive when they do.
-        least_joules: nor with less energy.
-        least_p99_ms: nor can 99 of 100 be answered within less.
+        name: the name of the rule that made the schedule.
+        seconds: the time from the first arrival to the last answer.
+        num_refused: the number of requests that were refused because a queue was full, or that timed out.
+        total: the figures of all answered requests.
+        parts: the figures of each model on each unit.
+        utilisation: the fraction of the time in which each unit had a batch.
+        least_seconds: a lower bound of the time in which any schedule can answer the same requests, given their arrival
+            times.
+        least_joules: a lower bound of the energy of any schedule.
+        least_p99_ms: a lower bound of the time within which any schedule can answer 99 of 100 requests.
     """
 
     name: str
@@ -84,15 +85,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What became of a trace on a chip. Every figure is simulated, with predicted times of batches.
+    """The result of simulating a trace on a chip. Every figure is simulated, with predicted times of batches.
 
     Attributes:
         chip: the name of the chip.
-        num_requests: the requests of the trace.
-        trace_seconds: from its first arrival to its last.
-        capacity_rows: how many rows a second can be computed of this mix of models, at most.
-        results: Triune's own first.
-        notes: what was assumed, which units are left out, and the error of the predictions.
+        num_requests: the number of requests in the trace.
+        trace_seconds: the time from its first arrival to its last.
+        capacity_rows: the largest number of rows per second that can be computed of this mix of models.
+        results: the results of all schedules, Triune's own first.
+        notes: the assumptions, the units that are left out, and the error of the predictions.
     """
 
     chip: str
@@ -104,7 +105,7 @@ class Simulation:
 
 
 def capacity(profiles: Mapping[str, Profile], target: Target, rows: Mapping[str, float]) -> float:
-    """The most times per second that the target can compute the rows of all models in `rows`."""
+    """How often per second the target can at most compute the rows of all models in `rows`."""
     return 1e9 / _optimum(profiles, target).least_ns(rows)[0]
 
 
@@ -124,7 +125,7 @@ def simulated(
         profiles: the models by name.
         target: the chip.
         constants: the planner's constants, with the error of its predictions.
-        is_compared: whether to run it by other rules, too.
+        is_compared: whether to run it by other rules too.
     """
     optimum = _optimum(profiles, target)
     rules = rules_of(profiles)
@@ -214,7 +215,7 @@ def _notes(profiles: Mapping[str, Profile], target: Target, constants: Constants
 
 
 def as_json(simulation: Simulation) -> dict[str, Any]:
-    """A simulation as JSON: times in milliseconds or seconds as named, energies in joules."""
+    """Convert a simulation to JSON. Names of times end in their unit, and energies are in joules."""
     value: dict[str, Any] = {"kind": KIND, **dataclasses.asdict(simulation)}
     for result, each in zip(simulation.results, value["results"], strict=True):
         each["of_optimum"] = result.of_optimum

@@ -29,10 +29,10 @@ class Schedule:
     """The simulated outcome of a trace's requests under one rule.
 
     Attributes:
-        name: whose schedule it is: "triune", "gpu alone", "round robin".
-        batches: in the order in which they ended.
-        num_answered: the requests that were answered.
-        num_refused: those that were refused since a queue was full, or timed out.
+        name: the name of the rule: "triune", "gpu alone", "round robin".
+        batches: the batches, in the order in which they ended.
+        num_answered: the number of requests that were answered.
+        num_refused: the number of requests that were refused because a queue was full, or that timed out.
         busy_ns: how long each unit was busy, in ns.
     """
 
@@ -45,13 +45,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who decides on a request's unit.
+    """The rule that chooses the unit of each request.
 
     Attributes:
-        name: its name.
+        name: the rule's name.
         units: the units that models are served on; empty for all.
-        choose: the unit of a request, by the units that serve its model, the requests under way on each unit, and the
-            number of requests to the model before; None if the dispatcher decides.
+        choose: returns the unit of a request, given the units that serve its model, the number of pending requests on
+            each unit, and the number of earlier requests to the model. None if the dispatcher chooses.
     """
 
     name: str
@@ -83,10 +83,11 @@ def play(arrivals: Sequence[Arrival], profiles: Mapping[str, Profile], target: T
     """Run a trace by a rule, until each request is answered or refused. Equal arguments give equal schedules.
 
     Args:
-        arrivals: at least one, in order, of models in `profiles`, each with units and rows that the model takes.
+        arrivals: at least one request, in order of arrival. Each names a model in `profiles`, and a unit and number of
+            rows that the model supports.
         profiles: the models by name.
         target: the chip.
-        rule: who decides on the units.
+        rule: the rule that chooses units.
     """
     clock = VirtualClock()
     with asyncio.Runner(loop_factory=lambda: virtual_loop(clock)) as runner:
@@ -161,7 +162,7 @@ class _Play:
         parameters = {} if unit is None else {UNIT_PARAMETER: unit.value}
         key = arrival.model, arrival.num_rows
         if key not in self._inputs:
-            # The scheduler reads only sizes: one element stands for all.
+            # The scheduler reads only sizes, so one element represents all elements of an array.
             shape = arrival.num_rows, self._profiles[arrival.model].row_elements
             self._inputs[key] = {"input": np.broadcast_to(np.zeros((), np.float32), shape)}
         inputs = self._inputs[key]

@@ -1,8 +1,9 @@
-"""Traces: which requests arrived when. `triune serve --record` writes them, `triune simulate --trace` reads them.
+"""Traces, which record the arrival times of requests. `triune serve --record` writes them, and `triune simulate
+--trace` reads them.
 
 A trace is a file of JSON lines, one for each request, in the order of their arrival:
-`{"at": 0.0125, "model": "minilm", "rows": 4, "unit": "gpu", "priority": 1}`. `at` is in seconds. Where they
-are left out, `rows` is 1, and no unit and no priority is asked for. Nothing of what a request contains is in it.
+`{"at": 0.0125, "model": "minilm", "rows": 4, "unit": "gpu", "priority": 1}`. `at` is in seconds. If they are left out,
+`rows` is 1, and the request names no unit and no priority. The contents of requests are not recorded.
 """
 
 import json
@@ -59,8 +60,8 @@ class Arrival:
         at_ns: the time, in nanoseconds since the trace began.
         model: the model's name.
         num_rows: the number of rows.
-        unit: the unit that it asks for; None leaves the choice to the scheduler.
-        priority: 1 is the highest; 0 takes the model's default.
+        unit: the unit that the request names; None leaves the choice to the scheduler.
+        priority: the priority, of which 1 is the highest; 0 means the model's default.
     """
 
     at_ns: int

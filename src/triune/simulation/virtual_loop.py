@@ -1,4 +1,4 @@
-"""An event loop on a virtual clock: when nothing is left to do, it is the time of the clock's next call."""
+"""An event loop on a virtual clock. When nothing is left to do, the clock advances to the time of its next call."""
 
 import asyncio
 import selectors

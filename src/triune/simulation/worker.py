@@ -17,12 +17,12 @@ class SimulatedBatch(NamedTuple):
     """A batch that has run.
 
     Attributes:
-        model, unit: what ran where.
-        num_rows: its rows.
+        model, unit: the model, and the unit that computed the batch.
+        num_rows: the number of its rows.
         joules: its energy.
         arrived_ns: when each of its requests arrived.
         started_ns, ended_ns: when it began and ended.
-        request_rows: the rows of each request.
+        request_rows: the number of rows of each request.
     """
 
     model: str
@@ -40,7 +40,7 @@ class SimulatedRunner:
 
     Attributes:
         unit, units: the unit that the batches run on.
-        is_charging: it charges no energy: the chip counts it.
+        is_charging: whether it charges energy, which it does not, since the chip counts it.
         is_steady: False, since there is no heat that slows a unit down.
     """
 
@@ -76,11 +76,11 @@ class SimulatedWorker:
         ran: Callable[[SimulatedBatch], None],
     ) -> None:
         """Args:
-        profile: the model.
+        profile: the profile of the model.
         unit: one of the units that serve it.
-        chip: runs the batches.
+        chip: the chip that runs the batches.
         clock: the chip's clock.
-        ran: is called with each batch that has ended.
+        ran: the function that is called with each batch that has ended.
         """
         self.runner = SimulatedRunner(unit)
         self._profile = profile

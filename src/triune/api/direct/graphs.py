@@ -21,7 +21,7 @@ class Work:
         op: "MatMul" or "Conv".
         dtype: "fp32", "fp16", "bf16" or "int8".
         ranks: the rank of each operand.
-        shapes: the shape of each operand; empty for one of any sizes.
+        shapes: the shape of each operand; empty for an operand whose sizes may vary.
         attributes: the operator's attributes, sorted by name.
     """
 

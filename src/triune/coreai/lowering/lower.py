@@ -114,7 +114,7 @@ def _prepare(source: Source[LowerOptions], layout: LayoutReport | None, tell: Re
                 "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not "
                 f"known whether they do: {some(prepared.traps)}"
             )
-        # Do not fuse patterns in the Neural Engine's layout, in which they are split into parts.
+        # Patterns are not fused in the Neural Engine's layout, in which they are split into parts.
         return replace(
             prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
         )

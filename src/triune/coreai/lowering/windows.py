@@ -68,7 +68,7 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
     if known is not None:
         return known
     size, stride = size_of(x, 2 + axis), window.strides[axis]
-    # The formula of `Window.padding`, for a size that is known only at run time.
+    # This is the formula of `Window.padding`, for a size that is known only at run time.
     places = _op(ops.divide, _op(ops.add, size, stride - 1), stride)
     reach = _op(ops.add, _op(ops.mul, _op(ops.sub, places, 1), stride), window.extent(axis))
     total = _op(ops.maximum, ops.sub(reach, size), 0)

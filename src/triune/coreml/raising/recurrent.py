@@ -18,7 +18,7 @@ from triune.coreml.raising.given import Given
 from triune.coreml.raising.recurrent_activation import attributes
 from triune.graph.raising.graph import Graph, Tensor
 
-# The order in which ONNX has MIL's gates, as indices into MIL's order.
+# ONNX's order of the gates, as indices into MIL's order.
 _LSTM_GATES = (0, 2, 1, 3)
 _LSTM_PEEPHOLES = (0, 2, 1)
 _GRU_GATES = (2, 0, 1)

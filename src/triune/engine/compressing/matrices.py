@@ -168,8 +168,8 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # The matrix was stored in its form before. Dividing a row by its AWQ scale changes the scales of the codes,
-            # not the codes.
+            # This matrix has been compressed already. Storing it again divides its rows by the AWQ scales, which
+            # changes the scales of the codes, not the codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
             made.vectors[name] = self._source[name] / scales

@@ -131,7 +131,7 @@ def _num_keys(value: dict[str, Any]) -> int:
     """The number of keys in an object and in nested ones; arrays are searched if they begin with an object."""
     count = 0
     objects = [value]
-    # A loop, since the nesting may be deeper than Python recurses.
+    # This is a loop, since the nesting may be deeper than Python's recursion limit.
     while objects:
         each = objects.pop()
         count += len(each)

@@ -105,5 +105,5 @@ class MetricsServer:
         return await self._uvicorn.open(self._host, self._port, purpose="metrics")
 
     async def stop(self, grace_seconds: float) -> None:
-        """Accept no new connections, and give requests under way `grace_seconds` to finish."""
+        """Accept no new connections, and give running requests `grace_seconds` to finish."""
         await self._uvicorn.close(grace_seconds)

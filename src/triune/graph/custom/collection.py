@@ -103,7 +103,7 @@ def read_custom_ops(given: Given) -> CustomOps:
             raise InvalidArgumentError(f"custom operator '{op}' is defined by {places[key]} and by {place}; keep one")
         ops[key], places[key] = op, place
     if files and any(isinstance(each, CustomOp) for each in each_given):
-        # A worker process reads files again, but gets objects pickled, so that one collection cannot have both.
+        # A worker process reads files again, but receives objects pickled, so one collection cannot have both.
         raise InvalidArgumentError("give custom operators as files or as objects, not as both")
     contents = tuple(hashlib.sha256(read_file(path, _LARGEST_BYTES)).hexdigest() for path in (*files, *libraries))
     return CustomOps(ops, tuple(files), tuple(libraries), contents)

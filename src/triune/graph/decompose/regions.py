@@ -84,7 +84,7 @@ class _Axis:
             b.op("GreaterOrEqual", points, b.constant(-1, np.float32)),
             b.op("LessOrEqual", points, b.constant(length, np.float32)),
         )
-        # (R, size * ratio, 1): 1 for samples inside the image, 0 for the others.
+        # The value is (R, size * ratio, 1): 1 for samples inside the image, 0 for the others.
         self._share = b.op("Unsqueeze", b.cast(is_inside, 1), b.ints(2))
         clipped = b.op("Clip", points, b.constant(0, np.float32), b.constant(length - 1, np.float32))
         self._points = b.op("Unsqueeze", clipped, b.ints(2))
@@ -190,7 +190,7 @@ def deform_conv(c: Context) -> bool:
     for axis, length in ((1, width), (0, height)):
         moved = b.op("Gather", split, b.constant(axis, np.int64), axis=2)
         points = b.op("Add", moved, b.constant(_points(c, axis, kernel, result), np.float32))
-        # From pixels to GridSample's coordinates, in which -1 and 1 are the borders of the image.
+        # Convert pixels to GridSample's coordinates, in which -1 and 1 are the borders of the image.
         scaled = b.op("Mul", points, b.constant(2 / length, np.float32))
         grid.append(b.op("Unsqueeze", b.op("Add", scaled, b.constant(1 / length - 1, np.float32)), b.ints(3)))
     images = b.op("Reshape", c.input(0), b.ints(-1, channels // groups, height, width))

@@ -103,7 +103,8 @@ class Bounds:
             case "ReduceProd":
                 return multiplied(given[0], self.count(node))
             case "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
-                # Sums of products of numbers of at least 0. Attributes of Gemm may change the sign.
+                # If no operand has negative elements, neither has the sum of products, unless attributes of Gemm
+                # change the sign.
                 has_sign = all(low >= 0 for low, _ in given) and all(
                     value >= 0 for name, value in attributes_of(node).items() if name in ("alpha", "beta")
                 )

@@ -261,7 +261,9 @@ class MlxDecoder:
         return cache.reshape((self._num_blocks, 2, heads, self.block_size, -1))
 
     def _taken(self, indices: Sequence[int]) -> list[Value]:
-        """Blocks [blocks, heads, block size, size] of the keys, then of the values of each layer."""
+        """Copy blocks out of the cache: for each layer, the keys and then the values, [blocks, heads, block size,
+        size].
+        """
         places = from_numpy(np.asarray(indices, np.int32))
         found: list[Value] = []
         for cache, (heads, _) in zip(self._caches, self._heads[::2], strict=True):

@@ -13,7 +13,8 @@ from triune.scheduling.segments.executable import Segment, SegmentedExecutable
 
 
 class Cut:
-    """The segments of a model, and the folder of their files, which their processes read when they start again.
+    """The segments of a model, and the folder with the segments' files. Worker processes of segments read these files
+    again when they restart.
 
     Attributes:
         compiled: the segments, in order.

@@ -32,7 +32,8 @@ def _transpose(node: NodeProto, views: Views) -> None:
         x = views.view(node.input[0], tuple(blocks))
         views.copy(node, [x], tuple(blocks[each] for each in order), perm=order)
         return
-    # One block at a time goes to its place: two neighbours change places, between all before and all behind them.
+    # Move one block at a time to its place, by exchanging two neighbouring blocks between all blocks before and all
+    # blocks after them.
     x, places = views.flat(node.input[0]), list(range(len(blocks)))
     for target, each in enumerate(order):
         at = places.index(each)

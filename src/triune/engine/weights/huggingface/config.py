@@ -88,7 +88,7 @@ def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
     """The special tokens. generation_config.json may state more eos tokens than config.json.
 
     Raises:
-        InvalidArgumentError: a file is broken, or names a token by something else than its id.
+        InvalidArgumentError: a file is broken, or names a token otherwise than by its id.
     """
     generation = _generation(folder)
     eos = (*generation.ids("eos_token_id"), *fields.ids("eos_token_id"))
