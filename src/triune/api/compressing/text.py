@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triune.api.staging import publish, staged
 from triune.backends.libraries import require_libraries
@@ -131,10 +133,13 @@ def compress_text(
         write_mlx(source, checkpoint, found.matrices, vectors, staging)
         tell("comparing what was written")
         written = open_checkpoint(staging)
-        # Write all weights: the graph still has the norms of the method that was tried last.
-        for name in graph.values:
+
+        def read(name: str) -> NDArray[np.float32]:
             plus = offset if name.endswith("norm.weight") else 0
-            graph.values[name] = (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
+            return (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
+
+        # All weights, since the norms of the method that was tried last are among the changed ones.
+        graph.changed = {name: partial(read, name) for name in graph.values}
         accuracy = comparison.accuracy()
         found = _Attempt(found.matrices, found.forms, found.returned, accuracy, accuracy.agreement >= least)
         _require_agreement(found, least, is_searched=keep_accuracy is not None, force=force)

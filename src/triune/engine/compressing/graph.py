@@ -1,6 +1,6 @@
 """A decoder as a graph whose weights are inputs, so that other weights can be tried without loading it again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,8 @@ class TextGraph:
     Attributes:
         values: the weights that can be changed, fp32, by name: all matrices, and the vectors of norms and biases as the
             graph reads them (Gemma's norms with 1 added).
+        changed: what computes a weight that is tried instead of that in `values`, by name. The model calls it in each
+            run, so that no second copy of the weights in fp32 is held between runs.
         sites: the matrix products, in the order in which they are computed.
     """
 
@@ -40,6 +42,7 @@ class TextGraph:
         self._model.CopyFrom(held.model)
         graph = self._model.graph
         self.values: Final[dict[str, NDArray[np.float32]]] = {}
+        self.changed: dict[str, Callable[[], NDArray[np.float32]]] = {}
         self._inputs: list[str] = []
         kept: list[TensorProto] = []
         for tensor in graph.initializer:
@@ -80,9 +83,23 @@ class TextGraph:
     def _feed(self, tokens: Sequence[int]) -> Mapping[str, NDArray[np.int64] | NDArray[np.float32]]:
         feed: dict[str, NDArray[np.int64] | NDArray[np.float32]] = {"input_ids": np.array([tokens], np.int64)}
         for name in self._inputs:
-            parts = [self.values[each] for each in _names(name)]
-            feed[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            feed[name] = self._joined(_names(name))
         return feed
+
+    def _joined(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """The rows of these weights, one below the other."""
+        if len(names) == 1:
+            return self._present(names[0])
+        shapes = [self.values[name].shape for name in names]
+        whole = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), np.float32)
+        begin = 0
+        for name, shape in zip(names, shapes, strict=True):
+            whole[begin : begin + shape[0]] = self._present(name)
+            begin += shape[0]
+        return whole
+
+    def _present(self, name: str) -> NDArray[np.float32]:
+        return self.changed[name]() if name in self.changed else self.values[name]
 
     def _copy(self, outputs: Sequence[str]) -> ModelProto:
         """A copy of the model with these outputs, or with its own outputs if none are given."""

@@ -73,11 +73,11 @@ class Matrices:
     """
 
     def __init__(self, graph: TextGraph, config: LlamaConfig, form: Form) -> None:
-        """`graph` has the weights of the source. Those that are changed are copied first."""
+        """`graph` has the weights of the source."""
         self._graph = graph
         self._config = config
         self._form = form
-        self._source: Final = dict(graph.values)
+        self._source: Final = graph.values
         self.names: Final = [name for name, each in self._source.items() if each.ndim == 2]
         self.notes: Final[dict[str, str]] = {}
         for name in self.names:
@@ -109,13 +109,12 @@ class Matrices:
 
     def put(self, made: Made, matrices: Mapping[str, Stored]) -> None:
         """Put these matrices, and the norms of `made`, into the graph."""
-        self.restore()
-        self._graph.values.update(made.vectors)
-        self._graph.values.update({name: each.whole() for name, each in matrices.items()})
+        vectors = {name: each.copy for name, each in made.vectors.items()}
+        self._graph.changed = {**vectors, **{name: each.whole for name, each in matrices.items()}}
 
     def restore(self) -> None:
         """Put the weights of the source back into the graph."""
-        self._graph.values.update(self._source)
+        self._graph.changed = {}
 
     def weights_db(self, made: Made, name: str, matrix: Stored) -> float:
         """The ratio of signal to quantization noise of a matrix, in dB."""
