@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.numpy_files import read_npy
 
 
 def split_pairs(texts: Sequence[str], *, option: str = "--input", form: str = "name=file.npy") -> dict[str, str]:
@@ -33,15 +33,7 @@ def read_array(name: str, file: str) -> Array:
     Raises:
         InvalidArgumentError: the file cannot be read, or is not an array.
     """
-    # numpy before 2.4 has no type hints for this function.
-    numpy_format: Any = np.lib.format
-    try:
-        with Path(file).open("rb") as stream:
-            array: Array = numpy_format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, MemoryError) as error:
-        raise InvalidArgumentError(
-            f"cannot read input '{name}' from '{file}': {error}; give one array, written by numpy.save"
-        ) from error
+    array = read_npy(Path(file), f"input '{name}'")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "U":
         array = np.char.encode(array, "utf-8")

@@ -1,16 +1,15 @@
 """Samples for calibration and comparison: the user's files, or generated inputs."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.numpy_files import read_npy, read_npz
 from triune.graph.conversion.shapes import InputShape, inputs_of
 from triune.graph.session import GraphSession
 from triune.graph.verify import check_given, samples_of
@@ -28,6 +27,8 @@ _KINDS = ("noise", "fractions", "masks", "nearly equal numbers")
 """The kinds of made-up inputs that models are compared on. The other kinds (zeros and ties) are made to find other
 faults.
 """
+
+_WHAT = "samples (--calibrate)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +109,20 @@ def _in_folder(path: Path, inputs: Sequence[str]) -> list[dict[str, Array]]:
     found: list[dict[str, Array]] = []
     for file in sorted(path.iterdir()):
         if file.suffix == ".npz":
-            found.append(dict(_arrays(file)))
+            found.append(read_npz(file, _WHAT))
         elif file.suffix == ".npy":
             if len(inputs) != 1:
                 raise InvalidArgumentError(
                     f"'{file}' is one array, and the model has the inputs {', '.join(inputs)}: give .npz files"
                 )
-            found.append({inputs[0]: _array(file)})
+            found.append({inputs[0]: read_npy(file, _WHAT)})
     return found
 
 
 def _in_file(path: Path, model: ModelProto) -> list[dict[str, Array]]:
     if path.suffix != ".npz":
         raise InvalidArgumentError(f"samples are an .npz or a folder (--calibrate), not '{path.name}'")
-    arrays = dict(_arrays(path))
+    arrays = read_npz(path, _WHAT)
     ranks = {value.name: value.type.tensor_type.shape for value in inputs_of(model.graph)}
     counts: dict[str, int] = {}
     parts: dict[str, list[Array]] = {}
@@ -149,22 +150,6 @@ def _in_file(path: Path, model: ModelProto) -> list[dict[str, Array]]:
         raise InvalidArgumentError(f"the inputs in '{path}' have different numbers of samples: {counts}")
     count = next(iter(counts.values()), 0)
     return [{name: part[number] for name, part in parts.items()} for number in range(count)]
-
-
-def _arrays(path: Path) -> Mapping[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InvalidArgumentError(f"'{path}' cannot be read: {error}; write it with numpy.savez") from error
-
-
-def _array(path: Path) -> Array:
-    try:
-        found: Any = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidArgumentError(f"'{path}' cannot be read: {error}; write it with numpy.save") from error
-    return found
 
 
 def _unknown(name: str, inputs: Sequence[str]) -> InvalidArgumentError:

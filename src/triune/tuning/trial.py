@@ -22,6 +22,7 @@ from triune.config.stamps import Stamp
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.numpy_files import read_npz
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.units import Unit
@@ -215,13 +216,7 @@ def _given_calls(path: Path, loaded: LoadedVersion) -> Sequence[Call]:
     Raises:
         InvalidArgumentError: the file cannot be read, or does not fit the model.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Array] = {name: _as_bytes(file[name]) for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InvalidArgumentError(
-            f"the inputs '{path}' cannot be read: {error}; write them with numpy.savez"
-        ) from None
+    arrays = {name: _as_bytes(array) for name, array in read_npz(path, "the inputs").items()}
     config = loaded.config
     if not config.batching.max_batch_size:
         return [loaded.check(InferenceRequest(config.name, arrays))]

@@ -89,7 +89,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no samples"):
         read_samples(tmp_path / "x.npz", perceptron())
     (tmp_path / "x.npz").write_bytes(b"PK, but no zip")
-    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+    with pytest.raises(InvalidArgumentError, match="cannot read samples"):
         read_samples(tmp_path / "x.npz", perceptron())
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(InvalidArgumentError, match="an .npz or a folder"):

@@ -120,5 +120,5 @@ def test_inputs_that_do_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], r
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(InvalidArgumentError, match=r"cannot be read: .*numpy\.savez"):
+    with pytest.raises(InvalidArgumentError, match=r"cannot read the inputs .*numpy\.savez"):
         measured(subject(tmp_path, affine(), tmp_path / "x.npz"), f"max_batch_size: 4 {CPU}")
