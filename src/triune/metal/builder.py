@@ -1,6 +1,7 @@
 """The primitives of the shared lowerings, implemented with MLX. MLX is lazy: it computes when elements are read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 from triune.graph.conversion.lowering.builder import Builder, Dim, Operand
 from triune.graph.exact_parts import MOST_EXACT
 from triune.metal.elementwise import OPS
+from triune.metal.images import Images
 from triune.metal.library import Value, dtype_of, from_numpy, kind_of, mx, to_numpy
 from triune.metal.packing import Quantized
 
@@ -27,6 +29,7 @@ class MlxBuilder(Builder[Value]):
             computed with the nearest valid index, since MLX itself does not check indices and would access other
             memory.
         is_compiling: whether MLX is tracing the function to compile it, so that the values have no elements yet.
+        images: the views with channels first that were given in this run (`metal.images`).
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the packed weights of matrix products, by the name of the second operand.
         checks: whether indices are checked here; otherwise the caller must check them.
@@ -56,6 +59,7 @@ class MlxBuilder(Builder[Value]):
         """Begin a run: clear the faults."""
         self.faults: list[tuple[Value, str]] = []
         self.is_compiling = is_compiling
+        self.images = Images()
 
     def kind_of(self, elem_type: int) -> Any:
         """MLX's type for an element type of ONNX. Raises KeyError if MLX has none."""
@@ -102,22 +106,37 @@ class MlxBuilder(Builder[Value]):
 
     def elementwise(self, op: str, *operands: Value, **attributes: Any) -> Value:
         """Implements `Builder.elementwise`."""
-        return OPS[op](*operands, **attributes)
+        return self.images.elementwise(partial(OPS[op], **attributes) if attributes else OPS[op], operands)
 
     def alike(self, op: str, *operands: Operand[Value]) -> Value:
         """Implements `Builder.alike`."""
         values: list[Value] = [each for each in operands if isinstance(each, mx.array)]
         kind = values[-1].dtype
-        return OPS[op](*(x if isinstance(x, mx.array) else mx.array(x, dtype=kind) for x in operands))
+        given = [x if isinstance(x, mx.array) else mx.array(x, dtype=kind) for x in operands]
+        return self.images.elementwise(OPS[op], given)
 
     def cast(self, x: Value, dtype: Any) -> Value:
         """Implements `Builder.cast`."""
-        kind = kind_of(dtype)
-        return x if x.dtype == kind else x != 0 if kind == mx.bool_ else x.astype(kind)
+        return self.cast_to(x, kind_of(dtype))
+
+    def cast_to(self, x: Value, kind: Any) -> Value:
+        """The elements of `x` as a type of MLX. Booleans tell which are not 0."""
+        if x.dtype == kind:
+            return x
+        return self.images.elementwise(lambda each: each != 0 if kind == mx.bool_ else each.astype(kind), [x])
+
+    def paired(self, x: Value, weights: Value) -> tuple[Value, Value]:
+        """The operands of a product, of one type. Inputs of a graph in 16 bits are fp32: MLX would multiply in fp32,
+        and cast the weights in each run.
+        """
+        narrow = self.float_type
+        if narrow != mx.float32 and narrow in (x.dtype, weights.dtype):
+            return self.cast_to(x, narrow), self.cast_to(weights, narrow)
+        return x, weights
 
     def summable(self, x: Value) -> Value:
         """Implements `Builder.summable`."""
-        return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
+        return self.cast_to(x, mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
 
     def mod(self, x: Value, y: Operand[Value]) -> Value:
         """Implements `Builder.mod`."""
@@ -125,7 +144,7 @@ class MlxBuilder(Builder[Value]):
 
     def inverse_root(self, x: Value) -> Value:
         """Implements `Builder.inverse_root`."""
-        return mx.rsqrt(x)
+        return self.images.elementwise(mx.rsqrt, [x])
 
     def matmul(self, x: Value, y: Value, *, is_transposed: bool = False) -> Value:
         """Implements `Builder.matmul`."""
@@ -136,7 +155,7 @@ class MlxBuilder(Builder[Value]):
         if op in ("ReduceMax", "ReduceMin") and x.size == 0:
             return _extreme_of_none(op, x, axes, keepdims=keepdims)
         function = getattr(mx, op.removeprefix("Reduce").lower())
-        return function(x, axis=list(axes), keepdims=keepdims).astype(x.dtype)
+        return self.cast_to(self.images.reduced(function, x, axes, keepdims=keepdims), x.dtype)
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
         """Implements `Builder.arg`."""
@@ -176,7 +195,7 @@ class MlxBuilder(Builder[Value]):
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
         """Implements `Builder.concat`."""
-        return mx.concatenate(list(values), axis)
+        return self.images.joined(values, axis)
 
     def slice(self, x: Value, axis: int, start: Dim[Value], end: Dim[Value]) -> Value:
         """Implements `Builder.slice`."""

@@ -1,8 +1,6 @@
 """Convolutions and BatchNormalization.
 
-MLX's convolutions have channels last, ONNX's have channels first. A result here is a view with channels first of an
-array in memory with channels last. Elementwise operations keep that memory layout, so nothing is copied between
-convolutions.
+MLX has channels last, ONNX has them first: see `images`. Between convolutions nothing is copied.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +11,8 @@ from triune.graph.conversion.lowering import norms
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import Window, cuts_of, window_of
 from triune.metal.builder import product
-from triune.metal.context import Context, Lowering
+from triune.metal.context import Context, Lowering, builder_of
+from triune.metal.images import channels_last
 from triune.metal.library import Value, mx
 from triune.metal.nvidia import is_nvidia, pointwise
 
@@ -21,7 +20,8 @@ _MOST_SPATIAL = 3
 
 
 def _conv(c: Context) -> None:
-    x, weights, groups = c.input(0), c.input(1), int(c.attributes.get("group", 1))
+    x, weights = builder_of(c).paired(c.input(0), c.input(1))
+    groups, images = int(c.attributes.get("group", 1)), builder_of(c).images
     window = window_of(c.attributes, weights.shape[2:])
     sizes = x.shape[2:]
     _require_known(sizes)
@@ -30,8 +30,8 @@ def _conv(c: Context) -> None:
     if not mx.issubdtype(x.dtype, mx.floating):
         found = of_integers(x, weights, window, groups, product)
     else:
-        found = _convolved(channels_last(x), channels_last(weights), window, pads, groups)
-    c.give(channels_first(_biased(c, found)))
+        found = _convolved(images.last(x), channels_last(weights), window, pads, groups)
+    c.give(images.first(_biased(c, found)))
 
 
 def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
@@ -49,8 +49,9 @@ def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[in
 
 
 def _conv_transpose(c: Context) -> None:
-    x, weights, groups = c.input(0), c.input(1), int(c.attributes.get("group", 1))
-    kernel, spatial = weights.shape[2:], x.ndim - 2
+    x, weights = builder_of(c).paired(c.input(0), c.input(1))
+    groups = int(c.attributes.get("group", 1))
+    kernel, spatial, images = weights.shape[2:], x.ndim - 2, builder_of(c).images
     _require_known(kernel)
     strides = list(c.attributes.get("strides", [1] * spatial))
     dilations = list(c.attributes.get("dilations", [1] * spatial))
@@ -63,7 +64,7 @@ def _conv_transpose(c: Context) -> None:
     grouped = weights.reshape((groups, weights.shape[0] // groups, *weights.shape[1:]))
     turned = mx.swapaxes(grouped, 1, 2).reshape((-1, weights.shape[0] // groups, *kernel))
     found = mx.conv_general(
-        channels_last(x),
+        images.last(x),
         channels_last(turned),
         stride=1,
         padding=([max(low, 0) for low, _ in pads], [max(high, 0) for _, high in pads]),
@@ -74,22 +75,12 @@ def _conv_transpose(c: Context) -> None:
     )
     # The padding may cut off more elements than the kernel's extent added, so the result is sliced.
     cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[1:-1], strict=True)]
-    c.give(channels_first(_biased(c, found[(slice(None), *cuts)])))
+    c.give(images.first(_biased(c, found[(slice(None), *cuts)])))
 
 
 def _require_known(sizes: Sequence[int]) -> None:
     if not 1 <= len(sizes) <= _MOST_SPATIAL:
         raise Refusal(f"a convolution of {len(sizes)} spatial dimensions; MLX has 1 to {_MOST_SPATIAL}")
-
-
-def channels_last(x: Value) -> Value:
-    """A view of (batch, channels, ...) as (batch, ..., channels)."""
-    return mx.moveaxis(x, 1, -1)
-
-
-def channels_first(x: Value) -> Value:
-    """The inverse of `channels_last`."""
-    return mx.moveaxis(x, -1, 1)
 
 
 def _biased(c: Context, found: Value) -> Value:
@@ -135,8 +126,8 @@ def _batch_norm(c: Context) -> None:
         return
     scale, bias, mean, variance = (c.input(index).astype(mx.float32) for index in range(1, 5))
     factor = scale * mx.rsqrt(variance + norms.epsilon_of(c))
-    found = channels_last(x) * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
-    c.give(channels_first(found))
+    images = builder_of(c).images
+    c.give(images.first(images.last(x) * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)))
 
 
 TABLE: Mapping[str, Lowering] = {

@@ -171,7 +171,7 @@ def _cast(c: Context) -> None:
     except KeyError:
         raise Refusal(f"a cast to {helper.tensor_dtype_to_string(elem_type)}, which MLX does not have") from None
     x = c.input(0)
-    c.give(x if x.dtype == kind else x != 0 if kind == mx.bool_ else x.astype(kind))
+    c.give(builder_of(c).cast_to(x, kind))
 
 
 def _bit_cast(c: Context) -> None:

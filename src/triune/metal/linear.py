@@ -10,7 +10,7 @@ from triune.metal.library import Value, mx
 
 def _matmul(c: Context) -> None:
     weights = builder_of(c).quantized.get(c.node.input[1])
-    c.give(product(c.input(0), c.input(1)) if weights is None else weights.product(c.input(0)))
+    c.give(product(*builder_of(c).paired(c.input(0), c.input(1))) if weights is None else weights.product(c.input(0)))
 
 
 def _gemm(c: Context) -> None:
@@ -18,7 +18,7 @@ def _gemm(c: Context) -> None:
         mx.transpose(c.input(index)) if c.attributes.get(name, 0) else c.input(index)
         for index, name in enumerate(("transA", "transB"))
     )
-    found = _scaled(product(a, b), c.attributes.get("alpha", 1.0))
+    found = _scaled(product(*builder_of(c).paired(a, b)), c.attributes.get("alpha", 1.0))
     beta = c.attributes.get("beta", 1.0)
     c.give(found + _scaled(c.input(2), beta) if c.has(2) and beta != 0 else found)
 

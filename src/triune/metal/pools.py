@@ -1,5 +1,10 @@
-"""AveragePool and MaxPool, as reductions of a view that contains all windows. Channels are last, as in `conv`."""
+"""AveragePool and MaxPool. Channels are last, as in `conv`.
 
+Sums, and the places of maxima, are reductions of a view that has all windows. A maximum is that of the image's slices,
+one for each element of the kernel's height and then of its width, which a GPU computes in two operations.
+"""
+
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -7,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.graph.conversion.window import Window, flat_indices, pool_window
-from triune.metal.context import Context, Lowering
-from triune.metal.conv import channels_first, channels_last
+from triune.metal.context import Context, Lowering, builder_of
+from triune.metal.images import channels_first
 from triune.metal.library import Value, from_numpy, mx
 
 
 def _average_pool(c: Context) -> None:
     x, window, counts = _window(c)
-    total = mx.sum(_windows(c.builder.summable(x), window, counts, 0), axis=-2)
+    builder = builder_of(c)
+    image = builder.images.last(builder.summable(x))
+    total = mx.sum(_windows(_padded(image, window, counts, 0), window, counts), axis=-2)
     is_padding = bool(c.attributes.get("count_include_pad", 0))
     numbers = [_elements(window, axis, size, counts[axis], is_padding) for axis, size in enumerate(x.shape[2:])]
     for axis, number in enumerate(numbers):
         shape = [-1 if each == 1 + axis else 1 for each in range(x.ndim)]
         total = total / from_numpy(number.astype(np.float32)).astype(total.dtype).reshape(shape)
-    c.give(channels_first(total.astype(x.dtype)))
+    c.give(builder.images.first(total.astype(x.dtype)))
 
 
 def _elements(window: Window, axis: int, size: int, count: int, is_padding: bool) -> NDArray[np.int64]:
@@ -36,13 +43,25 @@ def _max_pool(c: Context) -> None:
     x, window, counts = _window(c)
     is_float = c.builder.is_float(x)
     lowest = -np.inf if is_float else np.iinfo(c.builder.dtype(x)).min
-    windows = _windows(x, window, counts, lowest)
-    c.give(channels_first(mx.max(windows, axis=-2)))
+    images = builder_of(c).images
+    padded = _padded(images.last(x), window, counts, lowest)
+    c.give(images.first(_maxima(padded, window, counts)))
     if c.wants(1):
         flat = flat_indices(x.shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
-        indices = _windows(from_numpy(flat), window, counts, -1)
-        best = mx.expand_dims(mx.argmax(windows, axis=-2), -2)
+        indices = _windows(_padded(images.last(from_numpy(flat)), window, counts, -1), window, counts)
+        best = mx.expand_dims(mx.argmax(_windows(padded, window, counts), axis=-2), -2)
         c.give(channels_first(mx.squeeze(mx.take_along_axis(indices, best, -2), -2).astype(mx.int64)), 1)
+
+
+def _maxima(padded: Value, window: Window, counts: Sequence[int]) -> Value:
+    """The largest element of each window."""
+    for axis, count in enumerate(counts):
+        step, dilation = window.strides[axis], window.dilations[axis]
+        before = (slice(None),) * (1 + axis)
+        starts = (place * dilation for place in range(window.kernel[axis]))
+        slices = [padded[(*before, slice(start, start + (count - 1) * step + 1, step))] for start in starts]
+        padded = functools.reduce(mx.maximum, slices)
+    return padded
 
 
 def _window(c: Context) -> tuple[Value, Window, list[int]]:
@@ -53,16 +72,22 @@ def _window(c: Context) -> tuple[Value, Window, list[int]]:
     return x, window, [window.count(axis, size, is_ceil=is_ceil) for axis, size in enumerate(sizes)]
 
 
-def _windows(x: Value, window: Window, counts: Sequence[int], filler: float) -> Value:
-    """The windows of an image, padded with a number: (batch, positions..., elements of a window, channels)."""
+def _padded(image: Value, window: Window, counts: Sequence[int], filler: float) -> Value:
+    """An image with channels last, padded with a number as far as the windows reach."""
     widths = [(0, 0)]
-    for axis, size in enumerate(x.shape[2:]):
+    for axis, size in enumerate(image.shape[1:-1]):
         begin, _ = window.padding(axis, size) or (0, 0)
         widths.append((begin, max(window.needed(axis, counts[axis]) - size - begin, 0)))
-    image = channels_last(x)
-    padded = mx.contiguous(mx.pad(image, [*widths, (0, 0)], constant_values=mx.array(filler, dtype=x.dtype)))
+    if not any(map(any, widths)):
+        return image
+    return mx.pad(image, [*widths, (0, 0)], constant_values=mx.array(filler, dtype=image.dtype))
+
+
+def _windows(image: Value, window: Window, counts: Sequence[int]) -> Value:
+    """The windows of a padded image: (batch, positions..., elements of a window, channels)."""
+    padded = mx.contiguous(image)
     shape: list[int] = padded.shape
-    steps = [math.prod(shape[axis + 1 :]) for axis in range(x.ndim)]
+    steps = [math.prod(shape[axis + 1 :]) for axis in range(padded.ndim)]
     spatial = range(len(counts))
     strides = [
         steps[0],

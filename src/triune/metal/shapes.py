@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from triune.graph.axes import positive
-from triune.metal.context import Context, Lowering
+from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import from_numpy, mx
 
 
@@ -68,7 +68,7 @@ def _tile(c: Context) -> None:
 
 def _concat(c: Context) -> None:
     values = [c.input(index) for index in range(len(c.node.input))]
-    c.give(mx.concatenate(values, positive(int(c.attributes["axis"]), values[0].ndim)))
+    c.give(builder_of(c).images.joined(values, positive(int(c.attributes["axis"]), values[0].ndim)))
 
 
 def _cumsum(c: Context) -> None:

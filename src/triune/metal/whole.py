@@ -16,7 +16,8 @@ from triune.graph.conversion.window import window_of
 from triune.graph.exact_parts import exact_parts
 from triune.metal.builder import whole_product
 from triune.metal.context import Context, Lowering, builder_of
-from triune.metal.conv import channels_first, of_integers
+from triune.metal.conv import of_integers
+from triune.metal.images import channels_first
 from triune.metal.library import Value, from_numpy, mx
 
 _LARGEST: Mapping[int, int] = {TensorProto.UINT8: 255, TensorProto.INT8: 128}

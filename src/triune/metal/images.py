@@ -1,0 +1,76 @@
+"""Images whose channels are last in memory.
+
+MLX convolves images with channels last; ONNX has them first. The result of a convolution is a view with channels first
+of an array that has them last. An operation of MLX on two such views would write its result with channels first, and
+the next convolution would copy it. So what is computed of such views is computed of the arrays that have channels last.
+"""
+
+from collections.abc import Callable, Sequence
+
+from triune.metal.library import Value, mx
+
+
+def channels_last(x: Value) -> Value:
+    """A view of (batch, channels, ...) as (batch, ..., channels)."""
+    return mx.moveaxis(x, 1, -1)
+
+
+def channels_first(x: Value) -> Value:
+    """The inverse of `channels_last`."""
+    return mx.moveaxis(x, -1, 1)
+
+
+class Images:
+    """The views with channels first that were given in a run, and the arrays with channels last that they show."""
+
+    def __init__(self) -> None:
+        self._sources: dict[int, tuple[Value, Value]] = {}
+        """By the identity of the view, the view, which keeps its identity its own, and the array."""
+
+    def first(self, source: Value) -> Value:
+        """A view with channels first of an array that has them last. It is remembered."""
+        view = channels_first(source)
+        self._sources[id(view)] = view, source
+        return view
+
+    def last(self, x: Value) -> Value:
+        """The values of `x` with channels last: the array of which it is a view, if it is a remembered one."""
+        found = self._sources.get(id(x))
+        return channels_last(x) if found is None else found[1]
+
+    def has(self, x: Value) -> bool:
+        """Whether `x` is a remembered view."""
+        return id(x) in self._sources
+
+    def elementwise(self, function: Callable[..., Value], operands: Sequence[Value]) -> Value:
+        """`function(*operands)`, which computes element by element and broadcasts."""
+        if not self._sources or not any(map(self.has, operands)):
+            return function(*operands)
+        rank = max(x.ndim for x in operands)
+        if any(self.has(x) and x.ndim < rank for x in operands):
+            return function(*operands)
+        return self.first(function(*(self._with_rank(x, rank) for x in operands)))
+
+    def _with_rank(self, x: Value, rank: int) -> Value:
+        """An operand with channels last; a number is left as it is."""
+        if x.ndim == 0:
+            return x
+        return self.last(x if x.ndim == rank else x.reshape((*[1] * (rank - x.ndim), *x.shape)))
+
+    def reduced(self, function: Callable[..., Value], x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
+        """`function(x, axis=axes, keepdims=keepdims)`, which reduces axes that count from the front."""
+        if not axes or not self.has(x):
+            return function(x, axis=list(axes), keepdims=keepdims)
+        found = self.first(function(self.last(x), axis=[_place(axis, x.ndim) for axis in axes], keepdims=True))
+        return found if keepdims else mx.squeeze(found, list(axes))
+
+    def joined(self, values: Sequence[Value], axis: int) -> Value:
+        """The values side by side along an axis that counts from the front."""
+        if not values or not all(map(self.has, values)):
+            return mx.concatenate(list(values), axis)
+        return self.first(mx.concatenate([self.last(x) for x in values], _place(axis, values[0].ndim)))
+
+
+def _place(axis: int, rank: int) -> int:
+    """Where an axis is once channels are last."""
+    return axis if axis == 0 else rank - 1 if axis == 1 else axis - 1
