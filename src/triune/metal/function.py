@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.metal.library import Value, exclusive, is_gpu, mx
-from triune.metal.nvidia import Upload, downloaded
+from triune.metal.nvidia import Download, Upload
 from triune.metal.program import Program
 
 MOST_COMPILED = 32
@@ -65,11 +65,12 @@ class Function:
         with exclusive():
             values = {name: self._upload(name, array) for name, array in inputs.items()}
             found, faults = self._compute(values, outputs)
-            mx.eval(*found, *(fault for fault, _ in faults))
+            downloads = [Download(value) for value in found]
+            mx.eval([each.arrays for each in downloads], [fault for fault, _ in faults])
             outside = next((message for fault, message in faults if fault.item()), None)
             if outside is not None:
                 raise OutsideError(outside)
-            return [downloaded(value) for value in found]
+            return [each.result() for each in downloads]
 
     def _compute(
         self, values: Mapping[str, Value], outputs: Sequence[str]
