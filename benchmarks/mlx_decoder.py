@@ -1,29 +1,36 @@
 """The engine over MLX's decoder, and mlx-lm where it is installed, in turn: prefill, and decoding of n sequences.
 
 Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 64,32,8,1] [--spread 0]
-                      [--seconds S] [--no-prefill] [--plain] [--described]
+                      [--seconds S] [--no-prefill] [--plain] [--described] [--also NAME=VALUE ...] [--joules S]
 
 Rates are tokens a second, medians of the rounds:
 - prefill: 512 tokens of one prompt, until its first token is known;
 - decode n: greedy continuations of n prompts of 64 tokens, without the time of the prompts. With --spread S, prompts
   are up to S tokens shorter, each by another number: MLX then needs a mask.
 
-Each figure is printed as it comes; those of round 0, in which kernels are compiled, are not counted. With --seconds no
+Each figure is printed as it comes; round 0, in which kernels are compiled, is not among them. With --seconds no
 further round begins when that time is over: for machines that are lent for minutes. With --plain the engine reads each
 step's tokens before it begins the next one; with --described no step is compiled as a whole.
+Each peer has a process, of which one computes at a time. --also adds both with a variable of the environment, which MLX
+reads when it starts: MLX_USE_CUDA_GRAPHS=0. With --joules S each decodes at each size for S seconds more, and the
+tokens of a joule by NVML are printed: all energy of the GPU, that of the prompts too, over the tokens that were made.
 
 mlx-lm has the same weights, quantized anew by its own function, to 4 bits in groups of 32.
 """
 
 import argparse
+import importlib.util
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from processes import Joules
+from processes import Peer as Process
 
 PREFILL, PROMPT = 512, 64
 
@@ -114,17 +121,46 @@ def mlx_lm(checkpoint: Any, precision: str, num_tokens: int) -> Peer:
     return run
 
 
-def peers(checkpoint: Any, options: argparse.Namespace, most: int) -> Iterator[tuple[str, Peer]]:
-    """Triune's engine, and mlx-lm where it is installed."""
-    compiles, runs_ahead = not options.described, not options.plain
-    yield (
-        "triune",
-        triune(checkpoint, options.precision, options.tokens, most, runs_ahead=runs_ahead, compiles=compiles),
-    )
-    try:
-        yield "mlx-lm", mlx_lm(checkpoint, options.precision, options.tokens)
-    except ImportError as error:
-        print(f"without mlx-lm: {error}", flush=True)
+def serve(name: str, options: argparse.Namespace, most: int) -> Callable[[int, list[int]], tuple[float, float]]:
+    """In a peer's process: reads random prompts of these lengths by a seed, and continues them, as `Peer` does."""
+    from triune.engine.weights.open import open_checkpoint
+
+    checkpoint = open_checkpoint(options.file, inexact="offsets")
+    if name.startswith("mlx-lm"):
+        run = mlx_lm(checkpoint, options.precision, options.tokens)
+    else:
+        compiles, runs_ahead = not options.described, not options.plain
+        run = triune(checkpoint, options.precision, options.tokens, most, runs_ahead=runs_ahead, compiles=compiles)
+    return lambda seed, lengths: run(np.random.default_rng([seed, len(lengths)]), lengths)
+
+
+def peers(options: argparse.Namespace, most: int) -> dict[str, Process]:
+    """Triune's engine, and mlx-lm where it is installed, also with other environments."""
+    names = ["triune"] + ["mlx-lm"] * (importlib.util.find_spec("mlx_lm") is not None)
+    return {
+        f"{name} {also}".strip(): Process(
+            serve, name, options, most, environment=dict([also.split("=", 1)]) if also else {}
+        )
+        for also in ["", *options.also]
+        for name in names
+    }
+
+
+def joules(found: dict[str, Process], batches: list[int], options: argparse.Namespace) -> None:
+    """Print the tokens of a joule."""
+    meter = Joules()
+    for count in batches:
+        for name, process in found.items():
+
+            def work(process: Process = process, count: int = count) -> float:
+                begin, made = time.perf_counter(), 0
+                while time.perf_counter() - begin < options.joules:
+                    process(made, [PROMPT] * count)
+                    made += count * options.tokens
+                return made
+
+            done, watts = meter.per_joule(work)
+            print(f"decode {count}: {name}: {done:.2f} tokens a joule at {watts:.0f} W", flush=True)
 
 
 def main() -> None:
@@ -140,30 +176,36 @@ def main() -> None:
     parser.add_argument("--no-prefill", action="store_true")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--described", action="store_true")
+    parser.add_argument("--also", nargs="*", default=[])
+    parser.add_argument("--joules", type=float, default=0.0)
     options = parser.parse_args()
     began = time.perf_counter()
-    from triune.engine.weights.open import open_checkpoint
-    from triune.metal.library import is_gpu
-
-    if not is_gpu():
-        print("MLX has no GPU here: these are figures of its build for CPUs, which is for answers only", flush=True)
     batches = [int(each) for each in options.batches.split(",")]
-    checkpoint = open_checkpoint(options.file, inexact="offsets")
-    both = list(peers(checkpoint, options, max(batches)))
-    found: dict[str, dict[str, list[float]]] = {name: {} for name, _ in both}
+    both = peers(options, max(batches))
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in both}
     kinds = [(f"decode {count}", count) for count in batches] + [(f"prefill {PREFILL}", 0)] * (not options.no_prefill)
+    sizes = {
+        count: [PROMPT - place % (options.spread + 1) for place in range(count)] or [PREFILL] for _, count in kinds
+    }
+    for lengths in sizes.values():
+        # Side by side: most of it is the compilation of kernels.
+        for process in both.values():
+            process.begin(0, lengths)
+        for process in both.values():
+            process.end()
     for what, count in kinds:
-        lengths = [PROMPT - place % (options.spread + 1) for place in range(count)] or [PREFILL]
-        for attempt in range(options.rounds + 1):
-            for name, run in both:
+        lengths = sizes[count]
+        for attempt in range(1, options.rounds + 1):
+            for name, run in both.items():
                 if time.perf_counter() - began > options.seconds:
                     continue
-                read, rest = run(np.random.default_rng([attempt, count]), lengths)
+                read, rest = run(attempt, lengths)
                 rate = count * (options.tokens - 1) / rest if count else PREFILL / read
                 spent = time.perf_counter() - began
                 print(f"{spent:.0f} s, round {attempt}: {name} {what}: {rate:,.0f} tokens a second", flush=True)
-                if attempt:
-                    found[name].setdefault(what, []).append(rate)
+                found[name].setdefault(what, []).append(rate)
+    if options.joules:
+        joules(both, batches, options)
     names = list(found)
     print("| tokens a second | " + " | ".join(names) + " |\n| --- |" + " ---: |" * len(names))
     for what, _ in kinds:
