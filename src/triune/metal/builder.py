@@ -123,7 +123,11 @@ class MlxBuilder(Builder[Value]):
         """The elements of `x` as a type of MLX. Booleans tell which are not 0."""
         if x.dtype == kind:
             return x
-        return self.images.elementwise(lambda each: each != 0 if kind == mx.bool_ else each.astype(kind), [x])
+
+        def cast(each: Value) -> Value:
+            return each != 0 if kind == mx.bool_ else each.astype(kind)
+
+        return self.images.elementwise(cast, [x])
 
     def paired(self, x: Value, weights: Value) -> tuple[Value, Value]:
         """The operands of a product, of one type. Inputs of a graph in 16 bits are fp32: MLX would multiply in fp32,
