@@ -4,7 +4,6 @@ Without a GPU, MLX computes slowly on the CPU with the same code, and `gpu` coun
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,10 +76,8 @@ class Mlx:
                     f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, {_REFUSED[spec.datatype]}; serve the "
                     "model with backend 'onnxruntime'"
                 )
-        # On NVIDIA's GPUs MLX makes a CUDA graph of each run, and updates it in the next one: 1.0 to 1.4 times the time
-        # of a run without (docs/benchmarks.md). MLX reads this once in a process. Decoders do not set it.
-        os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
-        # Import here: MLX's library starts the GPU when it is imported, which must not happen before a model needs it.
+        # This is imported here, since importing MLX's library starts the GPU, which must not happen before a model
+        # needs it.
         from triune.metal.function import Function
         from triune.metal.library import KERNEL_FOLDER, device_report
         from triune.metal.lower import lower

@@ -1,6 +1,5 @@
 """What is MLX's own: its unit, and 16 bits. The rest is held by tests/contract/runtimes."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -34,17 +33,6 @@ def test_it_runs_on_the_gpu_alone(path: Path) -> None:
 def test_another_process_gets_a_copy(path: Path) -> None:
     copy = pickle.loads(pickle.dumps(Mlx([GPU], 5)))
     assert copy.units() == (Unit.GPU,)
-
-
-@pytest.mark.parametrize(("given", "right"), [(None, "0"), ("1", "1")])
-def test_models_run_without_cuda_graphs_unless_told(
-    given: str | None, right: str, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", given or "")
-    if given is None:
-        monkeypatch.delenv("MLX_USE_CUDA_GRAPHS")
-    Mlx([GPU]).load(path, unit=Unit.GPU, num_threads=1, options={})
-    assert os.environ["MLX_USE_CUDA_GRAPHS"] == right
 
 
 @pytest.mark.parametrize(("precision", "told"), [("source", "fp32"), ("BF16", "bf16"), ("fp16", "fp16")])
