@@ -51,7 +51,7 @@ class Profile:
     Attributes:
         name: the model's name.
         policy: how its requests are queued and batched.
-        row_elements: the input elements of a row.
+        row_elements: the number of input elements of a row.
         group: the class of models, by which the expected error of predictions is looked up.
         costs: for each unit that serves it, the costs of some batch sizes, ascending.
         left_out: why other units of the chip do not serve it.
@@ -115,7 +115,7 @@ def profile_of(
     Args:
         name: the model's name.
         policy: how its requests are queued and batched.
-        row_elements: the input elements of a row.
+        row_elements: the number of input elements of a row.
         ops_of: returns, for a number of rows, the operations of a batch and the class of the model.
         target: the chip.
         weight: its share of hardware that models compete for.

@@ -131,7 +131,7 @@ class Search:
     _reserve_seconds: float = field(default=0.0, init=False)
 
     def run(self) -> Found:
-        """Search.
+        """Run the search, and return its result.
 
         Raises:
             InvalidArgumentError: the given configuration cannot be measured, or the budget is too small.

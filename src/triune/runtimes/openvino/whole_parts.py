@@ -101,7 +101,7 @@ def in_parts(x: Any, step: int) -> Any:
     ends = opset.concat([numbers(*[0] * (rank - 1)), opset.subtract(opset.multiply(up, numbers(step)), terms)], 0)
     zero = opset.constant(np.array(0, np.int32))
     padded = opset.pad(x, numbers(*[0] * rank), ends, "constant", zero)
-    # 0 keeps a dimension.
+    # In the target shape of a Reshape, 0 keeps the size of the dimension.
     split = opset.reshape(padded, opset.concat([numbers(*[0] * (rank - 1)), up, numbers(step)], 0), True).output(0)
     return transposed(split, 1)
 

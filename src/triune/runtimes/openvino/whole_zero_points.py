@@ -87,7 +87,7 @@ def _subtract_of(product: Any) -> Any | None:
 
 def _sums(x: Any, num_blocks: int, block_size: int) -> Any:
     """Build the sums of blocks of the last axis: [..., blocks]."""
-    # 0 keeps a dimension.
+    # In the target shape of a Reshape, 0 keeps the size of the dimension.
     kept = [0] * (x.get_partial_shape().rank.get_length() - 1)
     blocks = opset.reshape(x, opset.constant(np.array([*kept, num_blocks, block_size], np.int64)), True)
     return opset.reduce_sum(blocks.output(0), opset.constant(np.array([-1], np.int64)), False)
