@@ -296,6 +296,18 @@ def test_heads_that_lie_are_refused(changes: dict[str, Any], message: str) -> No
         decode(written(head | changes, body))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("kind", "dtype"), [("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")])
+def test_keys_and_values_that_are_no_numbers_are_refused(kind: str, dtype: str, value: float) -> None:
+    head, body = parts()
+    num_ids = head["prompt_tokens"] + head["answer_tokens"]
+    elements = np.frombuffer(body[4 * num_ids :], "<f4").astype(dtype)
+    elements[-1] = value
+    head["cache"]["type"] = kind
+    with pytest.raises(InvalidArgumentError, match="keys and values hold NaN or infinity"):
+        decode(written(head, body[: 4 * num_ids] + elements.tobytes()))
+
+
 def test_broken_bytes_are_refused() -> None:
     head, body = parts()
     decode(written(head, body))

@@ -166,7 +166,13 @@ def decode(data: memoryview) -> MovedAnswer:
     arrays: list[Array] = []
     at = 4 * num_tokens
     for shape, size in zip(shapes, sizes, strict=True):
-        arrays.append(np.frombuffer(body[at : at + size], dtype).reshape(num_cached, *shape))
+        flat = np.frombuffer(body[at : at + size], dtype)
+        # Keys and values that are no numbers would fail the step that reads them, as if the model were at fault.
+        if not all(
+            np.isfinite(flat[begin : begin + CHUNK_ELEMENTS]).all() for begin in range(0, len(flat), CHUNK_ELEMENTS)
+        ):
+            raise _broken("its keys and values hold NaN or infinity")
+        arrays.append(flat.reshape(num_cached, *shape))
         at += size
     name, adapter = read_adapter_name(head_fields)
     stop_tokens = frozenset(head_fields.ids("stop_tokens"))
