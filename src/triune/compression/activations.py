@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from triune.compression.noise import sqnr_db
 from triune.compression.observer import Range
@@ -63,9 +63,23 @@ def operators_of(model: ModelProto) -> Sequence[str]:
 
 
 def layers_of(model: ModelProto) -> list[str]:
-    """The names of the nodes that multiply constant weights, in order."""
-    constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in constants]
+    """The names of the nodes that multiply constant weights and can compute in 8 bits, in order."""
+    batched = set(batched_of(model))
+    return [node.name for node, _ in _products_of(model) if node.name not in batched]
+
+
+def batched_of(model: ModelProto) -> list[str]:
+    """The names of the MatMuls whose constant weights are many matrices, [..., K, N]. They cannot compute in 8 bits:
+    ONNX Runtime has no such product of integers with a scale for each output channel.
+    """
+    return [node.name for node, weight in _products_of(model) if node.op_type == "MatMul" and len(weight.dims) > 2]
+
+
+def _products_of(model: ModelProto) -> list[tuple[NodeProto, TensorProto]]:
+    """The nodes that multiply constant weights, with the weights, in order."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    products = (node for node in model.graph.node if node.op_type in PRODUCTS)
+    return [(node, constants[node.input[1]]) for node in products if node.input[1] in constants]
 
 
 def values_of(model: ModelProto) -> list[str]:
@@ -104,7 +118,7 @@ def quantized(
         name: library.TensorData(lowest=np.array(each.low, np.float32), highest=np.array(each.high, np.float32))
         for name, each in ranges.items()
     }
-    kept = [name for name in layers_of(model) if name not in layers]
+    kept = [node.name for node, _ in _products_of(model) if node.name not in layers]
     quantizer_class: Any = qdq_quantizer.QDQQuantizer
     types: Any = quant_utils.QuantType
     try:

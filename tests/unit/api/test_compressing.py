@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
 import triune
-from support.compressible import matrix, perceptron
+from support.compressible import matrix, model_of, perceptron
 from support.mil_models import save_classifier
 from support.text_models import write_text_model
 from triune.cli import app
@@ -127,3 +128,66 @@ def test_all_units_compute_every_form(options: Mapping[str, Any], source: Path) 
     for unit, answer in answers.items():
         # amx computes in bf16, and ONNX Runtime rounds activations to 8 bits before weights of 8 bits.
         assert np.abs(answer - answers["cpu"]).max() < 0.03 * np.abs(answers["cpu"]).max(), unit
+
+
+@pytest.mark.parametrize("kind", ["int8", "dynamic"])
+def test_many_matrices_at_once_multiply_in_floats(kind: Any, tmp_path: Path) -> None:
+    """ONNX Runtime cannot load a product of integers of such weights with a scale for each channel."""
+    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
+    rng = np.random.default_rng(3)
+    weights = {"a": rng.standard_normal((3, 16, 24)), "b": rng.standard_normal((24, 8))}
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "a"], ["c"], name="many"),
+        onnx.helper.make_node("MatMul", ["c", "b"], ["y"], name="one"),
+    ]
+    floats = {name: each.astype(np.float32) for name, each in weights.items()}
+    onnx.save(model_of(nodes, {"x": (onnx.TensorProto.FLOAT, [3, 4, 16])}, ["y"], floats), source)
+    report = triune.compress(source, target, weights="int8", activations=kind, force=True).report
+    assert any("1 MatMuls of many matrices at once multiply in floats" in each for each in report.notes)
+    x = rng.standard_normal((3, 4, 16)).astype(np.float32)
+    # With its own optimizations, which are those that failed.
+    expected, found = (onnxruntime.InferenceSession(each).run(None, {"x": x})[0] for each in (source, target))
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("ending", ["mlpackage", "aimodel"])
+@pytest.mark.parametrize("options", [{"weights": "int8"}, {"weights": "palette", "bits": 8}])
+def test_sums_beyond_fp16_stay_finite_with_compressed_weights(
+    options: Mapping[str, Any], ending: str, tmp_path: Path
+) -> None:
+    """The second layer's sums are beyond 65504, and its quantized weights are no constants."""
+    rng = np.random.default_rng(0)
+    kernels = {"a": (32, 16, 3, 3), "b": (64, 32, 3, 3), "c": (24, 64, 1, 1)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in kernels.items()}
+    weights["b"] *= 40
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "a"], ["d"], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Relu", ["d"], ["e"]),
+        onnx.helper.make_node("Conv", ["e", "b"], ["f"], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Relu", ["f"], ["g"]),
+        onnx.helper.make_node("Conv", ["g", "c"], ["y"]),
+    ]
+    source, target = tmp_path / "source.onnx", tmp_path / f"target.{ending}"
+    onnx.save(model_of(nodes, {"x": (onnx.TensorProto.FLOAT, [1, 16, 9, 9])}, ["y"], weights), source)
+    triune.compress(source, target, **options)
+    x = rng.standard_normal((1, 16, 9, 9)).astype(np.float32)
+    expected = triune.predict(source, {"x": x}, "cpu")["y"]
+    (found,) = triune.predict(target, {"x": x}, "ane").values()
+    assert np.abs(expected).max() > 65504
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_programs_are_compared_as_they_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the conversion misses what fp16 does not hold, nothing is written: `cpu` would compute it in fp32."""
+    monkeypatch.setattr("triune.graph.half.overflow.may_leave", lambda *_: False)
+    weights = {"a": np.full((32, 32), 3e4, np.float32)}
+    model = model_of(
+        [onnx.helper.make_node("MatMul", ["x", "a"], ["b"]), onnx.helper.make_node("Sigmoid", ["b"], ["c"]),
+         onnx.helper.make_node("Mul", ["b", "c"], ["y"])],
+        {"x": (onnx.TensorProto.FLOAT, [4, 32])}, ["y"], weights,
+    )  # fmt: skip
+    source, target = tmp_path / "source.onnx", tmp_path / "target.mlpackage"
+    onnx.save(model, source)
+    with pytest.raises(UnsupportedError, match="NaN or infinities"):
+        triune.compress(source, target, weights="int8")
+    assert not target.exists()

@@ -8,6 +8,7 @@ import numpy as np
 from triune.api.compressing.forms import PROGRAMS
 from triune.api.timing import Speed
 from triune.compression.accuracy import Accuracy, OutputAccuracy
+from triune.compression.activations import batched_of
 from triune.compression.options import Activations, Method, Options, WeightForm
 from triune.compression.plan import Plan
 from triune.compression.report import Layer, Timed
@@ -81,6 +82,11 @@ def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: 
         notes.append(
             "the ranges of activations are those of made-up inputs; real ones may be larger, and are clipped then: "
             "give samples with --calibrate"
+        )
+    if options.activations is not None and (batched := batched_of(plan.source)):
+        notes.append(
+            f"{len(batched)} MatMuls of many matrices at once multiply in floats, since ONNX Runtime has no such "
+            f"product of integers: {', '.join(batched)}"
         )
     if options.has_zeros and options.weights is not WeightForm.SPARSE and target.suffix in PROGRAMS:
         notes.append("a 0 among integers takes the bits of an integer: the program is no smaller for its zeros")

@@ -10,8 +10,10 @@ up to 1.
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from triune.graph.half.bounds import MOST_ELEMENTS
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import LARGEST
 from triune.graph.half.operators import (
@@ -23,6 +25,7 @@ from triune.graph.half.operators import (
 )
 from triune.graph.half.producers import DEEPEST, Producers
 from triune.graph.half.scale import scales_of
+from triune.graph.packed import packed_of
 from triune.graph.values import attributes_of
 
 
@@ -68,12 +71,9 @@ def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
 
 def _largest_sum_of_weights(node: NodeProto, position: int, producers: Producers) -> float:
     """The largest absolute value of the sum of the weights of one output channel; 0 if the weights are too many to
-    check, or quantized.
+    check.
     """
-    name = node.input[position]
-    if magnitude(producers.bounds.of(name)) == math.inf:
-        return 0.0
-    array = producers.values.constant(name)
+    array = _weights(node.input[position], producers)
     if array is None or not array.ndim:
         return 0.0
     match node.op_type:
@@ -85,6 +85,26 @@ def _largest_sum_of_weights(node: NodeProto, position: int, producers: Producers
         case _:
             axes = tuple(axis for axis in range(array.ndim) if axis != int(node.op_type == "ConvTranspose"))
     return float(np.abs(array.astype(np.float64).sum(axes)).max(initial=0))
+
+
+def _weights(name: str, producers: Producers) -> NDArray[np.generic] | None:
+    """The weights that a layer multiplies by, dequantized if they are quantized; None if they are computed otherwise,
+    or too many to check.
+    """
+    values = producers.values
+    if values.tensor(name) is not None:
+        return values.constant(name) if magnitude(producers.bounds.of(name)) < math.inf else None
+    node = producers.of(name)
+    if node is None:
+        return None
+    if node.op_type == "Transpose":
+        array, perm = _weights(node.input[0], producers), attributes_of(node).get("perm")
+        return None if array is None else array.transpose(perm)
+    levels = values.tensor(node.input[0]) if node.input else None
+    if levels is None or math.prod(levels.dims) > MOST_ELEMENTS:
+        return None
+    packed = packed_of(node, values.tensor)
+    return None if packed is None else packed.whole()
 
 
 def _num_terms(node: NodeProto, producers: Producers) -> float:
