@@ -41,11 +41,13 @@ def best_of(
     weights: Sequence[NDArray[Any]],
     moments: Moments,
 ) -> Scaling:
-    """Try exponents, and keep the scales with the least error.
+    """Try exponents from 1 / _STEPS to 1, and keep the scales whose compressed weights change the outputs least.
+
+    In AWQ a channel's scale is its mean input to the power of the exponent.
 
     Args:
         scales_of: the scales for an exponent above 0 and up to 1; channels where a scale is 0 or NaN get 1.
-        error_of: the sum of the squares of the outputs' errors with scales.
+        error_of: the sum of the squared errors of the outputs if weights are compressed with these scales.
         weights: the matrices [out, in].
         moments: the second moments of their inputs.
     """

@@ -12,7 +12,10 @@ _NAME = "coreai.name"
 
 
 def load_program(path: Path) -> Any:
-    """Load the program of an asset. Apple's library crashes on broken bytecode: call `describe` first.
+    """Load the program of an asset.
+
+    Broken bytecode crashes Apple's library. So call `coreai.description.describe` first, which checks the file in a
+    process of its own.
 
     Raises:
         InvalidArgumentError: the library rejects the program.

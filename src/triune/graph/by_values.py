@@ -140,9 +140,10 @@ class _Search:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """Follow the values through a graph; returns the facts of its outputs.
+        """Follow the values through a graph. Returns what is known of each of its outputs.
 
-        `scope` has the facts of each value by name; the values of this graph are added to it.
+        `inputs` is what is known of each of its inputs, and `scope` the same of each value by name; the values of this
+        graph are added to `scope`.
         """
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})

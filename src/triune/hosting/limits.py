@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a worker process.
+    """The limits of a worker process, which either holds an executable and runs it, or calls one function.
 
     Attributes:
         load_seconds: the time from the start of the process until the executable is loaded, or the function has
@@ -21,8 +21,9 @@ class Limits:
         stopped_seconds: how long a signal (SIGSTOP) may stop it; beyond that the process is killed and restarted.
         close_seconds: the time for a clean exit; beyond it the process is killed.
         delays_seconds: the delays before a restart, after the first failure in a row, the second, and so on. A failure
-            is an exit without any answer, or a failed load. After more failures than delays no restart is tried.
-        rest_seconds: how long no restart is tried then. The first request afterwards causes one more try.
+            is an exit without any answer, or a failed load.
+        rest_seconds: how long no restart is tried after more failures in a row than there are delays. The first request
+            after that time causes one more try.
     """
 
     load_seconds: float = 3600.0

@@ -14,12 +14,13 @@ from triune.scheduling.batch import Batch
 
 class EncoderRunner:
     """The `Runner` of encoders: it tokenizes the texts of all requests of a batch, computes them together, and divides
-    the rows among the requests. A request with a text that cannot be read gets the error; the others are computed.
+    the rows of the result among the requests. A request with a text that cannot be read gets the error; the others are
+    computed.
 
     Attributes:
         unit: the unit that the batches run on.
         units: all units that the batches run on, which is only `unit`.
-        is_charging: False, since the dispatcher charges the energy of its batches.
+        is_charging: whether the runner itself records the energy of its batches: False, since the dispatcher does.
         is_steady: False, since the time of a batch depends on the lengths of its texts.
     """
 

@@ -12,7 +12,7 @@ from triune.coreml.mil import Array, Packed
 
 
 def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: Any) -> Array:
-    """Compute scale * (quantized_data - zero_point). Both are scalars, or vectors along `axis`."""
+    """Compute scale * (quantized_data - zero_point). `scale` and `zero_point` are scalars or vectors along `axis`."""
     ndim, axis = quantized_data.ndim, int(axis)
     shifted = quantized_data.astype(np.float32) - along(zero_point, ndim, axis).astype(np.float32)
     return shifted * along(scale, ndim, axis)

@@ -25,7 +25,9 @@ _MAX_SIZES: Final = 64
 
 
 class _Size:
-    """Batches of one size class."""
+    """The times of the batches that have one number of input elements: their count, their recent mean, and their best
+    mean.
+    """
 
     def __init__(self) -> None:
         self.count = 0

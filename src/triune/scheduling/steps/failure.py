@@ -17,7 +17,9 @@ def typed(error: BaseException, model: str) -> TriuneError:
 
 
 def with_step(error: BaseException, step: Step, ensemble: str) -> TriuneError:
-    """Append the name of the step to the message of its error. Triton puts the ensemble's name first."""
+    """Make the error "in ensemble 'E', MESSAGE (step)", of the class of `error`. Triton's message begins in the same
+    way; the step at its end is ours.
+    """
     own = typed(error, step.model)
     named = type(own)(f"in ensemble '{ensemble}', {own} ({step})")
     named.__cause__ = error
