@@ -150,7 +150,7 @@ def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Pat
     assert first[0].num_cached_tokens == 0
     assert second[0].num_cached_tokens >= 32, "they were in files"
     assert first[-1].num_cached_tokens >= 32, "they were evicted, and came back"
-    for file in (tmp_path / "key").iterdir():
+    for file in (tmp_path / "key").glob("*.kv"):
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.write_bytes(content)
