@@ -191,3 +191,13 @@ def test_programs_are_compared_as_they_round(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UnsupportedError, match="NaN or infinities"):
         triune.compress(source, target, weights="int8")
     assert not target.exists()
+
+
+@pytest.mark.parametrize(("shape", "rows"), [("2,64", 2), ("2..4,64", 2), ("1..4,64", 1), ("4,64|2,64", 2)])
+def test_samples_have_as_many_rows_as_a_shape_allows(shape: str, rows: int, tmp_path: Path) -> None:
+    source, target, samples = tmp_path / "source.onnx", tmp_path / "target.mlpackage", tmp_path / "samples.npz"
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    onnx.save(model_of([node], {"x": (onnx.TensorProto.FLOAT, ["n", 64])}, ["y"], {"w": matrix(64, 40)}), source)
+    np.savez(samples, x=matrix(16, 64, 5))
+    report = triune.compress(source, target, weights="int8", calibrate=samples, shapes={"x": shape}).report
+    assert sum(int(each) for each in re.findall(r"\d+", report.samples)) == 16 // rows, "held out and used"

@@ -34,7 +34,7 @@ from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
 from triune.compression.search import Comparison, agreement_of, search
 from triune.core.disk import writing
-from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
+from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
 from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import without_weights
@@ -226,12 +226,18 @@ def _chosen(
 
 
 def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:
-    if calibrate is not None:
-        return read_samples(Path(calibrate), model)
     copy = ModelProto()
     copy.CopyFrom(model)
     apply_shapes(copy, {name: shape for name, shape in shapes.items() if shape.is_fixed})
-    return made_up(copy, shapes)
+    if calibrate is None:
+        return made_up(copy, shapes)
+    # A sample has as many rows as the program takes at least.
+    for value in inputs_of(copy.graph):
+        dims = value.type.tensor_type.shape.dim
+        if value.name in shapes and dims and not dims[0].HasField("dim_value"):
+            rows = min(shape[0] if isinstance(shape[0], int) else shape[0].low for shape in shapes[value.name].choices)
+            dims[0].dim_value = rows
+    return read_samples(Path(calibrate), copy)
 
 
 def _bytes_of(path: Path) -> int:
