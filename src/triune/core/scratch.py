@@ -7,9 +7,13 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 PREFIX: Final = "triune-held-"
@@ -71,8 +75,38 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
 def own_temporary_folder() -> Generator[None]:
     """Put all temporary files, including those of libraries, into one folder that is removed when the process ends.
 
-    If that folder cannot be created, the files go to the system's temporary folder.
+    If that folder cannot be created, the files go to the system's temporary folder. Within this context, the first
+    SIGTERM or SIGHUP raises SystemExit in the main thread, so that all contexts remove their folders; the second ends
+    the process at once.
     """
+    with _unwound_by_signals(), _own_temporary_folder():
+        yield
+
+
+@contextlib.contextmanager
+def _unwound_by_signals() -> Generator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A signal that is ignored, as SIGHUP by nohup, or that the caller handles, stays so.
+    taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, _unwind)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    """A signal handler that ends the program with the exit code that a shell gives for the signal."""
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def _own_temporary_folder() -> Generator[None]:
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     try:
         sweep(Path(tempfile.gettempdir()))

@@ -1,6 +1,7 @@
 """Folders that are gone when whoever made them is."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,32 @@ def test_where_none_can_be_made_work_goes_on(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with own_temporary_folder():
         assert tempfile.tempdir == str(tmp_path / "nowhere")
+
+
+_ENDED = """
+import os, signal, sys, time
+from pathlib import Path
+from triune.api.staging import staged
+from triune.core.scratch import own_temporary_folder
+with own_temporary_folder(), staged(Path(sys.argv[1], "model.onnx")) as path:
+    path.write_text("half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_leaves_no_folders(tmp_path: Path, number: signal.Signals) -> None:
+    temporary, output = tmp_path / "temporary", tmp_path / "output"
+    temporary.mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDED, str(output), str(int(number))],
+        check=False,
+        env=_env() | {"TMPDIR": str(temporary)},
+    )
+    assert ended.returncode == 128 + number
+    assert not list(temporary.iterdir())
+    assert not list(output.iterdir())
 
 
 def _env() -> dict[str, str]:
