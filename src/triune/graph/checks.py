@@ -4,7 +4,8 @@ process.
 A check is an integer division x / x: ONNX Runtime raises an error if x is 0, and the result is 1 otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, count
 
 from onnx import FunctionProto, GraphProto, NodeProto
 
@@ -35,6 +36,7 @@ class Checks:
         self.crash_risk = ""
         # Results that are computed from constants, without a size of 0.
         self._filled: set[str] = set()
+        self._node_names: set[str] = set()
 
     def body(self, body: GraphProto | FunctionProto, *, can_write: bool) -> None:
         """Insert checks of the operands of the nodes in a body and in its subgraphs.
@@ -44,6 +46,7 @@ class Checks:
             can_write: whether the operator set of `body` has the operators that a check is made of.
         """
         graph = body if isinstance(body, GraphProto) else GraphProto(node=body.node)
+        self._node_names.update(_names_of_nodes(graph))
         self._nodes(body, graph, None, Names(graph) if can_write else None)
 
     def _nodes(
@@ -87,12 +90,22 @@ class Checks:
             return []
         builder = Builder(names.prefix(f"{label}/checked"))
         for position, name in sized.items():
-            node.input[position] = _with_sizes(builder, name, fault.sizes[position], f"{label} takes no size of 0")
+            message = self._new_name(f"{label} takes no size of 0")
+            node.input[position] = _with_sizes(builder, name, fault.sizes[position], message)
         for position, name in counted.items():
             one = builder.name()
-            builder.nodes.append(_division(name, one, f"{label} takes no 0"))
+            builder.nodes.append(_division(name, one, self._new_name(f"{label} takes no 0")))
             node.input[position] = builder.op("Mul", name, one)
         return builder.nodes
+
+    def _new_name(self, message: str) -> str:
+        """A name for a node that is or begins with a message: a model may be checked again, and nodes of equal names
+        are invalid.
+        """
+        names = chain([message], (f"{message} ({number})" for number in count(2)))
+        name = next(each for each in names if each not in self._node_names)
+        self._node_names.add(name)
+        return name
 
     def _is_filled(self, node: NodeProto, values: Values) -> bool:
         is_known = node.op_type in _FILLED and node.domain in ("", "ai.onnx")
@@ -102,6 +115,14 @@ class Checks:
         """Whether a value is a constant, or computed from constants, and has no dimension of size 0."""
         tensor = values.tensor(name)
         return name in self._filled if tensor is None else 0 not in tensor.dims
+
+
+def _names_of_nodes(graph: GraphProto) -> Iterator[str]:
+    """The names of the nodes of a graph and its subgraphs."""
+    for node in graph.node:
+        yield node.name
+        for inner in subgraphs_of(node):
+            yield from _names_of_nodes(inner)
 
 
 def _fault_of(node: NodeProto, values: Values) -> Fault | None:

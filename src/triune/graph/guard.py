@@ -141,6 +141,9 @@ def _may_overflow(node: NodeProto, values: Values) -> bool:
     """Whether a node may divide the lowest integer by -1. The types of its operands may be unknown."""
     if node.op_type != "Div" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return False
+    if node.input[0] == node.input[1]:
+        # x / x is 1, or an error for 0: `checks` inserts such divisions.
+        return False
     elem_type = _elem_type(node, values)
     if elem_type and elem_type not in _WIDE:
         return False

@@ -195,6 +195,21 @@ def test_checked_models_are_valid() -> None:
     assert ops_of(model)[:4] == ["Shape", "Div", "Mul", "Reshape"]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_may_be_opened_again(name: str) -> None:
+    """It is opened with and without optimizations to be compared: it had nodes of equal names the second time."""
+    text, sound, fatal = MODELS[name]
+    model = model_of(text, opset=17)
+    expected = answers(model, sound)
+    for optimizes in (True, False, True):
+        session = GraphSession(model, name, optimizes=optimizes)
+        outputs, _ = session.run(sound, {})
+        for array, right in zip(outputs.values(), expected, strict=True):
+            np.testing.assert_array_equal(array, right)
+        with pytest.raises(InvalidArgumentError, match=r"takes no (size of )?0.*division by zero"):
+            session.run(fatal, {})
+
+
 def test_every_fault_is_told_by_its_signal_or_its_endlessness() -> None:
     for fault in (*FAULTS.values(), *OPENVINO_FAULTS.values()):
         assert "SIG" in fault.why or "no end" in fault.why
