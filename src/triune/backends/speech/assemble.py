@@ -39,6 +39,8 @@ def assemble_speech(build: SpeechBuild, resources: Resources) -> Servable:
     if (account := resources.accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, resources.clock)
         build.aligner.charge(account, resources.clock)
+    # The decoder and the encoder compute in different threads, so that each has a share.
+    build.encoder.take_turns(share_of(config, build.encoder.unit, resources.clock, resources.arbiter))
     statistics = new_statistics(config.message, has_distributions=resources.settings.has_distributions)
     statistics.accounts = resources.accounts
     statistics.verdicts.update(build.verdicts)

@@ -1,11 +1,14 @@
 """Run Whisper's encoder: from the samples of a window to the keys and values that the decoder reads."""
 
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.arbiter.blocking import BlockingShare
 from triune.core.clock import Clock
+from triune.core.datatypes import Array
 from triune.core.energy import Account, Bill
 from triune.core.errors import InternalError
 from triune.core.runtime import Executable
@@ -28,6 +31,7 @@ class SpeechEncoder:
         self._names = [spec.name for spec in executable.signature.outputs]
         self._lock = threading.Lock()
         self._meter: Meter | None = None
+        self._share: BlockingShare | None = None
 
     @property
     def unit(self) -> Unit:
@@ -37,6 +41,12 @@ class SpeechEncoder:
     def charge(self, account: Account, clock: Clock) -> None:
         """Charge the energy of all windows from now on to `account`."""
         self._meter = Meter(account, clock)
+
+    def take_turns(self, share: BlockingShare | None) -> None:
+        """Wait for a turn on the hardware before each window from now on; `close` closes the share. None takes none,
+        since no other model computes there.
+        """
+        self._share = share
 
     def memory(self, samples: NDArray[np.float32], bills: list[Bill] | None = None) -> Memory:
         """The keys and values that the decoder's cross attention reads of one window of sound.
@@ -50,12 +60,25 @@ class SpeechEncoder:
         """
         features = log_mel(samples, self._num_bands)[np.newaxis]
         with self._lock:
-            found = computed(self._executable, {"input_features": features}, self._names, self._meter, bills)
+            found = self._computed(features, bills)
         if not all(np.isfinite(each).all() for each in found.values()):
             raise InternalError("the encoder gave numbers that are not finite; its weights or precision do not suit")
         return found
+
+    def _computed(self, features: NDArray[np.float32], bills: list[Bill] | None) -> Mapping[str, Array]:
+        share = self._share
+        if share is not None:
+            share.begin()
+        try:
+            return computed(self._executable, {"input_features": features}, self._names, self._meter, bills)
+        finally:
+            if share is not None:
+                share.end(1, has_more=False)
 
     def close(self) -> None:
         """Wait until a running computation has ended, and free the executable."""
         with self._lock:
             self._executable.close()
+            if self._share is not None:
+                self._share.close()
+                self._share = None
