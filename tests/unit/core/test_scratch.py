@@ -97,6 +97,8 @@ import os, signal, sys, time
 from pathlib import Path
 from triune.api.staging import staged
 from triune.core.scratch import own_temporary_folder
+# The tests may run under nohup, and a signal that is ignored stays so.
+signal.signal(int(sys.argv[2]), signal.SIG_DFL)
 with own_temporary_folder(), staged(Path(sys.argv[1], "model.onnx")) as path:
     path.write_text("half")
     os.kill(os.getpid(), int(sys.argv[2]))
