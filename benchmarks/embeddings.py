@@ -95,7 +95,7 @@ async def measure(folder: Path, rounds: int, seconds: float) -> None:
     repository = Repository(RepositorySettings(folders=(folder,)), this_machine(), MonotonicClock())
     await repository.open()
     model = Server(repository).embedding_model(TEXTS)
-    where = f"{model.placement.runtime}, {model.placement.unit.value}, {model.placement.precision}"
+    where = "; ".join(f"{each.runtime}, {each.unit.value}, {each.precision}" for each in model.placements)
     arms[f"triune ({where}), one client"] = lambda batch: model.embed(batch)
     arms[f"triune ({where}), a client for each sentence"] = clients(model)
     texts = sentences()
