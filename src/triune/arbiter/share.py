@@ -96,7 +96,9 @@ class Share:
 
     def bind(self, num_bound: int) -> None:
         """Set `num_bound`. The caller does not own the pool's lock."""
-        if num_bound == self.num_bound:
+        if (num_bound > 0) is (self.num_bound > 0):
+            # Only whether there are any decides who computes.
+            self.num_bound = num_bound
             return
         pool = self._pool
         with pool.lock:
