@@ -60,8 +60,8 @@ def unique(c: Context) -> bool:
 
 
 def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
-    """Compare the elements of rows (n, m). Returns two fp32 tensors (i, j, m): 1 where row j < row i, and 1 where they
-    are equal.
+    """Compare the elements of rows (n, m). Returns two fp32 tensors (n, n, m): at [i, j], the first is 1 where an
+    element of row j is less than that of row i, the second where they are equal.
     """
     b = c.build
     own, other = b.op("Unsqueeze", rows, b.ints(1)), b.op("Unsqueeze", rows, b.ints(0))
@@ -116,8 +116,8 @@ def tf_idf_vectorizer(c: Context) -> bool:
 def _counts(
     c: Context, tokens: str, length: int, grams: np.ndarray[tuple[int, ...], np.dtype[np.int64]], step: int
 ) -> str | None:
-    """Build (rows, grams), how often each n-gram occurs in each row with its tokens `step` apart; None if it does not
-    fit.
+    """Build (rows, grams), how often each n-gram occurs in each row with its tokens `step` apart; None if a row is too
+    short for that.
     """
     b, size = c.build, grams.shape[1]
     num_positions = length - (size - 1) * step

@@ -171,7 +171,8 @@ def bit_shift(c: Context) -> bool:
     right.
 
     A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests. UINT32 is cast to INT32
-    and back: Apple's runtimes have no UINT32, and the quotient of a number whose highest bit is set needs this form.
+    and back, since Apple's runtimes have no UINT32. There a number whose highest bit is set is negative, so a shift
+    right is not a division: `_logical_shift` fills with zeros.
     """
     b, dtype, elem_type = c.build, _dtype(c), c.values.elem_type(c.input(0))
     width = dtype.itemsize * 8
@@ -196,7 +197,9 @@ def bit_shift(c: Context) -> bool:
 
 
 def _power(c: Context, exponent: str, limit: int, dtype: np.dtype[np.generic]) -> tuple[str, str]:
-    """Whether the shift is at least `limit`, and 2^shift in `dtype` where it is less (else 1)."""
+    """Build two values: whether the shift `exponent` is at least `limit`, and 2^shift in `dtype` where it is less (else
+    1).
+    """
     b = c.build
     is_all = b.op("GreaterOrEqual", exponent, b.constant(limit, np.float32))
     power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
@@ -272,8 +275,8 @@ def bitwise(op_type: str) -> Decomposition:
         for name in (c.input(0), c.input(1)):
             wide = b.cast(name, TensorProto.INT64)
             is_negative = b.op("Less", wide, b.constant(0, np.int64))
-            # Apply Min first, so that the sum stays within INT32 for numbers of at least 0, too; `graph.overflows`
-            # would refuse it otherwise.
+            # Min comes first, so that `below - lowest` stays within INT32 for numbers of at least 0, too: else
+            # `graph.overflows` would refuse it.
             below = b.op("Min", wide, b.constant(-1, np.int64))
             low = b.op("Where", is_negative, b.op("Sub", below, lowest), wide)
             digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)

@@ -167,8 +167,8 @@ def dft(c: Context) -> bool:
     sign = 1 if is_inverse else -1
     angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
     scale = length if is_inverse else 1
-    # The missing half of the spectrum is the conjugate of this one. So all bins count twice, except the first and, for
-    # an even length, the middle one.
+    # The half of the spectrum that is not given is the conjugate of the given one. So all bins count twice, except the
+    # first and, for an even length, the middle one.
     weights = np.where(is_half & (np.arange(used) % length != 0) & (2 * np.arange(used) != length), 2, 1)[:, None]
     cos = b.constant(np.cos(angle) * weights / scale, dtype)
     sin = b.constant(np.sin(angle) * weights / scale, dtype)
@@ -197,7 +197,8 @@ def dft(c: Context) -> bool:
 def stft(c: Context) -> bool:
     """STFT: gather the frames, multiply them by the window and by the matrix of roots of unity.
 
-    If the length of the signal is not known, a Conv with these products as kernels takes the frames.
+    If the length of the signal is not known, a Conv computes the same: its kernels are the window times rows of that
+    matrix.
     """
     b, x = c.build, c.input(0)
     shape = c.values.shape(x)

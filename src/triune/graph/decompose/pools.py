@@ -32,10 +32,10 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """Build a pool whose window is larger than the padded image by less than a stride. `ceil_mode` makes it one output,
-    as ONNX Runtime computes.
+    """MaxPool or AveragePool with a window that exceeds the padded image along an axis, by less than a stride.
 
-    `ceil_mode` may add outputs along other axes; a Slice removes them.
+    ONNX Runtime computes one output along that axis, and so does a pool with `ceil_mode`. Where `ceil_mode` adds
+    outputs along other axes, a Slice removes them.
     """
     shape, window = _spatial(c), window_of(c.attributes, c.attributes["kernel_shape"])
     if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):

@@ -124,7 +124,9 @@ def _size(c: Context, index: int) -> int | None:
 
 
 def _dequantized_weights(c: Context, split: _SplitScales, axis: int) -> str:
-    """Build the second operand times the power of two, with as many zero points as scales."""
+    """Build the second operand, dequantized with the powers of two `split.right` as scales. Where only one of scale and
+    zero point is a vector, the other is repeated to its length.
+    """
     b, scale, zero = c.build, split.right, c.input(5)
     num_scales, num_points = scale.size, _size(c, 5)
     if zero and num_scales > 1 and num_points == 1:

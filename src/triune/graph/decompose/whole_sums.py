@@ -28,11 +28,13 @@ small constant.
 """
 
 _DEEPEST = 4
-"""The largest number of such operators in a row that is followed."""
+"""The largest number of operators of `_HAND_ON` in a row that is followed."""
 
 
 def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int:
-    """The largest sum of |w - zero point| over the axes of w, input `weight`; the zero point is input `point`."""
+    """The largest sum of |w - zero point| over the axes `axes` of w. `weight` and `point` are the positions of w and of
+    its zero point among the node's inputs.
+    """
     weights = c.values.constant(c.input(weight))
     points = c.values.constant(c.input(point)) if c.input(point) else np.zeros((), np.int16)
     if weights is not None and points is not None and weights.ndim >= len(axes):
@@ -97,7 +99,7 @@ def digits_of(b: Builder, x: str, bits: int) -> list[str]:
 
 
 def of_digits(b: Builder, digits: Sequence[str], bits: int) -> str:
-    """Build the int32 numbers of the digits, the lowest first, which may be larger than the base."""
+    """Build the int32 numbers sum over i of digits[i] * 2^(bits * i). A digit may be larger than 2^bits."""
     total = digits[-1]
     for digit in reversed(digits[:-1]):
         total = b.op("Add", b.op("Mul", total, b.constant(1 << bits, np.int32)), digit)

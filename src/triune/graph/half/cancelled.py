@@ -1,8 +1,8 @@
 """Find sums in which a constant cancels what is computed elementwise from an input, where rounding to fp16 loses the
 difference.
 
-fp16 keeps 11 bits of x. For example, temperatures in kelvin, (x - 288) / 0.5, have an error of a quarter of a
-deviation.
+fp16 keeps 11 bits of x. For example, temperatures in kelvin, (x - 288) / 0.5, have an error of a quarter of the
+standard deviation 0.5.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from triune.graph.half.producers import Producers
 from triune.graph.values import attributes_of
 
 _MOST = 0.01
-"""The largest tolerated error, relative to a scaled value of size 1."""
+"""The largest tolerated error of a difference that a constant scales, for results of about 1."""
 
 _MOST_ALONE = 0.125
 """The largest tolerated error of a difference that no constant scales, for instance since a layer's weights do. Such a
@@ -33,7 +33,7 @@ def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodePro
     If the centering of an input is folded into a layer, these are the nodes from the input to the layer and its bias.
 
     Args:
-        graph: the main graph of a model; other graphs have none.
+        graph: the main graph of a model; nothing is found in subgraphs.
         producers: the producers of this graph.
     """
     if producers.is_within:

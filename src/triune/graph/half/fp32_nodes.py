@@ -68,7 +68,7 @@ class _Search:
         constant_sizes: ConstantSizes | None,
         outer: Mapping[str, Ranges],
     ) -> tuple[list[Kept], list[Ranges]]:
-        """Search a graph, and return the nodes found and the ranges of the graph's outputs."""
+        """Search a graph. Returns the nodes that must compute in fp32, and the `Ranges` of each output of the graph."""
         is_within = values is not None
         values = Values(graph, values)
         bounds, constant_sizes = Bounds(values, bounds), ConstantSizes(values, constant_sizes)

@@ -114,7 +114,7 @@ def is_integral(name: str, producers: Producers) -> bool:
 
 
 def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that compute the scales by which `product` multiplies sums of integers; The scales may be too small for
+    """The nodes that compute the scales by which `product` multiplies sums of integers. The scales may be too small for
     fp16.
     """
     names = list(product.input)

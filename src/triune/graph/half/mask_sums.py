@@ -97,8 +97,10 @@ class MaskSums:
         return [term for term in terms if term in masks or self._is_infinite(term)]
 
     def softmax_inputs(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
-        """The value that a Softmax reads, from before Max and reshapes that keep the last axis, and how it reads the
-        value; [] if no node computes the value.
+        """Look back from a Softmax through Max and through reshapes that keep the last axis.
+
+        Returns the name of the value before these nodes and how the Softmax reads it; [] if no node computes that
+        value.
         """
         index = self._index
         if softmax.op_type != "Softmax":

@@ -22,7 +22,7 @@ _LONG = ("nodes_", "target_", "class_", "leaf_", "tree_roots", "membership_value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """Decision trees. Nodes have numbers across all trees, leaves first.
+    """Decision trees. The nodes of all trees are numbered together, leaves first.
 
     Attributes:
         roots: (trees,) the number of each tree's root.
@@ -189,7 +189,8 @@ def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 def _without_members(columns: Mapping[str, Array], members: Array) -> dict[str, Array]:
     """Replace each BRANCH_MEMBER node ("is the feature in this set?") by a chain of BRANCH_EQ nodes.
 
-    New nodes are appended. `members` has the sets one after the other, each ended by a NaN.
+    `columns` has an array (nodes,) for each property of nodes; the nodes that a chain needs more are appended.
+    `members` has the sets one after the other, each ended by a NaN.
     """
     found: dict[str, list[Any]] = {name: array.tolist() for name, array in columns.items()}
     ends = np.flatnonzero(np.isnan(members))
@@ -218,8 +219,8 @@ def _numbered(
     weights: Sequence[Array],
     num_targets: int,
 ) -> Ensemble:
-    """Renumber the nodes so that the leaves come first. `weights` has the node, the target and the value of each
-    weight.
+    """Renumber the nodes so that the leaves come first. `weights` has three arrays with an element for each weight: its
+    node, its target and its value.
     """
     is_leaf = modes == _LEAF
     order = np.argsort(~is_leaf, kind="stable")

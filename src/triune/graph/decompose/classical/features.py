@@ -20,7 +20,7 @@ def as_floats(c: Context, index: int = 0) -> str | None:
 def rows_of(c: Context) -> tuple[str, int] | None:
     """Build the first input as fp32 (rows, columns), a vector as one row.
 
-    Returns its name and its former rank; None if the rank or the type is not known.
+    Returns the name of the result and the rank of the input; None if the rank or the type is not known.
     """
     rank, x = c.values.rank(c.input(0)), as_floats(c)
     if rank is None or x is None:
@@ -29,7 +29,7 @@ def rows_of(c: Context) -> tuple[str, int] | None:
 
 
 def array_feature_extractor(c: Context) -> bool:
-    """ArrayFeatureExtractor: Gather along the last axis; for a vector the result is (1, count)."""
+    """ArrayFeatureExtractor: Gather along the last axis; for a vector the result is (1, number of indices)."""
     b, rank = c.build, c.values.rank(c.input(0))
     if rank is None:
         return False

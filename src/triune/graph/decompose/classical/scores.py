@@ -63,8 +63,10 @@ def probit(c: Context, p: str) -> str:
 
 
 def both_classes(c: Context, score: str, transform: str, *, is_probability: bool) -> str:
-    """Build the scores (N, 2) of both classes of a binary classifier, which has only the score (N, 1) of the second
-    class.
+    """Build the scores (N, 2) of both classes of a binary classifier that has the score (N, 1) of the second.
+
+    The score of the first class is sigmoid(-score) if `transform` is LOGISTIC, else 1 - score if `is_probability`, else
+    -score.
     """
     b = c.build
     if transform == "LOGISTIC":

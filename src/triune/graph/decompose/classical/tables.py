@@ -63,11 +63,10 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
     """The tables of an ensemble by name, and its properties.
 
     `features`, `splits`, `if_true`, `if_false` and `rules` have an element for each node. `rules` exists only if nodes
-    compare in several ways: 2 * index in MODES, plus 1 if NaN takes the true branch. `root_features` and so on, (1,
-    trees), are the elements of the roots.
-    If each tree has scores for one target only, `scores` is (leaves,), and `targets` (trees, targets) is 1 at the
-    tree's target. Else `scores` is (leaves, targets). `given` (leaves, targets) is 1 where a leaf has a score; it does
-    not exist if all have.
+    compare in several ways: 2 * index in MODES, plus 1 if NaN takes the true branch. `root_features`, `root_splits` and
+    so on have shape (1, trees): the elements of the trees' root nodes. If each tree has scores for one target only,
+    `scores` is (leaves,), and `targets` (trees, targets) is 1 at the tree's target. Else `scores` is (leaves, targets).
+    `given` (leaves, targets) is 1 where a leaf has a score; it does not exist if all have.
     """
     modes: list[int] = np.unique(trees.modes[len(trees.scores) :]).tolist() or [0]
     is_simple = len(modes) == 1 and not trees.tracks_missing.any()
@@ -96,10 +95,10 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
 
 
 class Tabulate(GraphPass):
-    """Given tree ensembles with attributes. Result: the same with constant tables as inputs, which other passes do not
-    copy, as they do attributes.
+    """Given tree ensembles with attributes. Result: the same operators with constant tables as inputs instead.
 
-    The domain of the operator becomes "ai.onnx.ml.trees".
+    Passes that copy a node copy its attributes, too, but not constants; attributes of trees are large. The domain of
+    the operator becomes "ai.onnx.ml.trees".
     """
 
     name = "tabulate"
@@ -143,7 +142,7 @@ def _write(graph: GraphProto, node: NodeProto, used: Names) -> None:
 
 
 def tabulated(attributes: Mapping[str, Any]) -> tuple[list[str], Facts]:
-    """The names of the tables that a node has as inputs, in order, and the properties of its ensemble."""
+    """The names of the tables that a node of `Tabulate` has as inputs, in order, and the properties of its ensemble."""
     facts = Facts(
         attributes["trees_depth"],
         attributes["trees_comparison"],

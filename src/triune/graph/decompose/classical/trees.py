@@ -50,8 +50,8 @@ class _Trees:
     """An ensemble, and the leaves that the rows of the input reach in it.
 
     Attributes:
-        tables: the names of its constants, by their names in `tables_of`.
-        facts: its other properties.
+        tables: the names of the constants that describe the ensemble, by their names in `tables_of`.
+        facts: the ensemble's other properties.
         leaves: INT32 (N, trees), the leaf that each row reaches in each tree.
     """
 
@@ -255,7 +255,9 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return b.op("Add", x, b.constant(base[position], np.float32))
 
     def both(*pair: str) -> str:
-        """Both scores after the post transform; a class without a score is 0, whatever its base value."""
+        """Build the scores (N, 2) of both classes after the post transform, from the two of `pair`. A class for which
+        no leaf has a score gets 0, whatever its base value.
+        """
         zero = b.constant(0, np.float32)
         given = trees.facts.given
         parts = [b.op("Mul", each, zero) if given[position] == NEVER else each for position, each in enumerate(pair)]
@@ -264,7 +266,9 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return post_transformed(c, scores, transform)
 
     def without_second() -> tuple[str, str]:
-        """The deciding score and both scores, for rows in which the second class has no score."""
+        """The score that decides the label, and the scores (N, 2) of both classes, for rows in which the second class
+        has no score.
+        """
         if base.size == 2:
             decisive = add(first, 0)
             return decisive, both(decisive, second)

@@ -163,7 +163,9 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
 
 
 def _round(b: Builder, q: str, diagonal: str, given: str, count: int) -> str:
-    """Build one iteration of the algorithm over all classes. A row that has converged does not change."""
+    """Build one iteration of the algorithm in `_probabilities`, which updates each class's probability in `given` (N,
+    classes) in turn. A row that has converged does not change.
+    """
     qp = b.op("Squeeze", b.op("MatMul", q, b.op("Unsqueeze", given, b.ints(2))), b.ints(2))
     pqp = b.op("ReduceSum", b.op("Mul", given, qp), b.ints(1), keepdims=1)
     error = b.op("ReduceMax", b.op("Abs", b.op("Sub", qp, pqp)), b.ints(1), keepdims=1)

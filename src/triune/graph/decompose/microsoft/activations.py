@@ -21,7 +21,9 @@ _PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "ThresholdedRelu": {"alpha": 1.0},
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
 }
-"""The activations that ONNX Runtime fuses, with their attributes in its order and ONNX's defaults."""
+"""The activations that ONNX Runtime fuses, with their attributes in the order of its `activation_params`, and ONNX's
+default values.
+"""
 
 
 def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], elem_type: int) -> str:

@@ -29,13 +29,13 @@ class Scores:
 
 
 def split_heads(c: Context, x: str, num_heads: int) -> str:
-    """Build (batch, heads, n, size) from (batch, n, heads * size)."""
+    """Build (batch, heads, n, size) from (batch, n, heads * size), for n tokens."""
     b = c.build
     return b.op("Transpose", b.op("Reshape", x, b.ints(0, 0, num_heads, -1)), perm=[0, 2, 1, 3])
 
 
 def join_heads(c: Context, x: str) -> str:
-    """Build (batch, n, heads * size) from (batch, heads, n, size)."""
+    """Build (batch, n, heads * size) from (batch, heads, n, size), for n tokens."""
     b = c.build
     return b.op("Reshape", b.op("Transpose", x, perm=[0, 2, 1, 3]), b.ints(0, 0, -1))
 

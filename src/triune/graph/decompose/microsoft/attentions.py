@@ -30,8 +30,8 @@ def _mask(c: Context, name: str, batch: str, num_keys: str) -> str | None:
     """Build the mask as a BOOL that broadcasts to (batch, heads, queries, keys); None if its shape is not known.
 
     A mask (batch, keys) or (batch, queries, keys) has 1 at keys that are attended to. A mask (batch,) has the number of
-    these keys in each row. A mask (2 * batch,) has the ends of all rows' keys, then their starts. `batch` and
-    `num_keys` are INT64 (1,).
+    these keys in each row. A mask (2 * batch,) has the end of each row's keys, then the start of each row's keys.
+    `batch` and `num_keys` are INT64 (1,).
     """
     b, shape = c.build, c.values.shape(name)
     if shape is None:

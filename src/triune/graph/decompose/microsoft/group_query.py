@@ -34,8 +34,8 @@ def group_query_attention(c: Context) -> bool:
     """GroupQueryAttention: several query heads share one head of keys and values, with a cache of both.
 
     The cache may be longer than the keys in it. The length of the next cache depends on the length of the cache, the
-    number of queries and `total_sequence_length`, so these must be known. `seqlens_k` (batch) is the number of keys of
-    each row - 1.
+    number of queries and `total_sequence_length`, so these must be known. `seqlens_k` (batch) is the number of each
+    row's keys, less 1.
     """
     _refuse_others(c)
     sizes = _sizes(c)
@@ -133,7 +133,8 @@ def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple
     """
     b, (num_new, num_past, num_keys) = c.build, sizes
     joined = b.op("Concat", cache, new, axis=2) if cache and num_past else new
-    # For each position the index into the concatenation. Positions without a key read index 0, and become 0 below.
+    # `source` has, for each position of the next cache, the index into `joined`. Positions without a key read index 0,
+    # and become 0 below.
     is_old, is_known = b.op("Less", keys, past), b.op("Less", keys, b.op("Add", past, b.ints(num_new)))
     behind = b.op("Add", b.op("Sub", keys, past), b.ints(num_past if cache else 0))
     zero = b.constant(0, np.int64)
