@@ -98,7 +98,7 @@ def _findings(
     except TriuneError as error:
         yield Finding(step, "all", inputs.name, Difference("answers", f"an error: {error}", (), np.inf))
         return
-    changed = list(differences(step, inputs.name, reference, found, tolerance, largest_input=inputs.largest))
+    changed = list(differences(step, inputs, reference, found, tolerance))
     if not changed:
         return
     # An output that is nearer to the source than the reference is not a fault: fused constants of fp16, for instance,

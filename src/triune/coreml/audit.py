@@ -71,7 +71,7 @@ class Audit:
         self._pending: list[str] = []
 
     def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher[Any]":
-        """Start to watch a conversion: the argument `audit` of `lower`.
+        """Start to watch a conversion: the argument `audit` of `lower`. What was found in another one is forgotten.
 
         Args:
             graph: the ONNX graph that the program was written from.
@@ -84,6 +84,9 @@ class Audit:
         Raises:
             UnsupportedError: values cannot be made up for the inputs.
         """
+        # A conversion that is repeated with more nodes in fp32 is another program, and the last one counts.
+        self.findings, self.changed, self._pending = [], [], []
+        self._is_half, self._before, self._operations = False, None, None
         made = revealing_inputs(inputs_of_model(graph, options.shapes))
         given = [] if self._given is None else [InputSet("given", self._given)]
         features = {feature.source: feature for feature in interface.inputs}
@@ -118,8 +121,8 @@ class Audit:
         try:
             after = _Snapshot(program, self._version, self._inputs)
         except TriuneError as error:
-            # Some passes leave a program that is not valid yet: tensors of more than five dimensions, or weights that
-            # are not cast.
+            # Some passes leave a program that is not valid yet: tensors of more than five dimensions, weights that are
+            # not cast, or packed weights whose scales are.
             self._refusal = str(error)
             return
         steps, self._pending = self._pending, []
@@ -137,7 +140,7 @@ class Audit:
             yield Finding(step, "all", inputs.name, Difference("answers", "an error", (), np.inf))
             return
         tolerance = TOLERANCES["fp16" if self._is_half else "fp32"]
-        found = list(differences(step, inputs.name, before, after, tolerance, largest_input=inputs.largest))
+        found = list(differences(step, inputs, before, after, tolerance))
         doubt = self._before.doubt(inputs.arrays, before) if found and self._before is not None else {}
         for each in found:
             if not each.difference.error <= _DOUBT * doubt.get(each.output, 0.0):
@@ -153,7 +156,13 @@ class _Snapshot:
         from triune.coreml.lowering.saving import specification_of
 
         self._folder = tempfile.TemporaryDirectory()
-        specification = specification_of(program, version, Path(self._folder.name))
+        try:
+            specification = specification_of(program, version, Path(self._folder.name))
+        except (TriuneError, OSError, MemoryError):
+            raise
+        # coremltools raises exceptions of many classes for a program that is not valid between two passes.
+        except Exception as error:
+            raise UnsupportedError(f"coremltools does not save it: {error}") from error
         self._package: Package = read_specification(specification, Path(self._folder.name))
         executor = OnnxExecutor(self._package)
         self.answers = [_outputs_of(executor, each.arrays) for each in inputs]

@@ -87,3 +87,49 @@ def test_a_program_that_takes_no_input_is_not_called_right(tmp_path):
 
     with pytest.raises(UnsupportedError, match="takes none of the inputs that were made up"):
         _audited(model, tmp_path, shapes=parse_shapes(["x=2..3,4"]))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_packed_weights_are_audited(tmp_path, precision):
+    nodes = [N("DequantizeLinear", ["w", "s"], ["d"], axis=1), N("MatMul", ["x", "d"], ["y"])]
+    packed = RNG.integers(-127, 127, (64, 24)).astype(np.int8)
+    scales = np.linspace(0.01, 0.1, 24).astype(np.float32)
+    model = model_of(nodes, [("x", FLOAT, [3, 64])], [("y", FLOAT, [3, 24])], w=packed, s=scales)
+
+    audit = _audited(model, tmp_path, precision=precision)
+
+    assert audit.findings == []
+    assert ("common::add_fp16_cast" in audit.changed) == (precision is Precision.FP16)
+
+
+def test_a_gelu_that_overflows_before_it_is_fused_is_not_blamed(tmp_path):
+    nodes = [
+        N("Mul", ["x", "v"], ["q"]),
+        N("Div", ["q", "root"], ["a"]),
+        N("Erf", ["a"], ["b"]),
+        N("Add", ["b", "one"], ["c"]),
+        N("Mul", ["q", "c"], ["d"]),
+        N("Mul", ["d", "half"], ["g"]),
+        N("MatMul", ["g", "w"], ["y"]),
+    ]
+    numbers = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    weights = RNG.standard_normal((64, 5)).astype(np.float32)
+    model = model_of(
+        nodes, [("x", FLOAT, [8, 64])], [("y", FLOAT, [8, 4])], v=weights[:, 0], w=weights[:, 1:] / 10, **numbers
+    )
+
+    audit = _audited(model, tmp_path)
+
+    assert audit.findings == []
+    assert "fuse_gelu" in audit.changed
+
+
+def test_a_repeated_conversion_is_not_compared_with_the_last_one(tmp_path):
+    # `convert` writes the program again, with more nodes in fp32, where fp16 is not exact enough.
+    nodes = [N("Conv", ["x", "w"], ["c"]), N("Div", ["s", "c"], ["y"])]
+    weights = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in (("w", (4, 4, 2, 3)), ("s", ()))}
+    model = model_of(nodes, [("x", FLOAT, [2, 4, 6, 6])], [("y", FLOAT, [2, 4, 5, 4])], **weights)
+    audit = Audit()
+    for wide in (frozenset[str](), frozenset(["c", "y"])):
+        lower(model, tmp_path / "m.mlpackage", LowerOptions(precision=Precision.FP16, wide=wide), audit=audit.begin)
+        assert audit.findings == []

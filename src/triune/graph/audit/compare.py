@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.graph.audit.inputs import InputSet
+
 Array: TypeAlias = NDArray[Any]
 
 _FLOOR = 1e-2
@@ -58,17 +60,21 @@ class Finding:
         )
 
 
-def find_difference(before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0) -> Difference | None:
+def find_difference(
+    before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0, may_overflow: bool = False
+) -> Difference | None:
     """The difference between an output before and after a step; None if they are equal within `tolerance`.
 
-    Integers, booleans, infinities and NaN must be equal.
-    Other floats may differ by `tolerance` times the largest finite value of `before`.
+    Integers, booleans, infinities and NaN must be equal; infinities and NaN of `before` are not compared if
+    `may_overflow`. Other floats may differ by `tolerance` times the largest finite value of `before`.
 
     Args:
         before: the output before the step, which counts as right.
         after: the output after the step.
         tolerance: the allowed relative error of floats.
         largest_input: the largest absolute value of the inputs: if all are tiny, tiny differences count, too.
+        may_overflow: whether the program may be infinite or NaN before the step only since numbers within it overflow
+            (`InputSet.may_overflow`).
     """
     if before.shape != after.shape:
         return Difference(f"shape {list(before.shape)}", f"shape {list(after.shape)}", (), np.inf)
@@ -84,6 +90,8 @@ def find_difference(before: Array, after: Array, tolerance: float, *, largest_in
             scale = max(float(np.max(np.abs(one), where=np.isfinite(one), initial=0.0)), _FLOOR * min(largest_input, 1))
             error = np.where(is_same, 0.0, np.abs(one - other) / (scale or 1.0))
             error[np.isnan(error)] = np.inf
+            if may_overflow:
+                error[~np.isfinite(one)] = 0.0
         else:
             error = np.where(is_same, 0.0, np.inf)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
@@ -94,22 +102,18 @@ def find_difference(before: Array, after: Array, tolerance: float, *, largest_in
 
 
 def differences(
-    step: str,
-    inputs: str,
-    before: Mapping[str, Array],
-    after: Mapping[str, Array],
-    tolerance: float,
-    *,
-    largest_input: float = 1.0,
+    step: str, inputs: InputSet, before: Mapping[str, Array], after: Mapping[str, Array], tolerance: float
 ) -> Iterator[Finding]:
     """Yield a finding for each output that a step changed, or that is missing after it."""
     for name, array in before.items():
         if name not in after:
-            yield Finding(step, name, inputs, Difference("an output", "no output", (), np.inf))
+            yield Finding(step, name, inputs.name, Difference("an output", "no output", (), np.inf))
             continue
-        difference = find_difference(array, after[name], tolerance, largest_input=largest_input)
+        difference = find_difference(
+            array, after[name], tolerance, largest_input=inputs.largest, may_overflow=inputs.may_overflow
+        )
         if difference is not None:
-            yield Finding(step, name, inputs, difference)
+            yield Finding(step, name, inputs.name, difference)
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,9 @@ Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
 Kind: TypeAlias = tuple[Fill, Fill, bool]
 """How floats are drawn, how integers are drawn, and whether the values are extreme (`InputSet.is_extreme`)."""
 
+_LARGEST_EXPONENT: Final = 80.0
+"""For larger numbers, exp and products of several inputs may overflow in fp32."""
+
 _SIZES: Final = (3, 1, 2, 5)
 """The sizes of free dimensions in successive sets, each clipped to the dimension's limits."""
 
@@ -99,6 +102,15 @@ class InputSet:
         floats = [each.astype(np.float64) for each in self.arrays.values() if each.dtype.kind not in "biu"]
         found = [float(np.max(np.abs(each), where=np.isfinite(each), initial=0.0)) for each in floats]
         return max(found, default=0.0) or 1.0
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether the floats are finite, and so large or small that numbers within a program may overflow where its
+        result, computed in another order, does not.
+        """
+        floats = [each.astype(np.float64) for each in self.arrays.values() if each.dtype.kind not in "biu"]
+        are_finite = all(bool(np.isfinite(each).all()) for each in floats)
+        return are_finite and (self.is_extreme or self.largest > _LARGEST_EXPONENT)
 
 
 def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool = True) -> list[InputSet]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from triune.graph.audit import Difference, Finding, differences, find_difference
+from triune.graph.audit import Difference, Finding, InputSet, differences, find_difference
 
 NAN, INF = np.nan, np.inf
 
@@ -50,10 +50,31 @@ def test_tiny_answers_of_tiny_inputs_count():
 
 def test_a_finding_names_the_pass_the_output_and_the_values():
     before = {"y": _floats(1, 4), "z": _floats(1), "same": _floats(1)}
-    found = list(differences("fuse_all", "noise", before, {"y": _floats(0, 4), "same": _floats(1)}, 1e-5))
+    inputs = InputSet("noise", {"x": _floats(1)})
+    found = list(differences("fuse_all", inputs, before, {"y": _floats(0, 4), "same": _floats(1)}, 1e-5))
 
     assert [str(each) for each in found] == [
         "fuse_all changes output 'y' at [0] from 1 to 0 (inputs: noise)",
         "fuse_all changes output 'z' from an output to no output (inputs: noise)",
     ]
     assert isinstance(found[0], Finding)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "before", "after", "is_found"),
+    [
+        # Large numbers may overflow within the program before the step, and then it is no judge of the step.
+        (_floats(2e38), _floats(NAN, 1), _floats(INF, 1), False),
+        (_floats(100), _floats(INF, 1), _floats(5, 1), False),
+        # The step must not bring what was not there, and ordinary numbers do not overflow.
+        (_floats(2e38), _floats(1, 1), _floats(NAN, 1), True),
+        (_floats(2e38), _floats(1, 2), _floats(INF, 1), True),
+        (_floats(0), _floats(-INF, 1), _floats(-40, 1), True),
+        # Infinite inputs say what infinities become.
+        (_floats(INF, 100), _floats(NAN, 1), _floats(0, 1), True),
+    ],
+)
+def test_numbers_that_overflow_within_a_program_prove_nothing(inputs, before, after, is_found):
+    found = list(differences("fuse_all", InputSet("kind", {"x": inputs}), {"y": before}, {"y": after}, 1e-5))
+
+    assert bool(found) is is_found
