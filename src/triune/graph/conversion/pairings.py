@@ -14,7 +14,7 @@ from triune.graph.passes.fold import Fold
 from triune.graph.weights import without_weights
 
 Pairing: TypeAlias = Mapping[str, tuple[Dim, ...]]
-"""A shape for each input that has several."""
+"""For each input that has several shapes, one of them."""
 
 
 def pairings_of(shapes: Mapping[str, InputShape]) -> Sequence[Pairing]:
@@ -40,7 +40,8 @@ def pairings_of(shapes: Mapping[str, InputShape]) -> Sequence[Pairing]:
 
 
 def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None:
-    """Check that the model can be computed for all enumerated shapes. Each alone may be possible, and two together not.
+    """Check that the model can be computed for all enumerated shapes. The shape of one input may be possible, but not
+    together with that of another.
 
     Args:
         core: the model in core ops; it is not changed.
@@ -57,7 +58,7 @@ def require_pairings(core: ModelProto, shapes: Mapping[str, InputShape]) -> None
         fixed = ModelProto()
         fixed.CopyFrom(light)
         apply_shapes(fixed, {name: InputShape((shape,)) for name, shape in pairing.items()})
-        # Shapes that are computed of the inputs' shapes become constants, which contradictions are found with.
+        # Shapes that are computed from the inputs' shapes become constants, by which contradictions are found.
         folded = Fold()(infer_bare(fixed, is_strict=True))
         for node, why in contradictions(infer_bare(folded, is_strict=True).graph, in_bodies=False):
             texts = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in pairing.items())

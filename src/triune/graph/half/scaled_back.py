@@ -62,8 +62,8 @@ def elementwise_of_inputs(name: str, producers: Producers) -> list[NodeProto] | 
 
 
 def _products(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from a product, an inverse or a sum of many that may be beyond fp16 to the value; [] if there are
-    none.
+    """The nodes on the paths to the value `name` from a product, an inverse or a sum of many elements whose result may
+    be beyond fp16; [] if there are none.
     """
 
     def begin(_: str, node: NodeProto) -> list[NodeProto]:

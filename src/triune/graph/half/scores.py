@@ -73,7 +73,7 @@ class _Scores:
     """Finds chains of nodes from matrix products to a scale, and moves the scale.
 
     Attributes:
-        operands: scales operands, and has the graph's nodes in order.
+        operands: multiplies scales into operands, and has the graph's nodes in order.
     """
 
     def __init__(self, graph: GraphProto, values: Values, names: Names, file: WeightFile) -> None:

@@ -26,8 +26,8 @@ def squashed_producers(step: NodeProto, producers: Producers) -> list[NodeProto]
     layers round anyway.
 
     Args:
-        step: any node; [] if its result does not jump.
-        producers: what computes its operands.
+        step: any node; the nodes are [] if its result does not jump.
+        producers: finds the nodes that compute its operands.
     """
     if step.op_type not in STEPS and not is_rounding(step):
         return []

@@ -43,8 +43,8 @@ class UnpackWeights(GraphPass):
 
 
 def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[str]:
-    """Dequantize such weights in a graph and its subgraphs; returns the names of the nodes that are no longer
-    needed.
+    """Dequantize the weights whose scales are not normal numbers of fp16, in a graph and its subgraphs. Returns the
+    names of the DequantizeLinear nodes that become constants.
     """
     values = Values(graph, outer)
     names: list[str] = []

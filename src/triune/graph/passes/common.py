@@ -18,7 +18,7 @@ _DOMAINS = frozenset(["", "ai.onnx", "ai.onnx.ml", "com.microsoft"])
 
 class Common(GraphPass):
     """Given several nodes with the same operator, attributes and operands, or several constants with the same elements.
-    Result: one of them, which all read.
+    Result: one of them, whose result all readers read.
 
     Nodes that draw random numbers, that have subgraphs, or whose domain is not known stay, and so do two nodes that
     both give an output of the graph.

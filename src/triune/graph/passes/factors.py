@@ -26,7 +26,9 @@ class Factors:
 
 
 def factors_of(edit: Edit, node: NodeProto) -> Factors:
-    """The factors of a Mul or Div: those of each Mul, or Div by a constant, that only the next product reads."""
+    """The factors of a Mul or Div and of the chain of products before it: each Mul, or Div by a constant, whose result
+    only the next node of the chain reads.
+    """
     number, values = 1.0, list[str]()
     for position, name in enumerate(node.input):
         scalar = edit.scalar(name)

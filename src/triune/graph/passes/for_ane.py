@@ -58,5 +58,5 @@ class SafeHalf(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if it is of core operators' set."""
+        """Changes `model`, if its operator set is `OLDER` or newer, as that of core operators is."""
         return fit_half(model, self._file).model if opset_of(model) >= OLDER else model

@@ -12,7 +12,9 @@ from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
 _NEAR = float(np.finfo(np.float32).eps)
-"""The allowed error of b - a = 3, relative to the larger constant: compilers have rounded both a and b to fp32."""
+"""The allowed error of b - a = 3 in (z + a) * clip(z + b, 0, 6), relative to the larger of a and b: compilers have
+rounded both to fp32.
+"""
 
 
 class HardSwish(GraphPass):
@@ -21,7 +23,7 @@ class HardSwish(GraphPass):
     The constants leave the shape of x as it is.
 
     Compilers such as Core AI's fold constants into the activation, so that runtimes no longer recognize it and do not
-    use their fast kernel. A constant factor after the activation is multiplied by the 6.
+    use their fast kernel. If a Mul by a constant follows, its constant is multiplied by 6, and no other Mul is added.
     """
 
     name = "hard_swish"

@@ -20,7 +20,7 @@ class Infer(GraphPass):
     """Given nodes. Result: `value_info` with the types and shapes of their outputs, as far as they can be inferred.
 
     Values of shapes that nodes compute (Shape, Gather, Concat) are followed, too. ONNX's strict mode is not used, since
-    it fails on bodies of ONNX's own functions (a Range of vectors in AffineGrid, 1.23).
+    it fails on bodies of ONNX's own functions (a Range of vectors in AffineGrid, in onnx 1.23).
     """
 
     name = "infer"

@@ -44,7 +44,8 @@ def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[A
 
     Returns:
         whether nodes were built. They are not if all numbers are within int32, if clipping them to int32 gives an
-            equivalent comparison, or if an order has numbers beyond both ends.
+            equivalent comparison, or if a comparison by order (Less and the like) has constants beyond both ends of
+            int32.
     """
     for position, name in enumerate(node.input):
         array = constant_of(name)

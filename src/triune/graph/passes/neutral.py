@@ -141,7 +141,9 @@ def _is_same_shape(edit: Edit, node: NodeProto, attributes: Mapping[str, object]
 
 
 def _keeps(target: Sequence[int], shape: Sequence[int | None], attributes: Mapping[str, object]) -> bool:
-    """Whether Reshape to `target` keeps a shape: each size is that of the axis, a copy of it, or the only one left."""
+    """Whether Reshape to `target` keeps a shape: each target size is the axis's own size, 0 (which copies it), or the
+    only -1.
+    """
     if len(target) != len(shape) or (attributes.get("allowzero", 0) and 0 in target):
         return False
     others = [(wanted, size) for wanted, size in zip(target, shape, strict=True) if wanted not in (0, size)]

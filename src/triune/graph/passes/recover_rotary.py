@@ -19,7 +19,7 @@ class RecoverRotary(GraphPass):
     name = "recover_rotary"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has the operator. `Tidy` removes what nothing reads any more."""
+        """Changes `model`, if its operator set has RotaryEmbedding. `Tidy` removes what nothing reads any more."""
         if opset_of(model) < FIRST_OPSET:
             return model
         index = Index(model.graph, self.name)

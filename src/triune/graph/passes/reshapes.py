@@ -57,7 +57,9 @@ def _alone_before(edit: Edit, node: NodeProto, *op_types: str) -> NodeProto | No
 
 
 def _axes(edit: Edit, node: NodeProto) -> list[int] | None:
-    """The non-negative axes of the larger shape; None if they are not known."""
+    """The axes that a Squeeze removes or an Unsqueeze inserts, as sorted non-negative axes of the shape that has them;
+    None if they are not known.
+    """
     axes = edit.ints(node, 1, "axes")
     larger = node.input[0] if node.op_type == "Squeeze" else node.output[0]
     rank = edit.values.rank(larger)

@@ -100,7 +100,7 @@ def _to_next(edit: Edit, first: NodeProto) -> None:
 
 
 _HERE = ""
-"""Stands for the value that is followed, among the inputs of a node."""
+"""Stands, among the inputs that `_moved_inputs` returns, for the value behind which the Transpose is moved."""
 
 
 def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], before: str) -> list[str] | None:

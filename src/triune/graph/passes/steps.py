@@ -28,7 +28,7 @@ def num_steps(loop: NodeProto, values: Values, most: int) -> int | None:
 
     Args:
         loop: a Loop of operator set `core_ops.OPSET`.
-        values: those that the Loop reads.
+        values: the types, shapes and constants of the values that the Loop reads.
         most: the largest number of steps.
     """
     given = [*loop.input[:2], "", ""][:2]

@@ -43,7 +43,7 @@ class LoopParts(Generic[V]):
 
         Args:
             step: the number of the step.
-            condition: whether the step is computed: true.
+            condition: the value that the body reads as its condition, which is true.
             carried: the carried values; more values behind them are not read.
 
         Returns:

@@ -89,7 +89,7 @@ def near_weight(b: Builder[V], distance: V, a: float) -> V:
 
 
 def far_weight(b: Builder[V], distance: V, a: float) -> V:
-    """The same kernel for a distance from 1 to 2."""
+    """Keys's cubic convolution kernel, as in `near_weight`, for a distance from 1 to 2."""
     return _polynomial(b, distance, [a, -5 * a, 8 * a, -4 * a])
 
 
