@@ -49,7 +49,7 @@ def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int
     Args:
         curve: the sum.
         crossed: the numbers, `curve.crossed`.
-        first: the count of elements before the input's.
+        first: the number of the input's first element, where the elements of all inputs are numbered together.
         shape: the input's shape.
     """
     if curve.is_in_place:

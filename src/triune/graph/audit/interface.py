@@ -128,7 +128,7 @@ def _input(
 
 
 def _index_limits(graph: GraphProto) -> dict[str, int]:
-    """For each value that is used as an index, or as an operand of an index, the size of the smallest axis that it
+    """For each value that is an index, or from which an index is computed, the size of the smallest axis that it
     indexes.
     """
     limits: dict[str, int] = {}

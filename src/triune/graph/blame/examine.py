@@ -49,7 +49,8 @@ class Examined:
     Attributes:
         wide: the names of the first results of the nodes that are to compute in fp32.
         notes: notes that name these nodes and the reasons, and what is unknown.
-        doubts: the narrow sets of inputs for which the conversion is wrong by more than the uncertainty of fp32.
+        doubts: the names of the narrow sets of inputs (`InputSet.is_narrow`) for which the conversion is wrong by more
+            than results in fp32 differ between runtimes.
     """
 
     wide: tuple[str, ...] = ()
@@ -116,7 +117,9 @@ def examine(
 
 
 def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float, deadline: float) -> list[Sample]:
-    """The samples for which the conversion is wrong by more than fp32 itself is uncertain, as far as time allows."""
+    """The samples for which the conversion is wrong, as far as time allows. Of narrow sets of inputs, only those count
+    for which it is wrong by more than results in fp32 differ between runtimes.
+    """
     found: list[Sample] = []
     for each in wrong:
         arrays = each.inputs.arrays
@@ -136,7 +139,9 @@ def _is_wrong(sample: Sample, actual: Mapping[str, Array], simulation: Simulatio
 
 
 def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[str, Node], list[Untaken]]:
-    """The nodes that compute sides of gates, and those gates that would take too many."""
+    """The nodes that compute the untaken sides of gates, and the gates that are left out since their sides have too
+    many nodes.
+    """
     found: dict[str, Node] = {}
     left: list[Untaken] = []
     for each in untaken:

@@ -1,4 +1,5 @@
-"""Find the sides of If, Where, Max, Min and Clip that no sample took. How precise these sides are is not known."""
+"""Find the sides of gates (If, Where, Max, Min and Clip) that no sample took. How precise these sides are is not known.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

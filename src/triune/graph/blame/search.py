@@ -43,7 +43,7 @@ class Sample:
         name: the name of the kind of inputs.
         arrays: the inputs.
         expected: all floats of the graph in fp32, and its outputs.
-        uncertain: by how much each element of an output may differ.
+        uncertain: by how much each element of an output may differ between runtimes that compute in fp32.
     """
 
     name: str
@@ -141,7 +141,6 @@ def _pruned(
         # needed. Core ML computes some of them in fp16 unless they are named.
         if name in wide or _is_side(name, found):
             continue
-        # A node that only passes numbers on costs nothing in fp32, and in fp16 it would round them.
         fewer = {each: node for each, node in found.items() if each != name}
         halved = simulation.halved({*wide, *fewer}, is_watched=False)
         if all(
@@ -168,7 +167,7 @@ def _is_side(name: str, found: Mapping[str, Node]) -> bool:
 
 
 def errors(sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], tolerance: float) -> dict[str, float]:
-    """The errors of the outputs, relative to what is allowed."""
+    """For each output, its error relative to what is allowed (`error_of`): above 1 it is wrong."""
     return errors_of({name: sample.expected[name] for name in outputs}, actual, tolerance, sample.uncertain)
 
 

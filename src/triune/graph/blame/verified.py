@@ -20,11 +20,13 @@ from triune.graph.values import Values
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, Verdict, verify
 
 _NARROW_SECONDS = 4.0
-"""After this time in seconds, or after the time that the ordinary sets took, no further narrow set is run."""
+"""After this many seconds, or after the time that the ordinary sets of inputs took, no further narrow set
+(`InputSet.is_narrow`) is run.
+"""
 
 _FEW_NODES = 64
-"""For a model of at most this many nodes the time limit is five times as long, so that all sets are tried even on a
-busy machine.
+"""For a model of at most this many nodes the time for narrow sets is 5 * _NARROW_SECONDS, so that all are tried even on
+a busy machine.
 """
 
 _SECONDS = 40.0

@@ -21,12 +21,12 @@ _MOST_RESULTS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldedMean:
-    """The operand for which a bias cancels the products of a layer.
+    """The value of a layer's operand at which the layer's bias cancels its products.
 
     Attributes:
         operand: the name of what the layer reads.
         nodes: the layer, and the Add of its bias if it has one.
-        mean: FP64, in numpy's broadcasting of the operand.
+        mean: FP64, this value, of a shape that broadcasts to the operand.
         is_certain: whether more results are cancelled than there are numbers in the mean, so that this is no accident.
     """
 

@@ -130,7 +130,9 @@ def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> 
 
 
 def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
-    """The places of a value of this shape; None if they are not known."""
+    """For each element of a value of this shape, which input element it is computed from (`Curve.places`); None if that
+    is not known.
+    """
     if operand.places is not None:
         try:
             # A constant that was added may have repeated the elements.

@@ -48,7 +48,7 @@ def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sa
 
     Args:
         graph: the main graph of a model, whose types are known.
-        values: of this graph.
+        values: the types, shapes and constants of this graph.
         version: the operator set.
         can_sample: whether a large constant is read in part, at even distances along its longest axes. The curves'
             elements are then not in the places of the values' elements.

@@ -18,7 +18,9 @@ V = TypeVar("V")
 
 
 class Empty:
-    """A value without elements. Programs have none, so only nodes that do not need the input may read it."""
+    """Stands for a value without elements. Programs have no such tensors, so only nodes that do not need this input may
+    read it.
+    """
 
 
 EMPTY: Final = Empty()

@@ -181,7 +181,10 @@ def cuts_of(
 
 
 def flat_indices(shape: Sequence[int], *, is_column_major: bool) -> NDArray[np.int32]:
-    """The index of each element of an image (batch, channels, spatial...) in the flattened image."""
+    """The index of each element of an image (batch, channels, spatial...) in the flattened image.
+
+    If `is_column_major`, elements of a channel are counted along the first spatial axis first, else along the last.
+    """
     plane = math.prod(shape[2:])
     within = np.arange(plane).reshape(shape[2:], order="F" if is_column_major else "C")
     images = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (len(shape) - 2))

@@ -3,7 +3,7 @@
 - Softmax over the last axis. Before operator set 13 Softmax flattened its operand to a matrix. `Upgrade`
   writes that as two Reshapes.
 - Transpose. (a, b, S, width), reshaped to (a * b, S, width), transposed by [0, 2, 1] and reshaped to (a, b, width, S),
-  is Transpose [0, 1, 3, 2] of the first. PyTorch's newer exporter transposes the keys of attention in this way.
+  is Transpose [0, 1, 3, 2] of the first value. PyTorch's newer exporter transposes the keys of attention in this way.
 """
 
 from collections.abc import Mapping, Sequence

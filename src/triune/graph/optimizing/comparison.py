@@ -30,8 +30,7 @@ _MOST_KEPT_BYTES = 1 << 28
 class Comparison:
     """The source of an optimization, and the inputs on which candidates are compared with it.
 
-    ONNX Runtime's sessions hold copies of the weights. If a model's weights are large, the
-    source's sessions are closed before a candidate is loaded.
+    ONNX Runtime's sessions hold copies of the weights. If a model's weights are large, the source's sessions are closed before a candidate is loaded.
     """
 
     def __init__(self, source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> None:
@@ -60,7 +59,8 @@ class Comparison:
         Args:
             candidate: not changed.
             is_exact: whether only the rounding of folded constants may differ.
-            is_plain: whether ONNX Runtime runs both node by node, or optimizes both itself.
+            is_plain: whether ONNX Runtime runs the candidate and the source node by node; else it optimizes both
+                itself.
             seconds: after this time no further set of inputs is tried; at least one set is tried.
 
         Raises:

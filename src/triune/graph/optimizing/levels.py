@@ -30,7 +30,7 @@ from triune.graph.weight_files import WeightFile
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The facts that a pass may need.
+    """What a pass may need to know of the model, the unit and the files.
 
     Attributes:
         opset: the version of ONNX's operator set that the model imports.

@@ -10,12 +10,15 @@ from triune.core.errors import UnsupportedError
 from triune.graph.raising.types import Array
 
 _MOST_TIMES = 256
-"""Weights of one bit take 32 times their size in fp32, and those of Apple's tools with entries of several elements 64
-times. They are decompressed and then written.
+"""The arrays that are made may take this many times the bytes of the stored constants. Weights of one bit take 32 times
+their size in fp32, and those of Apple's tools with entries of several elements 64 times. They are decompressed and then
+written.
 """
 
 _LEAST_BYTES = 256 << 20
-"""As much may be made in any case: constants of one number for all their elements take no bytes."""
+"""Arrays of this many bytes may be made in any case: constants of one number for all their elements take no bytes in
+the file.
+"""
 
 
 class Stored:

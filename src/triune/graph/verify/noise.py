@@ -35,8 +35,8 @@ _FIRST_WITHOUT_RANDOM = 22
 """The first operator set whose random operators ONNX Runtime lacks: there the noise is a sine of the elements."""
 
 _OFTEN = 2.0**22
-"""The angle for the largest element. It is so large that elements that differ by a rounding error have different
-sines.
+"""The noise of an element is the sine of an angle. This is the angle, in radians, for the largest element: so large
+that elements that differ by a rounding error have different sines.
 """
 
 _LEAST = 1e-30
@@ -64,8 +64,8 @@ _NEAR_ZERO: Mapping[str, float] = {
     **dict.fromkeys(["Mish", "Softplus", "LogSoftmax"], 2.0**-22),
     "Sigmoid": 2.0**-26,
 }
-"""The absolute errors near 0 of ONNX Runtime's kernels for e^x - 1, 1 + tanh(x), log(1 + x), and for Sigmoid, which
-they round to 0 at -18.
+"""The absolute errors near 0 of ONNX Runtime's kernels that compute e^x - 1, 1 + tanh(x) or log(1 + x), and of its
+Sigmoid, which is 0 from x = -18 down.
 """
 
 
@@ -117,9 +117,11 @@ class _Noise:
         self._count = 0
 
     def put_into(self, graph: GraphProto, outer: set[str]) -> None:
-        """Args:
-        graph: changed.
-        outer: the names of the values in the graphs around it to which only operators that round nothing lead.
+        """Add noise to a graph and its subgraphs.
+
+        Args:
+            graph: changed.
+            outer: the names of the values in the graphs around it to which only operators that round nothing lead.
         """
         exact = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         nodes: list[NodeProto] = []

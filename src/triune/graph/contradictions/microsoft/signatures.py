@@ -74,8 +74,8 @@ SIGNATURES: Mapping[str, str] = {
     "GridSample": "A1 A1",
     "ExpandDims": "A i",
 }
-"""The types of each operator's operands, in order. Operands with the same number have the same type; "?" marks an
-optional operand.
+"""The types of each operator's operands, in order, as letters of `KINDS`. Operands with the same letter and number have
+the same type; "?" marks an optional operand.
 """
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {
