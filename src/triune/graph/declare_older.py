@@ -21,11 +21,11 @@ _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
 
 
 def declare_older(model: ModelProto) -> None:
-    """Declare `OLDER` as the operator set of a model, if all its nodes are the same there.
+    """Declare `OLDER` as the operator set of a model, if all its nodes mean the same in it.
 
     Between the two operator sets, operators gained element types, and few changed otherwise. A model with one of these
     few, or with an element type that the older operator does not accept, is not changed. A model that draws random
-    numbers is declared as of `_OF_RANDOM`, if it is the same there.
+    numbers is declared as of `_OF_RANDOM`, if all its nodes mean the same in that set.
 
     Args:
         model: a normalized model, whose values have types; changed.

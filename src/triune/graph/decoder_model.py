@@ -13,7 +13,7 @@ class DecoderModel(HeldModel):
     fixed sizes.
 
     Attributes:
-        context_tokens: the longest context.
+        context_tokens: the length of the longest context, in tokens.
         write_explicit: writes the graph for one sequence with an explicit cache.
     """
 

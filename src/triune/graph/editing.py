@@ -18,9 +18,8 @@ class Edit:
 
     def __init__(self, graph: GraphProto, outer: Values | None, names: Names, opset: int) -> None:
         """Args:
-        graph: not changed before `finish`, except that nodes and initializers may be.
-        outer: the values of the graph around it; None for the main graph.
-        names: makes names that are new in the whole model.
+        graph: its list of nodes is not changed before `finish`; its single nodes and its initializers may be. outer:
+        the values of the graph around it; None for the main graph. names: makes names that are new in the whole model.
         opset: the version of ONNX's operator set that the model imports.
         """
         self.graph = graph
@@ -155,7 +154,7 @@ class Edit:
     def bypass(self, node: NodeProto, name: str) -> bool:
         """Let all readers of a node's only result read the equal value `name`; returns whether that was possible.
 
-        Where the result is an output, the maker of `name` is to write it under the output's name.
+        Where the result is an output of the graph, the node that computes `name` gives it the output's name instead.
         """
         (result,) = [each for each in node.output if each]
         if not self.is_kept(result):

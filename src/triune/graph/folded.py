@@ -17,10 +17,14 @@ FOLDED_BYTES = "optimization.constant_folding_max_output_size_in_bytes"
 """The option of ONNX Runtime (1.32) with the size of the largest constant that it makes."""
 
 _MOST_BYTES = 256 << 20
-"""All constants that nodes of `_GROWS` make may take as much. A causal mask of 4096 tokens in fp32 takes 64 MiB."""
+"""The bytes that all constants that nodes of `_GROWS` make may take together. A causal mask of 4096 tokens in fp32
+takes 64 MiB.
+"""
 
 _ELEMENT_BYTES = 8
-"""As many elements as a constant of the model has may be made in any case, such as those of a cast of it."""
+"""The largest size of an element. A constant of as many elements as the model's largest tensor may be made in any case,
+such as by a Cast of that tensor.
+"""
 
 _GROWS = frozenset(
     {
@@ -35,8 +39,8 @@ _Key = tuple[str, str, str]
 
 
 def most_folded_bytes(model: ModelProto) -> int:
-    """The bytes that a constant may take which ONNX Runtime computes of constants. Larger ones it computes in each run,
-    within the memory limit of a run.
+    """The most bytes that a constant may take that ONNX Runtime computes from other constants when it loads a model. It
+    computes larger values in each run, within the memory limit of a run.
 
     Args:
         model: the model; the data of its tensors is not read.
@@ -56,7 +60,7 @@ class _Sources:
     _counts: dict[_Key, int] = field(default_factory=dict[_Key, int])
 
     def count(self, nodes: Iterable[NodeProto], constants: set[str]) -> int:
-        """Count them among `nodes` and in their subgraphs. The names of results that are constants are added to
+        """Count such nodes among `nodes` and in their subgraphs. The names of results that are constants are added to
         `constants`, which has those of the initializers.
         """
         num = 0
@@ -75,7 +79,7 @@ class _Sources:
         return num
 
     def _of_function(self, key: _Key) -> int:
-        """Count those of a call, as if all its inputs were constants."""
+        """Count such nodes in the body of a function, as if all inputs of the call were constants."""
         if key not in self._counts:
             # A function that calls itself is invalid, which the runtime reports; this entry ends the recursion.
             self._counts[key] = 0

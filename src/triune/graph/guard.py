@@ -170,11 +170,13 @@ class _Divisions:
     def graph(
         self, graph: GraphProto, inferred: GraphProto, outer: Values | None, outer_inferred: Values | None
     ) -> None:
-        """Args:
-        graph: changed.
-        inferred: a copy of the graph with inferred types.
-        outer: the values of the graph around `graph`.
-        outer_inferred: the values of the graph around `inferred`.
+        """Rewrite the divisions that may overflow, in a graph and its subgraphs.
+
+        Args:
+            graph: changed.
+            inferred: a copy of the graph with inferred types.
+            outer: the values of the graph around `graph`.
+            outer_inferred: the values of the graph around `inferred`.
         """
         values, inferred_values = Values(graph, outer), Values(inferred, outer_inferred)
         nodes: list[NodeProto] = []

@@ -13,7 +13,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 from triune.graph.values import Values, subgraphs_of
 
 MOST_LISTED = 1 << 24
-"""The largest number of elements of such a tensor.
+"""The largest number of elements of a 1-D tensor that a node creates from constants.
 
 Inference takes 140 bytes and 0.3 µs for each element (onnx 1.23), and has no limit of its own.
 """

@@ -2,8 +2,7 @@
 caches.
 
 The caches of keys and values consist of blocks, as in Kwon et al., "Efficient Memory Management for Large Language
-Model Serving with
-PagedAttention" (2023, arXiv:2309.06180).
+Model Serving with PagedAttention" (2023, arXiv:2309.06180).
 
 | input | type and shape |
 | --- | --- |

@@ -26,7 +26,9 @@ _INPUTS: Final[Mapping[str, Sequence[str]]] = {
     "token_counts": ("sequences",),
     "block_table": ("sequences", "most blocks"),
 }
-"""Inputs of the graph that are computed from the step, besides the step's own arrays: see `core.step_rows.rows_of`."""
+"""Inputs of the graph, INT64, and the names of their dimensions. They are computed from the step's own arrays: see
+`core.step_rows.rows_of`.
+"""
 
 
 def new_tokens(cache: str) -> str:
@@ -83,7 +85,9 @@ def _declare(graph: GraphProto, caches: Mapping[str, tuple[int, int]], cache_typ
 
 
 class _Writer:
-    """Writes nodes out one after the other. What depends on the step alone is computed once, for all of them."""
+    """Writes the operators that replace PagedAttention nodes, one node after the other. Values that depend on the step
+    alone are computed once for all nodes.
+    """
 
     def __init__(self, graph: GraphProto, cache_type: int, block_size: int) -> None:
         self._caches = cache_heads(graph)
@@ -199,14 +203,14 @@ class _Writer:
         return b.op("Range", b.constant(0, "int64"), end, b.constant(1, "int64"))
 
     def _kept(self) -> str:
-        """Which keys are tokens of their sequence, BOOL [sequences, keys]."""
+        """Build whether each key is a token of its sequence, and not padding: BOOL [sequences, keys]."""
         b = self._build
         is_past = b.op("Less", self._once("places", self._places), self._once("past", self._past))
         counts = b.op("Unsqueeze", "token_counts", b.ints(1))
         return b.op("Concat", is_past, b.op("Less", self._once("steps", self._steps), counts), axis=1)
 
     def _kept_rows(self) -> str:
-        """Build `kept` as BOOL [sequences, 1, keys, 1]: which keys belong to each sequence."""
+        """Build the result of `_kept` as BOOL [sequences, 1, keys, 1]."""
         return self._build.op("Unsqueeze", self._once("kept", self._kept), self._build.ints(1, 3))
 
     def _distances(self) -> str:
@@ -218,7 +222,7 @@ class _Writer:
         return b.op("Concat", to_past, b.op("Sub", columns, b.op("Unsqueeze", queries, b.ints(1))), axis=2)
 
     def _seen(self, window: int) -> str:
-        """The attention mask: whether a query sees a key, BOOL [sequences, 1, longest, keys]."""
+        """Build the attention mask, whether a query sees a key: BOOL [sequences, 1, longest, keys]."""
         distances, is_kept = self._once("distances", self._distances), self._once("kept", self._kept)
 
         def make() -> str:

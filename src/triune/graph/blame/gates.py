@@ -1,5 +1,4 @@
-"""Find the sides of gates (If, Where, Max, Min and Clip) that no sample took. How precise these sides are is not known.
-"""
+"""Find the sides of gates (If, Where, Max, Min and Clip) that no sample took. How precise they are is not known."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -30,7 +30,8 @@ _MOST_KEPT_BYTES = 1 << 28
 class Comparison:
     """The source of an optimization, and the inputs on which candidates are compared with it.
 
-    ONNX Runtime's sessions hold copies of the weights. If a model's weights are large, the source's sessions are closed before a candidate is loaded.
+    ONNX Runtime's sessions hold copies of the weights. If a model's weights are large, the source's sessions are closed
+    before a candidate is loaded.
     """
 
     def __init__(self, source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> None:
