@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Adapters:
     """The adapters of a graph.
 
-    Inputs: `adapters` INT64, the adapter of each token: 0 for none, else its position in the list, counted from 1. In
-    the paged form `adapters` INT64 [adapted] has only the tokens with an adapter, and `adapter_rows` INT64 [adapted]
-    has their positions among the packed tokens, so that a step without adapters costs nothing more.
+    Inputs: `adapters` INT64, of the shape of the token ids, has the adapter of each token: 0 for none, else its
+    position in the list, counted from 1. In the paged form `adapters` INT64 [adapted] has only the tokens with an
+    adapter, and `adapter_rows` INT64 [adapted] has their positions among the packed tokens, so that a step without
+    adapters costs nothing more.
 
     The matrices of all adapters are joined, so that each layer computes two small products more, whichever adapters a
     step uses. The first product gives [..., sum of the ranks]; all columns but those of the token's own adapter are

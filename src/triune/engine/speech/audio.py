@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 
 RATE: Final = 16_000
-"""The number of samples in a second that Whisper reads."""
+"""The sampling rate of the sound that Whisper reads, in samples a second."""
 
 DECODING_BYTES: Final = 32 << 20
-"""The most memory that decoding a file takes in addition to the file: some parts, in FP32."""
+"""The most memory, in bytes, that decoding a file takes in addition to the file: a few parts of `_PART_SAMPLES` samples
+in FP32.
+"""
 
 Content: TypeAlias = bytes | bytearray | memoryview
 """The bytes of an audio file."""
@@ -27,8 +29,8 @@ _MAX_RATE: Final = 384_000
 _MIN_RATE: Final = 1_000
 
 _DENSE_RATE: Final = 192_000
-"""The largest sampling rate, summed over all channels, of a file of the greatest length: two channels of 96,000. A
-shorter file may have a higher rate.
+"""The largest sampling rate, summed over all channels, of a file that is as long as the longest accepted one: two
+channels of 96,000 samples a second. A shorter file may have a higher rate.
 """
 
 _PART_SAMPLES: Final = 1 << 20
@@ -97,15 +99,15 @@ class AudioDecoder:
         from -1 to 1.
 
         Raises:
-            InvalidArgumentError: it has numbers that are not finite.
+            InvalidArgumentError: a sample is NaN or infinite.
         """
         parts, self._parts = self._parts, []
         return _checked(np.concatenate([np.empty(0, np.float32), *parts]))
 
 
 def checked_samples(samples: NDArray[np.float32], max_seconds: float) -> NDArray[np.float32]:
-    """Check samples that a client sent, FP32 [samples] at RATE, as `AudioDecoder` returns them. Raises the same
-    errors.
+    """Check samples that a client sent, FP32 [samples] at RATE, and return them as `AudioDecoder` does. Raises the
+    errors of `AudioDecoder`.
     """
     seconds = len(samples) / RATE
     if seconds > max_seconds:
@@ -174,15 +176,15 @@ def _open(content: Content, max_seconds: float) -> tuple[Any, int]:
 
 
 def _read_on(file: Any) -> None:
-    """Make a file of unknown length readable: after each block, soundfile would seek to the current position, which
-    fails.
+    """Make a file of unknown length readable, by saying that it cannot seek. Otherwise soundfile would seek to the
+    current position after each block, which fails.
     """
     file.seekable = lambda: False
 
 
 def _count(file: Any, max_seconds: float) -> int:
-    """Count the frames of a file whose header has no number of frames, and stop after the first block beyond the
-    limit.
+    """Count the frames of a file whose header has no number of frames, and stop after the first block beyond
+    `max_seconds`.
     """
     _read_on(file)
     num_frames, most = 0, int(max_seconds * min(file.samplerate, _DENSE_RATE / file.channels))

@@ -1,4 +1,6 @@
-"""Run Whisper's encoder: from the samples of a window to the keys and values that the decoder reads."""
+"""Run Whisper's encoder: from the samples of a window (at most 30 s of sound) to the keys and values that the decoder
+reads.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from triune.engine.speech.metered import Meter, computed
 
 
 class SpeechEncoder:
-    """Computes windows, one at a time. Any thread may use it."""
+    """Computes Whisper's encoder for one window at a time. Any thread may use it."""
 
     def __init__(self, executable: Executable, num_bands: int) -> None:
         """Args:
@@ -35,7 +37,7 @@ class SpeechEncoder:
 
     @property
     def unit(self) -> Unit:
-        """The unit that computes."""
+        """The compute unit that runs the encoder."""
         return self._executable.unit
 
     def charge(self, account: Account, clock: Clock) -> None:
@@ -43,8 +45,8 @@ class SpeechEncoder:
         self._meter = Meter(account, clock)
 
     def take_turns(self, share: BlockingShare | None) -> None:
-        """Wait for a turn on the hardware before each window from now on; `close` closes the share. None takes none,
-        since no other model computes there.
+        """Wait for a turn on the hardware before each window from now on; `close` closes the share. With None it waits
+        for no turn, since no other model computes there.
         """
         self._share = share
 

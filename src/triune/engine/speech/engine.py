@@ -78,13 +78,13 @@ class SpeechEngine:
         close_decoder: Callable[[], None],
     ) -> None:
         """Args:
-        core: the engine core, which this owns from now on.
+        core: the engine core, which belongs to the speech engine from now on.
         encoder: the encoder, which is closed with the engine.
         aligner: finds the times of words. It is closed with the engine.
         config: the model's config.
-        tokenizer: its tokenizer.
-        special: its special tokens.
-        placement: where it runs.
+        tokenizer: the model's tokenizer.
+        special: the model's special tokens.
+        placement: where the model runs.
         clock: the clock of all measurements.
         name: the model's name, for errors.
         statistics: the counters.
@@ -112,7 +112,9 @@ class SpeechEngine:
 
     @property
     def statistics(self) -> ModelStatistics:
-        """Triton's counters: a file counts once, a step as a batch of its windows."""
+        """Triton's counters: a file counts as one request, and a step of the engine as a batch of the windows that it
+        computes.
+        """
         return self._admission.statistics
 
     @property

@@ -9,7 +9,9 @@ from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
 
 
 class HeldAudio:
-    """Reads audio forward, window by window. Used on the event loop's thread; decoding is done in others."""
+    """Reads audio forward, window by window. Used on the event loop's thread; the files are decoded in other
+    threads.
+    """
 
     def __init__(self, content: Content | NDArray[np.float32], max_seconds: float) -> None:
         """Args:

@@ -18,7 +18,7 @@ class Jobs:
     def __init__(self, core: EngineCore, admission: Admission, unit: Unit, clock: Clock, name: str) -> None:
         """Args:
         core: the engine core, which the thread owns from now on.
-        admission: the object that counts the steps.
+        admission: counts the steps in the model's statistics.
         unit: the unit that computes the steps.
         clock: the clock of the steps.
         name: the thread's name.

@@ -18,7 +18,8 @@ class WindowRules:
     """The `TokenRules` of a window's text.
 
     Attributes:
-        logprob: the sum of the logarithms of the probabilities of all tokens, among those that were allowed.
+        logprob: the sum of the log-probabilities of the chosen tokens. Each is the token's probability among the tokens
+            that were allowed at that point.
     """
 
     def __init__(self, config: WhisperConfig, tokens: SpeechTokens, *, has_stamps: bool) -> None:
@@ -84,8 +85,8 @@ class WindowRules:
 
 
 class FirstLook:
-    """The `TokenRules` that detect speech and language: the logits after the token that begins a transcript have the
-    probabilities of both. Only the end token is allowed.
+    """The `TokenRules` of a job that only detects speech and language: the logits after the token that begins a
+    transcript show both. The end token alone is allowed, so that the job ends at once.
 
     Attributes:
         no_speech: the probability that the window has no speech.
@@ -118,7 +119,7 @@ def compression_ratio(text: str) -> float:
 
 
 def mean_logprob(logprob: float, tokens: Sequence[int]) -> float:
-    """The mean of the log probability over the tokens and the end token."""
+    """The mean log-probability of the tokens and the end token; `logprob` is the sum."""
     return logprob / (len(tokens) + 1)
 
 

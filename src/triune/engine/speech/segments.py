@@ -77,7 +77,7 @@ class SpeechModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """The placement of the model."""
+        """Where the model runs."""
         ...
 
     @property
@@ -91,7 +91,7 @@ class SpeechModel(Protocol):
         """The length of an audio file in seconds, according to its headers.
 
         Raises:
-            InvalidArgumentError: it is not an audio file of a known form.
+            InvalidArgumentError: the content is not an audio file of a known format.
             PayloadTooLargeError: it is longer than the model's limit.
         """
         ...
@@ -150,7 +150,7 @@ def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[l
         part = tuple(tokens[begin:end])
         pieces.append(Piece(_time(part[0], first), _time(part[-1], first), part))
         begin = end
-    # If a window ends with a single timestamp, nothing is spoken after it.
+    # If a window ends with a single timestamp, nothing is spoken after it, so the whole window is covered.
     return pieces, seconds if has_single_end else _time(tokens[begin - 1], first)
 
 

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 SECONDS_A_STAMP: Final = 0.02
-"""The time between successive timestamp tokens."""
+"""The time between successive timestamp tokens, in seconds."""
 
 _NUM_STAMPS: Final = 1501
 _MULTILINGUAL_ROWS: Final = 51_865
-"""The number of rows of a multilingual model's embedding; English-only models have fewer. Their tokenizers also have
-tokens of languages, which the models never learned.
+"""The number of rows of a multilingual model's embedding; English-only models have fewer. The tokenizers of
+English-only models have tokens of languages, too, but the models never learned them.
 """
 
 
@@ -31,7 +31,7 @@ class SpeechTokens:
         previous: the beginning of the text before this window.
         start_of_lm: the token `<|startoflm|>`, which is not used.
         no_speech: the token for a window without speech.
-        no_stamps: requests a text without times.
+        no_stamps: the token that asks for a text without times.
         languages: the tokens of languages by their codes; empty for English-only models.
     """
 

@@ -1,5 +1,5 @@
-"""Transcribe one window: take the most probable text, and try again if that is doubtful (openai/whisper,
-`transcribe.py`).
+"""Transcribe one window: take the most probable text, and if that is doubtful, try again with sampling at higher
+temperatures (openai/whisper, `transcribe.py`).
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class WindowText:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether another try may give a better text."""
+        """Whether to try again at a higher temperature: the text repeats itself, or its tokens are improbable."""
         if self.is_silent:
             return False
         return self.compression_ratio > _MOST_COMPRESSED or self.mean_logprob < _LEAST_LOGPROB

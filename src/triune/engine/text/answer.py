@@ -1,4 +1,4 @@
-"""One answer on the event loop: its tokens become deltas, which are queued until the client reads them."""
+"""One answer on the event loop: its tokens become text, which is collected until the client reads it as a `Delta`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,8 @@ class Answer:
     Attributes:
         job: what the engine computes.
         num_tokens: the tokens so far.
-        last_ns: when its last token was computed; before the first token, when the request arrived.
+        last_ns: when its last token was computed, in ns of the model's clock; before the first token, when the request
+            arrived.
         finish_reason: why it has ended; None while it goes on.
         units: for each unit the number of tokens that it computed.
     """
@@ -65,8 +66,7 @@ class Answer:
         self._has_prompt = job.num_prompt_logprobs is not None
 
     def go_on_after(self, tokens: Sequence[int]) -> None:
-        """Continue an answer after tokens that another server generated, and whose text the client has. Raises
-        InvalidArgumentError if a token is not the model's, or a stop text ended the answer.
+        """Continue an answer after tokens that another server generated, and whose text the client has.
 
         Raises:
             InvalidArgumentError: a token is not the model's, or a stop text ended the answer.
@@ -90,7 +90,7 @@ class Answer:
         Args:
             sample: the token.
             reason: why the sequence ended with it; None if it goes on.
-            now_ns: when it was computed.
+            now_ns: when the token was computed, in ns.
         """
         if not self.num_tokens:
             self._first_ns = now_ns
@@ -100,7 +100,7 @@ class Answer:
         if self._request.sampling.num_logprobs is not None:
             self._logprobs.append(self._logprob(sample))
         text = ""
-        # The last token of a complete constrained answer is text.
+        # An answer also stops when its constraint is complete. Its last token is text then, not a stop token.
         if reason is not FinishReason.STOP or sample.token not in self.job.ending.stop_tokens:
             text = self._detokenizer.add(sample.token)
         elif sample.token in self._request.stop_tokens:

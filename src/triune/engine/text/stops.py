@@ -16,9 +16,9 @@ class StopFinder:
     """Looks for stop texts in a text that arrives in pieces.
 
     The stop text that ends first counts; of several that end at the same character, the longest counts. Text that may
-    be the beginning of a stop text is held back. It runs the automaton of Knuth, Morris and Pratt (1977) over the
-    characters, so that the division into pieces does not matter, and the time does not depend on the lengths of stop
-    texts.
+    be the beginning of a stop text is held back. The finder runs the automaton of Knuth, Morris and Pratt (1977) over
+    the characters, so that the division into pieces does not matter, and the time does not depend on the lengths of
+    stop texts.
     """
 
     def __init__(self, stops: Sequence[str], *, is_included: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""Tokenize, detokenize and render for one model. Work that takes long runs in a thread."""
+"""Tokenize, detokenize, and render conversations by the chat template, for one model. Work that takes long runs in a
+thread.
+"""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,9 @@ _MAX_THREADS: Final = 4
 
 
 class TextWork:
-    """Tokenizes, detokenizes and renders. Used on the event loop's thread. Short texts do not wait for long ones."""
+    """Tokenizes, detokenizes, and renders conversations. Used on the event loop's thread. Short texts do not wait for
+    long ones.
+    """
 
     def __init__(self, name: str, text: TextSide) -> None:
         """Args:
@@ -85,7 +89,7 @@ class TextWork:
 
     async def in_thread(self, work: Callable[[], _T], size: int) -> _T:
         """Call `work`, which reads `size` characters or tokens, in a thread. If the caller is cancelled, it waits until
-        the thread has ended, so that no more threads work than may.
+        the thread has ended, so that no more than `_MAX_THREADS` threads work.
         """
         async with contextlib.AsyncExitStack() as slots:
             if size > _LONG_CHARACTERS:

@@ -27,7 +27,9 @@ class Affine:
     block_size: int
 
     def dequantize(self) -> Array:
-        """The weights as FP32 [rows, columns]: first the products, then the sums, each rounded as ggml does."""
+        """The weights `code * scale + offset` as FP32 [rows, columns]. Products and sums are rounded as ggml rounds
+        them, so that the weights equal ggml's bit for bit.
+        """
         rows, columns = self.codes.shape
         weights = self.codes.reshape(rows, -1, self.block_size).astype(np.float32)
         weights *= self.scales[..., np.newaxis].astype(np.float32)

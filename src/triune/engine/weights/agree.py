@@ -7,14 +7,17 @@ from triune.engine.weights.config import BertConfig, ModelConfig
 from triune.engine.weights.config.shapes import tensor_shapes
 
 _BERT_HEADS = ("cls.",)
-"""The heads with which BERT was trained, to predict masked words and following sentences."""
+"""Prefixes of tensors that a BERT checkpoint may have and that are not read: the heads that predicted masked words and
+next sentences in the pretraining.
+"""
 
 
 def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Check that the tensors are the ones that the config implies.
+    """Check that a checkpoint's tensors, given by name with their shapes, are the ones that the config implies. `where`
+    names the checkpoint in errors.
 
     Raises:
-        InvalidArgumentError: one is missing or has another shape, or the embedding has no row for a special token.
+        InvalidArgumentError: a tensor is missing or has another shape, or the embedding has no row for a special token.
         UnsupportedError: there are other tensors, which the architecture's graph would not use.
     """
     expected = tensor_shapes(config)

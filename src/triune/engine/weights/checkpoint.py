@@ -41,16 +41,16 @@ class Checkpoint(Protocol):
         """The tokenizer, built at each call.
 
         Raises:
-            NotFoundError: there is none.
-            UnsupportedError: it is of a kind that is not known here.
-            InvalidArgumentError: it is broken, or gives ids that the embedding has no rows for.
+            NotFoundError: the checkpoint has no tokenizer.
+            UnsupportedError: the tokenizer is of a kind that is not known here.
+            InvalidArgumentError: the tokenizer is broken, or gives ids that the embedding has no rows for.
         """
         ...
 
     @property
     def chat_template(self) -> ChatTemplate | None:
         """How the model expects a conversation to be written; None if the files have no template. It is compiled at
-        each access. Raises InvalidArgumentError if the text is not a valid template.
+        each access.
 
         Raises:
             InvalidArgumentError: the text is not a valid template.

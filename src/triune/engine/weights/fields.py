@@ -50,8 +50,8 @@ class Fields:
         """An integer from `least` to `most`. Without a default the setting must exist.
 
         Raises:
-            InvalidArgumentError: the setting is missing, not an integer, or out of this range. The methods below raise
-                it likewise.
+            InvalidArgumentError: the setting is missing, not an integer, or out of this range. The other methods raise
+                this error likewise.
         """
         value = self.get(name)
         if value is None and default is not None:
@@ -65,7 +65,7 @@ class Fields:
         return None if self.get(name) is None else self.whole(name, least=least, most=most)
 
     def number(self, name: str, default: float | None = None, *, above: float = -math.inf) -> float:
-        """A finite number greater than `above`; without a default it must be there."""
+        """A finite number greater than `above`. Without a default the setting must exist."""
         value = self.get(name)
         if value is None and default is not None:
             return default
@@ -75,7 +75,7 @@ class Fields:
         return float(cast("float", value))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
-        """True or false; without a default it must be there."""
+        """True or false. Without a default the setting must exist."""
         value = self.get(name)
         if value is None and default is not None:
             return default
@@ -84,7 +84,7 @@ class Fields:
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A string; without a default it must be there."""
+        """A string. Without a default the setting must exist."""
         value = self.get(name)
         if value is None and default is not None:
             return default
@@ -93,7 +93,7 @@ class Fields:
         return value
 
     def choice(self, name: str, choices: Mapping[str, _Choice], default: _Choice | None = None) -> _Choice:
-        """The value in `choices` for the setting's string.
+        """The value that `choices` has for the setting's string; `default` if the setting is missing.
 
         Raises:
             UnsupportedError: the string is not in `choices`.
@@ -118,8 +118,8 @@ class Fields:
         return tuple(float(cast("float", each)) for each in items)
 
     def items(self, name: str) -> list[object] | None:
-        """The items of an array; None if the setting is not an array. An array of numbers may have up to MAX_LAYERS
-        items.
+        """The items of an array; None if the setting is not an array, or is a numpy array of more than MAX_LAYERS
+        numbers.
         """
         value = self.get(name)
         if isinstance(value, np.ndarray) and value.size <= MAX_LAYERS:
@@ -137,7 +137,7 @@ class Fields:
         return tuple(cast("list[int]", items))
 
     def pairs(self, name: str) -> tuple[tuple[int, int], ...]:
-        """A list of pairs of numbers from 0 on; empty if the setting is missing."""
+        """A list of pairs of whole numbers from 0 on; empty if the setting is missing."""
         value = self.get(name)
         if value is None:
             return ()
@@ -152,7 +152,7 @@ class Fields:
         return tuple(found)
 
     def inner(self, name: str) -> "Fields | None":
-        """The settings within a setting that is an object; None if it is missing."""
+        """The settings within a setting that is a JSON object; None if the setting is missing."""
         value = self.get(name)
         if value is None:
             return None

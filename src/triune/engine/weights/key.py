@@ -10,10 +10,11 @@ _BLOCK_BYTES: Final = 64 << 10
 
 
 def weights_key(path: Path) -> bytes:
-    """16 bytes that depend on the files of a checkpoint: on their names and sizes, and on 4 MiB of each.
+    """16 bytes that depend on the files of a checkpoint: on their names and sizes, and on 64 blocks of each, 4 MiB in
+    all.
 
-    These bytes are at equal distances, so that reading them takes milliseconds for any size. The key reveals mistakes,
-    but does not protect against attacks.
+    The blocks are at equal distances, so that reading them takes milliseconds for a file of any size. The key reveals
+    mistakes, but does not protect against attacks.
 
     Args:
         path: a GGUF file; an ONNX file, with the other files of its folder; or a directory of weights.

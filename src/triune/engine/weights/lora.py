@@ -64,7 +64,9 @@ tensors' names show the adapted layers.
 """
 
 _INITIAL: Final = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Initializations of an adapter for training that leave the model's own weights unchanged."""
+"""Values of `init_lora_weights`, the way an adapter was initialized for training, that leave the model's own weights
+unchanged.
+"""
 
 _REFUSED: Final = ("modules_to_save", "use_dora", "lora_bias", "trainable_token_indices", "target_parameters")
 """Settings with which an adapter changes more of a model than adding the product of two matrices."""
@@ -92,7 +94,7 @@ class Adapter:
     Attributes:
         name: its name in requests.
         modules: its matrices by the name of the layer that they change, such as `model.layers.0.self_attn.q_proj`.
-        digest: a hash of all of it.
+        digest: a hash of all matrices and their names.
     """
 
     name: str
@@ -104,9 +106,9 @@ def read_adapter(folder: Path, name: str, config: ModelConfig) -> Adapter:
     """Read an adapter, all of it into memory.
 
     Args:
-        folder: the folder.
+        folder: the folder with `adapter_config.json` and `adapter_model.safetensors`.
         name: its name in requests: letters, digits, `_`, `.` and `-`, 128 at most.
-        config: of the model that it changes.
+        config: the config of the model that the adapter changes.
 
     Raises:
         NotFoundError: a file is missing.
@@ -183,7 +185,7 @@ class _Settings:
         fields.refuse_unread(_CHANGE_NOTHING)
 
     def rank_and_scale(self, module: str) -> tuple[int, float]:
-        """The rank of a layer's adapter, and the factor of its product."""
+        """The rank of a layer's two matrices, and the factor of their product."""
         rank, alpha = self._of(self._ranks, module, self._rank), self._of(self._alphas, module, self._alpha)
         if not (rank == int(rank) and 1 <= rank <= MAX_RANK):
             raise InvalidArgumentError(
@@ -204,7 +206,7 @@ class _Settings:
 
 
 def _patterns(fields: Fields, name: str) -> dict[str, float]:
-    """Read numbers by names of layers."""
+    """Read a setting that maps names of layers to numbers, such as `rank_pattern`."""
     inner = fields.inner(name)
     given = cast("dict[str, object]", fields.get(name) or {})
     patterns: dict[str, float] = {}
@@ -221,7 +223,9 @@ def _patterns(fields: Fields, name: str) -> dict[str, float]:
 
 
 def _pairs(store: Store, where: str) -> dict[str, dict[str, str]]:
-    """The names of both tensors of each layer, by its name in the file."""
+    """For each layer, by its name in the file: the names of its tensors lora_A and lora_B, by the letters "A" and
+    "B".
+    """
     pairs: dict[str, dict[str, str]] = {}
     for name in store.shapes:
         found = _TENSOR.fullmatch(name)

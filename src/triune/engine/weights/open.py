@@ -12,6 +12,7 @@ from triune.engine.weights.pack import Inexact
 
 def open_checkpoint(path: Path, *, inexact: Inexact = "dequantize") -> Checkpoint:
     """Open a `.gguf` file, a directory with `config.json` and safetensors, or a CTranslate2 directory with `model.bin`.
+    `inexact` says how packed weights are converted that cannot be kept as they are (`Inexact`).
 
     Raises:
         NotFoundError: there is no such checkpoint.

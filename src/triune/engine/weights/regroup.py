@@ -1,9 +1,9 @@
 """Converts weights `code * scale + offset` to `(code - zero point) * scale`, where each zero point is a code itself.
 
 An offset that is not a multiple of the scale cannot be kept. So the nearest zero point is taken, then the scale is
-fitted to the codes by least squares and the codes are rounded again, twice. For SmolLM2 in Q4_1 this adds an error of
-7.5 to 8.5% RMS. Keeping codes and scales would add 8 to 9%; trying several zero points, in six times the time, 7.2 to
-8.2%.
+fitted to the codes by least squares and the codes are rounded again, twice. For SmolLM2 in Q4_1 this adds an error
+whose RMS is 7.5 to 8.5% of that of the weights. Keeping codes and scales would add 8 to 9%; trying several zero points,
+in six times the time, 7.2 to 8.2%.
 """
 
 from dataclasses import dataclass

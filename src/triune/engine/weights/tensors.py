@@ -22,7 +22,7 @@ class Regrouped:
 
     Attributes:
         form: the name of the form in the file: "Q4_1".
-        largest: the largest absolute difference of a weight.
+        largest: the largest absolute difference between a weight and the file's weight.
         rms: the root of the mean square of the differences.
         relative_rms: `rms` over the root of the mean square of the weights; 0 if all weights are 0.
     """
@@ -75,7 +75,7 @@ class PackedTensor:
         zero_points: UINT8 [out, in / block_size], each of them a code (0 to 15 with 4 bits); None if there are none.
         block_size: the number of codes of a row that share a scale. It divides `in`.
         form: the name of the form in the file: "Q4_0".
-        regrouped: what was lost on the way from the file; None if the weights are exactly the file's.
+        regrouped: the difference to the file's weights; None if the weights are exactly the file's.
         offsets: FP32 [out, in / block_size]; only of a checkpoint that was opened with `inexact="offsets"`, and never
             beside zero points.
     """

@@ -51,8 +51,8 @@ def _begins(weights: NDArray[np.float32]) -> NDArray[np.int64]:
     rows, columns = weights.shape
     cost = np.full((rows + 1, columns + 1), np.inf)
     cost[0, 0] = 0
-    # The step by which each cell was reached. 0: from both the row and the column before, 1: from the row before, 2:
-    # from the column before.
+    # The step by which the path reaches each cell: 0 from the previous row and column, 1 from the previous row, 2 from
+    # the previous column.
     came = np.zeros((rows, columns), np.int8)
     for diagonal in range(rows + columns - 1):
         first, last = max(0, diagonal - columns + 1), min(rows - 1, diagonal)

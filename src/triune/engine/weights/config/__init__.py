@@ -1,4 +1,6 @@
-"""The configs of the architectures, with the names of Hugging Face's config.json if it has them."""
+"""The configs of the architectures. Their fields have the names of the settings in Hugging Face's config.json, where it
+has such a setting.
+"""
 
 from typing import TypeAlias
 

@@ -8,7 +8,7 @@ from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
 
 @dataclass(frozen=True, slots=True)
 class BertConfig:
-    """BERT.
+    """The sizes and settings of a BERT model.
 
     Weights, without the prefix `bert.`: `embeddings.{word,position,token_type}_embeddings`, `embeddings.LayerNorm`,
     `encoder.layer.N.{attention.self.{query, key, value}, attention.output.{dense, LayerNorm}, intermediate.dense,
@@ -22,15 +22,15 @@ class BertConfig:
         intermediate_size: the width of the MLP.
         max_position_embeddings: the longest input, in tokens.
         type_vocab_size: rows of the token type embedding.
-        hidden_act: the activation of the MLP; "gelu" is by erf.
+        hidden_act: the activation of the MLP; "gelu" is the exact GELU, by erf.
         layer_norm_eps: added to the variance in every norm.
         has_pooler: whether there is a pooler, a layer on the first token of a text.
         head: what is classified, texts ("sequence", on top of the pooler) or each token ("token"); None if nothing is.
         labels: names of the head's classes, in order; empty without a head.
         is_multi_label: whether several labels may hold at once (sigmoid), rather than exactly one (softmax).
         pooling: how a sentence embedding is made, from sentence-transformers' files; None if they say nothing.
-        is_normalized: whether sentence embeddings are scaled to length 1, from the same files.
-        tokens: pad.
+        is_normalized: whether sentence embeddings are scaled to length 1, from sentence-transformers' files.
+        tokens: the special tokens, of which BERT needs pad.
     """
 
     vocab_size: int

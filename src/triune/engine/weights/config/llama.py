@@ -26,7 +26,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """LLaMA's family.
+    """The sizes and settings of a model of LLaMA's family.
 
     Weights, [out, in]: `model.embed_tokens`, `model.layers.N.{input_layernorm, post_attention_layernorm,
     self_attn.{q_proj, k_proj, v_proj, o_proj}, mlp.{gate_proj, up_proj, down_proj}}`, `model.norm`, `lm_head` (not with
@@ -39,25 +39,27 @@ class LlamaConfig:
         vocab_size: rows of the embedding. The tokenizer may know fewer tokens.
         hidden_size: the width.
         intermediate_size: the width of the gated MLP.
-        num_attention_heads: heads of queries.
+        num_attention_heads: the number of heads of queries.
         num_key_value_heads: the number of heads of keys and of values, a divisor of the number of heads of queries.
         head_dim: the width of a head; not always hidden_size / num_attention_heads.
         max_position_embeddings: the longest context, in tokens.
         layers: one entry a layer.
         hidden_act: the activation of the MLP's gate.
         rms_norm_eps: added to the mean square in every norm.
-        norm_weight_offset: added to every norm's weight: 1 for Gemma out of safetensors, else 0.
+        norm_weight_offset: added to every norm's weight: 1 for Gemma's safetensors files, which store the weights minus
+            1; else 0.
         tie_word_embeddings: whether the embedding is the output's matrix, too.
         attention_bias: whether q_proj, k_proj and v_proj have biases.
-        attention_output_bias: whether o_proj has one.
+        attention_output_bias: whether o_proj has a bias.
         mlp_bias: whether the MLP's three matrices have biases.
         qk_norm: whether each head's queries and keys are normalized, before the rotary embedding.
         has_post_norms: whether the outputs of attention and MLP are normalized before they are added (Gemma 2 and 3).
         attention_scale: the factor of the attention's scores.
-        attn_logit_softcapping: scores become cap * tanh(score / cap); 0 if they stay.
-        final_logit_softcapping: the same for the logits.
+        attn_logit_softcapping: the cap of attention's scores, which become cap * tanh(score / cap); 0 if they have no
+            cap.
+        final_logit_softcapping: the cap of the logits, which become cap * tanh(logit / cap); 0 if they have no cap.
         embedding_multiplier: the factor of the embeddings; the square root of the width for Gemma, else 1.
-        tokens: bos, eos and pad.
+        tokens: the special tokens: bos, eos and pad.
     """
 
     model_type: str

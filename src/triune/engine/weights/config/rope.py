@@ -1,8 +1,8 @@
 """Rotary position embeddings, and the published ways of stretching them to longer contexts.
 
-Sources: Su et al., 2021 (arXiv:2104.09864); position interpolation (Chen et al., 2023, arXiv:2306.15595); YaRN (Peng
-et al., 2023, arXiv:2309.00071), which also describes dynamic NTK; LongRoPE (Ding et al., 2024, arXiv:2402.13753); the
-Llama 3.1 report. Formulas as Hugging Face's configs mean them.
+Sources: Su et al., 2021 (arXiv:2104.09864); position interpolation (Chen et al., 2023, arXiv:2306.15595); YaRN (Peng et
+al., 2023, arXiv:2309.00071), which also describes dynamic NTK; LongRoPE (Ding et al., 2024, arXiv:2402.13753); the
+Llama 3.1 report. The formulas are those of Hugging Face's transformers.
 """
 
 import math
@@ -25,7 +25,7 @@ class LinearScaling:
 class DynamicScaling:
     """Dynamic NTK: the base grows with the context, as soon as that is longer than `original_max_position_embeddings`.
 
-    A table is computed for one length of the context, and used for shorter texts, too.
+    A table of cosines and sines is computed for one length of the context, and used for shorter texts, too.
     """
 
     factor: float
@@ -34,15 +34,17 @@ class DynamicScaling:
 
 @dataclass(frozen=True, slots=True)
 class YarnScaling:
-    """Low frequencies are divided by `factor`, high ones stay, and those between are a mean of both.
+    """YaRN: low frequencies are divided by `factor`, high ones stay, and those between become a weighted mean of the
+    divided and the unchanged frequency.
 
     Attributes:
         factor: how much longer contexts may be than in training.
         original_max_position_embeddings: the context of the training.
         attention_factor: multiplies cos and sin.
-        beta_fast: frequencies that turn as often in the original context stay.
+        beta_fast: frequencies that make at least this many turns in the original context stay.
         beta_slow: frequencies that make at most this many turns in the original context are divided.
-        is_truncated: whether the borders between those are rounded outwards, to whole frequencies.
+        is_truncated: whether the mean begins and ends at whole frequencies: the index of its first one is rounded down,
+            that of its last one up.
     """
 
     factor: float
@@ -55,9 +57,11 @@ class YarnScaling:
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
-    """Frequencies that make fewer than `low_freq_factor` turns in the original context are divided by `factor`.
+    """Llama 3's scaling: frequencies that make fewer than `low_freq_factor` turns in the original context are divided
+    by `factor`.
 
-    Those that make more than `high_freq_factor` turns stay, and those between are a mean of both.
+    Those that make more than `high_freq_factor` turns stay, and those between become a weighted mean of the divided and
+    the unchanged frequency.
     """
 
     factor: float
@@ -71,8 +75,8 @@ class LongScaling:
     """LongRoPE: each frequency is divided by a factor of its own, which the model's authors found by a search.
 
     Attributes:
-        short_factor: for contexts of up to `original_max_position_embeddings` tokens.
-        long_factor: for longer ones.
+        short_factor: a factor for each frequency, for contexts of up to `original_max_position_embeddings` tokens.
+        long_factor: a factor for each frequency, for longer contexts.
         original_max_position_embeddings: the context of the training.
         attention_factor: multiplies cos and sin.
     """
@@ -110,8 +114,8 @@ class Rope:
     scaling: RopeScaling | None = None
 
     def frequencies(self, num_positions: int) -> tuple[Array, float]:
-        """The angle by which each pair of elements turns from one position to the next, FP64 [rotary_dim / 2], and the
-        factor of cos and sin.
+        """The angle by which each pair of elements turns from one position to the next, in radians, FP64 [rotary_dim /
+        2], and the factor by which cos and sin are multiplied.
 
         `num_positions` is the length of the context, on which the frequencies of dynamic NTK and LongRoPE depend.
         """

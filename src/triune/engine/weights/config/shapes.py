@@ -14,7 +14,7 @@ _Shapes: TypeAlias = Iterator[tuple[str, Shape]]
 
 
 def tensor_shapes(config: LlamaConfig | Gpt2Config | BertConfig | T5Config | WhisperConfig) -> Mapping[str, Shape]:
-    """The shapes of the tensors by name."""
+    """The shape of each tensor that a model with this config has, by the tensor's name."""
     match config:
         case LlamaConfig():
             return dict(_llama(config))

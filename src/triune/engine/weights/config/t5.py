@@ -8,11 +8,11 @@ from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
 
 @dataclass(frozen=True, slots=True)
 class T5Config:
-    """T5.
+    """The sizes and settings of a T5 model.
 
     Weights: `shared`, `{encoder,decoder}.block.N.layer.0.SelfAttention.{q, k, v, o}` (block 0 also
-    `relative_attention_bias`), `decoder.block.N.layer.1.EncDecAttention.{q, k, v, o}`, the last layer's
-    `DenseReluDense.{wi, wo}` or `{wi_0, wi_1, wo}` if gated, `layer.I.layer_norm`,
+    `relative_attention_bias`), `decoder.block.N.layer.1.EncDecAttention.{q, k, v, o}`, in the last layer of each block
+    `DenseReluDense.{wi, wo}`, or `DenseReluDense.{wi_0, wi_1, wo}` if gated, `layer.I.layer_norm`,
     `{encoder,decoder}.final_layer_norm`, and `lm_head` where the embeddings are not tied. Attention scores are not
     scaled.
 
@@ -25,15 +25,15 @@ class T5Config:
         num_decoder_layers: the decoder's layers.
         num_heads: the number of heads.
         relative_attention_num_buckets: the number of buckets of distances: the rows of the relative position bias.
-        relative_attention_max_distance: distances from here on share a bucket.
+        relative_attention_max_distance: all distances from this one on share a bucket.
         layer_norm_epsilon: added to the mean square in every norm.
         activation: the activation of the MLP, or of its gate if the MLP is gated.
         is_gated_act: whether the MLP is gated.
         tie_word_embeddings: whether the embedding is the output's matrix, too.
         scale_decoder_outputs: whether the decoder's outputs are scaled by d_model^-0.5 before the output's matrix.
-        n_positions: the tokens of the texts that it was trained with: no limit, since positions are known by their
-            distances alone.
-        tokens: eos, pad and decoder_start.
+        n_positions: the length of the texts of the training, in tokens. It is no limit, since the model knows positions
+            by their distances alone.
+        tokens: the special tokens: eos, pad and decoder_start.
     """
 
     vocab_size: int

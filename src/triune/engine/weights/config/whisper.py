@@ -8,7 +8,7 @@ from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
 
 @dataclass(frozen=True, slots=True)
 class WhisperConfig:
-    """Whisper.
+    """The sizes and settings of a Whisper model.
 
     Weights: `model.encoder.{conv1, conv2, embed_positions, layer_norm}`, `model.decoder.{embed_tokens, embed_positions,
     layer_norm}`, `model.{encoder,decoder}.layers.N.{self_attn, encoder_attn}.{q_proj, k_proj, v_proj, out_proj}`
@@ -27,11 +27,12 @@ class WhisperConfig:
         decoder_ffn_dim: the width of the decoder's MLP.
         max_source_positions: the number of frames that the encoder returns: half of those that it reads.
         max_target_positions: the longest text, in tokens.
-        activation_function: the activation of the MLPs and after the convolutions; "gelu" is by erf.
+        activation_function: the activation of the MLPs and after the convolutions; "gelu" is the exact GELU, by erf.
         suppress_tokens: tokens that are never generated.
         begin_suppress_tokens: tokens that are not generated as the first one.
-        alignment_heads: the layers and heads of the decoder that follow the sound; empty if the checkpoint names none.
-        tokens: eos, pad and decoder_start.
+        alignment_heads: the pairs (layer, head) of the decoder whose cross-attention follows the sound, which show when
+            a word is spoken; empty if the checkpoint names none.
+        tokens: the special tokens: eos, pad and decoder_start.
     """
 
     vocab_size: int

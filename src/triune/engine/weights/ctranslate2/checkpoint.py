@@ -21,11 +21,11 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 FILENAME: Final = "model.bin"
 _FORMS: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _IGNORED: Final = frozenset({"lang_ids"})
-"""Settings that are not read: the languages are taken from the tokenizer."""
+"""Settings of config.json that are not read: the languages are taken from the tokenizer."""
 
 
 class CTranslate2Checkpoint:
-    """A directory as a checkpoint; see `Checkpoint`."""
+    """A CTranslate2 directory as a `Checkpoint`."""
 
     def __init__(self, folder: Path) -> None:
         """Open the directory. Raises the errors of `open_checkpoint`."""
@@ -79,7 +79,7 @@ class CTranslate2Checkpoint:
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """None: Whisper has none."""
+        """None: Whisper has no chat template."""
         return None
 
     def _source(self, name: str) -> tuple[str, slice | None]:
@@ -90,7 +90,9 @@ class CTranslate2Checkpoint:
 
 
 def _tokens(folder: Path) -> SpecialTokens:
-    """The special tokens, which the file does not name, by their texts in tokenizer.json; none without that file."""
+    """The special tokens. model.bin does not name them, so they are found by their texts in tokenizer.json; without
+    that file there are none.
+    """
     added = (read_json(folder / "tokenizer.json") or {}).get("added_tokens")
     ids: dict[str, object] = {}
     for each in cast("list[object]", added) if isinstance(added, list) else ():

@@ -30,7 +30,7 @@ _DTYPES: Final[tuple[np.dtype[Any], ...]] = (
     np.dtype("<f2"),
     np.dtype(ml_dtypes.bfloat16),
 )
-"""The types by their codes in the file."""
+"""The element types of variables; the file gives the index in this tuple."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Variable:
 
 
 class CTranslate2File:
-    """An opened file.
+    """An opened model.bin.
 
     Attributes:
         kind: the name of the model's kind: "WhisperSpec".

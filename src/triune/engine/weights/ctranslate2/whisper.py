@@ -10,7 +10,8 @@ from triune.engine.weights.fields import MAX_LAYERS, Fields
 
 _ACTIVATIONS: Final = {0: "relu", 2: "silu", 3: "gelu"}
 _SETTINGS: Final = {"alibi": 0, "scale_embeddings": 0, "start_from_zero_embedding": 0, "pre_norm": 1}
-"""The settings of a CTranslate2 decoder that Whisper has. Other values are refused."""
+"""Settings of a CTranslate2 decoder, each with the value that it has in Whisper. A file with another value is refused.
+"""
 
 
 _OTHERS: Final = frozenset(
@@ -19,7 +20,7 @@ _OTHERS: Final = frozenset(
         *(f"decoder/{each}" for each in ("alignment_heads", "alignment_layer", "projection/weight")),
     }
 )
-"""Variables that are not tensors of the graph; the projection is the embedding."""
+"""Variables that are no tensors of the graph. `decoder/projection/weight` is the embedding."""
 
 
 def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
@@ -103,7 +104,9 @@ def names_of(config: WhisperConfig) -> Iterator[tuple[str, str, slice | None]]:
 
 
 def _linears(name: str, variable: str, kinds: tuple[str, ...], width: int) -> Iterator[tuple[str, str, slice | None]]:
-    """Yield the layers that are joined in one variable. Layers of keys have no bias: the joined bias is 0 there."""
+    """Yield what `names_of` yields, for linear layers whose rows are joined in one variable. Layers of keys have no
+    bias: the joined bias is 0 there.
+    """
     for at, kind in enumerate(kinds):
         rows = slice(at * width, (at + 1) * width) if len(kinds) > 1 else None
         yield f"{name}.{kind}.weight", f"{variable}/weight", rows

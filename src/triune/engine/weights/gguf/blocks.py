@@ -16,7 +16,9 @@ from triune.engine.weights.affine import Affine
 from triune.engine.weights.tensors import Bits
 
 Parts: TypeAlias = tuple[Array, Array, Array | None]
-"""The codes, the scales, and the offsets (None if the form has none)."""
+"""Codes [blocks, weights of a block], and scales and offsets [blocks, scales of a block]. The offsets are None if the
+form has none.
+"""
 
 _Q4_0: Final = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 _Q4_1: Final = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
@@ -97,7 +99,8 @@ def _q2_k(blocks: Array) -> Parts:
 
 def _q3_k(blocks: Array) -> Parts:
     fields = _fields(blocks, _Q3_K)
-    # Sixteen scales of six bits: the low four in eight bytes, the high two in four.
+    # There are sixteen scales of six bits: the first eight bytes have the low four bits of each, the other four bytes
+    # the high two.
     low = _spread(fields["scales"][:, :8], 8, 4)
     high = _spread(fields["scales"][:, 8:], 4, 2)
     scales = _column(fields["d"]) * _f32(_lowered(low | high << 4, 32))
@@ -127,7 +130,7 @@ def _iq4_nl(blocks: Array) -> Parts:
 
 def _iq4_xs(blocks: Array) -> Parts:
     fields = _fields(blocks, _IQ4_XS)
-    # Scale i: the low four of its six bits in half a byte, the high two in a quarter.
+    # A scale has six bits: the low four are half a byte of `scales_l`, the high two a quarter of a byte of `scales_h`.
     low = _spread(fields["scales_l"], 1, 4)
     high = _spread(fields["scales_h"], 1, 2)
     scales = _column(fields["d"]) * _f32(_lowered(low | high << 4, 32))
@@ -177,11 +180,11 @@ def _five_bits(fields: Array) -> Array:
 
 
 def _six_bit_scales(fields: Array) -> tuple[Array, Array]:
-    """Scales and offsets of Q4_K and Q5_K: eight of six bits each in twelve bytes.
+    """Eight scales and eight offsets of Q4_K and Q5_K, of six bits each, in twelve bytes.
 
-    Of each four bytes a, b, c: scales 0 to 3 are the low six bits of a, offsets 0 to 3 the low six bits of b; scales 4
-    to 7 have the low half of c as low bits and the high two bits of a as high bits; offsets 4 to 7 have the high half
-    of c and the high two bits of b.
+    The first four bytes are a, the next four b, the last four c. Scales 0 to 3 are the low six bits of a, offsets 0 to
+    3 the low six bits of b; scales 4 to 7 have the low half of c as low bits and the high two bits of a as high bits;
+    offsets 4 to 7 have the high half of c and the high two bits of b.
     """
     a, b, c = np.split(fields["scales"], 3, axis=1)
     scales = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)

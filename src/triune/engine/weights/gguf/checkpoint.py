@@ -18,7 +18,7 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 
 class GgufCheckpoint:
-    """A GGUF file as a checkpoint; see `Checkpoint`."""
+    """A GGUF file as a `Checkpoint`."""
 
     def __init__(self, path: Path, inexact: Inexact) -> None:
         """Open the file. Raises the errors of `open_checkpoint`."""

@@ -1,4 +1,4 @@
-"""The config in a GGUF file's metadata. Sources: ggml's docs/gguf.md; llama.cpp where that says nothing."""
+"""The config in a GGUF file's metadata. Sources: ggml's docs/gguf.md; llama.cpp where that document says nothing."""
 
 import math
 from collections.abc import Mapping
@@ -38,8 +38,10 @@ _MODEL_TYPES: Final[Mapping[str, str]] = {
 
 _GEMMAS: Final = frozenset({"gemma", "gemma2", "gemma3"})
 _SCALED_BY_WIDTH: Final = frozenset({("gemma2", 46), ("gemma3", 62)})
-"""Gemma 2 and 3 with 27 billion weights, by their layers: the files do not say that their scores are scaled by the
-width over the number of heads, rather than by the heads' width. Source: llama.cpp."""
+"""The architecture and the number of layers of Gemma 2 and 3 with 27 billion weights. Their attention's scores are
+divided by the square root of hidden_size / num_heads, rather than of head_dim, which the files do not say. Source:
+llama.cpp.
+"""
 
 _POOLINGS: Final[Mapping[int, Literal["mean", "cls"] | None]] = {0: None, 1: "mean", 2: "cls"}
 

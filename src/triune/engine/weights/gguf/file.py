@@ -37,7 +37,7 @@ class Place:
     Attributes:
         form: how its weights are stored.
         shape: its sizes, the outermost first: [out, in] for a matrix. (The file has them in reverse order.)
-        start: its first byte, from the file's start.
+        start: the offset of its first byte from the file's start.
         size_bytes: the bytes that it takes.
     """
 
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """An opened file.
+    """An opened GGUF file.
 
     Attributes:
         name: the file's name, for errors.
@@ -71,7 +71,7 @@ class GgufFile:
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """Map a file into memory, and read its head.
+    """Map a file into memory, and read its metadata and the entries of its tensors.
 
     Raises:
         InvalidArgumentError: it cannot be read, is truncated, or contradicts itself.
@@ -135,7 +135,9 @@ def _alignment(reader: Reader, metadata: Mapping[str, Value]) -> int:
 
 
 def _read_place(reader: Reader, name: str, file_name: str, alignment: int) -> Place:
-    """Read a tensor's entry. Its start counts from the start of the data for now."""
+    """Read a tensor's entry. Its `start` counts from the start of the tensors' data; `_checked` makes it count from the
+    file's start.
+    """
     num_dimensions = reader.u32(f"the number of dimensions of {name!r}")
     if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
         raise reader.error(f"the tensor {name!r} has {num_dimensions} dimensions; expected 1 to {_MAX_DIMENSIONS}")

@@ -50,4 +50,4 @@ FORMS: Final[Mapping[int, Form]] = {
     40: Form("NVFP4", 64, 36),
     41: Form("Q1_0", 128, 18),
 }
-"""The forms by ggml's number. ggml has given up the forms of the numbers that are missing, or added them later."""
+"""The forms by ggml's number. The numbers that are missing are of forms that ggml has removed, or added later."""

@@ -81,14 +81,14 @@ _BERT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The position of a tensor in the file: the rows `rows`, in this order, of the file's tensor `name`."""
+    """Where a tensor of the model is in the file: the rows `rows`, in this order, of the file's tensor `name`."""
 
     name: str
     rows: Array | slice
 
 
 def name_tensors(file: GgufFile, architecture: str, config: ModelConfig) -> Mapping[str, Source]:
-    """The tensors by Hugging Face's names.
+    """Where each tensor of the model is in the file, by Hugging Face's name for it.
 
     Raises:
         UnsupportedError: the file has a tensor that the architecture does not have.
@@ -180,4 +180,6 @@ _PARTED: Final[Mapping[tuple[str, str], Callable[[ModelConfig, tuple[int, ...], 
     ("phi3", "attn_qkv"): _qkv_parts,
     ("phi3", "ffn_up"): _gate_up_parts,
 }
-"""Tensors of the file that are concatenations of several of Hugging Face's tensors along the rows."""
+"""Tensors of the file that are concatenations of several of Hugging Face's tensors along the rows, by the architecture
+and the file's name; and the function that gives the name and the rows of each part.
+"""

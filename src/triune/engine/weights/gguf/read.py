@@ -1,4 +1,4 @@
-"""Reads a tensor of a GGUF file: dense forms as views of the file, packed ones through their blocks."""
+"""Reads a tensor of a GGUF file: dense forms as views of the file; of packed forms the blocks are unpacked."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -23,7 +23,8 @@ _DENSE: Final[Mapping[str, np.dtype[Any]]] = {
 
 
 def read_tensor(file: GgufFile, name: str, inexact: Inexact, rows: Array | slice = slice(None)) -> Tensor:
-    """Read a tensor, or only its rows `rows` in this order. The rows of a vector are its elements.
+    """Read a tensor, or only its rows `rows` in this order. The rows of a vector are its elements. `inexact` says how
+    packed weights are converted (`Inexact`).
 
     Raises:
         UnsupportedError: its form is not one that Triune decodes.

@@ -1,4 +1,6 @@
-"""Reads the values in a GGUF file's head. Each size is compared with the bytes that are left before it is used."""
+"""Reads the values at the beginning of a GGUF file: the metadata and the entries of the tensors. Each size is compared
+with the remaining bytes before it is used.
+"""
 
 import struct
 from collections.abc import Mapping
@@ -55,7 +57,7 @@ class Reader:
 
     @property
     def bytes_left(self) -> int:
-        """The bytes from the position on."""
+        """The number of bytes from `position` to the file's end."""
         return len(self._bytes) - self.position
 
     def count(self, what: str, *, least_bytes: int, most: int) -> int:
@@ -73,15 +75,15 @@ class Reader:
         return count
 
     def u32(self, what: str) -> int:
-        """A UINT32."""
+        """Read a UINT32. `what` names it in errors."""
         return int(struct.unpack_from("<I", self._bytes, self._advance(4, what))[0])
 
     def u64(self, what: str) -> int:
-        """A UINT64."""
+        """Read a UINT64. `what` names it in errors."""
         return int(struct.unpack_from("<Q", self._bytes, self._advance(8, what))[0])
 
     def text(self, what: str, max_bytes: int = MAX_STRING_BYTES) -> str:
-        """A string in UTF-8 of at most `max_bytes`."""
+        """Read a string in UTF-8 of at most `max_bytes` bytes. `what` names it in errors."""
         length = self.u64(what)
         if length > max_bytes:
             raise self.error(f"{what} has {length} bytes; at most {max_bytes} are read")
@@ -92,7 +94,7 @@ class Reader:
             raise self.error(f"{what} is not UTF-8: {error.reason} at byte {error.start} of it") from None
 
     def value(self, key: str) -> Value:
-        """A value with its type before it."""
+        """Read a value of the metadata: its type, then the value itself. `key` names it in errors."""
         kind = self.u32(f"the type of {key!r}")
         if kind == _STRING:
             return self.text(repr(key))
@@ -146,7 +148,7 @@ class Reader:
         return values
 
     def error(self, message: str) -> InvalidArgumentError:
-        """The error for an invalid file."""
+        """The error for an invalid file: `message`, with the file's name before it."""
         return InvalidArgumentError(f"{self._name}: {message}")
 
     def _advance(self, size: int, what: str) -> int:

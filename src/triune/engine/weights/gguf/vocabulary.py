@@ -22,7 +22,9 @@ _UNUSED: Final = 5
 _BYTE: Final = 6
 
 _MAX_PIECE_CHARACTERS: Final = 256
-"""The most characters of a SentencePiece token: each way to split a token in two is tried as a merge."""
+"""The most characters of a SentencePiece token. There is a limit since each way to split a token in two is tried as a
+merge.
+"""
 
 _SPACE: Final = "▁"
 
@@ -34,7 +36,7 @@ class Vocabulary:
     Attributes:
         fields: the settings, without their prefix "tokenizer.ggml.".
         tokens: the text of each id.
-        kinds: the kind of each id: one of the constants above.
+        kinds: the kind of each id: one of the constants `_NORMAL` to `_BYTE`.
     """
 
     fields: Fields
@@ -51,7 +53,7 @@ class Vocabulary:
 
 
 def build_tokenizer(metadata: Mapping[str, Value], name: str) -> tokenizers.Tokenizer:
-    """Build the tokenizer. `name` names the file in errors.
+    """Build the tokenizer that a file's metadata describes. `name` names the file in errors.
 
     Raises:
         UnsupportedError: its model, or the way it splits texts, is not known here.

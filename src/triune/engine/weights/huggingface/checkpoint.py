@@ -44,7 +44,7 @@ class _Source:
 
 
 class HuggingFaceCheckpoint:
-    """A directory as a checkpoint; see `Checkpoint`."""
+    """A directory in Hugging Face's form as a `Checkpoint`."""
 
     def __init__(self, folder: Path, inexact: Inexact) -> None:
         """Open the directory. Raises the errors of `open_checkpoint`."""

@@ -14,7 +14,7 @@ from triune.engine.weights.huggingface.others import read_bert, read_gpt2, read_
 
 _OTHERS: Final = {"gpt2": read_gpt2, "t5": read_t5, "whisper": read_whisper}
 _IN_TEXT_CONFIG: Final = {"gemma3": "gemma3_text"}
-"""The model type of the text part, by the type of a model that also takes pictures."""
+"""Models that also take pictures: the model type of the text part, by the `model_type` of the whole model."""
 
 _IGNORED: Final = frozenset(
     {
@@ -130,7 +130,8 @@ def _pooling(folder: Path) -> tuple[str | None, bool]:
 
 
 def _modules(folder: Path) -> list[str]:
-    """The parts of a sentence-transformers model, in order: the last words of their types; empty if no file says it.
+    """The class names of the modules that make up a sentence-transformers model, in order; empty if there is no
+    modules.json.
 
     Raises:
         InvalidArgumentError: the file is broken.

@@ -22,7 +22,7 @@ _LAYER_TYPES: Final = {"full_attention": "full_attention", "sliding_attention": 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The facts of all models of a type, and the defaults of settings that are not in the config.
+    """What all models of one `model_type` have in common, and the defaults of settings that config.json leaves out.
 
     Attributes:
         is_gemma: whether norms have an offset of 1, embeddings are multiplied, and the gate is GELU.
@@ -95,7 +95,8 @@ def read_llama(fields: Fields, tokens: SpecialTokens) -> LlamaConfig:
     scalar = fields.number("query_pre_attn_scalar", 256.0 if kind.has_post_norms else head_dim, above=0)
     act: Activation = fields.choice("hidden_act", _ACTIVATIONS, "silu")
     if kind.is_gemma:
-        # "gelu" in `hidden_act` of Gemma's first files is a mistake that its code corrects.
+        # Gemma's first files have "gelu" in `hidden_act` by mistake, so only `hidden_activation` is read, as in
+        # transformers.
         gelu: Activation = "gelu_pytorch_tanh"
         act = fields.choice("hidden_activation", _ACTIVATIONS, gelu)
     return LlamaConfig(
@@ -128,7 +129,7 @@ def read_llama(fields: Fields, tokens: SpecialTokens) -> LlamaConfig:
 
 
 def _cap(fields: Fields, name: str, default: float) -> float:
-    """A limit (softcap): 0, for no limit, if the setting is null; `default` if it is missing."""
+    """A soft cap of scores or logits: 0, for no cap, if the setting is null; `default` if it is missing."""
     return fields.number(name, 0.0 if fields.has(name) else default, above=-1e-9)
 
 

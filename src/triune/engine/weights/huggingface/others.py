@@ -38,8 +38,8 @@ def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
 
 
 def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_normalized: bool) -> BertConfig:
-    """Read the config of BERT as if it had a head. The tensors show later whether it has. `pooling` and `is_normalized`
-    come from sentence-transformers' files.
+    """Read the config of BERT as if the model had a head; whether it has one is known later, by its tensors. `pooling`
+    and `is_normalized` come from sentence-transformers' files.
     """
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
     # `tie_word_embeddings` matters only for a masked-language-model head, which is not served.

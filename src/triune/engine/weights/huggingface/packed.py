@@ -202,7 +202,8 @@ def _in_order(columns: int, groups: int) -> Array:
 def _along_columns(words: Array, bits: int, order: Iterable[int]) -> Array:
     """Unpack words, UINT32 [rows, words], into the numbers of `bits` bits in them, UINT8 [rows, words * 32 / bits].
 
-    `order` has the place of each number of a word among the word's columns, the number in the lowest bits first.
+    Each word holds 32 / bits neighbouring columns. `order` has the column of each number within its word, beginning
+    with the number in the lowest bits.
     """
     mask = np.uint32((1 << bits) - 1)
     numbers = np.empty((words.shape[0], words.shape[1], 32 // bits), np.uint8)

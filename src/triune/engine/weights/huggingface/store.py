@@ -1,4 +1,6 @@
-"""The safetensors files of a directory, one or several, as one. They are mapped into memory and read lazily."""
+"""Reads the one or several safetensors files of a directory as if they were one file. They are mapped into memory and
+read lazily.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,11 +29,11 @@ class Store:
 
         Args:
             folder: the directory.
-            single: the name of the file if there is one; if there are several, the index file has this name with
+            single: the name of the file if there is only one; if there are several, the index file has this name with
                 `.index.json`.
 
         Raises:
-            NotFoundError: there are none.
+            NotFoundError: there is neither this file nor the index file.
             InvalidArgumentError: one is missing or broken, or the index names tensors that are not there.
         """
         self._files: dict[str, Any] = {}

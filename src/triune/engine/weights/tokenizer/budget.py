@@ -13,7 +13,7 @@ list is one step. A conversation of a thousand messages takes about ten thousand
 """
 MAX_SECONDS: Final = 5.0
 MAX_CHARACTERS: Final = 1 << 26
-"""The most characters that a rendering may write, join, copy or put into lists."""
+"""The largest number of characters that a rendering may write, join, copy or put into lists, together."""
 
 _STEPS_A_LOOK: Final = 256
 """The number of steps after which the clock is read again."""
@@ -92,7 +92,7 @@ class Budget:
                 raise _over(f"computes a number of {bits} bits")
 
     def charge_format(self, pattern: str, *values: object) -> None:
-        """Charge the text that a format can write, with widths of up to three digits."""
+        """Charge the longest text that formatting `values` by `pattern` can give. Widths may have three digits."""
         if _WIDE.search(pattern):
             raise _over(f"formats with a width of more than {_MAX_WIDTH_DIGITS} digits, or one that is given")
         places = pattern.count("{") + pattern.count("%")
@@ -102,8 +102,8 @@ class Budget:
             self.charge_text(*values)
 
     def charge_join(self, separator: str, values: object) -> list[Any] | object:
-        """Charge a join. Returns the values as a list, since an iterator can be read only once; a text, or what is not
-        iterable, as it is.
+        """Charge a join. Returns the values as a list, since an iterator can be read only once; a text, or a value that
+        is not iterable, is returned as it is.
         """
         if isinstance(values, str) or not isinstance(values, Iterable):
             self.charge_text(values)
@@ -114,7 +114,7 @@ class Budget:
         return items
 
     def charge_replace(self, text: str, old: str, new: str) -> None:
-        """Charge a replacement."""
+        """Charge the text that `text.replace(old, new)` gives."""
         self.charge(len(text) + text.count(old) * len(new))
 
     def counted(self, values: Iterable[Any]) -> Iterator[Any]:

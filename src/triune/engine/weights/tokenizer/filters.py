@@ -21,7 +21,7 @@ _OF_TEXTS: Final = frozenset(
         "wordcount",
     }
 )  # fmt: skip
-"""Filters whose result is a text of about the size of their operands."""
+"""Filters whose result is a text of about the length of their operands, which is charged."""
 _OTHERS: Final = frozenset(
     {
         "abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last",
@@ -88,7 +88,7 @@ def _format(context: Context, value: Any, *args: Any, **kwargs: Any) -> str:
 def _sum(context: Context, iterable: Any, attribute: str | int | None = None, start: float = 0) -> float:
     if attribute is not None:
         iterable = context.environment.call_filter("map", iterable, kwargs={"attribute": attribute}, context=context)
-    # Lists would be joined one by one.
+    # Only numbers are added: a sum of lists would copy them again and again.
     return start + sum(float(each) if isinstance(each, float) else int(each) for each in iterable)
 
 

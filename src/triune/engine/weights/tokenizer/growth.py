@@ -34,17 +34,17 @@ _UNICODE_FORMS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowerca
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The worst case of what a tokenizer makes of a text.
+    """How much longer a tokenizer can make a text, at worst.
 
     Attributes:
-        factor: bytes for each byte of the text.
+        factor: the most bytes that the tokenizer makes of one byte of a text.
     """
 
     factor: float
 
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer, where: str) -> "Growth":
-        """Read a tokenizer.
+        """Find the growth of a tokenizer from its normalizer, pre-tokenizer and decoder.
 
         Args:
             backend: the library's tokenizer.
@@ -88,7 +88,9 @@ def _written(part: Any) -> Any:
 
 
 def _factor(part: Any) -> float:
-    """The factor of normalizers, pre-tokenizers or decoders, as they are written in a tokenizer's file."""
+    """The most bytes for one byte of text (`Growth.factor`) of normalizers, pre-tokenizers or decoders, as they are
+    written in a tokenizer's file.
+    """
     factor, has_forms = 1.0, False
     for step in _objects(part):
         kind = step.get("type")
@@ -118,7 +120,7 @@ def _of_map(step: dict[str, Any]) -> float:
         return float("inf")
     texts = table[4 + int.from_bytes(table[:4], "little") :]
     longest = max((len(text) for text in texts.split(b"\0")), default=0)
-    # The table of NFKC contains U+FDFA, which has 3 bytes.
+    # A table of NFKC makes 33 bytes of U+FDFA, which has 3 bytes. A longer text is taken to replace a single byte.
     return max(longest / 3, 1) if longest <= 3 * _UNICODE_GROWTH else longest
 
 

@@ -1,5 +1,5 @@
-"""Chat templates: they define how a conversation is written for a model. They are jinja2 templates in the model's
-files, and therefore untrusted programs.
+"""Chat templates, which say how a conversation is written for a model. They are jinja2 templates in the model's files,
+and therefore untrusted programs.
 """
 
 import json
@@ -50,7 +50,7 @@ class ChatTemplate:
             self._template = sandbox.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidArgumentError(f"the chat template is wrong in line {error.lineno}: {_shown(error)}") from error
-        # For a template that is nested too deep, Python's parser and compiler raise the errors after the first.
+        # Python's parser and compiler raise the errors other than TemplateError for a template that is nested too deep.
         except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError, TypeError) as error:
             raise InvalidArgumentError(f"the chat template cannot be compiled: {_shown(error)}") from error
 
@@ -77,8 +77,8 @@ class ChatTemplate:
             variables: other variables that the template may read, such as "enable_thinking".
 
         Raises:
-            InvalidArgumentError: the template refuses the conversation, cannot be computed for it, loops, or tries to
-                reach outside.
+            InvalidArgumentError: the template refuses the conversation, cannot be computed for it, exceeds its
+                `Budget`, or reads what the `Sandbox` forbids.
         """
         given = {
             **self._special_tokens,

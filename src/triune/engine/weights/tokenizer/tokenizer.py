@@ -56,8 +56,8 @@ class Tokenizer:
                 and [SEP]. A text that a chat template made has them already.
 
         Raises:
-            InvalidArgumentError: the text has half a surrogate pair, the model's tokenizer fails on it, or could make
-                too much of it.
+            InvalidArgumentError: the text has half a surrogate pair, the model's tokenizer fails on it, or the
+                tokenizer could make it too long (`Growth`).
         """
         self._growth.check(text)
         if len(text) > _SHORT_CHARACTERS or not self.is_quick:
@@ -129,8 +129,8 @@ class Tokenizer:
 def _refuse_text(texts: Sequence[str], error: BaseException) -> None:
     """Raise InvalidArgumentError if `error` was raised because of a text.
 
-    For one with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text. On others the
-    tokenizer itself fails: a regular expression may reach the limit of its library.
+    For a text with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text. On other
+    texts the tokenizer itself fails: a regular expression may reach the limit of its library.
     """
     if is_panic(error):
         raise InvalidArgumentError(f"the model's tokenizer fails on the text: {error}; send another text") from error
