@@ -44,7 +44,7 @@ _LAST_STEP = "naming"
 """The last step of `passes.pipeline.optimize`. From this step on, the program must be executable."""
 
 _WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros", "ends"])
-"""The sets of inputs for which values stay in the range of fp16."""
+"""The names of the input sets (`InputSet.name`) for which values stay in the range of fp16."""
 
 
 class Audit:
@@ -53,12 +53,16 @@ class Audit:
     The program runs before the first pass and after each pass that changed it.
 
     Attributes:
-        findings: the outputs that passes changed, in order.
+        findings: the outputs that passes changed, in the order of the passes.
         changed: the passes that changed the program.
     """
 
     def __init__(self, given: Mapping[str, Array] | None = None) -> None:
-        """`given` is a further set of inputs, by the names and types of the ONNX model."""
+        """Make an audit that is not watching yet.
+
+        Args:
+            given: an additional set of inputs: arrays by the input names of the ONNX model, and of its dtypes.
+        """
         self.findings: list[Finding] = []
         self.changed: list[str] = []
         self._given = given

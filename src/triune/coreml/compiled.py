@@ -1,7 +1,7 @@
 """Read the interface of a model that Core ML compiled from the `metadata.json` in its `.mlmodelc` folder.
 
-All values in it are strings: "[1, 3]" for a shape, "1" for true. It has fewer facts than `coremldata.bin` in the same
-folder, but it also describes models that are not ML Programs, which only Core ML can run.
+All values in it are strings: "[1, 3]" for a shape, "1" for true. It says less than `coremldata.bin` in the same folder,
+but it also describes models that are not ML Programs, which only Core ML can run.
 """
 
 import json

@@ -3,8 +3,8 @@
 NAME.mlmodelc/
 model.mil           the program, as text
 weights/weight.bin  the same file as in the package; the text refers to its records
-coremldata.bin      the interface: the package's own description, in an envelope
-metadata.json       the interface again, for people
+coremldata.bin      the interface: the package's own description, as protobuf behind a binary header
+metadata.json       the interface again, as JSON for people
 """
 
 import struct

@@ -20,7 +20,8 @@ def to_program(feature: Feature, kind: TensorType, value: Any) -> Array:
             (height, width) for gray and (height, width, 3), red first, for color.
 
     Raises:
-        InvalidArgumentError: its type or shape is not what the interface allows, or a number does not fit.
+        InvalidArgumentError: the value's type or shape is not what the interface allows, or a number is outside the
+            range of the dtype.
         UnsupportedError: the feature is neither a multi-array nor an image.
     """
     match feature.type:
@@ -90,7 +91,7 @@ def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
     Core ML has no arrays of rank 0: these have the shape (1,).
 
     Args:
-        feature: the description of the input.
+        feature: the description of the output.
         array: the program's tensor; see `Executor.run` for labels and dictionaries.
         classes: a classifier's labels, in the order of its probabilities.
 

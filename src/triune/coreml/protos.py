@@ -38,7 +38,7 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
         what: the kind of message, for errors: "a Core ML specification".
 
     Raises:
-        InvalidArgumentError: they are not such a message.
+        InvalidArgumentError: the bytes are not a message of this type.
     """
     # The type of a parsing error depends on the implementation of protobuf: ValueError, or protobuf's DecodeError.
     from google.protobuf.message import DecodeError

@@ -45,7 +45,7 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
     Raises:
         InvalidArgumentError: an array has a shape that the package does not take.
         UnsupportedError: values cannot be made up for an input, or a runtime cannot run the model.
-        InternalError: the result is of another shape.
+        InternalError: an output of the function has another shape than the model's.
     """
     package = read_package(lowered.path)
     for name, array in given.items():
@@ -91,7 +91,7 @@ def verify_raised(
     Raises:
         InvalidArgumentError: the source refuses all inputs.
         UnsupportedError: the interpreter or ONNX Runtime cannot run the model.
-        InternalError: the result is of another shape.
+        InternalError: an output of the ONNX model has another shape than the function's.
     """
     name = function or package.description.default_function
     states = [each.name for each in package.function(name).inputs if isinstance(each.type, StateType)]

@@ -7,7 +7,7 @@ and loads models works as usual. A folder that Core ML compiled stays unchanged.
         model.mlmodel       the specification, byte for byte
         model.mil           the program as text, as Core ML writes it; missing if a value has no textual form
         weights/...         the weights, and all other files of the package
-        triune.json         {"compiler": "triune"}: tells the folder from one that Core ML compiled
+        triune.json         {"compiler": "triune"}: marks the folder as one that Core ML did not compile
 
 Core ML cannot load this folder.
 """

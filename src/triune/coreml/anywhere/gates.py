@@ -1,9 +1,9 @@
 """Make coremltools' checks for macOS succeed.
 
-Other modules have imported the checking functions by name. Therefore the code object of each function is replaced:
-another function under the same name would not reach them. A boolean that is imported by name is replaced in each module
-that has it. Classes of coremltools' compiled module (`libcoremlpython`) are None in modules that were imported while it
-was missing; they are set there, too.
+Other modules of coremltools have imported the checking functions by name. Therefore the code object of each function is
+replaced: another function under the same name would not reach these modules. A boolean that is imported by name is
+replaced in each module that has it. Classes of coremltools' compiled module (`libcoremlpython`) are None in modules
+that were imported while it was missing; they are set there, too.
 """
 
 import importlib

@@ -126,7 +126,10 @@ def refusal(operation: Operation, values: Values) -> str:
 
 
 def facts_of(operation: Operation, values: Values) -> Facts:
-    """The facts that placement rules need of an operation. `is_loaded_once` must be false for it."""
+    """What the rules of `hardware.rules` ask of an operation: operator, dtype, shapes, kernel and more, as `Facts`.
+
+    `is_loaded_once` must be false for the operation.
+    """
     kinds = [each.type for each in operation.outputs]
     tensors = [kind for kind in kinds if isinstance(kind, TensorType)]
     read = [values.types.get(name) for name in argument_names(operation) if name not in values.known]

@@ -52,7 +52,7 @@ class ComputePlanProxy:
         return None
 
     def get_estimated_cost_for_mlprogram_operation(self, operation: Any) -> Any:
-        """The `MLComputePlanCost`: the operation's share of the work of its function.
+        """The `MLComputePlanCost`: the operation's work (`cost.work_of`) as a fraction of its function's work.
 
         None for weights and for operations of another model.
         """

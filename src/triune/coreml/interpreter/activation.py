@@ -21,7 +21,7 @@ def elu(x: Array, alpha: Array) -> Array:
 
 
 def gelu(x: Array, mode: str) -> Array:
-    """Compute x * Phi(x), where Phi is the normal distribution function, or one of two approximations of it."""
+    """Compute x * Phi(x), where Phi is the normal distribution function, or approximate it by tanh or sigmoid."""
     match mode:
         case "EXACT":
             return 0.5 * x * (1 + erf(x / np.sqrt(2).astype(x.dtype)))

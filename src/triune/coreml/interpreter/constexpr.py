@@ -76,7 +76,7 @@ def sparse_blockwise_shift_scale(
     """Compute `blockwise_shift_scale` only where the mask is 1.
 
     Returns:
-        the mask and the elements.
+        `data_mask`, and the elements where it is 1.
     """
     dense = blockwise_shift_scale(sparse_to_dense(nonzero_data, data_mask, None), scale, offset)
     return data_mask, dense[data_mask != 0]

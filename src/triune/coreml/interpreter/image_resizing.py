@@ -29,7 +29,7 @@ def upsample_bilinear(
     If `half_pixel_centers` is not given, it is the opposite of `align_corners`.
 
     Raises:
-        InvalidArgumentError: both are true.
+        InvalidArgumentError: `align_corners` and `half_pixel_centers` are both true.
     """
     has_centers = not align_corners if half_pixel_centers is None else bool(half_pixel_centers)
     if align_corners and has_centers:

@@ -17,8 +17,8 @@ from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begins", "ends", "end_masks"})
-# If one operand is an integer and the other a float, numpy would return a float. MIL declares the type of the operand
-# that is not constant.
+# Operations whose results are cast to the declared dtype. If one operand is an integer and the other a float, numpy
+# returns floats, but MIL declares the dtype of the operand that is not constant.
 _MIXED = frozenset({"linear", "matmul"})
 # Exceptions that numpy and Python raise for values of a wrong type, size or range. Parameters are not checked one by
 # one, so these are translated.

@@ -25,7 +25,7 @@ def matmul(x: Array, y: Array, transpose_x: Any, transpose_y: Any) -> Array:
 
 
 def einsum(values: tuple[Array, ...], equation: str) -> Array:
-    """Compute numpy's einsum."""
+    """Compute numpy's einsum of `values` by `equation`."""
     return np.einsum(equation.replace(" ", ""), *values)
 
 

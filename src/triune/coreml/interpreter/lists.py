@@ -10,7 +10,7 @@ from triune.coreml.mil import Array, DType
 
 
 def make_list(init_length: Any, dynamic_length: Any, elem_shape: tuple[Any, ...], dtype: str) -> TensorList:
-    """Make a list of zeros; if a size of the elements is a symbol, a string here, the elements are not set yet."""
+    """Make a list of zeros; if a size in `elem_shape` is a symbol (a string), the elements are not set yet."""
     if any(isinstance(size, str) for size in elem_shape):
         first = None
     else:

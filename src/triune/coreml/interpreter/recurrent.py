@@ -47,7 +47,7 @@ def rnn(
     output_sequence: Any,
     activation: str,
 ) -> tuple[Array, Array]:
-    """Compute h = activation(W x + R h + b) for each step.
+    """Compute h = activation(W x + R h + b) for each step, where W is `weight_ih` and R is `weight_hh`.
 
     Returns:
         the states of all steps, or of the last one alone without `output_sequence`; and the last state.
@@ -78,8 +78,8 @@ def gru(
 ) -> tuple[Array, Array]:
     """Compute a gated recurrent unit.
 
-    Weights and biases have the gates in the order reset, output, update. With `reset_after` the reset gate multiplies R
-    h + bias, else h.
+    Weights and biases have the gates in the order reset, output, update. With `reset_after` the
+    reset gate multiplies R h + bias, where R is the part of `weight_hh` for the gate "output"; else it multiplies h.
 
     Returns:
         the states of all steps, or of the last one alone without `output_sequence`; and the last state.
@@ -124,8 +124,9 @@ def lstm(
 ) -> tuple[Array, Array, Array]:
     """Compute a long short-term memory.
 
-    Weights and biases have the gates in the order input, forget, output, cell; peepholes the first three. States of
-    both directions are concatenated: (batch, 2 * hidden). `clip` limits the cell state to [-clip, clip].
+    Weights and biases have the gates in the order input, forget, output, cell; peepholes the first three. If
+    `direction` is "bidirectional", states of both directions are concatenated: (batch, 2 * hidden). `clip` limits the
+    cell state to [-clip, clip].
 
     Returns:
         the hidden states of all steps, or of the last one alone without `output_sequence`; the last hidden state; the
@@ -133,7 +134,7 @@ def lstm(
 
     Raises:
         UnsupportedError: the activation or direction is not known.
-        InvalidArgumentError: the direction is "bidirectional", and the weights for the second one are missing.
+        InvalidArgumentError: the direction is "bidirectional", and the weights for the reverse direction are missing.
     """
     initial_h, initial_c = _batch_rows(initial_h, x), _batch_rows(initial_c, x)
     settings = {

@@ -21,7 +21,7 @@ def squeeze(x: Array, axes: Array | None) -> Array:
 
 
 def reshape(x: Array, shape: Array) -> Array:
-    """Reshape x. A size of -1 is computed from the rest; 0 keeps the size of x at that index, counted from the right.
+    """Reshape x. A size of -1 is computed from the others; 0 keeps the size of x at that index, counted from the right.
 
     If x has no dimension at that index, 0 means 1. Operator sets before iOS 17 count the index from the left, but
     require that the shape has the rank of x, so that both are the same.
@@ -41,7 +41,7 @@ def reshape_like(
     ends: tuple[Any, ...],
     end_masks: tuple[Any, ...],
 ) -> Array:
-    """Reshape x to a shape that is put together from parts of the shapes of other tensors."""
+    """Reshape x to the concatenation of shape[begin:end] of all `ref_tensors`; a true end mask means up to the end."""
     shape: list[int] = []
     for reference, begin, end, to_the_end in zip(ref_tensors, begins, ends, end_masks, strict=True):
         shape.extend(reference.shape[int(begin) : None if to_the_end else int(end)])
@@ -99,7 +99,7 @@ def slice_by_index(x: Array, **parameters: Any) -> Array:
 
 
 def slice_update(x: Array, update: Array, **parameters: Any) -> Array:
-    """Return x, with x[begin : end : stride] replaced; see `slices`."""
+    """Return x with x[begin : end : stride] replaced by `update`; see `slices`."""
     result = x.copy()
     index = slices(x, **parameters)
     result[index] = update.reshape(result[index].shape)

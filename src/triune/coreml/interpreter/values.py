@@ -17,7 +17,7 @@ Family: TypeAlias = Mapping[str, Compute]
 
 @dataclass(slots=True, eq=False)
 class Buffer:
-    """The array of a state during a call. `write_state` replaces it by one of the same type."""
+    """The array of a state during a call. `write_state` replaces the array by one of the same dtype and shape."""
 
     array: Array
     type: TensorType

@@ -188,8 +188,8 @@ def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
 def _without_number(value: Var) -> Var:
     """A copy of a constant that coremltools treats as a computed value.
 
-    coremltools traces the first iteration with the initial numbers, and finds in one more round which of them change.
-    It does not find numbers that change only as a consequence, and then refuses the loop.
+    coremltools traces the first iteration with the initial numbers, and finds in one more iteration which of them
+    change. It does not find numbers that change only because another one has changed, and then refuses the loop.
     """
     if value.val is None:
         return value

@@ -15,8 +15,9 @@ def joined(programs: Mapping[str, Any]) -> Any:
     """Join the functions `main` of several programs to one program. The given programs must not be used afterwards. A
     single program is returned unchanged.
 
-    coremltools writes constants with one `weight_id` once. Its own search for equal constants (`const_deduplication`)
-    also merges constants that differ by less than 1e-12, or 6e-8 in fp16.
+    Functions share weights, since coremltools writes constants that have the same `weight_id` only once. Its own search
+    for equal constants (`const_deduplication`) is not used: it also merges constants that differ by less than 1e-12, or
+    6e-8 in fp16.
 
     Args:
         programs: coremltools' programs, after all passes, by the names of the functions. The first one is the function

@@ -12,7 +12,7 @@ from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.packed import packed_input, unpacked
 
 HEIGHT = 2
-"""The axis of size 1 in (B, C, 1, S)."""
+"""The axis of size 1 in the Neural Engine's layout (B, C, 1, S)."""
 
 
 _MOST_AXES = 3

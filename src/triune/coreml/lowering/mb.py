@@ -22,7 +22,7 @@ Var: TypeAlias = Any
 
 
 def typed_var(name: str, shape: Sequence[Any], kind: str) -> Var:
-    """A value of an element type and shape that no operation computes."""
+    """A value that no operation computes, of `shape` and of the element type that MIL calls `kind`, such as "fp16"."""
     element = types.string_to_builtin(kind)
     return mil.Var(name, types.tensor(element, tuple(shape)) if len(shape) else element)
 

@@ -52,8 +52,8 @@ def _max_pool(c: Context) -> None:
 
 
 def _words(c: Context, x: Var) -> Mapping[str, Any] | None:
-    """MIL's word for the padding of a pool, whose amount depends on a size that is not known; None if the amount is
-    known.
+    """The parameters `kernel_sizes`, `strides` and `pad_type` ("same" or "same_lower") of MIL's pool, if the amount of
+    padding depends on a size that is known only at run time; None if the amount is known.
     """
     window = pool_window(c.attributes, image_sizes(x))
     words = pad_words(x, window, c.target)
@@ -61,7 +61,7 @@ def _words(c: Context, x: Var) -> Mapping[str, Any] | None:
 
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
-    """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the padding after it."""
+    """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the one after."""
     window = pool_window(c.attributes, image_sizes(x))
     widths = padding_of(x, window)
     if not c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME:

@@ -26,12 +26,12 @@ _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 
 _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
 """Operations into which passes fuse several marked operations. Inside such an operation nothing is rounded to fp16,
-only its operands are.
+only its operands are, so that it needs fp32 only if its operand `x` is computed in fp32.
 """
 
 _NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormalization"})
-"""Nodes that become one normalization operation each. If they must compute in fp32, the reason is their operands, or
-results too small for fp16.
+"""Nodes that become one normalization operation each. If fp16 cannot represent their values, this operation is kept in
+fp32: its operands, or its results, would be wrong in fp16.
 """
 
 

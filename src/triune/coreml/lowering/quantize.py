@@ -19,8 +19,8 @@ _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UI
 
 
 def _spread(c: Context, value: Var, x: Var) -> Var:
-    """Reshape a scale or zero point so that it broadcasts to `x`. It is one number for all, for each index of `axis`,
-    or for each block.
+    """Reshape a scale or zero point so that it broadcasts to `x`. It has one number for the whole of `x`, one for each
+    index of the attribute `axis`, or one for each block.
     """
     if value.rank == 0 or (value.rank == 1 and value.shape[0] == 1):
         return value

@@ -34,7 +34,7 @@ def padding_of(x: Var, window: Window) -> list[tuple[int, int]]:
 
 
 def pad_words(x: Var, window: Window, target: Target) -> Mapping[str, Any] | None:
-    """MIL's `pad_type` for a window over a size that is not known, with strides; None if the padding is known.
+    """MIL's `pad_type` for a window with strides over a dimension of unknown size; None if the padding is known.
 
     MIL's "same" is SAME_UPPER, and "same_lower" is SAME_LOWER: ceil(size / stride) windows, and one element more at the
     end or at the start if the padding is odd.

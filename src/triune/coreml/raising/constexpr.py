@@ -48,7 +48,9 @@ def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
 
 
 def _shift_scale(graph: Graph, given: Given, data: str, scale: Array, offset: Array | None, offset_name: str) -> Tensor:
-    """Compute scale * (data - offset), and record the quantized form if it is wanted and exact in ONNX."""
+    """Compute scale * (data - offset). If quantized weights are to be kept, and DequantizeLinear represents these
+    exactly, record their quantized form in the graph, too.
+    """
     value, dtype = given[data], given["scale"].dtype
     graph.root.stored.make(_WIDEST_BYTES, *given.array(data).shape)
     result = _constant(graph, given, dequantized(given.array(data), scale, offset), dtype)

@@ -53,7 +53,8 @@ def _conv_quantized(graph: Graph, given: Given) -> Tensor:
 def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     """Write a transposed convolution.
 
-    Its size is `output_shape` if that is given, size * stride for the pad type "same", and else follows from `pad`.
+    The result has the shape `output_shape` if that is given, sizes of size * stride for the pad type "same", and else
+    sizes that follow from `pad`.
     """
     x = given["x"]
     weight = graph.cast(given["weight"], x.dtype)

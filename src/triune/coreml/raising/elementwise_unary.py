@@ -29,7 +29,7 @@ def dtype_called(name: str) -> DType:
 
 
 def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """Write the ONNX operator `op_type`, which computes the same, in floats."""
+    """Write the ONNX operator `op_type`, which computes the same as the MIL operation."""
     return graph.op(op_type, given["x"])
 
 

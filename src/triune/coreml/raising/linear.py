@@ -47,7 +47,7 @@ def _matmul(graph: Graph, given: Given) -> Tensor:
 def _einsum(graph: Graph, given: Given) -> Tensor:
     """Raise einsum of the only equation that MIL has: nchw,nwhu->nchu. n stands for any leading dimensions.
 
-    Those and h broadcast.
+    The leading dimensions and h broadcast.
     """
     x, y = given.many("values")
     equation = given.text("equation").replace(" ", "")

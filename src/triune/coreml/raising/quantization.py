@@ -20,7 +20,7 @@ def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tens
     A zero point that is not given is 0.
 
     Raises:
-        InvalidArgumentError: the shapes of both do not agree.
+        InvalidArgumentError: the shapes of scale and zero point differ, or do not fit the input.
     """
     scale = given["scale"]
     zero_point = given.maybe("zero_point")

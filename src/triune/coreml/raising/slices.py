@@ -45,7 +45,7 @@ def _mask(given: Given, name: str, rank: int) -> Array:
 
 
 def _region(graph: Graph, given: Given) -> _Region:
-    """The region `begin:end:stride` of `x`. Where a mask is true, it begins or ends where the dimension does."""
+    """The region `begin:end:stride` of `x`. Where a mask is true, the region begins or ends where `x` does."""
     x, rank = given["x"], given["x"].rank
     squeezed = _mask(given, "squeeze_mask", rank)
     no_begin = _mask(given, "begin_mask", rank) & ~squeezed

@@ -77,7 +77,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
 
 
 def _reshape_like(graph: Graph, given: Given) -> Tensor:
-    """Reshape to a shape that is put together from parts of the shapes of other tensors."""
+    """Reshape x to the concatenation of shape[begin:end] of all `ref_tensors`; a true end mask means up to the end."""
     parts: list[Tensor] = []
     columns = [given.many(name) for name in ("ref_tensors", "begins", "ends", "end_masks")]
     if len({len(column) for column in columns}) != 1:
@@ -157,12 +157,12 @@ def _blocks(given: Given) -> tuple[int, int]:
 
 
 def _size(graph: Graph, tensor: Tensor, axis: int) -> Tensor:
-    """The size of a dimension; a Shape node if it is unknown."""
+    """The size of dimension `axis`, computed at run time by a Shape node: an INT64 vector of one element."""
     return graph.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1)
 
 
 def cropped(graph: Graph, tensor: Tensor, axes: Sequence[int], crops: Array) -> Tensor:
-    """Cut off the first `crops[i, 0]` and the last `crops[i, 1]` elements of each axis i."""
+    """Cut off the first `crops[i, 0]` and the last `crops[i, 1]` elements along each of `axes[i]`."""
     starts = graph.ints(*(int(first) for first in crops[:, 0]))
     ends = graph.ints(*(-int(last) if last else LARGEST for last in crops[:, 1]))
     return graph.op("Slice", tensor, starts, ends, graph.ints(*axes))

@@ -17,24 +17,24 @@ from triune.graph.values import Values, names_read, subgraphs_of
 
 
 class FewerAxes(GraphPass):
-    """Given nodes with operands or results of more than five axes, whose rows of neighbouring axes they keep together.
-    Result: nodes that compute the same elements with these axes joined.
+    """Given nodes with operands or results of more than five axes, some of which can be joined with their neighbours.
+    Result: nodes that compute the same elements from tensors of at most five axes.
 
-    A graph with a node that needs more than five axes, or of whose axes too many are free, is not changed.
+    A graph is not changed if one of its nodes needs more than five axes, or has too many axes of unknown size.
 
     Attributes:
-        wide: the names of new values that compute in fp32.
+        wide: the names of new values that must be computed in fp32.
     """
 
     name = "fewer_axes"
 
     def __init__(self, wide: Collection[str] = ()) -> None:
-        """`wide` are the names of the values that compute in fp32. An instance is for one model."""
+        """`wide` are the names of the values that must be computed in fp32. Make one instance for each model."""
         self._given_wide = wide
         self.wide: set[str] = set()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose values have shapes."""
+        """Change `model` in place, and return it. The shapes of its values must have been inferred."""
         names = Names(model.graph)
         names.value("axes")  # Collects all names of the graph before it is changed.
         return Infer()(model) if self._change(model.graph, None, names) else model
@@ -67,10 +67,10 @@ class FewerAxes(GraphPass):
 
 
 def _write(node: NodeProto, views: Views) -> None:
-    """Write a node anew if a value of it is deep.
+    """Copy a node to `views`, rewritten with fewer axes if an operand or result has more axes than Core ML allows.
 
     Raises:
-        TooManyAxesError: there is no way to write it with fewer axes.
+        TooManyAxesError: the node cannot be written with fewer axes.
     """
     if any(views.is_deep(name) for inner in subgraphs_of(node) for name in names_read(inner)):
         raise TooManyAxesError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 Sizes: TypeAlias = tuple[int | None, ...]
-"""The sizes of a tensor's axes; None for one that is free."""
+"""The sizes of a tensor's axes; None for an axis that is free: its size is known only at run time."""
 
 
 def product(sizes: Sequence[int | None]) -> int | None:
@@ -14,14 +14,12 @@ def product(sizes: Sequence[int | None]) -> int | None:
 
 
 def parted(sizes: Sizes, axis: int) -> Sizes:
-    """Three axes: all before `axis`, `axis` itself, and all behind it."""
+    """The sizes of three axes: all axes before `axis` joined, `axis` itself, and all axes after it joined."""
     return (product(sizes[:axis]), sizes[axis], product(sizes[axis + 1 :]))
 
 
 def fewest(sizes: Sizes, most: int) -> Sizes:
-    """The sizes with axes of size 1 left out, and neighbours joined until there are `most` at most and one of them is
-    free at most.
-    """
+    """Remove axes of size 1, and join neighbouring axes until at most `most` are left, of which at most one is free."""
     found = [size for size in sizes if size != 1] or [1]
     free = [place for place, size in enumerate(found) if size is None]
     if len(free) > 1:
@@ -32,7 +30,11 @@ def fewest(sizes: Sizes, most: int) -> Sizes:
 
 
 def runs(marks: Sequence[object], sizes: Sizes) -> list[list[int]]:
-    """The axes in runs of neighbours with equal marks. Axes of size 1 are in no run."""
+    """Group neighbouring axes that have equal `marks`, of which there is one for each axis.
+
+    Returns:
+        the runs: lists of axes. Axes of size 1 are in no run.
+    """
     found: list[list[int]] = []
     for axis, size in enumerate(sizes):
         if size == 1:
@@ -45,8 +47,11 @@ def runs(marks: Sequence[object], sizes: Sizes) -> list[list[int]]:
 
 
 def permuted_runs(sizes: Sizes, perm: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-    """The axes in runs that a transposition keeps together, in their order before it, and the order of the runs after
-    it. Axes of size 1 are in no run.
+    """Group the axes that a transposition keeps next to each other, in the same order.
+
+    Returns:
+        the runs: lists of axes, in the order before the transposition; and the permutation of the runs by it. Axes of
+        size 1 are in no run.
     """
     wanted: list[list[int]] = []
     kept = [axis for axis, size in enumerate(sizes) if size != 1]

@@ -1,4 +1,4 @@
-"""How each operator is written with fewer axes: a function for each, of a node and the views of its graph."""
+"""How each operator is written with fewer axes: a function for each. `Views` says what its methods write."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 Rule: TypeAlias = Callable[[NodeProto, Views], None]
-"""Writes a node. Raises TooManyAxesError if that needs too many axes, or too little is known of their sizes."""
+"""A function that writes a node with fewer axes. It raises TooManyAxesError if too many axes are needed or are free."""
 
 
 def _reshape(node: NodeProto, views: Views) -> None:
@@ -49,7 +49,9 @@ def _transpose(node: NodeProto, views: Views) -> None:
 
 
 def _elementwise(node: NodeProto, views: Views) -> None:
-    """An operator whose operands are broadcast to the result."""
+    """Write an operator whose operands are broadcast: neighbouring axes along which the same operands are broadcast are
+    joined.
+    """
     whole = views.sizes(node.output[0])
     operands = [_padded(views.sizes(name), len(whole)) if name else None for name in node.input]
     for axis, size in enumerate(whole):
@@ -72,7 +74,7 @@ def _padded(sizes: Sizes, rank: int) -> Sizes:
 
 
 def _unary(node: NodeProto, views: Views) -> None:
-    """An operator of one tensor, and of parameters that are single numbers."""
+    """Write an element-wise operator of one tensor, whose other operands are single numbers, such as Clip's limits."""
     if any(views.sizes(name) not in ((), (1,)) for name in list(node.input)[1:] if name):
         raise TooManyAxesError
     sizes = fewest(views.sizes(node.input[0]), views.most)
@@ -110,7 +112,9 @@ def _reduce(node: NodeProto, views: Views) -> None:
 
 
 def _along_axis(node: NodeProto, views: Views) -> None:
-    """An operator that keeps the shape and computes along one axis, such as Softmax."""
+    """Write an operator that computes along one axis and keeps the shape, such as Softmax, with three axes: those
+    before that axis joined, the axis itself, and those after it joined.
+    """
     sizes = views.sizes(node.input[0])
     attributes = attributes_of(node)
     if node.op_type == "CumSum":
@@ -162,7 +166,7 @@ def _slice(node: NodeProto, views: Views) -> None:
 
 
 def _clamped(size: int, start: int, end: int, step: int) -> tuple[int, int, int]:
-    """What a Slice of an axis of this size takes, as the arguments of `range`."""
+    """The indices that a Slice takes of an axis of `size` elements, as the arguments (start, stop, step) of `range`."""
     return slice(start, end if end >= -size or step > 0 else None, step).indices(size)
 
 
@@ -189,7 +193,10 @@ def _matmul(node: NodeProto, views: Views) -> None:
 
 
 def _broadcast_matmul(node: NodeProto, views: Views, x: Sizes, y: Sizes, whole: Sizes) -> tuple[Sequence[str], Sizes]:
-    """The operands of a product some of whose axes before the last two are broadcast, and the shape of the result."""
+    """The operands of a MatMul some of whose batch axes are broadcast, with these axes joined, and the result's sizes.
+
+    `x` and `y` are the operands' shapes and `whole` the result's, before axes are joined.
+    """
     rank = len(whole) - 2
     both = [_padded(each[:-2], rank) for each in (x, y)]
     if any(None in each for each in both):

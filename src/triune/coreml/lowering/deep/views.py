@@ -17,18 +17,27 @@ class TooManyAxesError(Exception):
 
 
 class Views:
-    """The nodes that are written in place of a graph's, and which axes the values have in them.
+    """Collects the nodes that replace those of a graph, and remembers which axes each value has in the new nodes.
 
-    A value keeps its name; its axes may be others than in the graph. Who reads it says by `view` which axes it wants.
+    A value keeps its name, but may have fewer axes than in the graph, with the same elements in the same order. A node
+    that reads it asks `view` for the axes that it needs, which adds a Reshape if the value has others.
 
     Attributes:
         nodes: the nodes that were written.
-        constants: new initializers that they read.
-        wide: the names of new values that compute in fp32, as the values of which they are a part do.
+        constants: the new initializers that `nodes` read.
+        wide: the names of new values that must be computed in fp32, since the value in whose place they were written
+            must be.
     """
 
     def __init__(self, values: Values, names: Names, most: int, wide: Collection[str]) -> None:
-        """`most` is the largest number of axes. `wide` are the values of the graph that compute in fp32."""
+        """Begin without nodes.
+
+        Args:
+            values: the shapes and constants of the graph.
+            names: makes names that are new in the graph.
+            most: the largest number of axes that a new value may have.
+            wide: the names of the graph's values that must be computed in fp32.
+        """
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.wide: set[str] = set()
@@ -42,7 +51,7 @@ class Views:
         self._wish = ""
 
     def begin(self, node: NodeProto) -> None:
-        """Say in whose place the next nodes are written."""
+        """Write the nodes that follow in place of `node`: its outputs decide names and precisions of new values."""
         self._is_wide = any(name in self._given_wide for name in node.output if name)
         self._wish = node.output[0]
 
@@ -50,7 +59,7 @@ class Views:
         """The shape that a value has in the graph.
 
         Raises:
-            TooManyAxesError: its rank is not known.
+            TooManyAxesError: the rank of the value is not known.
         """
         found = self.values.shape(name)
         if found is None:
@@ -58,11 +67,11 @@ class Views:
         return found
 
     def is_deep(self, name: str) -> bool:
-        """Whether a value has too many axes in the graph."""
+        """Whether a value is deep: it has more than `most` axes in the graph."""
         return bool(name) and len(self.values.shape(name) or ()) > self.most
 
     def ints(self, node: NodeProto, position: int) -> list[int] | None:
-        """The integers of a node's operand; None if it has none there.
+        """The integers of a node's operand number `position`; None if the node has no such operand.
 
         Raises:
             TooManyAxesError: the operand is not constant.
@@ -75,7 +84,8 @@ class Views:
         return [int(each) for each in array.reshape(-1)]
 
     def view(self, name: str, sizes: Sizes) -> str:
-        """The name of a value with the elements of the value `name` and these axes.
+        """The name of a value with the elements of the value `name` and axes of `sizes`: `name` itself if it has these
+        axes, else the result of a new Reshape, or a new constant.
 
         Raises:
             TooManyAxesError: there are too many axes, or several of them are free.
@@ -103,17 +113,17 @@ class Views:
         return self._views[name, sizes]
 
     def vector(self, sizes: Sequence[int | None]) -> str:
-        """The name of a constant of these sizes, with -1 for the free one."""
+        """The name of a new int64 constant for Reshape's operand `shape`: `sizes`, with -1 for one that is free."""
         return self.constant(np.array([-1 if size is None else size for size in sizes], np.int64))
 
     def constant(self, array: Any) -> str:
-        """Add a constant; returns its name."""
+        """Add an initializer, and return its name."""
         name = self._names.value(f"{self._wish}/constant")
         self.constants.append(tensor_of(name, array))
         return name
 
     def op(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Write a node with a result of a new name, which is returned."""
+        """Write a node with one result, and return the new name of the result."""
         found = self._names.value(f"{self._wish}/part")
         self._node(op_type, inputs, found, **attributes)
         return found
@@ -124,13 +134,14 @@ class Views:
             self.wide.add(output)
 
     def copy(self, node: NodeProto, inputs: Sequence[str], sizes: Sizes, **attributes: Any) -> None:
-        """Write a node's operator with other operands, whose result has the axes `sizes`, as the node's result.
+        """Write a copy of a node with other operands. Its result has axes of `sizes` and the name of the node's result.
 
         Args:
-            node: the node, of one output.
-            inputs: its operands.
-            sizes: the axes of its result; where the result in the graph is not deep, they are changed to those.
-            attributes: attributes in place of those of the node; None leaves one out.
+            node: the node, which has one output.
+            inputs: the operands of the copy.
+            sizes: the sizes of the copy's result. If the node's result is not deep, a Reshape gives it back the shape
+                that it has in the graph.
+            attributes: attributes that replace those of the node; None removes one.
         """
         copy = NodeProto.FromString(node.SerializeToString())
         copy.input[:] = inputs
@@ -153,7 +164,10 @@ class Views:
             self._written[name] = sizes
 
     def give(self, given: str, name: str) -> None:
-        """Let the value `name` of the graph have the elements of `given`."""
+        """Write the value `name` of the graph as a Reshape of the new value `given`.
+
+        It gets its shape in the graph, or if it is deep, at most `most` axes.
+        """
         wanted = self.sizes(name)
         sizes = fewest(wanted, self.most) if self.is_deep(name) else wanted
         if sizes.count(None) > 1:
@@ -162,6 +176,6 @@ class Views:
         self._written[name] = sizes
 
     def flat(self, name: str) -> str:
-        """A value as it was written, with whatever axes."""
+        """The name of a value, for a reader that accepts any axes; a deep constant is replaced by a vector."""
         is_constant = self.values.tensor(name) is not None
         return self.view(name, (product(self.sizes(name)),)) if is_constant and self.is_deep(name) else name

@@ -44,8 +44,8 @@ def replace(block: Any, op: Any, new: Var, *, is_equal: bool = False) -> None:
         block: the block of `op`.
         op: the operation.
         new: the value that takes its place.
-        is_equal: an equal operation computes `new`. coremltools then replaces packed weights, too, which it otherwise
-            refuses, so that no pass folds them.
+        is_equal: whether `new` is computed by an operation equal to `op`. coremltools then replaces packed weights,
+            too; otherwise it refuses to, so that no pass folds them.
     """
     block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new, force_replace=is_equal)
     block.remove_ops([op])

@@ -15,7 +15,8 @@ _LEAST_BYTES = 1024
 class MergeConstants(MilPass):
     """Replace constants of equal type, shape and bytes in a block by the first of them.
 
-    coremltools' `const_deduplication` merges weights that differ by less than 1e-12, or 6e-8 in fp16.
+    This replaces coremltools' `const_deduplication`, which also merges weights that differ by less than 1e-12, or 6e-8
+    in fp16.
     """
 
     name = "merge_constants"

@@ -122,7 +122,7 @@ def _scale_or_shift(op: Any, kind: str, x: Var, axes: Sequence[int]) -> tuple[An
         op: the operation whose result is multiplied or added to.
         kind: the type of the next operation.
         x: the operand of the normalization.
-        axes: its axes. The constant must have one number for each element along them.
+        axes: the axes that are normalized. The constant must have one number for each element along them.
 
     Returns:
         the constant and the next operation; None and `op` if the next operation is different.
