@@ -13,8 +13,8 @@ _SMALLEST: Final = 1024
 """Weights of fewer elements are not packed."""
 
 _LEAST_ZEROS: Final = 0.1
-"""The smallest fraction of zeros for which weights are stored with a bitmask. The bitmask takes one bit for each weight,
-and a weight of fp16 takes 16, so that the package becomes smaller.
+"""The smallest fraction of zeros for which weights are stored with a bitmask. The bitmask takes one bit for each
+weight, and a weight of fp16 takes 16 bits, so that the package becomes smaller.
 """
 
 
