@@ -83,8 +83,10 @@ class Function:
     precision: str
 
     def signature(self) -> Signature:
-        """The signature for requests: states are inputs, and outputs under the names of `new_state`. Raises
-        UnsupportedError.
+        """The signature for requests: states are inputs, and outputs under the names of `new_state`.
+
+        Raises:
+            UnsupportedError: an input, output or state is of a type that no request can carry.
         """
         states = [each.spec() for each in self.states]
         return Signature(

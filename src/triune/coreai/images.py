@@ -25,7 +25,7 @@ class PixelFormat(StrEnum):
 CHANNELS: Mapping[PixelFormat, str] = MappingProxyType(
     {PixelFormat.RGB24: "RGB", PixelFormat.ARGB32: "ARGB", PixelFormat.BGRA32: "BGRA"}
 )
-"""The number of bytes of a pixel, for formats with interleaved channels."""
+"""The channels of a pixel in their order in memory, one byte each, for formats with interleaved channels."""
 
 _TYPE = re.compile(r"!coreai\.image<<(.*?)> x (-?\d+) : i64 x (-?\d+) : i64.*>")
 

@@ -13,7 +13,9 @@ from triune.coreai.description import Function
 from triune.coreai.images import Image
 
 Limits = Sequence[Sequence[Any]]
-"""The shapes that an input may have, as the asset's metadata holds them: sizes, or [lowest, highest]."""
+"""The shapes that an input may have, as in the asset's metadata: lists of dimensions, each a size or [lowest,
+highest].
+"""
 
 
 @dataclass(frozen=True, slots=True)

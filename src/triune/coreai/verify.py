@@ -73,7 +73,7 @@ def verify_lowered(
     Raises:
         InvalidArgumentError: an array has a shape that the function does not take.
         UnsupportedError: values cannot be made up for an input, or ONNX Runtime cannot run the model.
-        InternalError: an output has another shape, or Apple's interpreter crashed.
+        InternalError: an output has another shape than the model's, or Apple's interpreter crashed.
     """
     model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}

@@ -17,7 +17,7 @@ from triune.graph.passes.tidy import Tidy
 from triune.graph.values import attributes_of
 
 _VERSION = 1
-"""The version in the declarations, as coreai-torch 0.4.3 writes it."""
+"""The version that declarations of composite operations state, as coreai-torch 0.4.3 writes it."""
 
 _UNSIGNED = "_indices"
 """The ending of the names of operands that Apple's composites take as uint32."""
@@ -41,12 +41,12 @@ def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) 
 
 
 def passed(name: str, value: Value) -> Value:
-    """Convert an operand to the type that the composite expects: indices to uint32."""
+    """Convert an operand to the type that the composite expects: uint32 if its name ends in `_indices`."""
     return cast(value, np.uint32) if name.endswith(_UNSIGNED) else value
 
 
 def received(name: str, value: Value) -> Value:
-    """Convert an operand, within the composite, back to int32 if it was converted to uint32."""
+    """Convert an operand, within the composite, back to int32 if `passed` converts it to uint32."""
     return cast(value, np.int32) if name.endswith(_UNSIGNED) else value
 
 
@@ -78,7 +78,15 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def private_function(name: str, kinds: Sequence[Any], names: Sequence[str], declared: Any, module: Any) -> Any:
-    """Add a private function, which is never inlined, at the beginning of `module`, the module's block of functions."""
+    """Add a private function that is never inlined.
+
+    Args:
+        name: the function's name.
+        kinds: the types of its operands.
+        names: the names of its operands.
+        declared: the attribute from `declaration`.
+        module: the block with the functions of the module, at whose beginning the function is added.
+    """
     return dialect.GraphOp(
         name,
         list(kinds),

@@ -87,7 +87,9 @@ def scalar(x: Value) -> Value:
 
 
 def retyped(x: Value, shape: Sequence[int | None]) -> Value:
-    """Return `x` with the type of shape `shape`, in which other sizes may be known than in the type of `x`."""
+    """Return `x` with a type that declares `shape`, in which None is an unknown size. The elements stay the same, but
+    other sizes may be known than in the type of `x`.
+    """
     if shape_of(x) == tuple(shape):
         return x
     return reshape_to(x, cast(ops.get_shape(x), np.int32), shape)

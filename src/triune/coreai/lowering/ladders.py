@@ -21,7 +21,8 @@ Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
 def ladder_of(interface: "Interface") -> Ladder:
-    """The shapes that the user stated for a function, each with the shape of every input; empty if there is only one.
+    """The shapes that the user stated for the inputs of a function, by the ending of the name of the function that is
+    converted for them; empty if only one shape of each input was stated.
 
     Raises:
         InvalidArgumentError: inputs have different numbers of shapes.

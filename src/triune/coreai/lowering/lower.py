@@ -132,7 +132,7 @@ def _write(
 
     Args:
         sources: the models, by the function's name.
-        prepared: the same in core ops.
+        prepared: the same models in core ops.
         interfaces: the functions' inputs, outputs and states.
         may_fuse: see `lower_functions`.
         is_located: whether operations have the names of their nodes as MLIR's locations, for error messages. Saved
@@ -234,8 +234,8 @@ def _free_inputs(sources: Mapping[str, Source[LowerOptions]]) -> str:
 
 
 def _source(source: Source[LowerOptions], interface: "Interface") -> dict[str, Any]:
-    """The metadata of a function that is not in its program: the element types in the ONNX model, and limits of
-    shapes.
+    """What the asset's metadata say of a function, since its program does not: the element types in the ONNX model, and
+    the limits of shapes.
     """
     from onnx import TensorProto
 

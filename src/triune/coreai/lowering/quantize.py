@@ -155,8 +155,8 @@ def _is_blockwise(c: Context, scale: Value, x: Value) -> bool:
 
 
 def _spread(c: Context, value: Value, x: Value) -> Value:
-    """Reshape a scale or zero point so that it broadcasts to `x`. It is one number for all, for each index of an axis,
-    or for each block.
+    """Reshape a scale or zero point so that it broadcasts to `x`. It has one number for the whole of `x`, one for each
+    index of the attribute `axis`, or one for each block.
     """
     if _is_single(value):
         return reshape(value, [])

@@ -78,7 +78,7 @@ def _resized_axes(c: Context, x: Value, axes: Sequence[int]) -> list[Axis]:
     """
     scales, sizes = c.constant(2), c.constant(3)
     roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
-    # The size of such a dimension does not change here. If it is unknown, use 1: any size gives the same result.
+    # A dimension of unknown size keeps its size here, so that any number gives the same result: use 1.
     lengths = [shape_of(x)[axis] or 1 for axis in axes]
     found = resized_axes(c.attributes, axes, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):

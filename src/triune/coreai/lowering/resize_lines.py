@@ -21,7 +21,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.resize import is_cropped
 
 Line: TypeAlias = ResizedAxis[Value]
-"""How one dimension is resized."""
+"""How one dimension is resized, in values of the program: see `ResizedAxis`."""
 
 
 class Resized(NamedTuple):
@@ -90,7 +90,9 @@ def _described(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[L
 
 
 def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
-    """Set `is_copied` of each dimension, by the rules of `graph.conversion.resize.resized_axes`."""
+    """Set `is_copied` of each dimension: whether its elements stay as they are, by the rules of
+    `graph.conversion.resize.resized_axes`.
+    """
     together: Value | None = None
     if all(_may_keep_size(c, index) for index in range(len(lines))):
         together = functools.reduce(ops.broadcasting_and, [_is_equal(line.count, line.own) for line in lines])

@@ -43,7 +43,7 @@ def spreading() -> AbstractContextManager[None]:
 
 
 def _spread(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]:
-    """Broadcast the operands of an operation to one another. A relu is replaced by a maximum, to which this applies."""
+    """Broadcast the operands of an operation to one another. A relu is first replaced by the maximum of `x` and 0."""
     if name == "relu":
         return _spread("broadcasting_maximum", [operands[0], like(operands[0], 0)])
     if not name.startswith("broadcasting_") or name.endswith("matmul"):
@@ -54,8 +54,9 @@ def _spread(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]
 
 
 def _to(x: Value, own: Sequence[Dim], sizes: Sequence[Sequence[Dim]]) -> Value:
-    """Broadcast `x`, whose sizes are `own` after ones, along axes of size 1 on which another operand's size is
-    unknown.
+    """Broadcast `x` along axes where its size is 1 and the size of another operand is known only at run time.
+
+    `own` are the sizes of `x` with ones in front, up to the rank of the result; `sizes` are those of all operands.
     """
     wanted = [
         next((other[axis] for other in sizes if other[axis] != 1), 1) if isinstance(size, int) and size == 1 else size

@@ -16,7 +16,7 @@ from triune.graph.raising.types import DType
 
 
 def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """Write the ONNX operator `op_type`, which means the same for floats."""
+    """Write the ONNX operator `op_type`, which computes the same for floats as Core AI's operation."""
     return graph.op(op_type, _operand(given))
 
 

@@ -43,8 +43,10 @@ class Given:
         return self.of(Tensor, name)
 
     def of(self, kind: type[H], name: str) -> H:
-        """The operand `name`, as an object of the class `kind`, which is not Tensor. Raises UnsupportedError if it is
-        of another class.
+        """The operand `name`, which must be of the class `kind`, such as Complex.
+
+        Raises:
+            UnsupportedError: the operand is of another class.
         """
         held = self._held(getattr(self.operation, name))
         if not isinstance(held, kind):

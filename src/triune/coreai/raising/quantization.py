@@ -17,7 +17,7 @@ _NATIVE = (DType.INT8, DType.UINT8)
 
 
 def _axis(given: Given, x: Tensor) -> int | None:
-    """The axis of the parameters, if they are vectors; None if they are scalars."""
+    """The axis of `x` along which the scale and the offsets are vectors; None if they are scalars."""
     if given["scale"].rank == 0:
         return None
     return existing_axis(given.integer("axis"), x.rank)

@@ -51,7 +51,9 @@ def _scan(graph: Graph, given: Given) -> Tensor:
 
 
 def _scanned(graph: Graph, x: Tensor, axis: int, is_reverse: bool, op_type: str) -> Tensor:
-    """Write a cumulative reduction as ONNX's Scan, which begins with the neutral element."""
+    """Write a cumulative reduction as ONNX's Scan. It begins with 0 for Add, 1 for Mul, and for Min and Max with the
+    element that comes first.
+    """
     compute = graph.cast(x, DType.FP32) if x.dtype is DType.FP16 else x
     first = {"Add": 0, "Mul": 1}.get(op_type)
     if first is None:

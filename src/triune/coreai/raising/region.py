@@ -37,7 +37,8 @@ class Program:
         graphs: the module's graphs by name.
         table: the functions that raise operations, by name.
         control_flow: the functions that raise operations with blocks, states or invoked graphs, by name.
-        problems: the operations that cannot be raised, each recorded once.
+        problems: the operations without an equivalent in ONNX, each with the reason, recorded once.
+        malformed: the operations that are malformed, likewise.
         count: the number of operations raised so far, which makes names unique.
     """
 

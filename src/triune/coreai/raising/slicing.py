@@ -18,9 +18,8 @@ _BEFORE = np.iinfo(np.int64).min + 1
 def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
     """The starts, ends and steps of a slice for ONNX.
 
-    In both Core AI and ONNX, negative numbers count from the end, and others are clamped. For a negative step they
-    differ:
-    the end -1 is before the first element in Core AI, and the last element in ONNX.
+    In both Core AI and ONNX, negative numbers count from the end, and others are clamped. For a negative step the two
+    differ: the end -1 is before the first element in Core AI, and the last element in ONNX.
     """
     starts, ends = int64(graph, given["start_indices"]), int64(graph, given["end_indices"])
     steps = int64(graph, given["strides"])

@@ -104,7 +104,11 @@ def element_type(kind: Any) -> Element:
 
 
 def tensor_type(kind: Any) -> TensorType:
-    """The type of a value in the graph; for an image, that of its bytes. Raises UnsupportedError."""
+    """The type of a value in the graph; for an image, that of its bytes.
+
+    Raises:
+        UnsupportedError: the value is neither a tensor nor an image, or its element type or pixel format is unknown.
+    """
     image = image_of(str(kind))
     if image is not None:
         return TensorType(DType.UINT8, image.shape)
