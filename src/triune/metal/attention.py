@@ -98,7 +98,10 @@ def _by_tables(c: Context, rows: Value) -> Value:
 
 
 def fused_attention(c: Context) -> None:
-    """The pattern `scaled_dot_product_attention` of `graph.fused`: query, key, value, and a mask that is added."""
+    """Compute the pattern `scaled_dot_product_attention` of `graph.fused`.
+
+    Its inputs are query, key, value, and perhaps a mask that is added to the scores.
+    """
     query, key, value = (c.input(index) for index in range(3))
     mask = None
     if c.has(3):

@@ -29,7 +29,7 @@ class MlxBuilder(Builder[Value]):
             computed with the nearest valid index, since MLX itself does not check indices and would access other
             memory.
         is_compiling: whether MLX is tracing the function to compile it, so that the values have no elements yet.
-        images: the views with channels first that were given in this run (`metal.images`).
+        images: the results of convolutions in this run, as views with channels first (`metal.images`).
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the packed weights of matrix products, by the name of the second operand.
         checks: whether indices are checked here; otherwise the caller must check them.
@@ -120,7 +120,7 @@ class MlxBuilder(Builder[Value]):
         return self.cast_to(x, kind_of(dtype))
 
     def cast_to(self, x: Value, kind: Any) -> Value:
-        """The elements of `x` as a type of MLX. Booleans tell which are not 0."""
+        """Cast `x` to a type of MLX. Cast to bool, an element is true if it is not 0."""
         if x.dtype == kind:
             return x
 
@@ -130,8 +130,10 @@ class MlxBuilder(Builder[Value]):
         return self.images.elementwise(cast, [x])
 
     def paired(self, x: Value, weights: Value) -> tuple[Value, Value]:
-        """The operands of a product, of one type. Inputs of a graph in 16 bits are fp32: MLX would multiply in fp32,
-        and cast the weights in each run.
+        """Cast both operands of a product to `float_type`, if that is a type of 16 bits and one of them has it.
+
+        The inputs of a graph in 16 bits are fp32. Without this, MLX would multiply in fp32, and cast the weights to
+        fp32 in each run.
         """
         narrow = self.float_type
         if narrow != mx.float32 and narrow in (x.dtype, weights.dtype):
@@ -267,13 +269,15 @@ class MlxBuilder(Builder[Value]):
         return values
 
     def require_short(self, count: int) -> None:
-        """Raises ValueError if a loop has too many steps for a compiled function."""
+        """Raise ValueError if the function is being compiled and a loop has more than `MOST_UNROLLED` steps."""
         if self.is_compiling and count > MOST_UNROLLED:
             raise ValueError(f"a loop of {count} steps; compiled functions have at most {MOST_UNROLLED}")
 
     def within(self, indices: Value, size: int, what: str) -> Value:
-        """Convert indices to non-negative ones, where a negative index counts from the end of `size`, and check their
-        range.
+        """Convert indices into a dimension of `size` elements to non-negative ones, and check their range.
+
+        Negative indices count from the end. An index out of range is recorded in `faults`, with a message that begins
+        with `what`, and the nearest valid index is returned in its place.
         """
         if indices.size == 0 or not self.checks:
             return indices

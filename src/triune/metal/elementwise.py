@@ -161,7 +161,7 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "LessOrEqual": mx.less_equal,
     "Where": mx.where,
 }
-"""Each operator of ONNX, on operands that broadcast."""
+"""The function that computes each elementwise operator of ONNX. Its operands broadcast."""
 
 
 def _cast(c: Context) -> None:

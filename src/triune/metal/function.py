@@ -20,7 +20,7 @@ weights.
 NO_DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType({})
 
 _Compiled: TypeAlias = tuple[Callable[..., list[Value]], list[str]]
-"""A compiled function, which returns the outputs and then the faults, and what each fault means."""
+"""A compiled function, which returns outputs and then faults (`MlxBuilder.faults`); and the message of each fault."""
 
 
 class OutsideError(ValueError):
@@ -37,11 +37,13 @@ class Function:
     def __init__(
         self, program: Program, *, compiles: bool | None = None, dtypes: Mapping[str, np.dtype[Any]] = NO_DTYPES
     ) -> None:
-        """Args:
-        program: the program.
-        compiles: whether to compile; None compiles only on a GPU.
-        dtypes: the requested dtypes of outputs by name. Outputs that are fp32 here are cast to fp32 on the GPU, since
-            casting from 16 bits in numpy takes longer than many models take on a GPU.
+        """Make a function of a program.
+
+        Args:
+            program: the program.
+            compiles: whether to compile; None compiles only on a GPU.
+            dtypes: the requested dtypes of outputs by name. Outputs that are requested in fp32 are cast on the GPU,
+                since casting from 16 bits in numpy takes longer than many models take on a GPU.
         """
         self._program = program
         self._upload = Upload()

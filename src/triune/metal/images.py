@@ -2,7 +2,8 @@
 
 MLX convolves images with channels last; ONNX has them first. The result of a convolution is a view with channels first
 of an array that has them last. An operation of MLX on two such views would write its result with channels first, and
-the next convolution would copy it. So what is computed of such views is computed of the arrays that have channels last.
+the next convolution would copy it. So operations on such views are computed on the arrays behind them, which have
+channels last.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +26,10 @@ class Images:
 
     def __init__(self) -> None:
         self._sources: dict[int, tuple[Value, Value]] = {}
-        """By the identity of the view, the view, which keeps its identity its own, and the array."""
+        """By the `id` of each view: the view itself, so that its `id` is not used again, and the array behind it."""
 
     def first(self, source: Value) -> Value:
-        """A view with channels first of an array that has them last. It is remembered."""
+        """Make and remember a view with channels first of an array that has channels last."""
         view = channels_first(source)
         self._sources[id(view)] = view, source
         return view
@@ -43,7 +44,9 @@ class Images:
         return id(x) in self._sources
 
     def elementwise(self, function: Callable[..., Value], operands: Sequence[Value]) -> Value:
-        """`function(*operands)`, which computes element by element and broadcasts."""
+        """Compute `function(*operands)`, which is elementwise and broadcasts: with channels last if an operand is a
+        remembered view, so that the result is one, too.
+        """
         if not self._sources or not any(map(self.has, operands)):
             return function(*operands)
         rank = max(x.ndim for x in operands)
@@ -58,19 +61,21 @@ class Images:
         return self.last(x if x.ndim == rank else x.reshape((*[1] * (rank - x.ndim), *x.shape)))
 
     def reduced(self, function: Callable[..., Value], x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
-        """`function(x, axis=axes, keepdims=keepdims)`, which reduces axes that count from the front."""
+        """Compute `function(x, axis=axes, keepdims=keepdims)`, a reduction over non-negative axes: with channels last
+        if `x` is a remembered view.
+        """
         if not axes or not self.has(x):
             return function(x, axis=list(axes), keepdims=keepdims)
         found = self.first(function(self.last(x), axis=[_place(axis, x.ndim) for axis in axes], keepdims=True))
         return found if keepdims else mx.squeeze(found, list(axes))
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:
-        """The values side by side along an axis that counts from the front."""
+        """Concatenate values along a non-negative axis: with channels last if all of them are remembered views."""
         if not values or not all(map(self.has, values)):
             return mx.concatenate(list(values), axis)
         return self.first(mx.concatenate([self.last(x) for x in values], _place(axis, values[0].ndim)))
 
 
 def _place(axis: int, rank: int) -> int:
-    """Where an axis is once channels are last."""
+    """The index that axis `axis` of an image of rank `rank` has when channels are last."""
     return axis if axis == 0 else rank - 1 if axis == 1 else axis - 1

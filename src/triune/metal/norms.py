@@ -30,7 +30,7 @@ def _rms_norm(c: Context) -> None:
 
 
 def fused_rms_norm(c: Context) -> None:
-    """The pattern `rms_norm` of `graph.fused`: input, scale, and the attribute eps."""
+    """Compute the pattern `rms_norm` of `graph.fused`, which has the inputs x and scale, and the attribute eps."""
     x, scale = c.input(0), c.input(1)
     epsilon = float(c.attributes["eps"])
     if scale.size == x.shape[-1]:

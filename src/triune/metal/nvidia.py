@@ -14,16 +14,18 @@ from triune.core.oldest import forget_oldest
 from triune.metal.library import Value, dtype_of, from_numpy, is_gpu, kind_of, mx, to_numpy
 
 LARGE_BYTES: Final = 1 << 20
-"""From how many bytes on the result of `downloaded` is large."""
+"""`downloaded` counts an array of at least this many bytes as large."""
 
 _MOST_KEPT: Final = 16
 
 MOST_KERNEL_FILES: Final = 6000
-"""How many files of compiled kernels are kept, three for each: some 200 MB. A model needs some ten to forty kernels."""
+"""How many files of compiled kernels are kept, three for each kernel: about 200 MB. A model needs ten to forty
+kernels.
+"""
 
 Copy: TypeAlias = Callable[[int, int, int, int], int]
-"""Copies bytes, given two addresses, to and from, the number, and CUDA's word for the direction. Returns an error code,
-or 0.
+"""A function that copies bytes, as cudaMemcpy does: its arguments are the address to copy to, the address to copy from,
+the number of bytes, and the direction. It returns CUDA's error code, 0 if there was no error.
 """
 
 _HOST_TO_DEVICE: Final = 1
@@ -104,9 +106,11 @@ class Download:
     """
 
     def __init__(self, value: Value, copy: Copy | None = None) -> None:
-        """Args:
-        value: an array that is computed, or not yet.
-        copy: None means CUDA's, if MLX computes on a GPU of NVIDIA; else MLX copies the result.
+        """Begin to copy a result.
+
+        Args:
+            value: an array that is computed, or not yet.
+            copy: None means CUDA's, if MLX computes on a GPU of NVIDIA; else MLX copies the result.
         """
         self._copy = (copy or _cuda_copy()) if value.nbytes else None
         self._whole = value if self._copy is None else mx.contiguous(value)
@@ -125,11 +129,11 @@ class Download:
 
 
 def downloaded(value: Value, copy: Copy | None = None) -> NDArray[Any]:
-    """As `to_numpy`. A large array is copied as `Download` does, a small one by MLX, which waits for it alone.
+    """Copy an array to numpy: a large one by `Download`, a smaller one by `to_numpy`.
 
     Args:
         value: an array that is computed, or not yet.
-        copy: as of `Download`.
+        copy: the function that copies, as for `Download`.
     """
     if value.nbytes < LARGE_BYTES:
         return to_numpy(value)
@@ -148,7 +152,7 @@ def _reserve(array: NDArray[Any]) -> tuple[Value, int]:
 def _address(value: Value) -> int:
     """The address of the elements of an array that is computed and contiguous."""
     if is_nvidia():
-        # DLPack would move them to managed memory.
+        # DLPack, which is used below, would move the elements to managed memory.
         return int(_where(value).item())
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

@@ -1,7 +1,8 @@
 """AveragePool and MaxPool. Channels are last, as in `conv`.
 
-Sums, and the places of maxima, are reductions of a view that has all windows. A maximum is that of the image's slices,
-one for each element of the kernel's height and then of its width, which a GPU computes in two operations.
+Sums, and the indices of maxima, are reductions of a view that has all windows. Maxima alone are computed one spatial
+dimension after another: as the maximum of slices, one for each element of the kernel along that dimension. A GPU
+computes each dimension in one operation.
 """
 
 import functools
@@ -65,7 +66,7 @@ def _maxima(padded: Value, window: Window, counts: Sequence[int]) -> Value:
 
 
 def _window(c: Context) -> tuple[Value, Window, list[int]]:
-    """The image, the window, and how many positions it has along each spatial dimension."""
+    """The image, the window, and the number of windows along each spatial dimension."""
     x, is_ceil = c.input(0), bool(c.attributes.get("ceil_mode", 0))
     sizes = x.shape[2:]
     window = pool_window(c.attributes, sizes)

@@ -12,7 +12,7 @@ OPS = frozenset(["RandomUniform", "RandomNormal"])
 
 
 def _key(c: Context) -> Value | None:
-    """The key of MLX's random generator for a node with a seed."""
+    """The key of MLX's random generator for a node with a seed; None for a node without one."""
     return mx.random.key(int(abs(c.attributes["seed"]) * 1000)) if "seed" in c.attributes else None
 
 

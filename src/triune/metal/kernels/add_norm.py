@@ -10,7 +10,7 @@ from triune.metal.nvidia import is_nvidia
 
 _MOST_THREADS: Final = 1024
 _MOST_WIDTH: Final = 16384
-"""Beyond it a thread would hold too many elements in registers."""
+"""The most elements of a row: with more, a thread would hold too many of them in registers."""
 
 _SOURCE: Final = """
   constexpr int EACH = (WIDTH + THREADS - 1) / THREADS;
