@@ -10,7 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError
 
 _SUM_ERROR = 1e-2
-"""Rows of a softmax in fp16 add up to 1 within this."""
+"""The largest difference from 1 of the sum of a row that counts as probabilities: a softmax in fp16 rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class OutputAccuracy:
         cosine: the mean cosine similarity of the rows along the last axis; 1 for integers that are equal.
         top1: the fraction of rows along the last axis whose largest element is at the same index; None if the last axis
             has one element.
-        equal: the share of equal elements of integers and booleans; None for floats.
+        equal: the fraction of equal elements of integers and booleans; None for floats.
         is_classes: whether the rows are probabilities of classes, for which only the index of the largest element
             matters.
         is_finite: whether the result has no NaN and no infinity where the source has none.
@@ -45,8 +45,8 @@ class OutputAccuracy:
 
     @property
     def agreement(self) -> float:
-        """How far the output agrees, 0 to 1: the share of equal integers or of equal classes, else the cosine; 0 with
-        NaN.
+        """How far the output agrees, 0 to 1: `equal` for integers and booleans, `top1` for probabilities of classes,
+        else `cosine`; 0 if the output has NaN or infinities that the source lacks.
         """
         if not self.is_finite:
             return 0.0
@@ -103,7 +103,7 @@ class Accuracy:
         """Compare the outputs for one sample.
 
         Raises:
-            InternalError: an output has another shape.
+            InternalError: an actual output has another shape than the expected one.
         """
         for name, array in expected.items():
             other = actual[name]

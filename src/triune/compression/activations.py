@@ -28,7 +28,7 @@ softmax of transformers lose too much.
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
 
 _MOST_BYTES = (2**31 - 2**20) // 2
-"""ONNX Runtime's quantizer holds a model twice, as one protobuf message each, which has at most 2 GiB."""
+"""The most bytes of weights: ONNX Runtime's quantizer holds them twice in a protobuf message of at most 2 GiB."""
 
 _INFERRED = ("onnx.infer", "onnxruntime.quant")
 """ONNX Runtime's quantizer reads this property to skip shape inference, for which it would write the model to a
@@ -37,7 +37,7 @@ file.
 
 
 def require_floats(model: ModelProto) -> None:
-    """Raises InvalidArgumentError if activations of a model are quantized already."""
+    """Raise InvalidArgumentError if activations of a model are quantized already."""
     for node in model.graph.node:
         if node.op_type in _QUANTIZED:
             raise InvalidArgumentError(
@@ -47,7 +47,7 @@ def require_floats(model: ModelProto) -> None:
 
 
 def require_small(model: ModelProto) -> None:
-    """Raises UnsupportedError if a model is too large for ONNX Runtime's quantizer."""
+    """Raise UnsupportedError if a model is too large for ONNX Runtime's quantizer."""
     size = sum(num_bytes(each) for each in model.graph.initializer)
     if size > _MOST_BYTES:
         raise UnsupportedError(

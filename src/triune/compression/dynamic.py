@@ -15,9 +15,11 @@ class DynamicProducts:
     """
 
     def __init__(self, new_name: Callable[[str], str], add: Callable[[TensorProto], None]) -> None:
-        """Args:
-        new_name: makes an unused name from a proposed one.
-        add: adds a constant to the graph.
+        """Begin without nodes.
+
+        Args:
+            new_name: makes an unused name from a proposed one.
+            add: adds a constant to the graph.
         """
         self._new_name = new_name
         self._add = add

@@ -17,7 +17,7 @@ from triune.compression.moments import Moments
 from triune.graph.packed import Packed
 
 _DAMPING: Final = 0.01
-"""The share of the mean of H's diagonal that is added to it, as in the paper: H may have no inverse."""
+"""The fraction of the mean of H's diagonal that is added to the diagonal, as in the paper: H may have no inverse."""
 _MOST_DAMPING: Final = 100.0
 _AT_ONCE: Final = 128
 """How many columns are rounded before later blocks are changed: the paper's lazy batches."""

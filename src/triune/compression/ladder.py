@@ -21,8 +21,8 @@ class Step:
     """A layer returns to a higher precision.
 
     Attributes:
-        layer: its name.
-        rung: the index of its new form among its forms.
+        layer: the layer's name.
+        rung: the index of its new form among the forms that it may have (`Plan.rungs`), the smallest one first.
     """
 
     layer: str

@@ -20,8 +20,9 @@ _AT_ONCE = 64
 _PERCENTILE = 99.999
 _NUM_BINS = 512
 _NUM_QUANTIZED_BINS = 128
-"""The bins of histograms, and of those whose entropy is compared. With ONNX Runtime's default, 128 of both, no range is
-narrower than the values that occurred; its time grows with the square of the bins.
+"""The numbers of bins: of the histograms of values, and of the quantized histograms whose entropy is compared with
+them. With ONNX Runtime's default, 128 of both, no range is narrower than the values that occurred. The time of ONNX
+Runtime's search grows with the square of the number of bins.
 """
 
 
@@ -141,7 +142,9 @@ class _Histograms:
 
 
 def _checked(found: Sequence[Any], seen: Range) -> Range:
-    """A range of the library within the values that occurred; these themselves if it is none."""
+    """Limit the range (low, high) that ONNX Runtime found to `seen`, the range of the values that occurred; return
+    `seen` if what was found is not finite or empty.
+    """
     low, high = float(found[0]), float(found[1])
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         return seen

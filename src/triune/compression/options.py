@@ -84,10 +84,10 @@ class Options:
             channels that share a palette. None for no groups.
         is_symmetric: whether integers are scale * q, without a zero point.
         bits: the bits of an index into a palette.
-        sparsity: the share of weights that become 0; None for none.
+        sparsity: the fraction of weights that become 0; None for none.
         n_m: (n, m): of each m weights in a row along the input channels, n stay; None for no such pattern.
         activations: how activations are quantized; None for not at all.
-        calibration: how their ranges are found.
+        calibration: how the ranges of activations are found.
         method: how levels are found for integers.
     """
 

@@ -18,7 +18,9 @@ from triune.graph.weight_files import WeightFile, array_of
 
 
 def sites_of(model: ModelProto, weights: Sequence[Weight]) -> list[Site]:
-    """The sites of a model, in the order of their first nodes."""
+    """The sites of a model: the values that products multiply with `weights`. They are in the order of their first
+    nodes.
+    """
     nodes = {node.name: node for node in model.graph.node}
     found: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
@@ -68,8 +70,8 @@ def scale_inputs(
 
     Args:
         model: not changed.
-        sites: those that are scaled.
-        weights: of the model.
+        sites: the sites whose inputs are scaled, each with its scales.
+        weights: the weights of the model.
         file: the scratch file for large weights.
     """
     copy = ModelProto()

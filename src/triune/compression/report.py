@@ -52,10 +52,10 @@ class Method:
     """A way to find levels that was tried.
 
     Attributes:
-        name: its name.
-        agreement: that of the model with all layers in it, 0 to 1.
-        note: its figures in words.
-        is_kept: whether the result has it.
+        name: the name of the method.
+        agreement: the agreement of the model with all layers compressed by this method, 0 to 1.
+        note: the method's figures in words.
+        is_kept: whether the result was compressed by this method.
     """
 
     name: str
@@ -71,17 +71,17 @@ class Report:
     Attributes:
         source, target: the names of the files.
         form: the form in words.
-        source_bytes, target_bytes: their sizes, with weights in other files.
-        samples: what both were compared on.
+        source_bytes, target_bytes: the sizes of source and target, with weights in other files.
+        samples: a description of the samples on which source and target were compared.
         is_made_up: whether these samples were made up.
         outputs: the accuracy of each output.
-        agreement: that of the output that agrees least, 0 to 1.
-        least: the agreement that was asked for, or below which nothing is written without force.
+        agreement: the agreement of the output that agrees least, 0 to 1.
+        least: the agreement that was asked for, or else the one below which the result is written only if forced.
         layers: the layers.
         kept: weights that cannot be compressed, with reasons.
-        before, after: figures of units; empty if nothing was measured.
+        before, after: figures of each unit with the source and with the target; empty if nothing was measured.
         notes: what else a reader should know.
-        methods: what was tried, if several were.
+        methods: the methods that were tried, if there were several.
         text: the accuracy of a decoder on text; None of other models.
     """
 

@@ -48,7 +48,9 @@ def opset_of(model: ModelProto) -> int:
 
 
 def needed_opset(options: Options) -> int:
-    """The first operator set that has a form, in any precision that a search tries."""
+    """The first operator set that can hold weights in the form that `options` ask for, and in each higher precision
+    that a search may try.
+    """
     if options.weights in (WeightForm.INT4, WeightForm.PALETTE) or options.group is not None:
         return _FIRST_BLOCKS
     return 1 if options.weights in (WeightForm.SPARSE, WeightForm.FP16, WeightForm.FP32) else _FIRST_CHANNELS
@@ -69,10 +71,10 @@ def compressed(
     Args:
         model: a result of `prepare`.
         forms: the form of each weight that is compressed, by name.
-        weights: those of the model.
+        weights: the weights of the model.
         options: how to compress.
         file: the scratch file for large weights.
-        is_standard: whether only standard operators are written, and none that is for one runtime.
+        is_standard: whether only standard ONNX operators are written, and none that only one runtime has.
         moments: for the weights that GPTQ rounds, the second moments of their inputs; the others are rounded to the
             nearest level.
 

@@ -25,8 +25,9 @@ class Scaling:
     Attributes:
         scales: fp32 [in], above 0; all 1 if no scaling is better than none.
         exponent: the exponent in the scales' formula; 0 for no scaling.
-        before: the sum of the squares of the outputs' errors without it, over that of the outputs.
-        after: the same with it.
+        before: the error of the outputs if weights are compressed without scaling: the sum of the squared errors,
+            divided by the sum of the squared outputs.
+        after: the same error with scaling.
     """
 
     scales: NDArray[np.float32]
@@ -49,7 +50,7 @@ def best_of(
         scales_of: the scales for an exponent above 0 and up to 1; channels where a scale is 0 or NaN get 1.
         error_of: the sum of the squared errors of the outputs if weights are compressed with these scales.
         weights: the matrices [out, in].
-        moments: the second moments of their inputs.
+        moments: the second moments of the matrices' inputs.
     """
     ones = np.ones(weights[0].shape[1], np.float32)
     size = sum(moments.error(each) for each in weights)

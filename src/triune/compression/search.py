@@ -26,7 +26,11 @@ _SAMPLES_OF_A_LAYER: Final = 4
 
 
 class Comparison:
-    """The outputs of a model on samples, to which others are compared."""
+    """The outputs of the source on samples, with which the outputs of compressed models are compared.
+
+    Attributes:
+        expected: the outputs of the source by name, for each sample.
+    """
 
     def __init__(self, plan: Plan, samples: Sequence[Mapping[str, Array]]) -> None:
         """Run the source model. Raises InvalidArgumentError if it does not take a sample."""
@@ -54,8 +58,8 @@ class Found:
 
     Attributes:
         forms: the form of each compressed layer.
-        built: the model.
-        outputs: its accuracy.
+        built: the compressed model.
+        outputs: the accuracy of each output of the compressed model.
         returned: the layers that went back to a higher precision, and that precision, most sensitive first.
         sensitivity: for each layer the signal to noise ratio of the worst output in dB, if this layer alone is
             compressed; empty if nothing was searched.
@@ -83,8 +87,8 @@ def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | 
     again the layer with the most noise, which may be the same one. The same arguments give the same result.
 
     Args:
-        plan: the model.
-        form: the form of the layers.
+        plan: the model, and which of its layers can be compressed.
+        form: the form that layers have at first.
         comparison: what the outputs are compared with.
         least: the least agreement of each output, 0 to 1; None for no search.
         tell: receives progress messages.
@@ -121,10 +125,10 @@ def _word(form: WeightForm | None) -> str:
 def _noise(
     plan: Plan, rungs: Mapping[str, Sequence[WeightForm | None]], sensitivity: Mapping[str, float], built: Built
 ) -> dict[str, list[float]]:
-    """The noise that each layer adds to the outputs in each of its forms, relative to them.
+    """The power of the noise that each layer adds to the outputs in each of its forms, relative to the outputs' power.
 
-    It is measured for the first form. For the others it is scaled by the ratio of the weights' errors: rounding errors
-    of one weight in two forms differ mainly in size.
+    The noise is measured for the first form. For the others it is scaled by the ratio of the weights' errors: rounding
+    errors of one weight in two forms differ mainly in size.
     """
     now = {name: 10 ** (-decibels / 10) for name, decibels in sensitivity.items()}
     found = {name: [noise] for name, noise in now.items()}

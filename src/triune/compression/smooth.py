@@ -17,8 +17,8 @@ from triune.compression.scaling import Scaling, best_of
 
 _LEVELS: Final = 255
 _LEAST_GAIN: Final = 0.1
-"""A scaling must remove at least this share of the error, because it costs a multiplication of the activations in each
-run.
+"""A scaling must remove at least this fraction of the error, because it costs a multiplication of the activations in
+each run.
 """
 
 
