@@ -20,9 +20,9 @@ _APPLE: Final = "Apple, Deploying Transformers on the Apple Neural Engine, 2022"
 _ALIGNED: Final = 32
 """The Neural Engine's memory has last axes of multiples of 64 bytes: 32 elements of fp16 (the same article)."""
 _WORTH_SAYING: Final = 0.01
-"""A change that saves less than this share of the time is not named."""
+"""A change that saves less than this fraction of the plan's time is not mentioned."""
 _WASTED_BYTES: Final = 1e6
-"""Padding of less than this in a call is not named."""
+"""Padding that wastes fewer bytes than this in a call is not mentioned."""
 _MOST_NAMED: Final = 3
 
 

@@ -97,7 +97,7 @@ def _measured(time: MeasuredTime | None) -> dict[str, Any] | None:
 
 
 def _known(joules: float | None) -> float | None:
-    """Convert an energy, where plans have NaN for an unknown energy, which becomes None."""
+    """Replace NaN, by which plans say that an energy is unknown, by None."""
     return None if joules is None or math.isnan(joules) else joules
 
 

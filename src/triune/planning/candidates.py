@@ -19,7 +19,9 @@ from triune.planning.units import PlannedUnit, Target
 
 _SAME_CORES = {Unit.CPU, Unit.AMX}
 _FIRST_INT8, _FIRST_BLOCKS = 2, 3
-"""The tiers from which the Neural Engine reads weights of 8 bits, and weights in blocks, as they are stored."""
+"""The first tiers of Neural Engines (`tier_of`) that read weights of 8 bits, and weights in blocks, as they are
+stored.
+"""
 
 _PASSED_TWICE = 2
 """Data that passes from one unit to another is written and read once more, since each unit has its own layout."""

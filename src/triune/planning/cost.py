@@ -1,7 +1,7 @@
 """The cost model: predicts the time and the energy of an operation on a unit.
 
 Each operation has a roofline: a fixed time for its launch, plus the larger of the time of its arithmetic and the time
-of its memory traffic. Arithmetic reaches a share of the unit's rated peak that depends on the operation's class and
+of its memory traffic. Arithmetic reaches a fraction of the unit's rated peak that depends on the operation's class and
 shape (`efficiency`, `half_rows`, `half_columns`). Traffic is weights, which stream from memory, and activations, which
 stay on the chip up to a working set (`knee_mb`). All functions take arrays with one element per operation, so that
 fitting the constants and planning a model use the same code.
@@ -70,7 +70,7 @@ class Rates:
 
     Attributes:
         tflops: the rated peak, in 10^12 floating-point operations a second.
-        efficiency: the share of the peak that large operations of each class reach.
+        efficiency: the fraction of the peak that large operations of each class reach.
         half_rows: the rows at which a product reaches half of its efficiency.
         half_columns: the columns at which a product reaches half of its efficiency.
         weights_gb_per_s: the rate at which weights stream from memory.
@@ -83,8 +83,8 @@ class Rates:
         launch_ms: the time of a segment's launch.
         element_bytes: the size of an activation, and of a weight that is not stored in fewer bits.
         watts: the power while it computes, regardless of the operation.
-        pj_per_flop: energy of an operation, in 10^-12 joules.
-        pj_per_byte: energy of a byte of traffic, in 10^-12 joules.
+        pj_per_flop: the energy of a floating-point operation, in 10^-12 joules.
+        pj_per_byte: the energy of a byte of traffic, in 10^-12 joules.
     """
 
     tflops: float

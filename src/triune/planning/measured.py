@@ -152,5 +152,5 @@ def _time(content: Any) -> MeasuredTime:
 
 
 def dated(times: Iterable[MeasuredTime], source: str) -> list[MeasuredTime]:
-    """Return the times with this source."""
+    """Return copies of the times with `source` as their source."""
     return [replace(each, source=source) for each in times]

@@ -53,7 +53,7 @@ class Op:
             read that operation's result from memory.
         inputs: the names of computed values that it reads.
         outputs: the names of the values that it writes.
-        facts: the facts that the rules of units depend on.
+        facts: what the rules of units (`hardware.rules`) ask of it.
     """
 
     name: str

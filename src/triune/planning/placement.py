@@ -115,7 +115,7 @@ class _Labels:
 
 
 def place_cheapest(time: PathCosts, energy: PathCosts, limit: float) -> list[int] | None:
-    """The path of the least energy among those that take at most `limit`; None if none does.
+    """The path of the least energy among those that take at most `limit`, in the unit of `time`; None if none does.
 
     This is dynamic programming over pairs of time and energy. A pair is dropped if another pair is at least as good in
     both.

@@ -22,7 +22,7 @@ from triune.planning.plan import Goal, Plan, PlannedOp, Segment, Whole
 from triune.planning.units import Target
 
 _MUCH = 0.2
-"""From this share of a plan's time on a CPU, a note says how little is known of it."""
+"""If more than this fraction of a plan's time is on cpu and amx, a note says that such times are less certain."""
 
 
 def plan(request: Request, target: Target, constants: Constants) -> Plan:
