@@ -21,7 +21,18 @@ _DONE_NS: Final = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A running batch: the time that it would still need alone, and the current rate at which that decreases."""
+    """A running batch.
+
+    Attributes:
+        unit: the unit on which it was started.
+        cost: its predicted cost if nothing else runs.
+        done: is called with its joules when it ends.
+        left_ns: the time that it would still need if nothing else ran.
+        watts: the mean power that it draws if nothing else runs.
+        joules: the energy that is not part of `watts`, and what it has drawn so far.
+        rate: by how many nanoseconds `left_ns` decreases in a nanosecond; 1 if nothing else runs.
+        crowd: by how many times its pool slows it down, since other batches use the pool, too.
+    """
 
     unit: Unit
     cost: BatchCost
@@ -37,7 +48,7 @@ class SimulatedChip:
     """Runs batches on a virtual clock.
 
     Attributes:
-        busy_ns: how long each unit had a batch.
+        busy_ns: how long each unit had a batch, in nanoseconds.
     """
 
     def __init__(
@@ -47,11 +58,13 @@ class SimulatedChip:
         watts: Mapping[Unit, float],
         memory_gb_per_s: float | None,
     ) -> None:
-        """Args:
-        clock: the clock.
-        pool_of: the pool of a unit; units of one pool share hardware.
+        """Make a chip on which nothing runs yet.
+
+        Args:
+            clock: the clock.
+            pool_of: the pool of a unit; units of one pool share hardware.
             watts: the power of each unit while it computes, which does not depend on the operations.
-        memory_gb_per_s: the bandwidth of the memory; None for no limit.
+            memory_gb_per_s: the bandwidth of the memory; None for no limit.
         """
         self.busy_ns = dict.fromkeys(watts, 0.0)
         self._clock = clock

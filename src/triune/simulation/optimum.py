@@ -25,10 +25,12 @@ class Optimum:
     def __init__(
         self, profiles: Mapping[str, Profile], pool_of: Callable[[Unit], Unit], memory_gb_per_s: float | None
     ) -> None:
-        """Args:
-        profiles: the models by name.
-        pool_of: the pool of a unit.
-        memory_gb_per_s: the bandwidth of the memory; None for no limit.
+        """Collect the choices of unit and batch size that each model has.
+
+        Args:
+            profiles: the models by name.
+            pool_of: the pool of a unit.
+            memory_gb_per_s: the bandwidth of the memory; None for no limit.
         """
         pools = list(dict.fromkeys(pool_of(unit) for each in profiles.values() for unit in each.costs))
         self._profiles = profiles
@@ -46,7 +48,8 @@ class Optimum:
         """The least time in which `num_rows` of each model can be computed.
 
         Returns:
-            the time, and for each model the share of that time for one row. The shares of all rows add up to the time.
+            the time in nanoseconds, and for each model the part of it that one row takes. The parts of all rows add up
+            to the time.
         """
         choices = [(self._choices[name], number) for name, number in num_rows.items()]
         prices = np.full(choices[0][0].shape[1], 1 / choices[0][0].shape[1])

@@ -17,8 +17,8 @@ from triune.planning.placement import place_fastest, segment_times
 from triune.planning.units import Target
 
 _LEAST_SHARE: Final = 0.5
-"""A unit that refuses some operations serves a model, with the CPU for those operations, if at least this share of the
-time is spent on the unit.
+"""A unit that refuses some operations serves a model, with the CPU for those operations, if at least this
+fraction of the time is spent on the unit.
 """
 
 

@@ -79,7 +79,7 @@ class Result:
 
     @property
     def of_optimum(self) -> float:
-        """The reached share of the best possible throughput, which follows from the least possible time."""
+        """The throughput as a fraction of the best possible one: `least_seconds` divided by `seconds`."""
         return self.least_seconds / self.seconds
 
 

@@ -28,7 +28,9 @@ _UNITS: Final = {unit.value: unit for unit in Unit}
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a line: a number, or a text if `choices` is not None. No choices allow any text but the empty one."""
+    """A field of a line: a number from `least` to `most`, or if `choices` is not None, one of these texts. Empty
+    `choices` allow any text except the empty one.
+    """
 
     expected: str
     choices: Collection[str] | None = None

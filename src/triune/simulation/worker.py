@@ -36,12 +36,13 @@ class SimulatedBatch(NamedTuple):
 
 
 class SimulatedRunner:
-    """The facts of a worker that the dispatcher reads. It runs no batches: `SimulatedWorker` ends them.
+    """What the dispatcher reads of a worker's runner. It runs no batches: `SimulatedWorker` ends them.
 
     Attributes:
-        unit, units: the unit that the batches run on.
-        is_charging: whether it charges energy, which it does not, since the chip counts it.
-        is_steady: False, since there is no heat that slows a unit down.
+        unit: the unit that the batches run on.
+        units: a tuple of that unit alone.
+        is_charging: whether the runner charges energy. It does not, since the chip counts it.
+        is_steady: whether to watch for a unit that becomes slower, by heat. False, since heat is not simulated.
     """
 
     is_charging = False
@@ -75,12 +76,14 @@ class SimulatedWorker:
         clock: Clock,
         ran: Callable[[SimulatedBatch], None],
     ) -> None:
-        """Args:
-        profile: the profile of the model.
-        unit: one of the units that serve it.
-        chip: the chip that runs the batches.
-        clock: the chip's clock.
-        ran: the function that is called with each batch that has ended.
+        """Make a worker of a model on a unit.
+
+        Args:
+            profile: the profile of the model.
+            unit: one of the units that serve it.
+            chip: the chip that runs the batches.
+            clock: the chip's clock.
+            ran: the function that is called with each batch that has ended.
         """
         self.runner = SimulatedRunner(unit)
         self._profile = profile
