@@ -15,7 +15,7 @@ _MOST: Final = 8
 """The most executables in the cache; the least recently used ones are closed first."""
 
 _LEAST_FREE: Final = 0.25
-"""No executable is kept while less than this share of the memory is free."""
+"""No executable is kept while less than this fraction of the memory is free."""
 
 
 class KeptExecutables:

@@ -73,8 +73,8 @@ class Rank:
     level: LoadLevel
 
     def is_better_than(self, other: "Rank", margin: float = 0.0) -> bool:
-        """Whether it is better than `other` by more than the share `margin`. One that meets the limit is better than
-        any that does not.
+        """Whether this rank's value is above `other`'s by more than the fraction `margin` of it. A rank that meets the
+        limit of p99 is better than any that does not.
         """
         if self.is_met != other.is_met:
             return self.is_met
@@ -112,7 +112,7 @@ def value_of(level: LoadLevel, objective: Objective) -> float:
 
 
 def joined(runs: Sequence[Measurement]) -> Measurement:
-    """The means of several measurements of one configuration; if one failed, that one."""
+    """The means of several measurements of one configuration; if one of them failed, the failed one itself."""
     failed = next((each for each in runs if each.failure), None)
     if failed is not None:
         return failed

@@ -15,10 +15,10 @@ class Tried:
     """A configuration that was tried.
 
     Attributes:
-        candidate: its values.
+        candidate: the configuration's value on each axis.
         words: the differences from the given config, such as "units=amx instances=2"; "the given config" for the given
             config.
-        measurement: its longest measurement.
+        measurement: its measurement in the final comparison, or else in its longest trial.
         rank: the rank of the measurement; None if the trial failed.
     """
 

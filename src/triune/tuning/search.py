@@ -11,15 +11,17 @@ from triune.tuning.axes import Axis, Candidate
 from triune.tuning.measurement import Measurement, Objective, Rank, joined, rank_of
 
 LEAST_GAIN: Final = 0.02
-"""A candidate replaces the best so far if it is better by more than this share. Short trials cannot tell less."""
+"""A candidate replaces the best so far if its value is better by more than this fraction. Short trials cannot tell
+smaller gains from noise.
+"""
 
 _WORTH: Final = 0.85
-"""A candidate below this share of the best so far is not measured again."""
+"""A candidate whose value is below this fraction of the best one's so far is not measured again."""
 
 _SHORT_SHARE: Final = 1 / 120
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 5.0
-"""In a short trial each load (a number of callers at once) lasts this share of the budget, but no less than the
-shortest and no more than the longest time.
+"""In a short trial each load (a number of callers at once) lasts `_SHORT_SHARE` of the budget, but at least
+`_SHORTEST_SECONDS` and at most `_LONGEST_SECONDS`.
 """
 
 _NUM_RUNS: Final = 3
@@ -43,7 +45,7 @@ class Watcher(Protocol):
     """Protocol: a function that is called with the progress of the search."""
 
     def __call__(self, tried: "Trial", share: float, /) -> None:
-        """A trial ended; `share` is the part of the budget that is used."""
+        """Take note that a trial has ended; `share` is the fraction of the budget that is used, 0 to 1."""
         ...
 
 
@@ -52,7 +54,7 @@ class Trial:
     """A trial of a candidate.
 
     Attributes:
-        candidate: its values, in the order of the axes.
+        candidate: the configuration that was tried.
         seconds: the time of each load.
         measurement: the measurements.
         rank: the rank of the measurement; None if the trial failed.
@@ -73,10 +75,10 @@ class Found:
         best: the best configuration. It is the given one unless another is better by more than the noise, and each of
             the other's last runs is better than each of the given one's.
         is_gain: whether `best` differs from `given`.
-        gain: how much better the best candidate was than the given one, as a share of the objective's value: 0.2 is
+        gain: how much better the best candidate was than the given one, as a fraction of the given one's value: 0.2 is
             20% more requests a second. It is infinity if only the best candidate meets the limit of p99, and -infinity
             if only the given one does.
-        noise: the spread of the given configuration's runs, as a share of the largest.
+        noise: the largest value of the given configuration's runs minus the smallest, as a fraction of the largest.
         compared: the last measurements of the given configuration, and of the best other one if there was any.
         trials: all trials, in order.
         rival: the other configuration that was compared with the given one at the end; None if none was better until
@@ -204,7 +206,7 @@ class Search:
         return (winner, missed) if winner is not None and _is_better(winner, best, LEAST_GAIN) else (best, missed)
 
     def _better_half(self, rivals: Sequence[Trial], best: Trial) -> list[Trial]:
-        """The better half of those that may be better than the best so far, in their order."""
+        """The better half of the rivals that may be better than the best candidate so far, in their order."""
         hopeful = [
             each
             for each in rivals

@@ -21,8 +21,10 @@ class Trials:
     """Runs the trials of a model, one at a time. Used by one thread."""
 
     def __init__(self, subject: Subject) -> None:
-        """Args:
-        subject: the model that is tuned.
+        """Prepare trials; their process starts with the first one.
+
+        Args:
+            subject: the model that is tuned.
         """
         self._subject = subject
         self._folder = HeldFolder()
