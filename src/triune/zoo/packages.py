@@ -55,9 +55,11 @@ class PackageCache:
     """A folder of wheels. A wheel is fetched once; after that, no network is needed."""
 
     def __init__(self, folder: Path | None = None, *, python: str = sys.executable) -> None:
-        """Args:
-        folder: the folder of the wheels, made when the first is fetched. None takes `packages` in `cache_folder()`.
-        python: the Python interpreter whose pip is used.
+        """Use a folder of wheels.
+
+        Args:
+            folder: the folder of the wheels, made when the first is fetched. None takes `packages` in `cache_folder()`.
+            python: the Python interpreter whose pip is used.
         """
         self._folder = folder or cache_folder() / "packages"
         self._python = python

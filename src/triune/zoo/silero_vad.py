@@ -20,7 +20,7 @@ MODEL = "silero_vad/data/silero_vad.onnx"
 
 SAMPLE_RATE = 16_000
 NUM_SAMPLES = 512
-"""New samples of a call at 16 kHz, 32 ms."""
+"""The number of new samples in a call: 32 ms at 16 kHz."""
 NUM_CONTEXT_SAMPLES = 64
 """How many samples of the previous call are put in front of the new ones."""
 

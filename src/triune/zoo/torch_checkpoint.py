@@ -120,7 +120,8 @@ def _show(value: object) -> str:
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
-    """An unpickler that accepts only the few globals that a state dict needs. Another one is an error before any call.
+    """An unpickler that accepts only the few globals that a state dict needs. Any other global is an error, which is
+    raised before anything is called.
 
     It derives from Python's unpickler in Python: the one in C allocates as many memo entries as a few bytes may ask
     for.
