@@ -15,7 +15,7 @@ class ExportedDecoder:
     """An ONNX file with caches, its config and its tokenizer.
 
     Attributes:
-        vocab_size: the size of the logits.
+        vocab_size: the number of logits of a token.
         context_tokens: the longest context, in tokens, that the model was made for.
     """
 

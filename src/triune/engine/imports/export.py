@@ -30,7 +30,7 @@ from triune.graph.weights import Large
 
 _FEW: Final = (Sizes(2, 3, 4), Sizes(1, 5, 0))
 _MOST_TOKENS: Final = 1 << 18
-"""The largest window for which masks are compared. A larger window counts as none."""
+"""The longest context, in tokens, for which masks are computed and compared. A larger sliding window counts as none."""
 
 _ALIGNED: Final = 64
 
@@ -46,8 +46,7 @@ def import_decoder(path: Path, num_positions: int, head_size: int = 0) -> HeldMo
     Raises:
         InvalidArgumentError: the file is not a valid ONNX model.
         UnsupportedError: it is not a decoder with caches, or its attention is not what `triune::PagedAttention`
-        computes;
-            the message names the node and what was expected.
+            computes. The message names the node and what was expected.
     """
     large = Large()
     model, interface = prepare(load(path), large, head_size)
@@ -67,7 +66,7 @@ def import_decoder(path: Path, num_positions: int, head_size: int = 0) -> HeldMo
 def _find(
     index: Index, interface: Interface, layer: int, probes: Sequence[Probe], num_positions: int
 ) -> FoundAttention:
-    """The attention of a layer."""
+    """Find the attention of a layer. The error that refuses it names the layer."""
     past = interface.pasts[layer]
     node = next((each for each in index.readers(past.key) if each.op_type == GROUP_QUERY), None)
     try:

@@ -25,17 +25,17 @@ class FoundAttention:
     """Causal attention of one layer.
 
     Attributes:
-        output: the value that it computes, of the form of the queries.
+        output: the value that the attention computes, in the layout of `query`.
         query: the queries: [batch, tokens, heads * size] if `is_flat`, else [batch, heads, tokens, size].
         key: the new keys.
         value: the new values.
         packed: the value that has queries, keys and values together, [batch, tokens, (heads + 2 * kv heads) * size];
             then `query`, `key` and `value` are "".
-        is_flat: see `query`.
+        is_flat: whether queries, keys, values and the output are [batch, tokens, heads * size].
         num_heads: the number of heads of queries.
         scale: the factor of the scores.
         sliding_window: the number of tokens that a token attends to; 0 means all.
-        softcap: the limit of the scores; 0 for none.
+        softcap: the soft cap of the scores; 0 for none.
         rotary: the rotary embedding of queries and keys; None if they are rotated already.
     """
 

@@ -23,12 +23,12 @@ def find_group_query(
         index: the graph.
         node: the node, which reads the keys of `past`.
         past: the caches of its layer.
-        probes: the graph with fixed sizes.
+        probes: the graph computed for several fixed sizes.
         num_positions: the longest context in tokens.
 
     Raises:
-        InvalidArgumentError: its rotary embedding has fewer positions than are needed.
-        UnsupportedError: it uses something that `triune::PagedAttention` does not have.
+        InvalidArgumentError: the node's rotary embedding has fewer than `num_positions` positions.
+        UnsupportedError: the node uses something that `triune::PagedAttention` does not have.
     """
     given, flags = {at: name for at, name in enumerate(node.input) if name}, attributes_of(node)
     _refuse_others(given, flags)

@@ -39,7 +39,7 @@ class Interface:
         ids: the input of token ids, [batch, tokens].
         mask: the input of the mask of padding, [batch, earlier and new tokens]; "" if there is none.
         positions: the input of positions, [batch, tokens]; "" if there is none.
-        logits: the output.
+        logits: the output of logits.
         pasts: the caches, by layer.
     """
 

@@ -22,7 +22,7 @@ _INDICES: Final = (
     ("block_indices_begins", "sequences + 1"),
 )
 _UNARY: Final = ("Cast", "Identity", "Tanh", "Mul", "Div", "Add", "Sub", "Clip")
-"""Operators that may follow the last product: soft caps and scales of logits."""
+"""Operators that may follow the matrix product that gives the logits, such as soft caps and scales."""
 
 
 class Paging:
@@ -77,7 +77,9 @@ class Paging:
         return model
 
     def _positions(self, nodes: Sequence[NodeProto], index: Index, rows: str) -> "_Positions":
-        """The values that are the positions of the new tokens, or the number of sequences, in all probes."""
+        """Find the values that, in all probes, are the positions of the new tokens or the number of sequences, and
+        build their replacements from `rows`, the positions of the packed tokens.
+        """
         found = _Positions(index.build)
         sources = {_old(name) for name in (self._interface.mask, self._interface.positions) if name}
         tainted = sources | {name for past in self._interface.pasts for name in (past.key, past.value)}
@@ -190,7 +192,9 @@ class _Positions:
 
 
 def _attend(build: Builder, found: FoundAttention, past: Past, layer: int, rows: str, elem_type: int) -> None:
-    """Build the attention of a layer."""
+    """Build `PagedAttention` in the place of a layer's attention, after the rotary embedding if that was a part of it.
+    `rows` has the positions, [tokens, 1]; `elem_type` is the type of queries, keys and values.
+    """
     heads = found.num_heads, past.num_heads, past.num_heads
     if found.packed:
         sizes = build.ints(*(each * past.head_size for each in heads))

@@ -29,10 +29,10 @@ from triune.graph.weight_files import size_in_file
 from triune.graph.weights import Large
 
 GROUP_QUERY: Final = "GroupQueryAttention"
-"""The operator that stays: `group_query` finds it."""
+"""The operator of ONNX Runtime's own that `prepare` leaves in the graph: `group_query` reads it."""
 
 _KEPT: Final = ("RMSNormalization", "RotaryEmbedding", "Gelu", "LayerNormalization")
-"""Operators that all runtimes of decoders have."""
+"""Operators that are not decomposed, since all runtimes of decoders have them."""
 
 _MAX_ROUNDS: Final = 8
 _TYPES: Final = frozenset(helper.get_all_tensor_dtypes())

@@ -19,7 +19,7 @@ from triune.graph.values import Values
 
 _MAX_ROUNDS: Final = 16
 _MOST_NODES: Final = 256
-"""The most nodes that one attention is made of."""
+"""The most nodes that the attention of one layer may consist of."""
 
 
 @dataclass(frozen=True, slots=True)

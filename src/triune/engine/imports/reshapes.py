@@ -38,7 +38,9 @@ class Reshapes(GraphPass):
 
 
 def _rewrite(index: Index, node: NodeProto, parts: Mapping[str, PartlyKnown]) -> None:
-    """Rewrite one node."""
+    """Rewrite `node` in place if it is one of those that `Reshapes` names. `parts` has what is known of computed
+    shapes, by name.
+    """
     if node.domain not in ("", "ai.onnx"):
         return
     target: list[int] | None = None

@@ -18,8 +18,8 @@ class ExportSettings:
 
     Attributes:
         tokens: the special tokens bos, eos and pad.
-        vocab_size: the size of the logits.
-        context_tokens: the longest context that it was exported for.
+        vocab_size: the number of logits of a token.
+        context_tokens: the longest context that the decoder was exported for, in tokens.
         head_size: the size of a head; 0 if the files do not state it.
     """
 

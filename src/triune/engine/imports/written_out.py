@@ -23,7 +23,7 @@ _MOVES: Final = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile
 """Operators that may stand between the cache and the product."""
 
 _SEEN: Final = -1.0
-"""A token is masked if its score becomes less than this times `_LARGE`, where 0 was its score."""
+"""A key is masked if its score, which was 0, becomes less than `_SEEN * _LARGE` by the mask."""
 
 _LARGE: Final = 1e3
 
@@ -129,7 +129,9 @@ def _repeated(keys: NDArray[Any], num_heads: int) -> NDArray[np.float32]:
 
 
 def _factor(found: NDArray[Any], queries: NDArray[Any], keys: NDArray[Any], product: NodeProto) -> float:
-    """The factor of the keys in the product."""
+    """The factor that a MatMul's result has besides queries times keys, since exporters may scale queries or keys
+    before it.
+    """
     plain = np.einsum("bhsd,bhtd->bhst", queries.astype(np.float32), _repeated(keys, queries.shape[1]))
     if found.shape == plain.shape:
         factor = float((found * plain).sum() / (plain * plain).sum())
@@ -151,7 +153,9 @@ def _scored(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int
 
 
 def _curve(probe: Probe, product: NodeProto, softmax: NodeProto) -> tuple[float, float]:
-    """Measure the factor of the scores and their soft cap; 0 means no cap."""
+    """Measure the factor by which scores are multiplied between `product` and `softmax`, and their soft cap; a cap of 0
+    means none.
+    """
     shape = probe.shape(product.output[0])
     assert shape is not None
     # Probe with the last query and the last key, which is never masked.

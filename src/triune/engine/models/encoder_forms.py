@@ -19,7 +19,7 @@ class EncoderForm(Protocol):
 
     Attributes:
         ids: the input of token ids.
-        sizes: the names of the dimensions before the last.
+        sizes: the names of a value's dimensions before the last one, which is the width: those of the ids.
     """
 
     ids: str
@@ -64,7 +64,7 @@ def encoder_form_of(name: EncoderFormName, graph: ModelBuilder) -> EncoderForm:
 
 
 class _Encoder:
-    """Operations of both forms on texts that are padded to equal length."""
+    """What `PlainEncoder` and `PackedEncoder` share: attention and pooling of texts that are padded to equal length."""
 
     def __init__(self, graph: ModelBuilder, kept: str, steps: str) -> None:
         """Args:

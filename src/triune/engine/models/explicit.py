@@ -17,13 +17,16 @@ from triune.engine.models.builder import ModelBuilder
 from triune.engine.weights.config import Rope
 
 HIDDEN: Final = -30_000.0
-"""This is added to the scores of masked keys. The sum with a score stays within fp16, and exp(-30000) is 0."""
+"""The number that is added to the scores of masked keys. The sum with a score stays within fp16, and exp(-30000) is
+0.
+"""
 
 
 class Explicit:
-    """New tokens of one sequence, over a cache of keys and values. A `Form`.
+    """The `Form` for new tokens of one sequence, over a cache of keys and values of a fixed size.
 
-    Inputs, with C for `context` and N for `tokens`:
+    Inputs, with C for `size.context`, the tokens that the cache can hold, and N for `size.tokens`, the tokens of a
+    call:
         `input_ids`, `position_ids`: INT64 [1, N].
         `placement`: FP32 [1, C, N], 1 where the new token n is put at the place c of the cache, else 0. A token that
             only fills up the call has no place.

@@ -285,6 +285,7 @@ def _rotate(
     if not graph.has_table(cosines):
         for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
             graph.table(name, table)
-    # A size of 0 means the whole head. OpenVINO fuses this into fewer nodes than if the size is given.
+    # A `rotary_embedding_dim` of 0 means the whole head. OpenVINO then fuses the operator into fewer nodes than with
+    # the size.
     part = rope.rotary_dim if rope.rotary_dim != head_size else 0
     return graph.op("RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=part)

@@ -1,5 +1,5 @@
-"""Write GPT-2, and the published shapes of GPT-3, as a graph. Radford et al., "Language Models are Unsupervised
-Multitask Learners" (2019).
+"""Write GPT-2, or a model of one of GPT-3's published sizes, as a graph. Radford et al., "Language Models are
+Unsupervised Multitask Learners" (2019).
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from triune.graph.held import HeldModel
 def write_gpt2(
     config: Gpt2Config, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
-    """Write the graph in this form, for contexts of up to `num_positions` tokens. `forms` describes the inputs and
-    outputs.
+    """Write GPT-2's graph in the form `form_choice`, for contexts of up to `num_positions` tokens. `forms` describes
+    the inputs and outputs.
     """
     graph = ModelBuilder("gpt2", weights, adapters)
     form = form_of(form_choice, graph, num_positions)

@@ -16,8 +16,8 @@ from triune.graph.held import HeldModel
 def write_llama(
     config: LlamaConfig, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
-    """Write the graph in this form, for contexts of up to `num_positions` tokens. `forms` describes the inputs and
-    outputs.
+    """Write the graph of a model of LLaMA's family in the form `form_choice`, for contexts of up to `num_positions`
+    tokens. `forms` describes the inputs and outputs.
     """
     graph = ModelBuilder(config.model_type, weights, adapters)
     form = form_of(form_choice, graph, num_positions)

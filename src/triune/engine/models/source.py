@@ -15,7 +15,7 @@ class Source(Protocol):
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
         """The keys or the values of a layer, [batch, source tokens, heads * size]. `project` computes them from the
-        encoder's output; `name` is their name if they are an input.
+        encoder's output; if they are an input of the graph instead, `name` is the input's name.
         """
         ...
 

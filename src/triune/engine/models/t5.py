@@ -19,9 +19,9 @@ from triune.graph.held import HeldModel
 def write_t5_encoder(
     config: T5Config, weights: Weights, form_name: EncoderFormName, *, gives_memory: bool = False
 ) -> HeldModel:
-    """Write the encoder in this form. `encoder_forms` describes the inputs. Output: `last_hidden_state` FP32 [...,
-    width]. With `gives_memory` the outputs are instead what the paged decoder reads: `cross_key.N` and `cross_value.N`
-    FP32 [..., heads * size] for each layer N of the decoder.
+    """Write T5's encoder in the form `form_name`. `encoder_forms` describes the inputs. Output: `last_hidden_state`
+    FP32 [..., width]. With `gives_memory` the outputs are instead what the paged decoder reads: `cross_key.N` and
+    `cross_value.N` FP32 [..., heads * size] for each layer N of the decoder.
     """
     graph = ModelBuilder("t5_encoder", weights)
     form = encoder_form_of(form_name, graph)
@@ -45,7 +45,7 @@ def write_t5_encoder(
 
 
 def write_t5_decoder(config: T5Config, weights: Weights, form_name: FormName, num_positions: int) -> HeldModel:
-    """Write the decoder in this form. `forms` and `source` describe its inputs and outputs."""
+    """Write T5's decoder in the form `form_name`. `forms` and `source` describe its inputs and outputs."""
     graph = ModelBuilder("t5_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=True, num_attended=config.num_heads * config.d_kv)

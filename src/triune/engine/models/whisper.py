@@ -15,9 +15,10 @@ from triune.graph.held import HeldModel
 
 
 def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memory: bool) -> HeldModel:
-    """Write the encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions.
-    Output: `last_hidden_state` FP32 [batch, frames, width]. With `gives_memory`, the outputs are instead those that the
-    paged decoder reads: `cross_key.N` and `cross_value.N`, of the same shape, for each layer N of the decoder.
+    """Write Whisper's encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], for at most
+    `max_source_positions` frames. Output: `last_hidden_state` FP32 [batch, frames, width]. With `gives_memory`, the
+    outputs are instead those that the paged decoder reads: `cross_key.N` and `cross_value.N`, of the same shape, for
+    each layer N of the decoder.
     """
     graph = ModelBuilder("whisper_encoder", weights)
     x = graph.input("input_features", TensorProto.FLOAT, "batch", config.num_mel_bins, "twice the frames")
@@ -49,7 +50,7 @@ def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memo
 def write_whisper_decoder(
     config: WhisperConfig, weights: Weights, form_name: FormName, num_positions: int
 ) -> HeldModel:
-    """Write the decoder in this form. `forms` and `source` describe its inputs and outputs."""
+    """Write Whisper's decoder in the form `form_name`. `forms` and `source` describe its inputs and outputs."""
     graph = ModelBuilder("whisper_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=False)

@@ -1,4 +1,6 @@
-"""Reads the header of an exported sequence. A wrong value raises InvalidArgumentError."""
+"""Reads the head of an exported sequence, which is a JSON object (see `moving.wire`). A wrong value raises
+InvalidArgumentError.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -113,7 +115,7 @@ def read_stops(head: Fields) -> tuple[str, ...]:
 
 
 def read_name(head: Fields, name: str) -> str:
-    """Read a text that must not be empty, and not too long."""
+    """Read a text of 1 to 1024 characters."""
     text = head.text(name)
     if not 0 < len(text) <= 1024:
         raise head.wrong(name, "a text of 1 to 1024 characters")

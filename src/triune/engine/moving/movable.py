@@ -14,7 +14,7 @@ class MovableTextModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """The placement of the model."""
+        """Where the model runs."""
         ...
 
     def holds(self, request_id: str) -> bool:

@@ -17,9 +17,9 @@ def state_of(
 
     Args:
         sequence: the sequence.
-        decoder: the decoder with its keys and values.
-        adapter: the name of its LoRA adapter.
-        form: the `cache_form` of the decoder that continues it.
+        decoder: the decoder whose cache has the sequence's keys and values.
+        adapter: the name of the sequence's LoRA adapter; None for none.
+        form: the `cache_form` of the decoder that continues the sequence.
         max_tokens: the most tokens whose keys and values may be copied; None for any.
 
     Raises:

@@ -29,13 +29,13 @@ class KeysAndValues:
 
     @property
     def num_bytes(self) -> int:
-        """The memory of the arrays."""
+        """The size of the arrays in bytes."""
         return sum(each.nbytes for each in self.arrays)
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceState:
-    """A sequence between two of its steps.
+    """The state of a sequence between two steps.
 
     Data that depend only on tokens are not included, but computed again: penalties, and the position in a constraint's
     grammar.

@@ -25,7 +25,7 @@ _MORE_TOKENS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Movable:
-    """The facts that an engine needs to move its answers to other servers.
+    """What an engine must know to move its answers to other servers.
 
     Attributes:
         weights_key: identifies the model's weights (`weights.key`).
@@ -74,7 +74,7 @@ class Transfers:
         self._groups[name] = group
 
     def remove(self, group: Group) -> None:
-        """Forget a request."""
+        """Remove a request that has ended from those whose answers can be moved."""
         if self._groups.get(group.request.id) is group:
             del self._groups[group.request.id]
 

@@ -121,8 +121,8 @@ def encode(answer: MovedAnswer) -> list[bytes]:
 
 
 def memory_of(num_bytes: int) -> int:
-    """The largest memory that an answer of `num_bytes` takes while it is read and its keys and values are written to
-    the cache.
+    """The most memory, in bytes, that an answer of `num_bytes` encoded bytes takes while it is read and its keys and
+    values are written to the cache.
     """
     # Keys and values of 16 bits double in size as FP32, and each token becomes a Python object.
     values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)

@@ -23,7 +23,9 @@ _WEIGHT: Final = 0.1
 
 
 class Candidates:
-    """Estimates which replicas can take an answer, and how well. Used on the event loop's thread."""
+    """Finds the replicas that can take an answer, and has the router choose among them. Used on the event loop's
+    thread.
+    """
 
     def __init__(self, replicas: Sequence[Replica], clock: Clock, preference: UnitPreference | None) -> None:
         """Args:

@@ -49,7 +49,7 @@ class Moves:
             try:
                 await self.move(job, target, word, why)
             except UnavailableError:
-                # The job ended first.
+                # The job ended before it could be moved.
                 pass
             except Exception as error:  # noqa: BLE001 - it stays where it is
                 left = source.jobs.get(job) if source is not None else None

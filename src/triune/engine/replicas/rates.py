@@ -70,13 +70,13 @@ class Speeds:
 
 
 class Rates:
-    """The measured speeds of one replica. Units share cores and memory, so that there are two sets of them.
+    """The measured speeds of one replica. Units may share cores and memory, so there are two sets of speeds.
 
     Attributes:
         alone: the speeds while no other replica of the model computes.
         beside: the speeds while another replica computes too.
-        out_ns: the time to copy the keys and values of a token out of its cache.
-        in_ns: the time to write the keys and values of a token to its cache.
+        out_ns: the time to copy the keys and values of a token out of the replica's cache, in ns.
+        in_ns: the time to write the keys and values of a token to the replica's cache, in ns.
     """
 
     def __init__(self, step_tokens: int) -> None:
@@ -92,12 +92,12 @@ class Rates:
         (self.beside if is_beside else self.alone).record(num_prompt_tokens, num_answers, duration_ns)
 
     def prompt_ns(self, num_tokens: int, *, is_beside: bool) -> float:
-        """The time to read `num_tokens` tokens of prompts, in as many steps as they need."""
+        """The time to read `num_tokens` tokens of prompts, in as many steps as they need, in ns."""
         curve = self.beside.prompts if is_beside and self.beside.prompts else self.alone.prompts
         whole, rest = divmod(num_tokens, self._step_tokens)
         return whole * curve.of(self._step_tokens) + (curve.of(rest) if rest else 0.0)
 
     def answer_ns(self, num_answers: int, *, is_beside: bool) -> float:
-        """The time of a step that gives a token to each of `num_answers` answers."""
+        """The time of a step that gives a token to each of `num_answers` answers, in ns."""
         curve = self.beside.answers if is_beside and self.beside.answers else self.alone.answers
         return curve.of(num_answers)

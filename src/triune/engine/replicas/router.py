@@ -19,7 +19,7 @@ unit. The times are estimates, and a move costs both units time that the estimat
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A replica as the router sees it.
+    """What the router knows of a replica: its speed, and the work that it has.
 
     Attributes:
         unit: its unit.
@@ -40,7 +40,9 @@ class Outlook:
     num_cached: int = 0
 
     def reading_ns(self, num_tokens: int, *, is_beside: bool) -> float:
-        """The time from now until a prompt of `num_tokens` tokens is read, after the prompts that wait before it."""
+        """The time in ns from now until a prompt of `num_tokens` tokens is read, after the prompts that wait before
+        it.
+        """
         missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
         wait_ns = 0.0
         if self.num_answers >= self.max_answers:
@@ -78,8 +80,8 @@ class Choice:
     """The router's choice for an answer.
 
     Attributes:
-        place: the replica that reads the prompt.
-        then: the replica that decodes after the first token.
+        place: the index of the replica that reads the prompt.
+        then: the index of the replica that decodes after the first token; often the same.
         reason: the reason, as a sentence without its full stop.
         is_named: whether the request names the unit.
     """

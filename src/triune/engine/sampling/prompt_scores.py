@@ -16,7 +16,7 @@ class PromptScores:
             has no probability, and the last one is followed by the answer: of n tokens, n - 1 have a probability.
         logprobs: FP32 [n - 1], the logarithms of the probabilities of the second token, the third, and so on. It is NaN
             where the model's logits hold NaN, or the largest is infinite.
-        top_tokens: INT32 [n - 1, num_top], the most probable tokens at these places, the most probable first.
+        top_tokens: INT32 [n - 1, num_top], the most probable tokens at the same positions, the most probable first.
         top_logprobs: FP32 [n - 1, num_top], the logarithms of their probabilities.
     """
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class DraftModel:
-    """A `Proposer`.
+    """A `Proposer` that guesses what a small model would choose.
 
     A guess is the token that the small model's logits give for the sequence's own parameters and its next random
     number. The large model draws with the same random number, so the closer their distributions are, the more often
@@ -139,7 +139,9 @@ class DraftModel:
         return cursor
 
     def _has_room(self, cursor: "_Cursor", num_tokens: int, wanted: Mapping[Sequence, int]) -> bool:
-        """Allocate blocks. If there are not enough, free the blocks of sequences without guesses at present."""
+        """Allocate blocks of the small model's cache for a sequence's first `num_tokens` tokens, and return whether
+        there were enough. If there are not, blocks of sequences that want no guesses now are freed first.
+        """
         if cursor.table.grow(num_tokens):
             return True
         for other in self._cursors.keys() - wanted.keys():

@@ -48,18 +48,18 @@ class Grammar:
         self._end_tokens = end_tokens
 
     def matcher(self) -> Matcher:
-        """Create the state of a further answer."""
+        """Create the matcher that follows a further answer from its beginning."""
         return Matcher(self, self._matcher.deep_copy(), self._vocab_size, self._end_tokens)
 
 
 class _Lane:
-    """Compiles one constraint at a time.
+    """A queue of constraints, which compiles one at a time. There is one for short constraints and one for long ones.
 
     Attributes:
         lock: held while a constraint is compiled.
         trials: tries a constraint in another process first; used only while the lock is held.
         waiting: a semaphore that limits the number of constraints that wait or are compiled.
-        slots: the turns on the event loop: short constraints come before longer ones.
+        slots: where callers on the event loop wait for their turn; shorter constraints come first.
     """
 
     def __init__(self) -> None:

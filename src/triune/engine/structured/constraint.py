@@ -16,7 +16,7 @@ MAX_GRAMMAR_CHARACTERS: Final = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """The form of an answer.
+    """The form that an answer must have.
 
     Attributes:
         kind: how `text` is read:

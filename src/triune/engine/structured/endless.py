@@ -12,7 +12,7 @@ _COMPOUND: Final = frozenset({"object", "array"})
 def require_end(schema: object) -> None:
     """Check that some finite value matches a schema.
 
-    Unknown keywords are assumed to allow one. Work grows with the square of the number of references.
+    Unknown keywords are assumed to allow a finite value. Work grows with the square of the number of references.
 
     Args:
         schema: as parsed from JSON, nested no deeper than the interpreter's stack allows.
@@ -76,7 +76,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _references(schema: object) -> Iterator[str]:
-    """The references anywhere in a schema."""
+    """Yield the values of all `$ref` in a schema, at any depth."""
     if isinstance(schema, dict):
         given = cast("Mapping[str, Any]", schema)
         reference = given.get("$ref")
@@ -90,7 +90,9 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _target(schema: object, reference: str) -> object:
-    """The part of the schema that a reference points to; None if it is another kind of reference."""
+    """The part of the schema that a reference points to; None if the part does not exist, or the reference does not
+    begin with "#".
+    """
     if reference != "#" and not reference.startswith("#/"):
         return None
     found: Any = schema

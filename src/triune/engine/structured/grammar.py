@@ -13,10 +13,14 @@ from triune.core.errors import InvalidArgumentError
 from triune.engine.structured.constraint import MAX_GRAMMAR_CHARACTERS, Constraint
 
 _WHITESPACE: Final = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
-"""The largest amount of whitespace where JSON allows it. Without a limit, small models write whitespace for ever."""
+"""Limits whitespace, where JSON allows it, to 40 characters. Without a limit, small models write whitespace for
+ever.
+"""
 
 _ASCII: Final = "d"
-"""Classes of regular expressions that are limited to ASCII: a user who writes a class for digits means 0 to 9."""
+"""The classes of regular expressions that are limited to ASCII: the class of digits alone, by which users mean 0 to
+9.
+"""
 
 
 def grammar_of(constraint: Constraint) -> str:

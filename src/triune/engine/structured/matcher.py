@@ -74,7 +74,9 @@ class Matcher:
         return self._matcher.compute_ff_tokens()
 
     def num_fitting(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens` may follow one after the other. Nothing changes."""
+        """How many of `tokens`, from the first on, may follow one after the other. The matcher's state does not
+        change.
+        """
         return self._matcher.validate_tokens([*tokens])
 
 

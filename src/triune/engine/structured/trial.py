@@ -33,18 +33,21 @@ PARSER_LIMITS: Final = {
     "max_lexer_states": 20_000,
     "max_grammar_size": 200_000,
 }
-"""llguidance's own limits. A step's limits let it take about 10 ms; a state of the lexer takes about 1 KiB."""
+"""llguidance's own limits. Within them a step (one token) takes about 10 ms at most, and a state of the lexer about 1
+KiB.
+"""
 
 _LEAST_FUEL: Final = 250_000
 _FUEL_A_CHARACTER: Final = 8
 _MOST_FUEL: Final = 1_000_000
-"""The fuel for the lexer's first form: a unit takes about 80 bytes, and half a microsecond. The largest published
-schemas (FHIR) need half a million; a short text that needs as much, such as `a{100000}`, is only repetition.
+"""The most fuel for the first form of llguidance's lexer, which limits its memory and time: a unit of fuel allows about
+80 bytes and half a microsecond. The largest published schemas (FHIR) need half a million; a short text that needs as
+much, such as `a{100000}`, is only repetition.
 """
 
 
 def parser_limits(grammar: str) -> LLParserLimits:
-    """The limits for a grammar in llguidance's form."""
+    """llguidance's limits for a grammar; a longer text gets more fuel."""
     fuel = min(_MOST_FUEL, _LEAST_FUEL + _FUEL_A_CHARACTER * len(grammar))
     return LLParserLimits(**PARSER_LIMITS, initial_lexer_fuel=fuel, verbose_errors=False)  # pyright: ignore[reportArgumentType]
 
@@ -109,7 +112,7 @@ class _Outcome:
 
 
 def _try(grammar: str) -> None:
-    """Compile a grammar, compute its first mask, and take a first step; runs in the process."""
+    """Compile a grammar, compute its first mask, and take a first step; runs in the separate process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + MAX_CPU_SECONDS, hardest))
