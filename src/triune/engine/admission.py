@@ -22,7 +22,7 @@ class Ticket:
 
     Attributes:
         num_answers: the number of answers that it asks for.
-        arrived_ns: when it arrived.
+        arrived_ns: when it arrived, in ns of the model's clock.
         has_begun: whether one of its answers has a token, or has failed.
     """
 
@@ -60,8 +60,8 @@ class Admission:
         self._num_answers = 0
         self._num_requests = 0
         self._waiting: dict[Ticket, None] = {}
-        """The requests that have not begun, in the order of their arrival, without further prompts of a request: those
-        wait for the first ones of others.
+        """The requests that have not begun, in the order of their arrival. Of a client's request with several prompts
+        only the first prompt is here, since the other ones wait for the first prompts of other clients.
         """
         self._is_empty: asyncio.Event | None = None
 

@@ -253,7 +253,7 @@ class EngineCore:
             most_tokens: the approximate number of tokens to write, at least one block.
 
         Returns:
-            whether more can be written.
+            whether keys and values are left that can be written, which `most_tokens` prevented.
 
         Raises:
             InvalidArgumentError: the keys and values belong to another model, or the adapter is unknown.

@@ -34,7 +34,7 @@ class Engine:
 
     Attributes:
         counters: the counts of tokens.
-        replicas: the units that compute it.
+        replicas: the model's replicas, one for each unit.
     """
 
     def __init__(

@@ -42,9 +42,9 @@ class Generation:
         unit: the unit that computes it; None leaves the choice to the model.
         place: the index of the prompt among the prompts of one request. First prompts of other requests are computed
             before later prompts.
-        num_prompt_logprobs: how many of the most probable tokens to report for each place of the prompt, with the
-            prompt's own token (`Delta.prompt`); None reports none. Such a prompt is computed as a whole, even if the
-            prefix cache has it.
+        num_prompt_logprobs: how many of the most probable tokens to report for each position of the prompt, besides the
+            probability of the prompt's own token (`Delta.prompt`); None reports none. Such a prompt is computed as a
+            whole, even if the prefix cache has it.
     """
 
     prompt: str | Sequence[int]

@@ -30,7 +30,7 @@ class Group:
     def __init__(self, request: Generation, answers: Sequence[Answer], ticket: Ticket) -> None:
         """Args:
         request: what the client asked for.
-        answers: the answers, by their index; the others follow the first one.
+        answers: the answers, by their index. All but the first begin when the first has a token (`Job.followers`).
         ticket: the request's admission.
         """
         self.request = request

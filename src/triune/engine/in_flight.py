@@ -23,7 +23,7 @@ class InFlight:
     """Passes the tokens of each step on to the requests that they belong to. Used on the event loop's thread.
 
     Attributes:
-        replicas: the units that compute the model.
+        replicas: the model's replicas, one for each unit.
     """
 
     def __init__(

@@ -346,8 +346,8 @@ def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece 
 
     Args:
         sequence: a sequence with blocks.
-        running: its piece in the running step; None if it has none.
-        row: the row of the token that this piece gives in its step; None if it gives none.
+        running: the sequence's piece in the step that is being computed; None if it has none there.
+        row: the row, among those of that step, of the token that `running` will give; None if it gives none.
     """
     if running is None:
         return _whole(sequence, sequence.table.num_tokens)

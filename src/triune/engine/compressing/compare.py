@@ -23,7 +23,8 @@ class _Predictions:
     Attributes:
         losses: FP64 [tokens - 1], -log p of each next token.
         best: INT64 [tokens], the most probable next token.
-        logs: FP32 [places, vocabulary], log p of all tokens at some places.
+        logs: FP32 [tokens / _EACH, vocabulary], log p of all tokens of the vocabulary, after every `_EACH`-th token of
+            the text.
         is_finite: whether all logits are numbers.
     """
 

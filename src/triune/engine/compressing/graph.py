@@ -22,8 +22,8 @@ class TextGraph:
     Attributes:
         values: the weights that can be changed, fp32, by name: all matrices, and the vectors of norms and biases as the
             graph reads them (Gemma's norms with 1 added).
-        changed: what computes a weight that is tried instead of that in `values`, by name. The model calls it in each
-            run, so that no second copy of the weights in fp32 is held between runs.
+        changed: the functions that compute weights which are used instead of those in `values`, by the weights' names.
+            Each run calls them, so that no second copy of the weights in fp32 is held between runs.
         sites: the matrix products, in the order in which they are computed.
     """
 
@@ -68,8 +68,8 @@ class TextGraph:
         return found["logits"][0]
 
     def moments(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[Site, Moments]]:
-        """Yield the moments of each site's inputs on texts. A gigabyte limits how many sites are measured at once, and
-        the texts are read again for the next ones.
+        """Yield the moments of each site's inputs on texts. As many sites as a gigabyte of moments allows are measured
+        at once; for the next ones the texts are read again.
         """
         for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}

@@ -37,7 +37,9 @@ class Form:
     is_symmetric: bool
 
     def of(self, name: str) -> WeightForm:
-        """The form of a matrix before any matrix returns to a higher precision."""
+        """The form in which the matrix `name` is stored at first: INT8 for one of `TABLES` if the others have INT4. A
+        search may later choose a more precise one.
+        """
         return WeightForm.INT8 if self.weights is WeightForm.INT4 and name in TABLES else self.weights
 
 
@@ -52,7 +54,7 @@ class Made:
         outputs: by name of a matrix, the factors by which AWQ divided its rows.
         vectors: the weights of norms that AWQ changed, in the form that the graph reads.
         noise: by name of a matrix, the error of its product's outputs on the samples, relative to their size.
-        scaled: how AWQ scaled the inputs of sites, by the value's name.
+        scaled: how AWQ scaled the inputs of each site, by the name of the inputs' value.
     """
 
     method: Method
@@ -98,7 +100,7 @@ class Matrices:
                 self._make_site(made, site, moments)
             left.difference_update(site.weights)
         for made in found:
-            # This matrix is only used to look up rows, never in a matrix product.
+            # The remaining matrices are only used to look up rows, never in a matrix product.
             for name in sorted(left):
                 made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         return found

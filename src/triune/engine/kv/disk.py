@@ -25,7 +25,7 @@ Layout: TypeAlias = Sequence[tuple[tuple[int, ...], np.dtype[np.generic]]]
 
 MAX_PENDING: Final = 64
 """The most blocks in memory that wait to be written, and the most that were read and wait to be taken. Blocks beyond
-that are not written: memory is for the first tier.
+that are not written, since memory is for the cache itself.
 """
 
 _CHECKSUM_BYTES: Final = 16
@@ -73,9 +73,9 @@ class DiskTier:
         self._max_files = max_bytes // self._file_bytes
         self._lock = threading.Lock()
         self._files: OrderedDict[BlockHash, None] = OrderedDict()
-        """What is in files, the least recently used first."""
+        """The hashes of the blocks that are in files, the least recently used first."""
         self._pending: dict[BlockHash, Sequence[Array]] = {}
-        """What waits to be written."""
+        """The blocks that wait to be written: the arrays of each, by its hash."""
         self._work: queue.PriorityQueue[tuple[int, int, BlockHash, Sequence[Array]]] = queue.PriorityQueue()
         self._loaded: queue.Queue[tuple[BlockHash, Sequence[Array] | None]] = queue.Queue(MAX_PENDING)
         self._has_found = threading.Event()
@@ -169,7 +169,7 @@ class DiskTier:
                 return
 
     def _try(self, work: Callable[[], None]) -> None:
-        """Do work. If it raises an error, the tier is turned off."""
+        """Call `work`. If it raises an OSError, the files are not used any more."""
         try:
             work()
         except OSError as error:

@@ -15,7 +15,7 @@ _WEIGHT: Final = 0.2
 """The weight of a new measurement in the moving average."""
 
 _LEAST_TOKENS: Final = 16
-"""A step that reads fewer tokens of prompts says little about what one costs."""
+"""Steps that read fewer tokens of prompts are not measured: they say little about the time that a token takes."""
 
 _log = logging.getLogger(__name__)
 

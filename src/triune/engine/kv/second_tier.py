@@ -39,7 +39,7 @@ class SecondTier:
         self.disk = DiskTier(folder, max_bytes, layout, others)
         self._evicted: list[tuple[int, BlockHash]] = []
         self._missing: dict[BlockHash, list[Sequence]] = {}
-        """What is being read, and who waits for it."""
+        """The hashes of the blocks that are being read, each with the sequences that wait for the block."""
 
     def evict(self, block: int, block_hash: BlockHash) -> None:
         """Note that the pool gave a block to another sequence, which will overwrite it; the pool's `on_eviction`."""

@@ -19,7 +19,7 @@ class BlockTable:
         """Args:
         pool: the pool of blocks.
         block_size: the number of tokens in a block.
-        root: the hash that the first block's hash begins with (see `hashes.block_hashes`).
+        root: the parent of the first block's hash: `hashes.root_hash` of the sequence's salt.
         """
         self._pool = pool
         self._block_size = block_size

@@ -165,7 +165,9 @@ class _Cursor:
 
 
 class _Row(NamedTuple):
-    """The tokens of one sequence in a step."""
+    """The tokens of one sequence in a step. Its `past` earlier tokens are in its `blocks`; `has_logits` says whether
+    the logits after its last token are needed.
+    """
 
     tokens: Seq[int]
     past: int
@@ -190,7 +192,7 @@ class _Guess:
         return self._matcher is None and self.state.takes_best
 
     def allowed(self) -> NDArray[np.bool_] | None:
-        """The tokens that the answer's constraint allows next."""
+        """The tokens that the answer's constraint allows next, BOOL [vocabulary]; None without a constraint."""
         if self._matcher is None:
             return None
         place = self.sequence.num_answered + len(self.tokens)

@@ -16,7 +16,9 @@ _WINDOW: Final = 8192
 
 
 class NgramProposer:
-    """A `Proposer`. It takes 4 bytes for each token of a sequence, up to a window of 8192 tokens."""
+    """A `Proposer` that guesses by `continuation`. It keeps at most the latest 16384 tokens of each sequence, 4 bytes
+    each.
+    """
 
     def __init__(self) -> None:
         self._histories: dict[Sequence, _History] = {}
@@ -46,7 +48,7 @@ class _History:
     def __init__(self) -> None:
         self._known = np.empty(2 * _WINDOW, np.int32)
         self._begin = 0
-        """Which of the sequence's tokens is the first one in the array."""
+        """The position in the sequence of the array's first token."""
         self._count = 0
 
     def latest(self, tokens: Seq[int]) -> NDArray[np.int32]:
@@ -72,7 +74,7 @@ def continuation(tokens: NDArray[np.int32], count: int) -> list[int]:
         count: the most tokens to return. If fewer follow the match, they are repeated, as if the text were a loop.
 
     Returns:
-        the tokens; none if the last two did not occur before.
+        the guessed tokens; none if the last two tokens did not occur before.
     """
     if len(tokens) <= _SHORTEST:
         return []

@@ -20,8 +20,8 @@ _KEPT_STEP: Final = 0.98
 """The weight of a step's time is multiplied by this with each later step."""
 
 _FORGOTTEN: Final = 1.01
-"""The shortest time of a step grows by this factor with each step of as many tokens, so that slower times count
-later.
+"""The shortest known time of a step of some number of tokens is multiplied by this with each further step of as many
+tokens, so that slower times count later.
 """
 
 _NEW_GUESS: Final = 0.25
@@ -34,7 +34,9 @@ _MAX_TOKENS: Final = 128
 """Only the times of steps with at most this many tokens are recorded."""
 
 _MOST_WEIGHT: Final = 8.0
-"""The latest checks count together at most as much as this many, so that a change in the text is noticed soon."""
+"""The largest total weight of the checked guesses that `Accuracy` remembers: earlier ones fade, so that a change in the
+text is noticed soon.
+"""
 
 _KEPT_IDLE: Final = 0.97
 """The weight of earlier checks is multiplied by this after a step without guesses, so that a sequence whose guesses

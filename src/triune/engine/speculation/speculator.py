@@ -12,7 +12,7 @@ from triune.engine.speculation.proposer import Proposer
 
 
 class Speculator:
-    """Guesses the tokens after a step (speculative decoding).
+    """Guesses the tokens that follow those of a step, which the step then checks (speculative decoding).
 
     Guesses are tokens, not distributions. The tokens of an answer are drawn as without guesses, one after the other, by
     the same random numbers; a guess only saves the step in which its token would have been computed. So answers are the
@@ -42,9 +42,7 @@ class Speculator:
 
     @property
     def is_guessing(self) -> bool:
-        """Whether guesses are made. They depend on the tokens of answers, which must be known before a step is
-        planned.
-        """
+        """Whether a proposer makes guesses. Then the tokens of a step must be known before the next step is planned."""
         return self._proposer is not None
 
     def drafts(self, plan: Plan) -> Mapping[Piece, Seq[int]]:
@@ -54,7 +52,7 @@ class Speculator:
         found: dict[Piece, Seq[int]] = {}
         wanted: dict[Sequence, int] = {}
         for piece in choosing:
-            # A sequence that reads its prompt has waited for this step long enough.
+            # A sequence that reads its prompt gets no guesses, which would make its first token later.
             if piece.end - piece.begin > 1:
                 continue
             if drafts := self._forced(piece.sequence):

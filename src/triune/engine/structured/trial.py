@@ -47,7 +47,7 @@ much, such as `a{100000}`, is only repetition.
 
 
 def parser_limits(grammar: str) -> LLParserLimits:
-    """llguidance's limits for a grammar; a longer text gets more fuel."""
+    """The limits of llguidance for a grammar; a longer text gets more fuel."""
     fuel = min(_MOST_FUEL, _LEAST_FUEL + _FUEL_A_CHARACTER * len(grammar))
     return LLParserLimits(**PARSER_LIMITS, initial_lexer_fuel=fuel, verbose_errors=False)  # pyright: ignore[reportArgumentType]
 

@@ -73,7 +73,9 @@ class Cursor:
             yield
 
     def until(self, end: str, max_characters: int | None = None) -> Reading[str | None]:
-        """Read up to a text, and skip it. None if it does not come, or not within `max_characters`."""
+        """Read up to the text `end`, skip that, and return what came before it; None if `end` does not come, or not
+        within `max_characters`.
+        """
         start, searched = self.at, self.at
         while True:
             found = self.text.find(end, searched)

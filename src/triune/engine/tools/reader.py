@@ -21,7 +21,9 @@ from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
 _TAG, _MISTRAL, _PYTHON = "<tool_call>", "[TOOL_CALLS]", "<|python_tag|>"
 _OPENINGS: Final = (_TAG, _MISTRAL, _PYTHON)
 MARKERS: Final = frozenset({_TAG, "</tool_call>", _MISTRAL, "[ARGS]", "[CALL_ID]", _PYTHON})
-"""Texts that are special tokens of some models, which the reader has to see."""
+"""Texts that are special tokens of some models. They must be kept in the answer's text, since the reader looks for
+them.
+"""
 
 _PLAIN: Final = re.compile(r"[^<\[]*[^<\[\s]")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]")
@@ -80,7 +82,7 @@ class ToolCallReader:
                 start = cursor.at
                 opening = yield from cursor.take(*_OPENINGS)
                 if not opening or not (yield from self._calls(opening)):
-                    # The text may begin a call behind what looked like the beginning of one.
+                    # This was no call, but a call may begin right behind its first characters.
                     cursor.at = start
                     self._write(opening or letter)
             else:

@@ -8,7 +8,9 @@ from typing import Final
 
 OPENING, CLOSING = "<think>", "</think>"
 REASONING_MARKERS: Final = frozenset({OPENING, CLOSING})
-"""Texts that are special tokens of some models, which the reader has to see."""
+"""Texts that are special tokens of some models. They must be kept in the answer's text, since the reader looks for
+them.
+"""
 
 _MOST_SPACES: Final = 64
 """The largest number of spaces before `<think>`. After more, the text is not taken as reasoning."""
