@@ -29,7 +29,7 @@ CORES = (Unit.CPU, Unit.AMX)
 
 
 class Arbiter:
-    """Owns the hardware of a machine. Any thread may call its methods and those of its shares.
+    """Divides the hardware of a machine among models. Any thread may call its methods and those of its shares.
 
     Attributes:
         balance: divides the pools between models.

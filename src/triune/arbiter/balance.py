@@ -40,13 +40,15 @@ _STEP: Final = 0.1
 """The size of a step: the price of a pool is multiplied by exp(_STEP * its part of the whole demand)."""
 
 _MEMORY: Final = 0.8
-"""The weight of the earlier shares in the moving average; the newest steps have the remaining weight."""
+"""The weight of the earlier divisions in the moving average of each model's parts; the newest division has the
+remaining weight.
+"""
 
 _RATE_NS: Final = 1e9
 """The time over which the number of requests a second is averaged."""
 
 _FULL: Final = 0.6
-"""The pools count as full if their busy share is at least this."""
+"""The pools count as full if the fullest one is busy for at least this part of the time."""
 
 _MODELS: Final = 20
 """For more models than this the time between updates is longer, in proportion."""
@@ -57,7 +59,7 @@ _RARE: Final = 0.01e-9
 _LEAST_PRICE: Final = 1e-6
 
 _LEAST_PART: Final = 0.03
-"""A model whose part of a pool would be less leaves the pool to others that need it."""
+"""A model leaves a pool to others that need it if less than this part of the model's requests should go there."""
 
 
 class Demand:
@@ -94,7 +96,9 @@ class Demand:
 
 @dataclass(eq=False, slots=True)
 class _Member:
-    """A model, its shares by pool, and the number of its requests."""
+    """A model: its demand, its shares by pool, the number of its requests at the last update, and its requests per
+    ns.
+    """
 
     demand: Demand
     shares: Mapping[Unit, Share]

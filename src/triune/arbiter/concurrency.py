@@ -10,27 +10,29 @@ gaps between batches.
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
-"""The numbers of models at once that are tried. "All of them" is tried too."""
+"""The numbers of models at once that are tried. No limit is tried, too."""
 
 WINDOW_NS: Final = 400_000_000
 """How long a level is measured before the next choice, while at least two models want to compute."""
 
 _LEAST_BATCHES: Final = 8
-"""A window of measurement is made longer if fewer batches than this ended in it..."""
+"""A window of measurement is made longer until this many batches have ended in it; half as many at a level that is
+clearly slower than the best one.
+"""
 
 _LEAST_RATIO: Final = 6
-"""... or if it is shorter than this number of times its longest batch, because a batch counts as a whole in the window
-in which it ends. At a level that is clearly slower than the best one, half of both is enough.
+"""A window is made longer until it is this number of times as long as its longest batch, because a batch counts as a
+whole in the window in which it ends. At a level that is clearly slower than the best one, half of that is enough.
 """
 
 _NUM_TRIALS: Final = 2
-"""Each level is measured this often before one is chosen..."""
+"""Each level is measured this often before one is chosen, unless it was slow the first time (`_NEAR`)."""
 
 _NEAR: Final = 0.9
-"""... but a level is not measured again if its first speedup is less than this part of the best one's."""
+"""A level is not measured a second time if its first speedup is less than this part of the best one's."""
 
 _WEIGHT: Final = 0.3
-"""How much the newest window counts in a level's mean."""
+"""The weight of the newest window in the moving average of a level's speedup."""
 
 _GAIN: Final = 1.03
 """Another level than the usual one is chosen only if its speedup is this times as high, which exceeds noise. Usually
@@ -38,10 +40,12 @@ all models compute at once, which is fair, and the units of a single model one a
 """
 
 _REFRESH: Final = 50
-"""After this number of windows another level is measured again, since the load may have changed..."""
+"""After this number of windows another level is measured again, since the load may have changed."""
 
 _MOST_REFRESH: Final = 800
-"""... and after twice as many each time that nothing changed, up to this number: measuring costs time."""
+"""Each time that a new measurement changes nothing, twice as many windows pass before the next one, up to this number,
+since measuring costs time.
+"""
 
 
 class Concurrency:
@@ -80,7 +84,7 @@ class Concurrency:
         """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
         Returns:
-            whether this may have been enough, so that `judge` has to be called.
+            whether the window may be long enough, so that `judge` has to be called.
         """
         self._elapsed_ns += elapsed_ns
         return self._elapsed_ns >= WINDOW_NS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _WEIGHT: Final = 0.2
-"""How much the newest batch counts in a size's mean."""
+"""The weight of the newest batch in the moving average of its size class."""
 
 _NUM_FIRST: Final = 3
 """Until a size class has had this number of batches, its estimate is the time of its fastest batch: the first batches

@@ -138,7 +138,7 @@ class Pool:
         self._num_beside = 0
         # For each waiting model, in the order of `waiting`: its `tag_ns`, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
-        # The same numbers, each with the time that the model's batch takes; the shortest batch comes first.
+        # For each waiting model, the expected time of its batch, and the same number; the shortest batch comes first.
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:

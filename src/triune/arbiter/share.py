@@ -17,17 +17,18 @@ class Share:
         name: the model's name.
         weight: the model's weight relative to the other models'.
         num_units: how many of the pool's units the model is served on.
-        tag_ns: the model's clock.
-        waited_ns: the total time that it waited for its turn.
+        tag_ns: the model's clock in the fair queueing of `arbiter`: the time that it computed, divided by `weight` and
+            `portion`, in ns.
+        waited_ns: the total time that it waited for its turn, in ns.
         num_waits: how often it waited.
         asked_ns: the expected time of the batch that waited last.
-        place: its index among the waiting shares; only the pool reads it.
+        place: the key by which the pool sorts the waiting shares; only the pool reads it.
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: the model's demand; None if it is unknown.
         is_elsewhere: whether it leaves the pool to others that need it, since other hardware suits it relatively
             better.
-        portion: the part of the pool's time that its requests need; the clock goes by it as by `weight`. 1 for all
-            models while nothing is divided.
+        portion: the part of the pool's time that its requests need; the clock's advance is divided by it, as by
+            `weight`. 1 for all models while nothing is divided.
         num_bound: the number of waiting requests that no other pool can compute. The model does not leave the pool
             while there are any.
     """
@@ -137,7 +138,7 @@ class Share:
         )
 
     def wait_ns(self, now_ns: int) -> float:
-        """The expected time until the model's turn; 0 if it does not wait."""
+        """The expected time until the model's turn, in ns; 0 if the model does not wait."""
         return self._pool.wait_ns(now_ns) if self._since_ns is not None else 0.0
 
     def start(self, unit: Unit, expected_ns: float, request_ns: float | None = None) -> Turn | None:

@@ -113,4 +113,6 @@ class StepTimes(NamedTuple):
 
 
 Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
-"""Called on the event loop's thread after each step that gave something."""
+"""Called on the event loop's thread with the outputs and the times of each step, and with the outputs of jobs that fail
+without a step.
+"""

@@ -24,7 +24,7 @@ class SourceEncoder:
         self._outputs = [spec.name for spec in executable.signature.outputs]
 
     def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
-        """Implements `SourceReader.read`. Texts of like length are read together, packed."""
+        """Implements `SourceReader.read`. Texts of similar length are read together, packed."""
         found: dict[int, Memory | TriuneError] = {}
         for step in steps_of([len(each) for each in sources], lambda: MAX_TOKENS):
             texts = [np.array(sources[at], np.int64) for at in step]

@@ -89,7 +89,7 @@ class Steps:
         self._account = account
         self._memory = MemoryRows()
         self._ahead: _Running | None = None
-        """A step that began before the last one had ended."""
+        """The step that was begun before the last one had ended; None if there is none."""
         self.last_plan = Plan(())
         self.failure: TriuneError | None = None
 
@@ -220,7 +220,7 @@ class Steps:
             self.last_plan = running.plan = running.plan.going()
 
     def _end_unread(self, running: _Running) -> Results:
-        """End a step all of whose sequences have ended."""
+        """End a step whose sequences have all ended, since the encoder could not read their sources."""
         self._end(running)
         self.forget()
         return self._take_unreadable()

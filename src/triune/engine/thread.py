@@ -46,7 +46,7 @@ class EngineThread:
 
         Args:
             core: used by the thread only.
-            receive: gets the outputs.
+            receive: called on the event loop's thread with the outputs and times of each step.
             clock: the clock of the steps.
             name: the thread's name, for debuggers.
 
@@ -80,7 +80,7 @@ class EngineThread:
         before this returns.
 
         Raises:
-            UnavailableError: the job has ended. And as `EngineCore.export`.
+            UnavailableError: the job has ended; `EngineCore.export` names further causes.
         """
 
         def export() -> SequenceState:

@@ -45,8 +45,8 @@ def find_turns(
 
     Args:
         waiting: the sequences that wait, the most urgent first.
-        running: the sequences that have places.
-        level: the priority that a waiting sequence has by now.
+        running: the sequences that have blocks.
+        level: the priority that a waiting sequence has by now (`Queues.level`).
         has_room: whether a sequence can begin after others have begun, and after yet others gave up their blocks.
     """
     turns: list[Turn] = []

@@ -57,7 +57,7 @@ class Batcher:
 
     Attributes:
         may_split: whether a part of a formed batch may run alone: the policy has no delay, and no preferred sizes but
-            `max_batch_size`, which completion writes where a config names none.
+            `max_batch_size`, which is written into a config that names none.
         is_batching: whether several requests may run as a batch. The dispatcher sets it to False if the outputs of a
             batch cannot be split.
         is_ending: whether no further request will come. The dispatcher sets it to True; batches then do not wait to

@@ -10,8 +10,8 @@ from triune.scheduling.trials import LaneTrials
 
 
 class Choice:
-    """Decides for one model. It takes a turn on the hardware for a batch, but does not remove the batch's requests from
-    the queue.
+    """Decides for one model which requests run next, and on which lane. It takes a turn on the hardware for a batch,
+    but does not remove the batch's requests from the queue.
 
     This runs for each request that arrives and each batch that ends, with thousands of them a second.
 

@@ -75,8 +75,8 @@ class Dispatcher:
         run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
         accounts: the accounts that are charged with the energy of each unit; None if energy is not metered.
         power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None if this is the only one. Then the dispatcher is
-            made on the event loop's thread.
+        arbiter: gives turns to models that compete for hardware; None if this is the only one. With an arbiter, the
+            dispatcher must be made on the event loop's thread.
         weight: the model's share of the hardware, relative to the weights of other models.
         objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
         max_elements: the most elements of a batch of several requests; None for no limit.
@@ -183,8 +183,8 @@ class Dispatcher:
         self._pump()
 
     def _costs(self) -> Mapping[Unit, float]:
-        """The known time of a request on each unit that may run requests without a named unit. It is the time under
-        load, if there was load.
+        """The known time of a request, in ns, on each unit that may run requests which name no unit. It is the time
+        under load, if there was load.
         """
         return {
             lane.worker.runner.unit: each
@@ -278,7 +278,7 @@ class Dispatcher:
             self._run_limit.watch()
 
     def _running(self) -> Iterator[tuple[Lane, int]]:
-        """The lanes whose running batch was not given up, and when it began."""
+        """Yield each lane with a running batch that was not given up, and when the batch began, in ns."""
         for lane in self._lanes:
             if lane.running is not None and not lane.running.is_given_up:
                 yield lane, lane.begun_ns

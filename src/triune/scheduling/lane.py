@@ -157,7 +157,9 @@ class Lane:
         return self._busy_ns if least_ns == math.inf else least_ns
 
     def remaining_ns(self, now_ns: int) -> float:
-        """The estimated time until the worker is free. A batch that takes longer than expected may take much longer."""
+        """The estimated time until the worker is free, in ns. A batch that takes longer than expected may take much
+        longer.
+        """
         if self.running is None:
             return 0.0 if self.share is None else self.share.wait_ns(now_ns)
         return remaining_ns(self._expected_ns, now_ns - self.begun_ns)
@@ -277,7 +279,9 @@ class EligibleLanes:
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
-    """The average time from one finished request to the next when all these workers are under load; 0 if unknown."""
+    """The average time from one finished request to the next when all these workers are under load, in ns; 0 if
+    unknown.
+    """
     paces = [lane.pace.request_ns for lane in lanes if lane.pace.request_ns]
     return 1 / sum(1 / each for each in paces) if paces else 0.0
 

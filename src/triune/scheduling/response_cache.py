@@ -53,7 +53,7 @@ class ResponseCache:
 
     def __init__(self, max_bytes: int) -> None:
         """Args:
-        max_bytes: the memory limit of all responses together.
+        max_bytes: the memory limit of all responses together, in bytes.
         """
         self.max_bytes = max_bytes
         self.num_bytes = 0

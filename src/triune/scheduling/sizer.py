@@ -17,10 +17,11 @@ _NUM_SIZES = 4
 _GAIN = 0.95
 """A smaller size is chosen only if its time per row beats a larger one's by this factor, which exceeds noise."""
 _PART = 0.003
-"""Sizes are tried again, since the measurements depend on the load: each so rarely that it takes at most this part of
-the time more than the best size would for the same rows..."""
+"""Other sizes than the best one are tried again, since the measurements depend on the load: each so rarely that this
+takes at most this part of the time more than the best size would take for the same rows.
+"""
 _INTERVAL = 8
-"""... and one of this number of batches at most."""
+"""At most one in this number of batches tries a size again."""
 
 
 class BatchSizer:

@@ -9,10 +9,12 @@ _NUM_FIRST: Final = 3
 """The number of batches that a unit runs before its times are believed."""
 
 _INTERVAL: Final = 64
-"""A unit that the others leave without work is measured again after this number of the model's batches..."""
+"""A unit that gets no batches, since others are faster, is measured again after this number of the model's batches."""
 
 _MOST_INTERVAL: Final = 4096
-"""... and after twice as many each time that it gets no work after that, up to this number."""
+"""Each time that a unit gets no batches after it was measured, twice as many of the model's batches pass before it is
+measured again, up to this number.
+"""
 
 
 class LaneTrials:

@@ -12,19 +12,19 @@ from triune.hardware.battery import Battery
 from triune.hardware.heat.readings import Heat
 
 INTERVAL_SECONDS: Final = 10.0
-"""How often battery and heat are read."""
+"""The time between two readings of battery and heat, in seconds."""
 
 LOW_PERCENT: Final = 20.0
-"""Below it, a machine on battery is on `low_power`..."""
+"""The power mode of a machine on battery becomes `low_power` below this charge, in percent."""
 
 RECOVERED_PERCENT: Final = 25.0
-"""... until its battery has at least this charge, or is being charged."""
+"""`low_power` because of a low battery ends at this charge, in percent, or when the battery is being charged."""
 
 HOT_KELVIN: Final = 3.0
-"""A unit is too hot when its temperature is less than this below its limit..."""
+"""A unit becomes too hot when one of its sensors is at most this many kelvins below its limit."""
 
 COOL_KELVIN: Final = 10.0
-"""... until its temperature is this far below its limit."""
+"""A unit that is too hot remains so until the sensor is more than this many kelvins below its limit."""
 
 _log = logging.getLogger(__name__)
 

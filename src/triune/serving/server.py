@@ -56,7 +56,9 @@ EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """The result in a CheckCache: such requests fit `model`, and need no conversion of inputs or outputs."""
+    """The result that `CheckCache.result` keeps: requests that share the cache fit `model`, and need no conversion of
+    inputs or outputs.
+    """
 
     model: LoadedVersion
     batch_size: int
@@ -136,7 +138,9 @@ class Server:
         return not self._is_draining and self._repository.is_ready(name, version)
 
     async def units(self) -> Sequence[UnitFacts]:
-        """The facts of this machine's units. The first call queries the system in a thread; the result is cached."""
+        """What is known of each unit of this machine. The first call queries the system in a thread; the result is
+        cached.
+        """
         if self._units is None or (self._units.done() and self._units.exception() is not None):
             self._units = asyncio.create_task(in_thread(self._repository.describe_units))
         # If one waiting client is cancelled, the query goes on for the others.

@@ -21,7 +21,9 @@ _AGAIN_NS: Final = 10_000_000_000
 _MOST_DOUBLINGS: Final = 5
 
 Received: TypeAlias = Callable[["Replica", list[Output], StepTimes], None]
-"""Called on the event loop's thread after each step of a replica that gave something."""
+"""Called on the event loop's thread with a replica, and with the outputs and times of one of its steps (see
+`job.Receive`).
+"""
 
 
 @dataclass(slots=True)
