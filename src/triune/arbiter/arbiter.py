@@ -76,7 +76,7 @@ class Arbiter:
         return {unit: shares[self.pool_of(unit)] for unit in units}
 
     def pool_of(self, unit: Unit) -> Unit:
-        """The pool of a unit, by the first of its units: two units with the same pool compete."""
+        """The pool that a unit belongs to, named by the pool's first unit. Two units of the same pool compete."""
         return Unit.CPU if unit in self._on_cores else unit
 
     @property

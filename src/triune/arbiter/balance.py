@@ -45,7 +45,7 @@ remaining weight.
 """
 
 _RATE_NS: Final = 1e9
-"""The time over which the number of requests a second is averaged."""
+"""The time, in nanoseconds, over which the rates of requests are averaged."""
 
 _FULL: Final = 0.6
 """The pools count as full if the fullest one is busy for at least this part of the time."""
@@ -77,7 +77,7 @@ class Demand:
     __slots__ = ("costs", "has_waiting", "lock", "num_requests", "shares")
 
     def __init__(self, costs: Callable[[], Mapping[Unit, float]]) -> None:
-        """`costs`: see the class."""
+        """`costs`: see the attribute."""
         self.costs = costs
         self.num_requests = 0
         self.has_waiting = False
@@ -154,7 +154,7 @@ class Balance:
             self.due_ns = self._updated_ns + math.ceil(_PERIOD_NS * max(1, num_models / _MODELS))
 
     def update(self, now_ns: int) -> None:
-        """Divide the pools anew, if it is time."""
+        """Divide the pools anew, if `due_ns` has come."""
         if now_ns < self.due_ns:
             return
         elapsed_ns, self._updated_ns = now_ns - self._updated_ns, now_ns

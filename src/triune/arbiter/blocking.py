@@ -68,5 +68,5 @@ class BlockingShare:
         self._share.close()
 
     def _costs(self) -> Mapping[Unit, float]:
-        """The time of the last step by unit; empty before the first step."""
+        """The time of the last step in ns, by unit; empty before the first step."""
         return {self._unit: self._last_ns} if self._last_ns else {}

@@ -10,10 +10,12 @@ gaps between batches.
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
-"""The numbers of models at once that are tried. No limit is tried, too."""
+"""The levels that are tried: how many models compute at once. No limit is tried, too."""
 
 WINDOW_NS: Final = 400_000_000
-"""How long a level is measured before the next choice, while at least two models want to compute."""
+"""The length of a window, in ns, in which a level is measured before the next choice. Only time counts in which at
+least two models want to compute.
+"""
 
 _LEAST_BATCHES: Final = 8
 """A window of measurement is made longer until this many batches have ended in it; half as many at a level that is

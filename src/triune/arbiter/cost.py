@@ -41,7 +41,8 @@ class CostEstimate:
     def __init__(self) -> None:
         self.num_batches = 0
         self._means: dict[int, _Mean] = {}
-        # The estimates that were asked for since the last batch, since many decisions ask for the same few sizes.
+        # The estimates that were made since the last batch. They are kept because many decisions ask for the same few
+        # sizes.
         self._known: dict[int, float] = {}
 
     def record(self, num_elements: int, duration_ns: int) -> None:

@@ -98,7 +98,7 @@ class Share:
     def bind(self, num_bound: int) -> None:
         """Set `num_bound`. The caller does not own the pool's lock."""
         if (num_bound > 0) is (self.num_bound > 0):
-            # Only whether there are any decides who computes.
+            # Who computes depends only on whether there are any such requests.
             self.num_bound = num_bound
             return
         pool = self._pool

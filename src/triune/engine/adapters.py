@@ -15,7 +15,8 @@ from triune.engine.source import Source
 
 
 class KnownAdapters:
-    """The adapters by name. Any thread may use this.
+    """The LoRA adapters of an engine: by name, and by the number that each has in the decoder's graph. Any thread may
+    use this.
 
     Attributes:
         digests: the digest of each adapter. It identifies stored blocks after a restart, when the adapter may have
@@ -50,8 +51,8 @@ class KnownAdapters:
 
         Args:
             number: the number of the sequence's adapter.
-            salt: a hash of everything else that its keys and values depend on, besides tokens.
-            source: the tokens that an encoder reads for it; empty if the model has none.
+            salt: a hash of everything else, besides tokens, that the sequence's keys and values depend on.
+            source: the tokens that an encoder reads for the sequence; empty if the model has no encoder.
         """
         digest = self.digests[self._names[number]] if number else b""
         read = blake2b(np.array(source, "<i8").tobytes(), digest_size=16).digest() if source else b""

@@ -35,7 +35,7 @@ class Admission:
     """Counts the running and waiting requests, and refuses requests beyond the limits.
 
     Attributes:
-        statistics: Triton's counters.
+        statistics: the model's counters, which are Triton's.
         refusal: why no request is accepted any more; empty if requests are accepted.
         stalled: why no request is accepted for the moment; empty if requests are accepted.
     """
@@ -45,7 +45,7 @@ class Admission:
     ) -> None:
         """Args:
         name: the model's name, for errors.
-        clock: the clock.
+        clock: the clock of arrivals and latencies.
         statistics: the counters to change.
         max_running: the largest number of answers that are computed at the same time.
         limits: how many further answers may wait or be unread by their clients, and how long they may wait.
@@ -66,7 +66,7 @@ class Admission:
         self._is_empty: asyncio.Event | None = None
 
     def enter(self, num_answers: int, place: int = 0) -> Ticket:
-        """Admit a request. Its owner must call `leave` once.
+        """Admit a request. The caller must call `leave` once.
 
         Args:
             num_answers: the number of requested answers.

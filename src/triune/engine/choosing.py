@@ -14,10 +14,11 @@ from triune.engine.sequence import Sequence
 
 
 def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
-    """Draw the next tokens of each sequence from logits, and advance its sampling state and its matcher by them.
+    """Draw the next tokens of each sequence from logits, and advance each sequence's sampling state and matcher by
+    them.
 
-    Tokens are drawn from the rows of a piece in turn. Drawing stops at the first token that differs from the draft of
-    the next row.
+    Tokens are drawn from the rows of a piece in turn. Drawing stops at the first token that differs from the draft (the
+    guessed token) for which the next row was computed.
 
     Args:
         plan: the step.
@@ -35,7 +36,9 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
 
 
 def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
-    """Does the work of `choose` for a greedy plan. `tokens`: INT64 [rows], the most probable token of each row."""
+    """Does the work of `choose` for a plan that needs the most probable tokens only (`Plan.takes_best`). `tokens`:
+    INT64 [rows], the most probable token of each row.
+    """
 
     def draw(rows: NDArray[np.int64], sequences: Seq[Sequence], place: int) -> list[Sample]:
         del sequences, place

@@ -234,8 +234,8 @@ class EngineCore:
         Raises:
             UnsupportedError: the sequence reads memory that was given to it, has rules of its own, or probabilities of
                 its prompt are still to be computed.
-            UnavailableError: the sequence has ended, or has keys and values of more than `max_tokens` tokens; it then
-                stays here.
+            UnavailableError: the sequence has ended, or has keys and values of more than `max_tokens` tokens. In the
+                latter case the sequence goes on here.
         """
         adapter = self._adapters.name(sequence.adapter)
         state = state_of(sequence, self._decoder, adapter, form, max_tokens)
@@ -286,7 +286,7 @@ class EngineCore:
         Args:
             state: the result of `export`.
             salt: as in `add`. For keys and values that are not to be trusted, give one that no other sequence has:
-                others with the same tokens would read them.
+                other sequences with the same tokens and salt would read these keys and values.
             matcher: the constraint on the answer, in the state at which the answer goes on; None leaves it free.
             before: the sequence as another unit of this server computed it, whose times and bill go on; None if another
                 server computed it.
@@ -336,8 +336,8 @@ class EngineCore:
         self.speculator.check()
 
     def close(self) -> None:
-        """Write the prefix cache to its second tier, if there is one. There must be no sequences left, and no calls
-        afterwards.
+        """Write the blocks of the prefix cache to files, if there is a second tier. There must be no sequences left,
+        and no calls afterwards.
         """
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())

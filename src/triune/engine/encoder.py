@@ -16,8 +16,8 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 Ids: TypeAlias = NDArray[np.int64]
 
 _CHARACTERS_A_TOKEN: Final = 256
-"""A text with more characters than this for each token that a model can read is refused without reading. The limit is
-needed since spaces may give no tokens.
+"""A text with more characters than this for each token that a model can read is refused without being tokenized. The
+limit is needed since spaces may give no tokens.
 """
 
 
@@ -35,7 +35,8 @@ _PART_CHARACTERS: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """An encoder's texts and outputs, without the executable that computes. Any thread may use it.
+    """An encoder's tokenizer and the description of its output. The executable that computes is given to each call. Any
+    thread may use it.
 
     Attributes:
         tokenizer: the tokenizer.
@@ -100,7 +101,7 @@ class TextEncoder:
         yield begin, len(inputs), length
 
     def compute(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
-        """Compute the rows of texts, FP32 [texts, width]. Texts of similar length are computed together.
+        """Compute the output's row for each text, FP32 [texts, width]. Texts of similar length are computed together.
 
         Raises:
             InternalError: the runtime failed, or gave NaN or infinity.

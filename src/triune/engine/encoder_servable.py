@@ -21,7 +21,8 @@ from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
 
 if TYPE_CHECKING:
-    # This is imported here, since the module needs the library `tokenizers`, which only servers of checkpoints have.
+    # This is imported for types only: the module needs the library `tokenizers`, which only servers of checkpoints
+    # have.
     from triune.engine.encoder import Ids, TextEncoder
 
 _MAX_READERS: Final = 2

@@ -30,10 +30,11 @@ _DEFAULT_LIMITS: Final = QueueLimits()
 
 
 class Engine:
-    """A `TextModel`. It is created and used on the event loop's thread; each unit has a thread for its steps.
+    """A `TextModel` on one or several units. It is created and used on the event loop's thread; each unit has a thread
+    for its steps.
 
     Attributes:
-        counters: the counts of tokens.
+        counters: the totals of tokens, and the times between them.
         replicas: the model's replicas, one for each unit.
     """
 
@@ -56,7 +57,7 @@ class Engine:
         text: the tokenizer and the chat template.
         clock: the clock of all measurements.
         name: the model's name, for errors and for the names of the threads.
-        statistics: the counters; None makes new ones.
+        statistics: the model's counters; None makes new ones.
         limits: how many answers may wait or be unread by their clients, besides those that run, and how long they may
             wait.
         close_decoder: frees the decoders; called in a thread by `close`.
@@ -115,7 +116,7 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """The joint state of all units."""
+        """The sums of the states of all units."""
         first, *others = self.states.values()
         return sum(others, first)
 

@@ -35,7 +35,8 @@ class Generation:
             call of a tool; other special tokens are not.
         num_answers: how many answers to give to the prompt (OpenAI's `n`).
         priority: 0 is the most urgent.
-        constraint: the form of the answers; None leaves them free. An answer ends where its form does.
+        constraint: the form that the answers must have; None leaves them free. An answer ends when it is complete in
+            this form.
         adapter: the name of the LoRA adapter to use (`TextModel.adapters`); None for the model without an adapter.
         id: the request's id, by which its answer can be moved to another server (`moving.movable`); empty if it may not
             be moved.
@@ -76,7 +77,7 @@ class TokenLogprob:
         text: the token's bytes, which may be a part of a character.
         logprob: the logarithm of its probability by the model's own logits; NaN for the first token of a prompt, which
             has none, and where logits of a prompt hold NaN or infinity.
-        top: the most probable tokens at this place, the most probable first; their `top` is empty.
+        top: the most probable tokens at this position, the most probable first; their `top` is empty.
     """
 
     token: int
@@ -87,7 +88,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """The tokens of a prompt with their probabilities. A long prompt's are read slice by slice.
+    """The tokens of a prompt with their probabilities. The tokens of a long prompt should be read slice by slice.
 
     Attributes:
         prompt: the ids of the prompt's tokens.
@@ -109,7 +110,7 @@ class PromptLogprobs:
 
     @property
     def num_top(self) -> int:
-        """The number of the most probable tokens at each place."""
+        """The number of the most probable tokens that are reported at each position."""
         return self.scores.top_tokens.shape[1]
 
     def slice(self, begin: int, end: int) -> tuple[TokenLogprob, ...]:

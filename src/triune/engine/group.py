@@ -91,7 +91,7 @@ def start_group(
     grammar: Grammar | None = None,
     rules: SourceRules | None = None,
 ) -> Group:
-    """Make the answers to a prompt.
+    """Make the `Group` of a request, with a job for each of its answers.
 
     Args:
         request: the request.
@@ -104,7 +104,7 @@ def start_group(
             without text.
         shown: the bytes of special tokens that are part of the text.
         grammar: the request's constraint, compiled; None if it has none.
-        rules: for a model whose encoder reads the prompt; None for others.
+        rules: how the model's encoder reads a prompt; None if the model has no encoder.
 
     Raises:
         InvalidArgumentError: a parameter is out of range, the prompt leaves no token of the context, or the encoder
@@ -162,7 +162,7 @@ def resume_group(
     grammar: Grammar | None = None,
     rules: SourceRules | None = None,
 ) -> Group:
-    """Make the answer that another server began. The time that this takes grows with the answer's length.
+    """Make the `Group` of an answer that another server began. The time that this takes grows with the answer's length.
 
     Args:
         moved: the answer.
@@ -170,7 +170,7 @@ def resume_group(
         ticket: the request's admission.
         drops_space: whether the tokenizer drops a space at the beginning of a text.
         grammar: its constraint, compiled; None if it has none.
-        rules: for a model whose encoder reads the prompt; None for others.
+        rules: how the model's encoder reads a prompt; None if the model has no encoder.
 
     Raises:
         InvalidArgumentError: the answer so far breaks its constraint, has ended, or has a token that the model lacks;

@@ -80,8 +80,8 @@ class InFlight:
         self.replicas.stop()
 
     def _running_step(self) -> Iterator[tuple[Replica, int]]:
-        """Yield the running steps and the times at which they began. Between two steps of a replica with jobs, the time
-        is now.
+        """Yield the running steps and the times at which they began. For a replica that has jobs and is between two
+        steps, the time is the present one.
         """
         for each in self.replicas.all:
             if each.jobs and not each.stalled:

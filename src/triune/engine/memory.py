@@ -17,7 +17,7 @@ each.
 
 class MemoryRows:
     """Joins the encoder outputs of sequences, and keeps the result as long as steps compute the same sequences, since
-    it has megabytes for each.
+    the result takes megabytes for each sequence.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,9 @@ class MemoryRows:
         self._joined: Memory = {}
 
     def of(self, sequences: Seq[Sequence]) -> Memory:
-        """The memory of a step (`DecoderStep.memory`) for sequences that all have one, or none of them."""
+        """The memory of a step (`DecoderStep.memory`) for sequences of which either all or none have an encoder
+        output.
+        """
         now = tuple(sequences)
         if now != self._sequences:
             self.forget()

@@ -94,8 +94,8 @@ class Plan:
 
     @property
     def num_read(self) -> int:
-        """The number of all other tokens of the step: tokens of prompts, of answers that are computed again, and of
-        texts that an encoder reads.
+        """The number of the step's tokens besides those of the sequences that `num_going` counts: tokens of prompts, of
+        answers that are computed again, and of texts that an encoder reads.
         """
         num_encoded = sum(piece.num_encoded for piece in self.pieces)
         return num_encoded + sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)

@@ -48,7 +48,9 @@ class Queues:
         return sorted(sequences, key=urgency)
 
     def level(self, sequence: Sequence, now_ns: int) -> int:
-        """A sequence's priority minus one level for each `ageing_seconds` since its arrival."""
+        """A sequence's priority minus one level for each `ageing_seconds` since its arrival. A lower level is more
+        urgent.
+        """
         return sequence.priority - (now_ns - sequence.arrived_ns) // int(self._ageing_seconds * 1e9)
 
     def begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:

@@ -144,7 +144,8 @@ class Scheduler:
         return plan
 
     def follow(self, running: Plan) -> Plan | None:
-        """Plan the step after one that is still being computed, so that its tokens are not known. See `schedule`.
+        """Plan the step after one that is still being computed, whose tokens are therefore not known yet. See
+        `schedule`.
 
         A sequence that may end in the running step is planned as if it went on, and removed by `Plan.going` if it has
         ended. A sequence that will reach its most tokens is not planned.
@@ -194,8 +195,8 @@ class Scheduler:
             if sequence.num_awaited:
                 continue
             if sequence.num_unread > budget.tokens and any(piece.num_encoded for piece in pieces):
-                # A source is encoded as a whole. A source that is longer than a step's token limit gets a step of its
-                # own.
+                # A source, the text that an encoder reads for a sequence, is encoded as a whole. If it is longer than a
+                # step's token limit, it gets a step of its own.
                 break
             if sequence.source and not self._has_room_for(sequence.source, queues.running):
                 break
@@ -205,7 +206,8 @@ class Scheduler:
             count = queues.begin(sequence, room, now_ns)
             if not count:
                 self._lacks_blocks = True
-                # Do not plan the sequences behind this one. If shorter ones went first, it might wait forever.
+                # Do not plan the sequences behind this one. If shorter ones went first, this sequence might wait
+                # forever.
                 break
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))

@@ -115,7 +115,7 @@ class Sequence:
     num_at_turn: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Begin with the prompt."""
+        """Let `tokens` begin with the prompt."""
         self.tokens = list(self.prompt)
 
     def follow(self, other: "Sequence") -> None:

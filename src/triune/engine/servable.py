@@ -24,12 +24,12 @@ class ServedTextModel(TextModel, ServedModel, Protocol):
 
     @property
     def counters(self) -> EngineCounters:
-        """The counts of tokens."""
+        """The totals of tokens, and the times between them."""
         ...
 
     @property
     def state(self) -> EngineState:
-        """The joint state of all units."""
+        """The sums of the states of all units."""
         ...
 
     @property

@@ -228,7 +228,7 @@ class EngineThread:
         return job.sequence
 
     async def _call(self, work: Callable[[], _T]) -> _T:
-        """The result of `work`, called between two steps."""
+        """Have the thread call `work` between two steps, and return its result."""
         future: asyncio.Future[_T] = self._loop.create_future()
 
         def settle(result: _T | None, error: BaseException | None) -> None:
@@ -271,7 +271,7 @@ class EngineThread:
         self._core.close()
 
     def _break(self, error: BaseException) -> None:
-        """Fail all present and future jobs."""
+        """Fail all present and future jobs, after an error in the thread's own work."""
         self.failure = InternalError(
             f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
         )

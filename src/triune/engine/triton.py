@@ -135,4 +135,4 @@ _OF_REQUEST: Final[Mapping[str, str]] = {
     "include_stop_str_in_output": "is_stop_included",
     "lora_name": "adapter",
 }
-"""vLLM's names of the fields of `Generation`."""
+"""For each of these names of vLLM's, the field of `Generation` that it sets."""

@@ -40,14 +40,15 @@ def find_turns(
 ) -> list[Turn]:
     """Decide which running sequences are preempted for which waiting ones.
 
-    Sequences without a token come first. Further answers to the same prompt are preempted first, and preempt no others,
-    so that a request for many answers gets no advantage.
+    Waiting sequences without a token come first. All answers to a prompt but its first are preempted before others, and
+    nothing is preempted for them, so that a request for many answers gets no advantage.
 
     Args:
         waiting: the sequences that wait, the most urgent first.
         running: the sequences that have blocks.
         level: the priority that a waiting sequence has by now (`Queues.level`).
-        has_room: whether a sequence can begin after others have begun, and after yet others gave up their blocks.
+        has_room: whether a sequence (the first argument) can begin after the sequences of the second argument have
+            begun and those of the third have given up their blocks.
     """
     turns: list[Turn] = []
     ripe = sorted(
