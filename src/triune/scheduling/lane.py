@@ -23,8 +23,8 @@ from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
 
 _QUICK_NS = 2_000_000
-"""If the previous batch took less, only the total time of batches is charged (`Account.quick_ns`): recording each of
-thousands of batches per second would cost some percent of the time.
+"""If the previous batch took fewer nanoseconds than this, only the total time of batches is charged
+(`Account.quick_ns`): recording each of thousands of batches per second would cost some percent of the time.
 """
 
 

@@ -50,7 +50,7 @@ class RequestQueue:
 
     Lower priority levels come first. Within a level, requests that are past their timeout, with Triton's action DELAY,
     come after all others. Otherwise requests are ordered by arrival, or by size if the policy is fair. With a fair
-    policy, the oldest request of a level runs once the requests that overtook it have together the same size as it.
+    policy, the oldest request of a level runs once the requests that overtook it have together at least its size.
 
     Attributes:
         size: the number of waiting requests.
@@ -175,7 +175,9 @@ class RequestQueue:
         return unit in self.named or self.has_free
 
     def begin(self, pending: Pending) -> None:
-        """Remove a request that runs now."""
+        """Remove a request that runs now. If the policy is fair, its size counts as that of a request that overtook the
+        oldest one.
+        """
         if self._policy.is_fair:
             is_oldest = any(waiting and waiting[0] is pending for waiting in self._levels[pending.level])
             self._num_passed = 0 if is_oldest else self._num_passed + pending.num_elements

@@ -36,7 +36,7 @@ class BatchSizer:
         self._num_trials: dict[int, int] = {}
         self._num_choices = 0
         self._total_rows = 0
-        # The total of rows at which a batch of a size class ran last, by class.
+        # By size class: what `_total_rows` was when a batch of the class last ran.
         self._ran_at: dict[int, int] = {}
         self._num_rows = 0
         self._started_ns = 0

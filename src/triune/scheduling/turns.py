@@ -28,7 +28,8 @@ class Turns:
         """Args:
         name: the model's name.
         units: the units that it is served on.
-        arbiter: gives turns; None if no other model competes. Otherwise this must run on the event loop's thread.
+        arbiter: gives turns; None if no other model competes. With an arbiter, this object must be made on the event
+            loop's thread.
         weight: the model's share of the hardware, relative to the weights of other models.
         pump: the function that is called on the event loop's thread when the model gets its turn.
         costs: returns the known times of a request on each unit under load.
@@ -49,14 +50,14 @@ class Turns:
         return self._by_unit.get(unit)
 
     def arrived(self, now_ns: int) -> None:
-        """Count a request."""
+        """Count a request that arrived, and divide the pools anew if that is due."""
         if self._balance is not None:
             self._demand.num_requests += 1
             if now_ns >= self._balance.due_ns:
                 self._balance.update(now_ns)
 
     def bind(self, named: Mapping[Unit, int]) -> None:
-        """Tell how many waiting requests name a unit, by unit: they can compute nowhere else."""
+        """Tell the shares how many waiting requests name each unit: these requests can be computed nowhere else."""
         if not named and not self._is_bound:
             return
         self._is_bound = bool(named)
@@ -72,7 +73,8 @@ class Turns:
 
         Args:
             now_ns: the time.
-            has_waiting: whether requests wait in the model's queue that name no unit; those that do are told by `bind`.
+            has_waiting: whether requests wait in the model's queue that name no unit; `bind` tells of those that name
+                one.
 
         Returns:
             the earliest time at which the model may compute without a turn; 0 if it does not wait for a turn.

@@ -17,10 +17,12 @@ BatchCallback: TypeAlias = Callable[[Batch], None]
 _log = logging.getLogger(__name__)
 
 ALLOWANCE_NS = 1_000_000
-"""The time for which each batch may block the event loop."""
+"""The time, in ns, for which each batch may block the event loop."""
 
 MAX_DEBT_NS = 20_000_000
-"""The total time by which batches may exceed their allowance before the model leaves the event loop's thread."""
+"""The total time, in ns, by which batches may exceed their allowance before the model leaves the event loop's
+thread.
+"""
 
 NUM_REPEATS = 2
 """How often a batch is repeated at most to learn whether the model is slow, or whether the process was paused."""
@@ -44,14 +46,14 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for the running batch, then close the runner. `done` may not be called for that batch."""
+        """Wait for the running batch, then close the runner. It is not certain that `done` is called for that batch."""
         ...
 
 
 class InlineWorker:
     """Runs batches on the caller's thread, for models that are faster than a switch between threads.
 
-    This is the reference implementation.
+    This is the reference implementation of `Worker`.
     """
 
     is_inline = True

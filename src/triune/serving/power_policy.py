@@ -80,7 +80,7 @@ async def watch(
     read_heat: Callable[[], Heat],
     interval_seconds: float = INTERVAL_SECONDS,
 ) -> None:
-    """Read battery and heat, in a thread, at an interval, and apply the policy, until it is cancelled."""
+    """Read battery and heat in a thread every `interval_seconds`, and apply the policy, until this is cancelled."""
     has_failed = False
     while True:
         try:

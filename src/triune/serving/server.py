@@ -1,6 +1,7 @@
 """The server without network protocols: what every front end calls.
 
-All methods run on the event loop's thread. Errors are those of `core.errors`; front ends translate them once.
+All methods run on the event loop's thread. Errors are those of `core.errors`, which each front end translates for its
+protocol.
 """
 
 import asyncio
@@ -289,7 +290,7 @@ class Server:
         """Scan the repository, and return name, version, state and reason of each version of a model.
 
         Raises:
-            InvalidArgumentError: the repository cannot be read, and never could be.
+            InvalidArgumentError: the repository cannot be read now, and could not be read before.
         """
         await self._repository.list_folders()
         return self.last_index(is_ready_only=is_ready_only)

@@ -30,8 +30,8 @@ MAX_RANK: Final = 512
 """The largest rank that is read."""
 
 _LARGEST: Final = 65504.0
-"""The largest number of a matrix: fp16's. A larger one would be infinite where a runtime computes in fp16, and infinity
-times the zeros of other adapters' tokens is NaN.
+"""The largest absolute value that an adapter's matrices may have: the largest number of fp16. A larger one would be
+infinite where a runtime computes in fp16, and infinity times the zeros of other adapters' tokens is NaN.
 """
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}", re.ASCII)

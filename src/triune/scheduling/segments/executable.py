@@ -29,7 +29,7 @@ class Segment:
     Attributes:
         executable: the compiled segment.
         turn: a lock that is held while the segment runs, since several calls of the whole model may share the segment.
-        share: its share of the hardware of its unit; None if no other model competes for it.
+        share: the segment's share of its unit's hardware; None if no other model competes for that.
     """
 
     executable: Executable

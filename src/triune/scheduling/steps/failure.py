@@ -18,7 +18,7 @@ def typed(error: BaseException, model: str) -> TriuneError:
 
 def with_step(error: BaseException, step: Step, ensemble: str) -> TriuneError:
     """Make the error "in ensemble 'E', MESSAGE (step)", of the class of `error`. Triton's message begins in the same
-    way; the step at its end is ours.
+    way; the step at its end is Triune's addition.
     """
     own = typed(error, step.model)
     named = type(own)(f"in ensemble '{ensemble}', {own} ({step})")

@@ -31,10 +31,10 @@ from triune.scheduling.steps.slots import Slots
 _log = logging.getLogger(__name__)
 
 _MAX_TURN_NS = 500_000
-"""How long steps that answer at once may run one after the other before the event loop gets control."""
+"""How long, in ns, steps that answer at once may run one after the other before the event loop gets control."""
 
 _FINISH = -1
-"""The step number of the task that finishes an answer, among the running steps."""
+"""The key, among the numbers of the running steps (`Run.under_way`), of the task that finishes an answer."""
 
 
 class StepGraph:
@@ -130,7 +130,7 @@ class StepGraph:
         return only_answer(self, call)
 
     def refuse(self) -> None:
-        """Refuse new requests. Running ones go on, but the models of their steps may refuse theirs."""
+        """Refuse new requests. Running ones go on, but the models of their steps may refuse further requests."""
         self._is_refusing = True
 
     async def drain(self) -> None:

@@ -12,9 +12,9 @@ class Plan:
     """The steps that some outputs of a graph need, directly or through other steps.
 
     Attributes:
-        steps: the numbers of the steps that run.
-        readers: for each tensor, the steps that read it.
-        num_waits: for each step, the number of tensors that it waits for.
+        steps: the steps that run, by number.
+        readers: for each tensor, the numbers of the steps that read it.
+        num_waits: for each step's number, the number of tensors that it waits for.
         num_reads: for each tensor, how often it is read, by steps and for the answer. The tensor is freed after the
             last read.
     """

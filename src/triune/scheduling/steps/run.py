@@ -20,7 +20,7 @@ class Value(NamedTuple):
     """A tensor within a request to an ensemble.
 
     Attributes:
-        array: None if an optional input was left out, or if the model did not return the output.
+        array: the tensor; None if an optional input was left out, or if the model did not return the output.
         batch_size: the number of rows; 0 if the model that wrote it has no batch dimension.
     """
 
@@ -158,7 +158,8 @@ def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config:
 def response_of(run: Run, config: ModelConfig, version: int) -> InferenceResponse:
     """Make the response, once all requested outputs are available. Outputs that no model returned are left out.
 
-    It has the request's parameters of sequences, as in Triton's ensembles.
+    The response has the request's parameters `sequence_id`, `sequence_start` and `sequence_end`, as in Triton's
+    ensembles.
 
     Args:
         run: the running request, from which the outputs are read.

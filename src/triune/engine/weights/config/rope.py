@@ -90,7 +90,7 @@ class LongScaling:
 @dataclass(frozen=True, slots=True)
 class FactorScaling:
     """Each frequency is divided by a factor of its own, for contexts of any length. GGUF files state Llama 3's scaling
-    so.
+    in this form.
     """
 
     factors: tuple[float, ...]

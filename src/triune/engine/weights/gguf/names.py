@@ -19,7 +19,7 @@ _BLOCK: Final = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.(.+)\.(weight|bias)", re.
 _OTHER: Final = re.compile(r"(.+)\.(weight|bias)", re.ASCII)
 
 USED_BY_CONFIG: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-"""Tensors that are settings of the rotary embedding. The config reads them."""
+"""Tensors that are settings of the rotary embedding: `read_config` reads them, and the graph does not."""
 
 _LLAMA_LAYER: Final[Mapping[str, str]] = {
     "attn_norm": "input_layernorm",

@@ -152,7 +152,7 @@ class Reader:
         return InvalidArgumentError(f"{self._name}: {message}")
 
     def _advance(self, size: int, what: str) -> int:
-        """Advance by `size` bytes; returns the position before."""
+        """Advance by `size` bytes, and return the position before that. `what` names the bytes in errors."""
         if size > self.bytes_left:
             raise self.error(
                 f"{what} needs {size} bytes at byte {self.position}; the file ends {self.bytes_left} bytes later: it "

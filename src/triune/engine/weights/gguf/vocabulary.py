@@ -56,7 +56,7 @@ def build_tokenizer(metadata: Mapping[str, Value], name: str) -> tokenizers.Toke
     """Build the tokenizer that a file's metadata describes. `name` names the file in errors.
 
     Raises:
-        UnsupportedError: its model, or the way it splits texts, is not known here.
+        UnsupportedError: the tokenizer's model, or the way in which it splits texts, is not known here.
         InvalidArgumentError: a setting is missing, or settings contradict each other.
     """
     prefix = "tokenizer.ggml."

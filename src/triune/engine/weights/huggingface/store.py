@@ -25,7 +25,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, single: str = _SINGLE) -> None:
-        """Open the files, and compare each size and offset with them.
+        """Open the files, and check that the size and the offset of each tensor fit them.
 
         Args:
             folder: the directory.
@@ -34,7 +34,7 @@ class Store:
 
         Raises:
             NotFoundError: there is neither this file nor the index file.
-            InvalidArgumentError: one is missing or broken, or the index names tensors that are not there.
+            InvalidArgumentError: a file is missing or broken, or the index names tensors that are not there.
         """
         self._files: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
