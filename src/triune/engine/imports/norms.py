@@ -11,7 +11,9 @@ from triune.graph.values import attributes_of
 
 
 class Norms(GraphPass):
-    """Given SimplifiedLayerNormalization and SkipSimplifiedLayerNormalization. Result: RMSNormalization, after Add."""
+    """Given SimplifiedLayerNormalization and SkipSimplifiedLayerNormalization. Result: RMSNormalization; for the second
+    operator, after the Add of its inputs.
+    """
 
     name = "norms"
 

@@ -97,8 +97,9 @@ class Paging:
         return found
 
     def _shape_of_positions(self, probe: Probe, name: str) -> str | None:
-        """How a value contains the positions of the new tokens: "rows 3", for example, if its shape is [batch or 1, 1,
-        new]. "number 1" if it has 1 dimension and holds the number of sequences. None if it holds neither.
+        """What a value holds, and its number of dimensions: "rows 3" if it holds the positions of the new tokens in the
+        shape [batch or 1, 1, new], "number 1" if it holds the number of sequences in a shape of one dimension. None if
+        it holds neither.
         """
         known, sizes = probe.known(_original(name)), probe.sizes
         if known is None or known.dtype.kind not in "if":
@@ -269,7 +270,7 @@ def _free_names(graph: GraphProto, interface: Interface) -> None:
 
 
 def _rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
-    """Change the names of the values that nodes read."""
+    """Let nodes read other values: `names` has the new name for each old one."""
     for node in nodes:
         for at, name in enumerate(node.input):
             node.input[at] = names.get(name, name)
@@ -284,7 +285,7 @@ def _is_of_weights(name: str, producers: Mapping[str, NodeProto]) -> bool:
 
 
 def _read(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """The nodes that the outputs depend on."""
+    """The nodes on which the values `outputs` depend, in order."""
     needed, kept = set(outputs), list[NodeProto]()
     for node in reversed(nodes):
         if needed.intersection(node.output):

@@ -43,7 +43,7 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
 
     Args:
         model: a result of `graph.load.load`; changed.
-        large: receives the large weights.
+        large: where large weights are kept meanwhile, out of the model.
         head_size: see `read_interface`.
 
     Returns:

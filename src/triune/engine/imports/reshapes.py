@@ -1,5 +1,5 @@
-"""Writes nodes that do not change the order of elements as Reshape with constant shapes, which costs runtimes
-nothing.
+"""Writes nodes that do not change the order of elements as Reshape with constant shapes, which takes runtimes no
+time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,8 @@ def _rewrite(index: Index, node: NodeProto, parts: Mapping[str, PartlyKnown]) ->
 def _with_one_free(sizes: Sequence[int | str | None]) -> list[int] | None:
     """The sizes with -1 for the one that is not known; None if there are several.
 
-    If one size is -1 already and the first is unknown, the first becomes 0, which keeps the number of rows.
+    If one size is -1 already and the first is unknown, the first becomes 0, which in a Reshape keeps the size of the
+    input.
     """
     found = [each if isinstance(each, int) else -1 for each in sizes]
     if -1 in sizes and sizes[0] is None:

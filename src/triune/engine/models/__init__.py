@@ -39,7 +39,7 @@ def write_model(
 
     Raises:
         UnsupportedError: the architecture has no decoder, or none with adapters.
-        InvalidArgumentError: the model has no positions for such a context.
+        InvalidArgumentError: the model has fewer learned positions than `num_positions`.
     """
     if adapters and not isinstance(config, LlamaConfig | Gpt2Config):
         raise UnsupportedError(f"{_name(config)} is not written with LoRA adapters; LLaMA's family and GPT-2 are")
@@ -70,7 +70,8 @@ def write_explicit(config: ModelConfig, weights: Weights, size: ExplicitSize, *,
 
     Raises:
         UnsupportedError: the architecture is not written in this form.
-        InvalidArgumentError: the model has no positions for such a context, or the cache holds more than that.
+        InvalidArgumentError: the model has fewer learned positions than `num_positions`, or the cache holds more than
+            that.
     """
     if size.context > num_positions:
         raise InvalidArgumentError(

@@ -225,7 +225,7 @@ class ModelBuilder(Builder):
                 elem_type = _CODES[tensor.bits, False]
                 given.append(self._hold(f"{name}.zero points", elem_type, scales.shape, tensor.packed_zero_points))
             return self.op("DequantizeLinear", *given, axis=1, block_size=tensor.block_size)
-        # DequantizeLinear takes only integer zero points.
+        # DequantizeLinear takes only integer zero points, so the weights are computed by other operators.
         assert zeros is not None
         numbers = self.cast(codes, TensorProto.FLOAT)
         numbers = self.op("Sub", numbers, self.table(f"{name}.zero points", zeros[..., np.newaxis]))

@@ -71,7 +71,7 @@ class Form(Protocol):
         ...
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
-        """Declare the logits as an output."""
+        """Declare the logits as an output of the graph, and the new caches if the form has any."""
         ...
 
 

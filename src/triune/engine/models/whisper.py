@@ -59,11 +59,11 @@ def write_whisper_decoder(
 
 
 def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: int) -> HeldModel:
-    """Build the decoder that aligns a whole text with the sound by its cross-attention. Inputs: `input_ids` and
-    `next_ids` INT64 [1, tokens], the token after each of them; for each layer N `cross_key.N` and `cross_value.N`, the
-    encoder's outputs with `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], the scores of the alignment
-    heads before the softmax; `probabilities` FP32 [1, tokens], the probability of each next token among the tokens
-    below `num_words`; it is meaningless for other next tokens.
+    """Build the decoder that aligns a whole text with the sound by its cross-attention. Inputs: `input_ids` INT64 [1,
+    tokens], and `next_ids` of the same shape, the token after each of `input_ids`; for each layer N `cross_key.N` and
+    `cross_value.N`, the encoder's outputs with `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], the
+    scores of the alignment heads before the softmax; `probabilities` FP32 [1, tokens], the probability of each next
+    token among the tokens below `num_words`; it is meaningless for other next tokens.
 
     Raises:
         InvalidArgumentError: the config names a head that the decoder does not have.

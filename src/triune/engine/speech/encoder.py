@@ -26,7 +26,7 @@ class SpeechEncoder:
     def __init__(self, executable: Executable, num_bands: int) -> None:
         """Args:
         executable: the compiled graph of `write_whisper_encoder` with `gives_memory`; `close` closes it.
-        num_bands: the number of mel bands of its spectrograms.
+        num_bands: the number of mel bands of the spectrograms that the model reads.
         """
         self._executable = executable
         self._num_bands = num_bands

@@ -89,7 +89,7 @@ class SpeechEngine:
         name: the model's name, for errors.
         statistics: the counters.
         max_running: the most requests that are read at the same time.
-        max_seconds: the longest audio file.
+        max_seconds: the length of the longest audio file that is accepted.
         limits: how many more requests may wait, and how long.
         close_decoder: frees the decoder; called in a thread by `close`.
 

@@ -28,8 +28,8 @@ def computed(
     """Compute outputs of a graph. The energy is charged to the phase of encoding.
 
     Args:
-        executable: the graph.
-        inputs: its inputs.
+        executable: the compiled graph.
+        inputs: the graph's inputs, by name.
         outputs: the names of the outputs.
         meter: the account to charge; None if energy is not metered.
         bills: the bill is appended to it; None for no bill.

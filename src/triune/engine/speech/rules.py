@@ -11,7 +11,7 @@ from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
 from triune.engine.weights.config import WhisperConfig
 
 _LATEST_START: Final = round(1.0 / SECONDS_A_STAMP)
-"""The highest timestamp with which a window may begin: its first word begins within the first second."""
+"""The last timestamp with which a window may begin, as a number of timestamps after that of 0 s. It stands for 1 s."""
 
 
 class WindowRules:

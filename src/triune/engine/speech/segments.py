@@ -92,7 +92,7 @@ class SpeechModel(Protocol):
 
         Raises:
             InvalidArgumentError: the content is not an audio file of a known format.
-            PayloadTooLargeError: it is longer than the model's limit.
+            PayloadTooLargeError: the audio is longer than the model's limit.
         """
         ...
 
@@ -103,7 +103,7 @@ class SpeechModel(Protocol):
         Raises:
             InvalidArgumentError: the file cannot be decoded, or the request asks for a language or task that the model
                 does not support.
-            PayloadTooLargeError: it is longer than the model's limit.
+            PayloadTooLargeError: the audio is longer than the model's limit.
             UnavailableError: too many requests wait, or the model is being unloaded.
             InternalError: the model failed.
         """

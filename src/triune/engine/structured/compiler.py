@@ -29,7 +29,9 @@ _MAX_WAITING: Final = 32
 """The largest number of constraints that wait, separately for short and long ones."""
 
 _SHORT_CHARACTERS: Final = 4096
-"""Constraints up to this length are compiled in a separate process, so that they do not wait for longer ones."""
+"""Constraints up to this length, in characters, have a queue and a trial process of their own, so that they do not wait
+for longer ones.
+"""
 
 _MAX_REMEMBERED: Final = 4096
 
@@ -101,7 +103,7 @@ class ConstraintCompiler:
 
     async def compile_in_turn(self, constraint: Constraint) -> Grammar:
         """Compile a constraint in a thread when it is its turn; see `compile`. Call it on the event loop's thread. If
-        the caller is cancelled, compilation is dropped or ended.
+        the caller is cancelled, a compilation that waits is dropped, and one that runs is interrupted.
         """
         with self._place(constraint) as lane:
             async with lane.slots.slot(len(constraint.text)):

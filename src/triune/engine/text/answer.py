@@ -18,7 +18,7 @@ class Answer:
     Tokens of a client that reads slowly are merged, so an answer takes no more memory than its `max_tokens` tokens.
 
     Attributes:
-        job: what the engine computes.
+        job: the job by which the engine computes the answer.
         num_tokens: the tokens so far.
         last_ns: when its last token was computed, in ns of the model's clock; before the first token, when the request
             arrived.
@@ -37,7 +37,7 @@ class Answer:
         shown: Mapping[int, bytes],
     ) -> None:
         """Args:
-        job: what the engine computes.
+        job: the job by which the engine computes the answer.
         request: the client's request.
         token_bytes: the bytes of each token.
         arrived_ns: when the request arrived.

@@ -107,7 +107,7 @@ def _fill_nearest(
 
 
 def _placed(parts: Iterable[Affine]) -> Iterator[tuple[slice, Affine]]:
-    """Yield each part after the slice of the whole tensor's rows to which it belongs."""
+    """Yield each part, and before it the slice of the whole tensor's rows that the part holds."""
     place = 0
     for part in parts:
         yield slice(place, place + len(part.codes)), part

@@ -61,8 +61,8 @@ def nearest(affine: Affine, bits: Bits, scale_dtype: np.dtype[Any]) -> Nearest:
 
 
 def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array]:
-    """The scales to begin with, and the zero points, FP32 [rows, blocks] each. The zero points are integers from 0 to
-    `top`, the largest code.
+    """The scales with which `nearest` begins, and the zero points, FP32 [rows, blocks] each. The zero points are
+    integers from 0 to `top`, the largest code.
     """
     assert affine.offsets is not None
     # Begin with the scales of the file, divided by an integer if the new codes have more bits than those of the file.

@@ -42,7 +42,8 @@ def split(tokens: Sequence[int], token_bytes: Sequence[bytes], language: str) ->
     Args:
         tokens: the text's tokens.
         token_bytes: the bytes of each token of the vocabulary.
-        language: its code; some languages are written without spaces, so that each character counts as a word.
+        language: the code of the text's language; some languages are written without spaces, so that each character
+            counts as a word.
     """
     words: list[tuple[str, int]] = []
     for text, count in _characters(tokens, token_bytes):

@@ -61,9 +61,9 @@ class Reader:
         return len(self._bytes) - self.position
 
     def count(self, what: str, *, least_bytes: int, most: int) -> int:
-        """Read a UINT64 that is a number of things.
+        """Read a UINT64 that counts things, such as tensors. `what` names it in errors.
 
-        Each of them takes at least `least_bytes` in the file, and at most `most` of them are read.
+        Each of the things takes at least `least_bytes` bytes in the file, and at most `most` of them are read.
         """
         count = self.u64(what)
         limit = min(most, self.bytes_left // least_bytes)

@@ -95,7 +95,8 @@ def _factor(part: Any) -> float:
     for step in _objects(part):
         kind = step.get("type")
         if kind in _UNICODE_FORMS:
-            # Text that is in such a form already does not grow further.
+            # Several Unicode normalizations make a text longer only once: text that is normalized already does not grow
+            # further.
             has_forms = True
         elif kind == "Precompiled":
             factor *= _of_map(step)
@@ -146,7 +147,7 @@ def _check_templates(processor: Any, where: str) -> None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield all objects that have a type, outer ones before inner ones."""
+    """Yield all JSON objects that have a "type", outer ones before inner ones."""
     if isinstance(value, dict):
         found = cast("dict[str, Any]", value)
         if isinstance(found.get("type"), str):

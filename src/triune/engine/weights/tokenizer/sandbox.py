@@ -1,8 +1,8 @@
 """The environment of chat templates: jinja2's immutable sandbox, in which all work is charged to a budget.
 
-jinja2's sandbox prevents a template from reaching outside. It does not prevent endless loops, or short code that fills
-the memory. Therefore loops, calls, operations, filters and outputs are charged here. Nothing is computed when a
-template is compiled, and only the filters and methods that are listed can be used.
+jinja2's sandbox prevents a template from reaching other objects of the process. It does not prevent endless loops, or
+short code that fills the memory. Therefore loops, calls, operations, filters and outputs are charged here. Nothing is
+computed when a template is compiled, and only the filters and methods that are listed can be used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,7 +40,7 @@ _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of one template."""
+    """The environment of one template. Its methods charge the template's work to the budget of the rendering."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -61,7 +61,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")} | dict(functions)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may have this attribute of an object."""
+        """Whether a template may read the attribute `attr` of an object."""
         if not super().is_safe_attribute(obj, attr, value):
             return False
         return next((attr in names for kind, names in _METHODS if isinstance(obj, kind)), True)
@@ -71,7 +71,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"it asks for {attribute!r} of a {type(obj).__name__}")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or method for a template."""
+        """Call a function or method for a template, and charge the call before."""
         budget = budget_of(context)
         budget.step()
         owner = getattr(obj, "__self__", None)
@@ -88,7 +88,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return a safe replacement for the method `format` of a text, which must not reach outside either."""
+        """Return a safe replacement for the method `format` of a text, which could reach other objects, too, and write
+        long texts.
+        """
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -102,7 +104,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return charged
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute an operation of a template."""
+        """Compute an operation of a template, and charge it before."""
         budget_of(context).charge_operation(operator, left, right)
         return super().call_binop(context, operator, left, right)
 

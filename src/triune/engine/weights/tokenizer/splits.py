@@ -92,4 +92,4 @@ def _each() -> Iterator[tuple[str, Split]]:
 
 
 SPLITS: Final[Mapping[str, Split]] = dict(_each())
-"""The ways to split, by the name in `tokenizer.ggml.pre`."""
+"""The ways to split a text, by the name that GGUF files state in `tokenizer.ggml.pre`."""

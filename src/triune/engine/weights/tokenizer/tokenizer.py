@@ -71,7 +71,7 @@ class Tokenizer:
             raise
 
     def encode_all(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
-        """The ids of several texts, which are read in parallel: see `encode`."""
+        """The ids of several texts, which are tokenized in parallel: see `encode`."""
         for text in texts:
             self._growth.check(text)
         try:
@@ -107,15 +107,15 @@ class Tokenizer:
 
     @cached_property
     def is_quick(self) -> bool:
-        """Whether every text of _SHORT_CHARACTERS certainly takes less than 0.1 ms."""
+        """Whether every text of up to `_SHORT_CHARACTERS` characters is certainly tokenized in less than 0.1 ms."""
         return is_quick(self.backend)
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
         """The bytes that each id adds to a text; empty for special tokens.
 
-        Joined, the bytes of its tokens are the text, except for a first space that SentencePiece's decoders drop. So a
-        text can be streamed token by token, or constrained to a grammar.
+        The bytes of a text's tokens, one after the other, are the text, except for a first space that SentencePiece's
+        decoders drop. So a text can be streamed token by token, or constrained to a grammar.
         """
         return token_bytes(self.backend, self.num_tokens)
 
