@@ -11,8 +11,8 @@ import threading
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
-# After an arena was registered, the lock is held for this time, until the new session has looked the arena up, which it
-# does first.
+# How long, in seconds, another session waits after an arena was registered. By then the new session has looked the
+# arena up, which it does first.
 _LOOK_SECONDS = 0.05
 # The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
 _LARGEST_REGION_BYTES = 32 << 20
@@ -66,7 +66,7 @@ _ARENAS = _Arenas()
 def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
     """Within this context, a new session with these SessionOptions gets its own arena with a limit.
 
-    If the options turn arenas off, it gets neither.
+    If the options turn arenas off, the session gets neither an arena nor a limit.
 
     Args:
         options: the SessionOptions.

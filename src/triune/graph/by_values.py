@@ -76,10 +76,10 @@ _NUM_DECIDING: Final[Mapping[str, int]] = {"If": 1, "Loop": 2}
 """How many of the first inputs determine which branch runs, or how many iterations."""
 
 _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"})
-"""The values of the results depend on the shapes of the inputs, not on their values."""
+"""Operators whose results depend on the shapes of the inputs, not on their values."""
 
 _SHAPED_LIKE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
-"""The result has the shape of the first input, whatever the other inputs are."""
+"""Operators whose result has the shape of the first input, whatever the other inputs are."""
 
 RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}

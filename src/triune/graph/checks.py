@@ -99,8 +99,8 @@ class Checks:
         return builder.nodes
 
     def _new_name(self, message: str) -> str:
-        """A name for a node that is or begins with a message: a model may be checked again, and nodes of equal names
-        are invalid.
+        """A name for a new node: the message, with a number after it if another node has that name. A model may be
+        checked again, and nodes of equal names are invalid.
         """
         names = chain([message], (f"{message} ({number})" for number in count(2)))
         name = next(each for each in names if each not in self._node_names)

@@ -187,7 +187,7 @@ def _cast(name: str, result: str, elem_type: int) -> NodeProto:
 
 
 def _operation(node: NodeProto, index: int) -> str:
-    """The operation to which a node belongs, by the node's name; the node's own index if it is named otherwise."""
+    """The operation to which a node belongs, by the node's name; the node's own index if the name has another form."""
     parts = node.name.rsplit("/", 2)
     return parts[0] if len(parts) == 3 and parts[1] == node.op_type else f"{index}"
 

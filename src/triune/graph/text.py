@@ -37,7 +37,7 @@ _MOVES = frozenset(
 """Operators that only copy elements, of any type, from their inputs to their outputs."""
 
 _COMPARES = frozenset({"Equal", "OptionalHasElement", "SequenceLength", "Shape", "Size"})
-"""Operators whose results depend only on the number of strings, and on which are equal."""
+"""Operators whose results depend only on the number of strings, and on which strings are equal."""
 
 
 def reader_of_text(model: ModelProto) -> str | None:

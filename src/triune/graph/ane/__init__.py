@@ -65,7 +65,7 @@ _LAYOUT: Sequence[type[LayoutPass]] = (
     Rope,
     SplitHeads,
     ChannelNorm,
-    # For the operators between linear layers, attention and norms.
+    # Layout runs for the operators between linear layers, attention and norms.
     Layout,
     Cancel,
     # Layout and Cancel run again, for nodes next to those that the passes above moved to (B, C, 1, S).

@@ -36,7 +36,7 @@ class Flow:
 
     Attributes:
         reached: the names of values that can be computed in the layout.
-        wanted: the names of values that a node transposes into the layout, or that such a value is computed from.
+        wanted: the names of values that a node transposes into the layout, or from which such a value is computed.
     """
 
     def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:

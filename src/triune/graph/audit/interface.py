@@ -28,7 +28,7 @@ _MOST_TRIED = 1 << 12
 """Integers below this are tried in `_inexact_in_fp32`: sizes and counts are rarely larger."""
 
 _MOST_ELEMENTS = 1 << 20
-"""Larger constants are not searched for their extremes."""
+"""Constants of more elements are not searched for their extremes."""
 
 _WHOLE = frozenset(
     [

@@ -58,7 +58,7 @@ def _near(center: float, width: float) -> Fill:
 
 
 def _beside(center: float, width: float) -> Fill:
-    """Draw numbers on one side of a center, at which functions such as acos end."""
+    """Draw numbers on one side of a center, at which the domain of a function such as acos ends."""
     return lambda rng, shape: center + width * (np.abs(rng.standard_normal(shape)) + 0.1)
 
 
@@ -164,8 +164,8 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
 
 
 def _spread(center: Array, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Values for an input at which its sums cancel. If they do not broadcast to the input's shape, each element is
-    chosen from them at random.
+    """Values for an input at which its sums cancel: those of `center`. If `center` does not broadcast to the input's
+    shape, each element is chosen from it at random.
     """
     try:
         return np.broadcast_to(center, shape)

@@ -20,7 +20,7 @@ from triune.graph.weight_files import WeightFile
 
 _MOST_SAMPLES = 8
 _MOST_NAMED = 4
-"""The largest number of names in a list of a note."""
+"""The largest number of names that a list in a note has."""
 
 _MOST_IN_BRANCH = 64
 """A branch of at most this many nodes is computed in fp32 if it was not compared."""
@@ -96,7 +96,8 @@ def examine(
             found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)
     except TriuneError as error:
-        # The runtime lacks an operator in one of the variants. The result of the comparison is kept.
+        # ONNX Runtime lacks an operator of the graph in one of its variants, such as the one in fp16. The result of the
+        # comparison is kept.
         kinds = _some(list(dict.fromkeys(each.inputs.name for each in wrong)))
         doubt = f"fp16 differs from the source for {kinds}, and why could not be found: {error}"
         return Examined(notes=(*unknown, doubt) if wrong else tuple(unknown))

@@ -73,7 +73,7 @@ class Gates:
             )
 
     def learn(self, inputs: Mapping[str, Array], results: Mapping[str, Array]) -> dict[str, Array]:
-        """Note what the conditions were in one run; returns the results without them."""
+        """Note what the conditions were in one run; returns the results without the conditions."""
         for name, seen in self._seen.items():
             array = results.get(name, inputs.get(name))
             if array is not None:
@@ -137,7 +137,7 @@ def _choices(model: ModelProto, values: Values, made: Collection[str], most: int
 
 
 def described(gates: Sequence[Untaken]) -> str:
-    """The sides in words, for a note."""
+    """The untaken sides in words, for a note."""
     sides: Mapping[str, tuple[str, str]] = {"If": ("else", "then")}
     words = [
         f"the numbers between the limits of Clip '{each.value}'"

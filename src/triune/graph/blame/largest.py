@@ -1,4 +1,4 @@
-"""Find how large inputs may be for a conversion to fp16 to be right: sums of larger ones are beyond 65504."""
+"""Find how large inputs may be for a conversion to fp16 to be right: sums of larger inputs exceed 65504."""
 
 import functools
 import time
@@ -26,7 +26,7 @@ def largest_note(
     seconds: float,
     run_seconds: float,
 ) -> str:
-    """Find the size of inputs from which answers in fp16 are lost, by bisection: in ten runs at most.
+    """Find from which size of inputs on the outputs in fp16 are wrong, by bisection: in ten runs at most.
 
     Args:
         inputs: the inputs that are made larger.

@@ -133,7 +133,7 @@ def _pruned(
     tolerance: float,
     deadline: float,
 ) -> dict[str, Node]:
-    """The nodes without those that need not be in fp32 for the outputs to be right."""
+    """The nodes of `found` without those that need not be in fp32 for the outputs to be right."""
     for name in [*found]:
         if time.monotonic() > deadline or len(found) <= 1:
             break

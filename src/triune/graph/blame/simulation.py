@@ -18,7 +18,7 @@ from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
 _NOISE = 2.0**-22
-"""The relative size of the noise: about four rounding errors of fp32."""
+"""The size of the noise (see `_with_noise`) relative to the elements: about four rounding errors of fp32."""
 
 _NUM_NOISY = 4
 
@@ -49,7 +49,7 @@ class Node:
     """A node of the graph's main level with a result of floats.
 
     Attributes:
-        value: the name of its first result.
+        value: the name of the node's first result.
         node: the node.
         operands: the names of the first results of the nodes of the main level that compute its operands.
         results: the names of its results of floats.
@@ -149,7 +149,7 @@ class Simulation:
 
 
 class Halved:
-    """A graph in fp16."""
+    """The graph of a `Simulation` in fp16, loaded in ONNX Runtime."""
 
     def __init__(self, simulation: Simulation, session: GraphSession, names: Mapping[str, str]) -> None:
         """`names` maps names of values in the fp32 graph to their names in this graph."""

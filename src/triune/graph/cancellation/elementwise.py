@@ -1,4 +1,4 @@
-"""The curves of results of arithmetic and of functions."""
+"""The curves (`Curve`) of results of arithmetic and of functions."""
 
 import functools
 import math
@@ -226,5 +226,5 @@ def _error(operand: Curve | Array, rank: int) -> Array:
 
 
 def _padded(array: Array, rank: int) -> Array:
-    """[n, *sizes] as [n, 1, ..., 1, *sizes], of `rank` axes after the first."""
+    """Reshape [n, *sizes] to [n, 1, ..., 1, *sizes], of `rank` axes after the first."""
     return array.reshape(len(array), *(1,) * (rank + 1 - array.ndim), *array.shape[1:])

@@ -1,4 +1,4 @@
-"""The curves of results of nodes that select and reorder elements."""
+"""The curves (`Curve`) of results of nodes that select and reorder elements."""
 
 import math
 from collections.abc import Sequence

@@ -28,10 +28,10 @@ _MOST_BRACKETS = 64
 """The largest number of sign changes that are examined more closely for each input."""
 
 _MOST_ELEMENTS = 1 << 17
-"""Fewer sign changes are examined if a curve would have more elements than this."""
+"""The most elements that a `Curve` may have. If it would have more, fewer sign changes of the sums are examined."""
 
 _MOST_CONSTANT = 1 << 14
-"""A constant of more elements is not read if it may not be sampled."""
+"""A constant of more elements is not read, unless `can_sample` is set."""
 
 _NUM_SAMPLED = 1 << 11
 """Constants of at most this many elements are read completely. Of larger ones, about this many elements are read."""

@@ -31,7 +31,8 @@ def contradictions(
         graph: of operator set `core_ops.OPSET`, with types and shapes as far as they are known.
         outer: the values of the graph around it.
         in_bodies: whether to look into the bodies of If, Loop and Scan as well. A branch that is not taken may
-            contradict the shapes that are given, so this is for graphs whose constant conditions are replaced.
+            contradict the shapes that are given, so set it only if each If of a constant condition has been replaced by
+            its branch.
     """
     values = Values(graph, outer)
     for node in _needed(graph):

@@ -8,7 +8,7 @@ _NUM_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def _recurrent(facts: Facts) -> Iterator[str]:
-    """LSTM, GRU and RNN with inputs X, W, R, B, the lengths, initial_h, and for LSTM initial_c and P."""
+    """Check LSTM, GRU and RNN with inputs X, W, R, B, the lengths, initial_h, and for LSTM initial_c and P."""
     given, weight, recurrent = facts.shape(0), facts.shape(1), facts.shape(2)
     stated = facts.attributes.get("hidden_size")
     if stated is not None and stated < 1:

@@ -1,4 +1,4 @@
-"""Finds inputs and outputs of a model that no program can have."""
+"""Find inputs and outputs of a model that no program can have."""
 
 from collections.abc import Container
 

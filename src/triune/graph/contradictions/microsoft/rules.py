@@ -69,7 +69,9 @@ def _must_divide(facts: Facts, index: int, size: int | None, heads: int) -> Iter
 
 
 def _attention(facts: Facts) -> Iterator[str]:
-    """Attention and QAttention: x (batch, steps, width), and the weights of queries, keys and values in one matrix."""
+    """Check Attention and QAttention: x (batch, steps, width), and the weights of queries, keys and values in one
+    matrix.
+    """
     yield from must_be(facts, 0, [None, None, None])
     yield from must_be(facts, 1, [facts.size(0, 2), None])
     columns, heads = facts.size(1, 1), facts.attributes["num_heads"]

@@ -183,7 +183,7 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
     if num_targets > 1:
         total = post_transformed(c, total, transform)
     elif transform == "PROBIT":
-        # For one target ONNX Runtime supports no other post transform.
+        # For one target ONNX Runtime supports no other post transform than PROBIT.
         total = probit(c, total)
     c.give(total if elem_type == TensorProto.FLOAT else b.cast(total, elem_type))
     return True
