@@ -49,7 +49,9 @@ class TextComparison:
         return all(each.is_finite for each in self._expected)
 
     def accuracy(self) -> TextAccuracy:
-        """Compare the predictions of the graph with its present weights."""
+        """Compare the predictions of the graph with its present weights to those that it made first, with the source's
+        weights.
+        """
         found = [_predicted(self._graph.logits(tokens), tokens) for tokens in self._texts]
         same = [one.best == other.best for one, other in zip(self._expected, found, strict=True)]
         divergences = [_divergence(one.logs, other.logs) for one, other in zip(self._expected, found, strict=True)]

@@ -13,8 +13,8 @@ WINDOW: Final = 512
 
 _MOST_CALIBRATION: Final = 8
 _MOST_COMPARISON: Final = 4
-"""The largest number of windows of each kind. More windows hardly change the figures, and each is computed many
-times.
+"""The largest numbers of windows for calibration (`_MOST_CALIBRATION`) and for comparison (`_MOST_COMPARISON`). More
+windows hardly change the figures, and each is computed many times.
 """
 
 _MOST_BYTES: Final = 64 << 20

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 BlockHash = NewType("BlockHash", bytes)
-"""16 bytes. Keys and values depend on all earlier tokens, so a block's hash includes that of the block before it."""
+"""The hash of a block, 16 bytes. Keys and values depend on all earlier tokens, so a block's hash includes that of the
+block before it.
+"""
 
 _HASH_BYTES = 16
 

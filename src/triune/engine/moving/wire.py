@@ -58,7 +58,7 @@ MAX_TOKENS: Final = 1 << 20
 """The most tokens of a sequence."""
 
 _VALUE_BYTES: Final = 64
-"""An estimate of the memory of a Python object: at least this much for a token, or for a value in the head."""
+"""An estimate, in bytes, of the memory that a token or a value of the head takes as a Python object."""
 
 
 @dataclass(frozen=True, slots=True)

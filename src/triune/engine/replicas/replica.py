@@ -54,7 +54,7 @@ class Replica:
         rates: how long its steps take.
         max_answers: the most answers that it computes at the same time.
         is_emulated: whether its unit is emulated.
-        speed: detects that it has slowed down.
+        speed: detects that the unit has slowed down.
         stalled: why its running step was given up; "" if it was not given up.
         drained: why it gets no new answers; "" if it gets new answers.
         jobs: the answers that it computes, with the remaining work of each.

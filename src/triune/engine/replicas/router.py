@@ -93,8 +93,8 @@ class Choice:
 
 
 def choose(outlooks: Sequence[Outlook], asked: Asked, *, can_part: bool = False) -> Choice:
-    """Choose the replica with the least cost: the expected time until it finishes, plus the delay of other units'
-    answers.
+    """Choose the replica with the least cost: the expected time until it finishes the job, plus the delay of the
+    answers on other units.
 
     Units may share cores and memory. So an idle unit is used only if that saves more time than it costs the answers on
     the other units, by their measured speeds alone and together.
@@ -125,8 +125,8 @@ def _finish_ns(outlooks: Sequence[Outlook], place: int, asked: Asked) -> float:
 
 
 def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> float:
-    """The delay in ns that the other computing replica's answers suffer if this replica begins to compute beside it. 0
-    unless exactly one other replica computes.
+    """The delay in ns of the answers of the other computing replica if the replica `place` begins to compute beside it.
+    0 unless exactly one other replica computes.
     """
     busy = [other for other, each in enumerate(outlooks) if each.num_answers]
     if len(busy) != 1 or busy[0] == place:

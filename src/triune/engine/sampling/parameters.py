@@ -31,7 +31,7 @@ class SamplingParameters:
     """How the tokens of a sequence are chosen. The names are those of OpenAI's API and of Hugging Face's generation.
 
     The logits are changed in this order: bias, penalties, temperature; then tokens are left out by `min_p`, `top_k` and
-    `top_p`, in this order; then one of the rest is drawn by its probability.
+    `top_p`, in this order; then one of the remaining tokens is drawn by its probability.
 
     Attributes:
         temperature: the number by which logits are divided; 0 takes the most probable token (greedy).

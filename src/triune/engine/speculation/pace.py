@@ -118,7 +118,8 @@ class StepCost:
         """The least probability of being right at which a guess is worth its cost.
 
         A guess is worth it if a step gives more tokens a second with it than without it: if its probability is above
-        sequences x cost of a token and of its guess / cost of the step. A margin is added.
+        `num_sequences` * (the cost of a token + the cost of its guess) / the cost of the step. The result is this
+        number times `_MARGIN`.
 
         Args:
             num_sequences: the number of sequences that get a token in the step.
@@ -134,7 +135,7 @@ class StepCost:
         return min(max(_MARGIN * num_sequences * cost / seconds, _LEAST_RATE), 1.0)
 
     def _line(self, num_tokens: int) -> tuple[float, float]:
-        """The slope of the line, and its value in seconds at a number of tokens."""
+        """The slope of the line, in seconds a token, and its value in seconds at `num_tokens` tokens."""
         points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
         # Add an assumed step of 8 tokens more than the most frequent number. Unlike a measured step, which may have
         # been slow by chance, it is never forgotten, so that guesses are tried again.

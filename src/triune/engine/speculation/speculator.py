@@ -46,7 +46,9 @@ class Speculator:
         return self._proposer is not None
 
     def drafts(self, plan: Plan) -> Mapping[Piece, Seq[int]]:
-        """Guess the tokens that follow the pieces of a step."""
+        """Guess the tokens that follow the pieces of a step. Returns the guesses by piece; pieces without guesses are
+        left out.
+        """
         choosing = plan.choosing
         least_rate = self._cost.least_rate(len(choosing), plan.num_tokens) if self._proposer is not None else 1.0
         found: dict[Piece, Seq[int]] = {}
@@ -77,7 +79,7 @@ class Speculator:
         Args:
             plan: the step.
             samples: the tokens chosen after each of `plan.choosing`.
-            seconds: how long it took, with its guesses.
+            seconds: how long the step took, with the making of its guesses.
         """
         is_decoding = all(piece.has_logits and piece.end - piece.begin == 1 for piece in plan.pieces)
         if self._proposer is not None and is_decoding:

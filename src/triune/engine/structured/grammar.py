@@ -24,7 +24,8 @@ _ASCII: Final = "d"
 
 
 def grammar_of(constraint: Constraint) -> str:
-    """Write a constraint as a grammar in llguidance's JSON form. Only the outer form of the text is checked.
+    """Write a constraint as a grammar in llguidance's JSON form. Only the outer form of the text is checked here;
+    llguidance checks the rest when it compiles the grammar.
 
     Raises:
         InvalidArgumentError: the text is not the JSON, schema, list of texts or GBNF that it should be.
@@ -73,7 +74,7 @@ _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-f
 
 def _lark_of_gbnf(text: str) -> str:
     try:
-        # The library drops the leading zeros of escapes, so that \u0041b becomes \u41b.
+        # Escapes are replaced before: the library would drop their leading zeros, so that \u0041b would become \u41b.
         return gbnf_to_lark(_ESCAPE.sub(_character, text))
     # The library raises plain exceptions, RecursionError for groups nested too deeply, and IndexError at some truncated
     # texts.

@@ -19,7 +19,7 @@ class Matcher:
 
     def __init__(self, grammar: object, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:
-        grammar: the answer's grammar; it counts as in use as long as this object exists.
+        grammar: the answer's grammar. It is only held here, since it counts as in use as long as it is held.
         matcher: the library's state, at the beginning of the answer.
         vocab_size: the rows of the model's embedding.
         end_tokens: the model's own end tokens.
@@ -64,7 +64,7 @@ class Matcher:
         """Advance by a token, which must be one of the tokens of `allowed`.
 
         Raises:
-            InvalidArgumentError: the library's limits are exceeded by what follows, or the token is not allowed.
+            InvalidArgumentError: a limit of the library is exceeded, or the token is not allowed.
         """
         if not self._matcher.consume_token(token):
             raise _cannot_go_on(self._matcher)

@@ -78,7 +78,7 @@ class Trials:
                 with self._lock:
                     was_interrupted, self._is_trying, self._is_interrupted = self._is_interrupted, False, False
                 if was_interrupted:
-                    # The process may have answered before it was killed.
+                    # The process was killed, even if it answered before.
                     self.close()
         except (WorkerEndedError, UnavailableError) as error:
             self.close()

@@ -137,7 +137,7 @@ class ToolCallReader:
             cursor.at = 0
 
     def _objects(self, *, is_known: bool = False) -> Reading[bool]:
-        """Read calls in a row, with semicolons between them."""
+        """Read calls in a row, with semicolons between them; `is_known` is that of `_object`."""
         cursor = self._cursor
         yield from cursor.skip_spaces()
         if not (yield from self._object(is_known=is_known)):
@@ -152,7 +152,7 @@ class ToolCallReader:
                 return True
 
     def _list(self, *, is_known: bool = False) -> Reading[bool]:
-        """Read a list of calls."""
+        """Read a list of calls; `is_known` is that of `_object`."""
         cursor, num_before = self._cursor, self.num_calls
         yield from cursor.take("[")
         while True:

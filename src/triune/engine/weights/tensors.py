@@ -106,7 +106,7 @@ class PackedTensor:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """[out, in]."""
+        """The shape [out, in] of the matrix."""
         rows, row_bytes = self.codes.shape
         return rows, row_bytes * 8 // self.bits
 
