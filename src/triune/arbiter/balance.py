@@ -147,7 +147,7 @@ class Balance:
         self._set_due()
 
     def _set_due(self) -> None:
-        # With a single model there is nothing to divide.
+        # With a single model there is nothing to divide, so the next update is never due.
         num_models = len(self._members)
         self.due_ns = math.inf
         if num_models > 1:

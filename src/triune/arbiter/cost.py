@@ -85,5 +85,5 @@ class CostEstimate:
             for each, other in self._means.items():
                 if other.last > stale and (each - size) ** 2 < nearest:
                     mean, nearest = other, (each - size) ** 2
-            assert mean is not None  # the last batch's size is fresh
+            assert mean is not None  # The size of the last batch is never stale.
         return mean.ns / mean.num_elements * (num_elements or 1)

@@ -98,7 +98,8 @@ class Share:
     def bind(self, num_bound: int) -> None:
         """Set `num_bound`. The caller does not own the pool's lock."""
         if (num_bound > 0) is (self.num_bound > 0):
-            # Who computes depends only on whether there are any such requests.
+            # No turn is granted anew: who computes depends only on whether there are any such requests, which has not
+            # changed.
             self.num_bound = num_bound
             return
         pool = self._pool

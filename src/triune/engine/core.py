@@ -87,7 +87,8 @@ class EngineCore:
         self._second_tier = second_tier
         self._pool = KVBlockPool(decoder.num_blocks, second_tier.evict if second_tier is not None else None)
         limits = limits or SchedulerLimits()
-        # The keys and values of an answer's last token are not needed, since no token follows.
+        # One token more than the cache holds: the keys and values of an answer's last token are not needed, since no
+        # token follows.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
@@ -349,7 +350,8 @@ class EngineCore:
             self._second_tier.save()
 
     def _check_tokens(self, tokens: Seq[int]) -> None:
-        # A decoder does not check token ids. For ids beyond the embedding, it would read other memory or give zeros.
+        # Token ids are checked here, since a decoder does not check them: for ids beyond the embedding it would read
+        # other memory or give zeros.
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
             worst = min(tokens) if min(tokens) < 0 else max(tokens)
             raise InvalidArgumentError(

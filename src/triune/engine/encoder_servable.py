@@ -121,7 +121,7 @@ class EncoderServable(ModelServable[Servable]):
                 read += await in_thread_to_its_end(self._encoder.read, texts[begin:end], begin)
         parts: list[list[int]] = []
         answers: dict[int, InferenceResponse] = {}
-        # The size of a part is determined when the part's turn comes.
+        # `steps_of` is a generator: how many tokens a part has is decided when the part's turn comes.
         waiting = steps_of([len(each) for each in read], self._steps.num_tokens, PART_TEXTS)
 
         async def compute() -> None:

@@ -101,7 +101,7 @@ class Engine:
         rules, context_tokens = self._text.rules, self.context_tokens
         if rules is None:
             return context_tokens - num_prompt_tokens
-        # The answer begins with a start token, so one token less is left for it.
+        # The decoder's first token is the start token, so that an answer may have one token less than the context.
         return context_tokens - 1 if num_prompt_tokens <= rules.max_tokens else 0
 
     @property

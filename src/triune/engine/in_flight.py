@@ -103,7 +103,8 @@ class InFlight:
         )
         _log.error("%s", error)
         for job in list(replica.jobs):
-            # Jobs that follow another job may have moved or failed with it already.
+            # A job that follows another one (`Job.followers`) may have been moved or have failed with that one already;
+            # it is skipped.
             if job in replica.jobs and not self._retry(job, str(error)):
                 self._groups[job].fail(error)
 
@@ -130,7 +131,7 @@ class InFlight:
         self.replicas.count(replica, outputs, times)
         unit = replica.placement.unit
         for output in outputs:
-            # A request that was cancelled is unknown here.
+            # Outputs of a request that was cancelled meanwhile are dropped: its jobs are not in `_groups` any more.
             group = self._groups.get(output.job)
             if group is None or (output.can_retry and self._retry(output.job, str(output.error))):
                 continue
@@ -144,7 +145,8 @@ class InFlight:
 
     def _pass_on(self, group: Group, output: Output, now_ns: int, unit: Unit) -> None:
         answer = group.answers[output.job.index]
-        # The thread may have computed one more token before the event loop found a stop text and told it.
+        # The answer has ended by a stop text, and this token is dropped: the thread computed it before it was told of
+        # the end.
         if answer.finish_reason is not None:
             return
         self._admission.begin(group.ticket)

@@ -60,8 +60,8 @@ class Queues:
             the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence must wait.
         """
         table = sequence.table
-        # The last token is always computed, since its logits choose the next one. This is called in each step for a
-        # sequence that waits for blocks, so keep the hashes of its tokens.
+        # The last token is always computed, since its logits choose the next one, so its block is not looked up. The
+        # hashes are kept, since this is called in each step for a sequence that waits for blocks.
         if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
             sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
         num_cached = table.share(sequence.hashes[: sequence.num_sharable // self._block_size])

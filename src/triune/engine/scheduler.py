@@ -140,7 +140,7 @@ class Scheduler:
         order of urgency. If no block is free, a less urgent sequence is preempted and its blocks are freed.
         """
         plan = self._plan({})
-        assert plan is not None  # blocks are freed until the plan fits
+        assert plan is not None  # Without a running step, `_plan` frees blocks until the plan fits.
         return plan
 
     def follow(self, running: Plan) -> Plan | None:
@@ -304,7 +304,8 @@ class Scheduler:
                 else:
                     sequence.append(sample.token)
             if sequence.finish_reason is not FinishReason.ERROR:
-                # The keys and values of the last token are not computed yet.
+                # The keys and values of a chosen token are computed by the step that reads it, so those of the last one
+                # are missing.
                 num_written = piece.end + max(0, len(tokens) - 1)
                 sequence.table.write(sequence.tokens, num_written)
                 if piece.drafts:

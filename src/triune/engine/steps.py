@@ -205,7 +205,8 @@ class Steps:
         if not unread:
             return
         assert self._reader is not None
-        # Answers to one prompt read the same text.
+        # Answers to one prompt read the same text, so each text is read only once, and not if a running sequence has
+        # its output.
         known: dict[Source, Memory | TriuneError] = {**self._scheduler.memories()}
         missing = list(dict.fromkeys(each.source for each in unread if each.source not in known))
         known |= zip(missing, self._reader.read(missing), strict=True)

@@ -85,7 +85,7 @@ class EngineThread:
 
         def export() -> SequenceState:
             if job in self._moving and job.state is not None:
-                # The job has not begun here: its keys and values were not all written.
+                # The job was moved here and has not gone on yet, so the state with which it came is still its state.
                 self._moving.remove(job)
                 fits = job.state.cached.form in ("", form)
                 return job.state if fits else replace(job.state, cached=KeysAndValues())
@@ -210,7 +210,8 @@ class EngineThread:
             return
         try:
             if self._core.prepare(state, salt=job.salt, most_tokens=_PART_TOKENS):
-                # The other jobs wait: their keys and values would evict those that were written.
+                # This job stays the first until all its keys and values are written: those of other jobs might evict
+                # them.
                 self._moving.appendleft(job)
                 return
             job.state = None
@@ -241,7 +242,7 @@ class EngineThread:
                 result = work()
             except BaseException as raised:  # noqa: BLE001 - the caller gets it
                 error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits
+            with contextlib.suppress(RuntimeError):  # The event loop is closed, so that nobody waits for the result.
                 self._loop.call_soon_threadsafe(settle, result, error)
 
         self._commands.put(run)
@@ -290,5 +291,5 @@ class EngineThread:
         try:
             self._loop.call_soon_threadsafe(self._receive, outputs, times)
         except RuntimeError:
-            # The event loop is closed: nobody waits for answers any more.
+            # The event loop is closed, so that nobody waits for answers any more: end the thread.
             self._is_closing = True

@@ -36,7 +36,7 @@ def read_generation(
     read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
     of_request: dict[str, Any] = {"max_tokens": _DEFAULT_MAX_TOKENS, "priority": priority}
     of_request |= {field: read.pop(name) for name, field in _OF_REQUEST.items() if name in read}
-    # Older versions of vLLM use -1 for all tokens.
+    # In older versions of vLLM -1 means all tokens, which is the default here.
     if read.get("top_k") == -1:
         del read["top_k"]
     sampling = SamplingParameters(num_logprobs=read.pop("logprobs", None), **read)
@@ -55,7 +55,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _whole(name: str, value: object) -> int:
     if isinstance(value, str):
-        # Parameters of `generate` in older clients are strings.
+        # Older clients of the endpoint `generate` send numbers as strings.
         try:
             return int(value)
         except ValueError:

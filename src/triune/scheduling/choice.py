@@ -46,7 +46,7 @@ class Choice:
         eligible, batcher = self._eligible, self._batcher
         is_restricted = eligible.is_restricted
         formed: FormedBatch | None = None
-        # After each refused turn, the lanes of that hardware are not free any more.
+        # The loop ends: after each refused turn, the lanes of that hardware are not free any more.
         while free := [lane for lane in self._lanes if lane.is_free(now_ns)]:
             if formed is None or is_restricted:
                 found = batcher.form(eligible.waiting(queue, free) if is_restricted else queue, now_ns)

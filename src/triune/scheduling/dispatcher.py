@@ -225,8 +225,8 @@ class Dispatcher:
         self._turns.close()
 
     def _pump(self) -> None:
-        # A worker on this thread ends its batch within `_start`, which calls `_pump` again. The inner call returns
-        # here, and the outer loop goes on.
+        # A worker on this thread ends its batch within `_start`, and the end of the batch calls `_pump` again. This
+        # inner call returns at once, and the outer loop goes on.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -332,7 +332,8 @@ class Dispatcher:
             self._queue.remove(pending)
             self._answers.fail(pending, error, FailureReason.BACKEND)
         if self._policy.preserve_ordering:
-            # Answers must keep the order of requests, and a second attempt would come after later answers.
+            # The lost requests are not tried again: answers must keep the order of requests, and a second attempt would
+            # come after later answers.
             return
         kept: list[tuple[Pending, Answer]] = []
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):

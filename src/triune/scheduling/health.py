@@ -1,4 +1,4 @@
-"""Whether a model's units are gone or have slowed down, for its statistics and the log."""
+"""Records, for a model's statistics and the log, which of its units are gone and which have slowed down."""
 
 import logging
 from collections.abc import Sequence

@@ -133,7 +133,8 @@ class Lane:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
         size, has_run = batch.num_elements, batch.num_executions > 0
-        # A worker whose runtime has failed refuses batches at once. Its times must not make it look like the fastest.
+        # Only batches that ran are recorded: a worker whose runtime has failed refuses batches at once, and would look
+        # like the fastest.
         if has_run:
             self.cost.record(size, self._busy_ns)
         if self.share is not None and self._turn is not None:
@@ -144,7 +145,8 @@ class Lane:
         if not has_run:
             return
         self.any_pace.record(len(batch.pendings), self._busy_ns)
-        # If few requests wait, batches are small and take more time per request than under load.
+        # `pace` leaves out batches that started while few requests waited: they are small, and take more time per
+        # request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
@@ -196,7 +198,7 @@ class EligibleLanes:
         if unit not in self._units:
             self._lost[unit] = error
         self._usual = self._usual & self._units
-        # Some waiting requests may name the lost unit.
+        # From now on the lanes of each request are looked up, since some waiting requests may name the lost unit.
         self._is_restricted = True
 
     def require(self) -> None:

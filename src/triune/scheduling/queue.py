@@ -148,7 +148,7 @@ class RequestQueue:
             whether it was in the queue.
         """
         for waiting in self._levels.get(pending.level, ()):
-            # The request is nearly always the first one, so that the search is short.
+            # This search is short, since the request is nearly always the first one.
             try:
                 waiting.remove(pending)
             except ValueError:

@@ -26,7 +26,7 @@ MAX_INLINE_BYTES = 64 << 10
 """The largest inputs to hash, and outputs to copy, on the event loop: this takes 0.1 milliseconds."""
 
 ENTRY_BYTES = 512
-"""The memory of an entry besides its tensors."""
+"""The assumed memory, in bytes, of an entry besides its tensors."""
 
 _DROPPED_AT_ONCE = 256
 

@@ -99,7 +99,8 @@ class Turns:
     def _on_turn(self) -> None:
         """Let the model go on, since its turn has come. Any thread may call this."""
         assert self._loop is not None
-        # On the event loop's own thread the loop need not be woken, which would take system calls.
+        # `call_soon` is enough on the event loop's own thread: waking the loop, as `call_soon_threadsafe` does, takes
+        # system calls.
         is_here = threading.get_ident() == self._thread
-        with contextlib.suppress(RuntimeError):  # The event loop is closed, so nothing waits for answers.
+        with contextlib.suppress(RuntimeError):  # A closed loop: nobody waits for answers.
             (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._pump)

@@ -137,7 +137,7 @@ class ThreadWorker:
         try:
             loop.call_soon_threadsafe(done)
         except RuntimeError:
-            # The event loop was closed while the batch ran, so nothing waits for the answer.
+            # The event loop was closed while the batch ran, so nobody waits for the answer: end the thread.
             return False
         return True
 

@@ -54,7 +54,7 @@ def submit_with_reports(
     bill = call.bill = Bill()
     future = servable.submit(call)
     task = asyncio.ensure_future(_with_reports(future, bill, placement, asked))
-    # A task that is cancelled before it begins cancels nothing by itself.
+    # Cancelling the task cancels `future`, too. A task that is cancelled before it begins would not do so by itself.
     task.add_done_callback(lambda _: future.cancel())
     return task
 

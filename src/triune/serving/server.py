@@ -144,7 +144,7 @@ class Server:
         """
         if self._units is None or (self._units.done() and self._units.exception() is not None):
             self._units = asyncio.create_task(in_thread(self._repository.describe_units))
-        # If one waiting client is cancelled, the query goes on for the others.
+        # The task is shielded: if one waiting client is cancelled, the query goes on for the others.
         return await asyncio.shield(self._units)
 
     def model(self, name: str, version: int | None = None) -> LoadedVersion:

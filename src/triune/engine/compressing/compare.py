@@ -68,7 +68,8 @@ class TextComparison:
 def _predicted(logits: NDArray[np.float32], tokens: Sequence[int]) -> _Predictions:
     is_finite = bool(np.isfinite(logits).all())
     peaks = logits.max(axis=1)
-    # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
+    # The logarithm of a token's probability is its logit minus `totals`, the logarithm of the sum of exp(logit). The
+    # largest logit is taken out of the sum, so that exp does not overflow.
     totals = np.log(np.exp(logits - peaks[:, np.newaxis]).sum(axis=1, dtype=np.float64)) + peaks
     losses = totals[:-1] - logits[np.arange(len(tokens) - 1), np.asarray(tokens[1:])]
     logs = logits[::_EACH] - totals[::_EACH, np.newaxis].astype(np.float32)

@@ -91,7 +91,8 @@ def stored(
         packed = quantized(weight, bits, axis=None, block_axis=1, block=group, scale_type=np.float16)
     else:
         packed = gptq(weight, moments, bits, group, is_symmetric=True, scale_type=np.float16)
-    # MLX's codes are unsigned. The offset is exact, since it is the scale times a power of two.
+    # MLX's codes are unsigned, so the codes are raised by `middle`, and the offset is -middle * scale. That is exact in
+    # FP16, since `middle` is a power of two.
     middle = 1 << (bits - 1)
     scales = packed.scale.astype(np.float16)
     codes = (packed.data.astype(np.int16) + middle).astype(np.uint8)
@@ -114,7 +115,7 @@ def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: 
     limits = np.finfo(np.float16)
     offsets = np.clip(blocks.min(axis=2), limits.min, limits.max).astype(np.float16)
     spans = blocks.max(axis=2) / np.float32(most) - offsets.astype(np.float32) / np.float32(most)
-    # In a group of equal weights all codes are 0, so its scale does not matter.
+    # A scale must not be 0. Where all weights of a group are equal, all codes are 0, so that any scale will do.
     scales = np.clip(spans, limits.smallest_normal, limits.max).astype(np.float16)
     steps, lows = scales.astype(np.float32), offsets.astype(np.float32)
     codes = blocks - lows[..., np.newaxis]

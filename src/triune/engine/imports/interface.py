@@ -115,7 +115,7 @@ def fix_branch(graph: GraphProto) -> None:
 def _past(inputs: dict[str, ValueInfoProto], names: dict[str, str], head_size: int) -> Past:
     shapes = [_dims(inputs[names[kind]]) for kind in ("key", "value")]
     for shape in shapes:
-        # Newer versions of onnxruntime-genai leave the size of a head free.
+        # Where the size of a head is free, as newer versions of onnxruntime-genai leave it, take it from the config.
         shape[3:] = [size or head_size for size in shape[3:]]
     key = shapes[0]
     if len(key) != 4 or not key[1] or not key[3] or key[0] or key[2] or shapes[1] != key:

@@ -235,7 +235,8 @@ def _attend(build: Builder, found: FoundAttention, past: Past, layer: int, rows:
     )
     if is_cast:
         result = build.cast(result, elem_type)
-    # For one token in each row, [rows, heads, 1, size] has the same memory layout as [rows, 1, heads * size].
+    # A Reshape is enough in both layouts: for one token in each row, [rows, heads, 1, size] has the same memory layout
+    # as [rows, 1, heads * size].
     shape = (-1, 1, found.num_heads * past.head_size) if found.is_flat else (-1, found.num_heads, 1, past.head_size)
     build.put("Reshape", [result, build.ints(*shape)], [found.output])
 

@@ -65,7 +65,8 @@ def _replace(node: NodeProto, tensors: dict[str, TensorProto], build: Builder) -
     if codes is None or scales is None or scales.data_type not in _FLOATS or (zeros is None and given.get(3)):
         raise UnsupportedError(f"{label} has weights that are computed while the model runs; expected are constants")
     if width % block or (zeros is not None and zeros.data_type != TensorProto.UINT8):
-        # DequantizeLinear supports neither a shorter last block nor zero points that are not integers.
+        # These weights become floats: DequantizeLinear supports neither a shorter last block nor zero points that are
+        # not integers.
         floats: list[TensorProto] = []
         build.nodes += replaced(node, tensors.get, floats.append, build.name()) or []
         return floats

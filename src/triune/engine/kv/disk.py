@@ -229,7 +229,7 @@ class DiskTier:
             content = read_file(path, self._file_bytes)
             os.utime(path)
         except FileNotFoundError:
-            # Another process has deleted the file to make room.
+            # Another process has deleted the file to make room, so this block is not in a file any more.
             self._forget(block_hash)
             return None
         except OSError as error:
@@ -260,7 +260,7 @@ class DiskTier:
                 self._pending.pop(block_hash, None)
             return
         path = self._path(block_hash)
-        # Another server may write the same block.
+        # The name has this process's id, since another server may write the same block at the same time.
         part = path.with_suffix(f".{os.getpid()}{_PART_SUFFIX}")
         parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
         try:

@@ -100,7 +100,7 @@ class FolderHold:
             self.release()
             return False
         except OSError:
-            # On a file system without locks nothing is marked.
+            # This file system has no locks, so the folder counts as taken without a mark.
             return True
         try:
             is_there = os.path.samestat(os.fstat(descriptor), self._path.stat())
@@ -112,7 +112,9 @@ class FolderHold:
 
 
 def remove_unless_held(folder: Path) -> None:
-    """Delete a folder, as far as that is allowed, unless a living process has marked it as in use (`FolderHold`)."""
+    """Delete a folder, without an error if parts of it cannot be deleted, unless a living process has marked it as in
+    use (`FolderHold`).
+    """
     descriptor = None
     try:
         try:
@@ -121,7 +123,7 @@ def remove_unless_held(folder: Path) -> None:
         except BlockingIOError:
             return
         except OSError:
-            # There is no mark, or no lock on this file system.
+            # Nobody has marked the folder, or the file system has no locks: delete it.
             pass
         shutil.rmtree(folder, ignore_errors=True)
     finally:

@@ -74,7 +74,7 @@ class HostTier:
         except TriuneError as error:
             _log.warning("keys and values cannot be copied out of the cache, and are computed again: %s", error)
             return
-        # The time counts twice, for the copy to host memory and for the copy back.
+        # The time of this copy counts twice, for the copy to host memory and for the later copy back.
         self._copy_ns = _mean(self._copy_ns, 2 * (self._clock.now_ns() - begun_ns) / num_tokens)
         self._held[sequence] = held
         self._num_bytes += held.num_bytes

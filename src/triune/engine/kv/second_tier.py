@@ -96,7 +96,7 @@ class SecondTier:
             cached: the blocks and their hashes, the most important first. If there is not room for all, the last ones
                 are not written.
         """
-        # Wait for reads of sequences that were cancelled.
+        # No sequence needs the blocks that are still being read: wait until they are read, and drop them.
         while self.disk.is_loading:
             self.disk.take(_WAIT_SECONDS)
         for begin in range(0, len(cached), _BATCH):

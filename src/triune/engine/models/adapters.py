@@ -76,7 +76,7 @@ class Adapters:
         if self._rows:
             x = graph.op("Gather", x, self._rows)
         narrow = graph.product_with(x, f"{whole}.adapters down", np.concatenate(downs))
-        # Use Where: a product with 0 would be NaN if another adapter's numbers are infinite.
+        # Where sets the columns of other adapters to 0. A product with 0 would be NaN where their numbers are infinite.
         own = graph.op("Where", self._mask(tuple(owners)), narrow, graph.scalar(0))
         added = graph.product_with(own, f"{whole}.adapters up", up)
         if not self._rows:

@@ -251,7 +251,7 @@ class ModelBuilder(Builder):
         codes = self.op("Concat", low, high, axis=-1)
         if not tensor.is_signed:
             return codes
-        # Two's complement of 4 bits: 8 to 15 are -8 to -1.
+        # Signed codes are in two's complement of 4 bits: 8 to 15 stand for -8 to -1.
         wrapped = self.op("Sub", codes, self.scalar(16))
         return self.op("Where", self.op("Less", codes, self.scalar(8)), codes, wrapped)
 

@@ -144,7 +144,8 @@ def decode(data: memoryview) -> MovedAnswer:
         raise PayloadTooLargeError(f"the head of the exported sequence has {num_marks} values; {_MAX_MARKS} may be")
     try:
         document = cast("object", json.loads(str(text, "utf-8"), object_pairs_hook=without_duplicates))
-        # Python's parser accepts escapes of lone surrogates, which cannot be encoded as UTF-8.
+        # Encoding the document again refuses escapes of lone surrogates, which Python's parser accepts and UTF-8 cannot
+        # encode.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _broken(f"its head is no JSON: {error}") from None
@@ -167,7 +168,8 @@ def decode(data: memoryview) -> MovedAnswer:
     at = 4 * num_tokens
     for shape, size in zip(shapes, sizes, strict=True):
         flat = np.frombuffer(body[at : at + size], dtype)
-        # Keys and values that are no numbers would fail the step that reads them, as if the model were at fault.
+        # NaN and infinities are refused here: in a step that reads such keys and values, it would look as if the model
+        # were at fault.
         if not all(
             np.isfinite(flat[begin : begin + CHUNK_ELEMENTS]).all() for begin in range(0, len(flat), CHUNK_ELEMENTS)
         ):

@@ -1,4 +1,4 @@
-"""Which replicas of a model can take an answer now, and which of them the router chooses."""
+"""Find which replicas of a model can take an answer now, and have the router choose one of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -69,7 +69,8 @@ class Candidates:
         cached = await self._cached(job)
         num_tokens = 0 if job.state is not None else job.num_prompt_tokens
         asked = Asked(num_tokens, num_answers, self.expected_of(job))
-        # There is no await from here on, so this choice takes all earlier choices into account.
+        # There is no await between here and the end of the choice, so it takes all jobs into account that were placed
+        # before.
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 
     def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:

@@ -49,7 +49,7 @@ class Moves:
             try:
                 await self.move(job, target, word, why)
             except UnavailableError:
-                # The job ended before it could be moved.
+                # The job ended before it could be moved: there is nothing to do.
                 pass
             except Exception as error:  # noqa: BLE001 - it stays where it is
                 left = source.jobs.get(job) if source is not None else None
@@ -136,7 +136,8 @@ class Moves:
         self._count(source, target, "failed")
         reason = f"begun again after {num_tokens} tokens, since the unit '{source.placement.unit.value}' failed: {why}"
         self._go_on(job, other, source, target, reason)
-        # A step that hangs may still end later. The job must not continue then.
+        # The job is cancelled on the failed replica: a step that hangs may still end later, and the job must not go on
+        # there.
         job.is_cancelled = True
         source.thread.cancel(job)
         return other
@@ -147,7 +148,7 @@ class Moves:
         for each, following in ((job, other), *((each, each) for each in followers)):
             left = source.forget(each) or Left(0, 1)
             if following is not each or each.state is None:
-                # The job is computed again from its tokens.
+                # The job's keys and values do not move with it, so the new replica has to read its prompt again.
                 left.num_prompt_tokens = each.num_prompt_tokens
             self._where.pop(each, None)
             self._where[following] = target

@@ -46,7 +46,7 @@ class Outlook:
         missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
         wait_ns = 0.0
         if self.num_answers >= self.max_answers:
-            # A new answer begins when one of the earlier answers ends.
+            # The replica is full: a new answer begins when enough of the earlier answers have ended.
             first = 1 + self.num_answers - self.max_answers
             each_ns = self.num_left / self.num_answers * self.rates.answer_ns(self.max_answers, is_beside=is_beside)
             wait_ns = each_ns * first / self.max_answers

@@ -185,7 +185,8 @@ def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowe
             return FAILED.token
     if parameters.is_greedy:
         return best
-    # exp((x - max) / temperature): the most probable token has the weight 1.
+    # The weight of a token with the logit x is exp((x - max) / temperature), so that the most probable token has the
+    # weight 1.
     weights = logits - logits[best]
     if parameters.temperature != 1:
         weights /= np.float32(parameters.temperature)
@@ -270,7 +271,8 @@ def token_logprobs(
         token: the token's id.
         num_top: how many of the most probable tokens to return; all if the vocabulary has fewer.
     """
-    # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
+    # The logarithm of a token's probability is its logit minus `base`, the logarithm of the sum of exp(logit). The
+    # largest logit is taken out of the sum, so that exp does not overflow.
     peak = logits.max()
     weights = np.exp(logits - peak)
     base = float(peak) + float(np.log(weights.sum(dtype=np.float64)))

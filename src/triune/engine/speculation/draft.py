@@ -115,7 +115,7 @@ class DraftModel:
                 for each in going
             ]
         for each in guesses:
-            # The keys and values of the last guess are not computed yet.
+            # The last guess is left out: no step has computed its keys and values.
             each.cursor.guessed = each.tokens[: len(each.tokens) - 1]
         return {each.sequence: each.tokens for each in guesses if each.tokens}
 

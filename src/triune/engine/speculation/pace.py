@@ -128,7 +128,7 @@ class StepCost:
         if not self._seconds:
             return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
         slope, seconds = self._line(num_tokens)
-        # Because of noise, the fitted line may fall, or be negative at its start.
+        # Measurements are noisy, so the fitted line may be negative here, or fall. A slope below 0 counts as 0.
         if seconds <= 0:
             return _LEAST_RATE
         cost = max(slope, 0.0) + (self._guess_seconds or 0.0)

@@ -240,5 +240,5 @@ def _read(file: Any, count: int) -> NDArray[np.float32]:
 
 def _reason(error: Exception) -> str:
     reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
-    # For a damaged MP3, libsndfile reports that there is no regular file.
+    # For a damaged MP3, libsndfile says that the file is not a regular file, which would mislead the client.
     return "it is damaged" if "regular file" in reason else reason

@@ -48,7 +48,7 @@ class Jobs:
                 self._thread.cancel(job)
 
     def stop(self) -> None:
-        """End the thread after the running step. No job may follow."""
+        """End the thread after the running step. No job may be given afterwards."""
         self._thread.stop()
 
     def join(self) -> None:

@@ -150,7 +150,7 @@ def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[l
         part = tuple(tokens[begin:end])
         pieces.append(Piece(_time(part[0], first), _time(part[-1], first), part))
         begin = end
-    # If a window ends with a single timestamp, nothing is spoken after it, so the whole window is covered.
+    # A single timestamp at the end means that nothing is spoken after it, so the pieces cover the whole window.
     return pieces, seconds if has_single_end else _time(tokens[begin - 1], first)
 
 

@@ -80,8 +80,8 @@ class WindowReader:
         """Args:
         jobs: the object that computes the sequences.
         config: the model's config.
-        special: its special tokens.
-        tokenizer: its tokenizer.
+        special: the model's special tokens.
+        tokenizer: the model's tokenizer.
         context_tokens: the most tokens of prompt and text together.
         """
         self._jobs = jobs

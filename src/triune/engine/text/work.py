@@ -69,8 +69,8 @@ class TextWork:
         Raises:
             PayloadTooLargeError: the text has more characters than `context_tokens` tokens can have.
         """
-        # A token has at most `_longest_token` characters, so a text that exceeds the context's characters also exceeds
-        # its tokens.
+        # A token has at most `_longest_token` characters. So a text of more than `longest` characters has too many
+        # tokens for the context, and need not be tokenized.
         longest = context_tokens * self._longest_token
         if len(text) > longest:
             raise PayloadTooLargeError(

@@ -69,7 +69,7 @@ class Fields:
         value = self.get(name)
         if value is None and default is not None:
             return default
-        # Whole numbers in JSON may have any size, and may be too large for a float.
+        # The upper limit is needed since whole numbers in JSON may be too large for a float.
         if type(value) not in (int, float) or not above < cast("float", value) < 1e300:
             raise self.wrong(name, "a finite number" + (f" above {above:g}" if above > -math.inf else ""))
         return float(cast("float", value))
@@ -189,7 +189,7 @@ def shown(value: object) -> str:
     length = len(value) if isinstance(value, Sized) else 0
     if length > 8 and not isinstance(value, str):
         return f"a {type(value).__name__} of {length}"
-    # An integer may have more digits than Python converts to text.
+    # Python refuses to convert an integer of very many digits to text, so only its size is shown.
     if type(value) is int and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
     text = printable(repr(value))

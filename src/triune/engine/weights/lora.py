@@ -254,7 +254,7 @@ def _read(store: Store, name: str, shape: tuple[int, int], where: str) -> Matrix
 
 def _require_numbers(what: str, down: Matrix, up: Matrix) -> None:
     for name, values in (("lora_A", down), ("lora_B with its scale", up)):
-        # A comparison with NaN is false, so NaN is refused, too.
+        # The comparison is negated so that NaN is refused, too: any comparison with NaN is false.
         if not (largest := np.abs(values).max()) <= _LARGEST:
             raise InvalidArgumentError(f"{what}: {name} has the number {largest:g}; the limit is {_LARGEST:g}")
 

@@ -161,8 +161,8 @@ class StepGraph:
         self._ready.extend((run, number, False) for number in run.put(name, value))
 
     def _pump(self) -> None:
-        # A step that answers at once calls `_pump` again within `_start`. The inner call returns here, and the outer
-        # loop goes on.
+        # A step that answers at once calls `_pump` again within `_start`. This inner call returns at once, and the
+        # outer loop goes on.
         if self._is_pumping:
             return
         self._is_pumping = True

@@ -146,7 +146,7 @@ def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config:
     values = run.take(step.inputs.values())
     inputs: dict[str, Array] = {}
     for own, tensor in step.inputs.items():
-        # A model that was replaced may lack the input now. Checking the request then gives the error.
+        # The config may lack the input, if the model was replaced. Then checking the request gives the error.
         dims = config.inputs[own].dims if own in config.inputs else ()
         if (array := fit(values[tensor], dims, has_batch=has_batch)) is not None:
             inputs[own] = array

@@ -75,7 +75,7 @@ class Aligner:
         prompt = special.prompt((), language, translates=translates, has_stamps=False)
         ids = np.array([[*prompt, *tokens, special.end]], np.int64)
         found = self._run({"input_ids": ids, "next_ids": np.roll(ids, -1), **memory}, bills)
-        # The first token of the text is predicted at the last token of the prompt.
+        # The rows begin at the last token of the prompt, which predicts the first token of the text.
         rows = slice(len(prompt) - 1, len(prompt) + len(tokens))
         num_frames = max(1, min(round(seconds * _FRAMES_A_SECOND), found["scores"].shape[-1]))
         starts = first_frames(found["scores"][:, rows], num_frames) / _FRAMES_A_SECOND

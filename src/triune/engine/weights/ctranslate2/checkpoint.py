@@ -62,7 +62,7 @@ class CTranslate2Checkpoint:
         shape = self._file.variables[variable].shape
         if rows is None:
             return shape
-        # The slice `rows` may extend beyond the last row of the variable.
+        # The rows are counted, since in a broken file the slice `rows` may extend beyond the variable's last row.
         return (len(range(*rows.indices(shape[0]))) if shape else 0, *shape[1:])
 
     def tensor(self, name: str) -> DenseTensor:

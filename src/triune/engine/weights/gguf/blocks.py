@@ -53,7 +53,8 @@ class Blocks:
     def affine(self, rows: Array, block_bytes: int) -> Affine:
         """Unpack rows of blocks: UINT8 [rows, bytes of a row]."""
         num_rows = len(rows)
-        # In a damaged file scales may be NaN or infinite. `make_tensor` refuses these later.
+        # numpy shall not warn of scales that are NaN or infinite, which a damaged file may have: `make_tensor` refuses
+        # them later.
         with np.errstate(invalid="ignore", over="ignore"):
             codes, scales, offsets = self.take(np.ascontiguousarray(rows).reshape(-1, block_bytes))
         return Affine(

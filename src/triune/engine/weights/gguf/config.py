@@ -105,7 +105,7 @@ def _llama(file: GgufFile, architecture: str, fields: Fields) -> LlamaConfig:
         attention_scale=fields.number("attention.scale", scale, above=0),
         hidden_act="gelu_pytorch_tanh" if is_gemma else "silu",
         rms_norm_eps=fields.number("attention.layer_norm_rms_epsilon", above=0),
-        # In GGUF files the weights of Gemma's norms include the offset of 1 already.
+        # Nothing is added for Gemma: in GGUF files the weights of its norms include the offset of 1.
         norm_weight_offset=0.0,
         tie_word_embeddings="output.weight" not in file.places,
         attention_bias=_has(file, "attn_q.bias", "attn_qkv.bias"),

@@ -95,7 +95,7 @@ def open_gguf(path: Path) -> GgufFile:
         if name in places:
             raise reader.error(f"the tensor {name!r} is given twice")
         places[name] = _read_place(reader, name, path.name, alignment)
-    # The offsets of tensors count from this position.
+    # The tensors' data start at the next multiple of the alignment, and the offsets of tensors count from there.
     start = -(-reader.position // alignment) * alignment
     return GgufFile(path.name, metadata, _checked(reader, places, start, content.size), content)
 

@@ -134,7 +134,8 @@ def _gpt2(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
             f"{fields.where}: the way {kind!r} of splitting texts is not known here; known are {', '.join(SPLITS)}"
         )
     lines = _texts(fields, "merges")
-    # A token may begin with a space, but must not be empty.
+    # The two tokens of a merge are split at the first space after the first character: a token may begin with a space,
+    # but must not be empty.
     pairs = [(line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0]
     if len(pairs) < len(lines):
         wrong = next(line for line in lines if line.find(" ", 1) < 1)
@@ -196,8 +197,8 @@ def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> list[tuple[str, 
 
 def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     fields = vocabulary.fields
-    # In GGUF files, tokens that begin a word have a leading space. In BERT's own vocabulary, the other tokens begin
-    # with "##".
+    # Translate the tokens to BERT's own vocabulary: GGUF files mark the tokens that begin a word with a leading "▁",
+    # BERT marks the other tokens with "##".
     tokens = [
         token if kind != _NORMAL or _is_marker(token) else token[1:] if token.startswith(_SPACE) else f"##{token}"
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
@@ -212,7 +213,7 @@ def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     backend.decoder = decoders.WordPiece()
     begin = vocabulary.number("cls")
     begin = vocabulary.number("bos") if begin is None else begin
-    # The key is misspelt in the GGUF format itself.
+    # "seperator" is not a mistake here: the key is misspelt in the GGUF format itself.
     end = vocabulary.number("seperator")
     end = vocabulary.number("eos") if end is None else end
     if begin is None or end is None:

@@ -54,7 +54,8 @@ class HuggingFaceCheckpoint:
         self._packing = read_packing(settings, f"{folder.name}/config.json")
         self._store = Store(folder)
         if isinstance(self._config, T5Config) and "lm_head.weight" in self._store.shapes:
-            # transformers 5 writes that the embeddings are tied even if the files have a separate `lm_head`.
+            # The files have a separate `lm_head`, so the embeddings are not tied, although transformers 5 may write
+            # that they are.
             self._config = replace(self._config, tie_word_embeddings=False)
         if isinstance(self._config, BertConfig):
             self._config = _with_heads(self._config, self._store)
@@ -109,7 +110,8 @@ def _sources(store: Store, config: ModelConfig, packing: Packing | None, where: 
         if found is None:
             continue
         name, source = found
-        # Some files have a copy of the embedding under this name although the config says that the embeddings are tied.
+        # Skip `lm_head` if the config says that the embeddings are tied: some files have a copy of the embedding under
+        # this name.
         if name == "lm_head.weight" and config_is_tied(config):
             continue
         joined = parts(name, config)

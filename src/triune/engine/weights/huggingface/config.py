@@ -59,7 +59,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
     model_type = fields.text("model_type")
     if model_type in _IN_TEXT_CONFIG:
         inner = {**values, **cast("dict[str, object]", fields.get("text_config") or {})}
-        # Settings of the part for pictures do not affect the text part.
+        # Leave out the settings of the part for pictures, which do not affect the text part.
         inner = {key: each for key, each in inner.items() if key not in _OF_PICTURES}
         model_type = _IN_TEXT_CONFIG[model_type]
         fields = Fields({**inner, "model_type": model_type}, f"{where}: text_config")
@@ -95,7 +95,7 @@ def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
     return SpecialTokens(
         bos=fields.whole_or_none("bos_token_id"),
         eos=tuple(dict.fromkeys(eos)),
-        # Some files write -1 for "no such token".
+        # -1 counts as no token, as some files mean it.
         pad=None if fields.get("pad_token_id") == -1 else fields.whole_or_none("pad_token_id"),
         decoder_start=fields.whole_or_none("decoder_start_token_id"),
     )
@@ -114,7 +114,7 @@ def _pooling(folder: Path) -> tuple[str | None, bool]:
         return None, False
     settings = Fields(values, f"{folder.name}/1_Pooling/config.json")
     modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
-    # Newer files give the name of the only pooling.
+    # Newer files name the pooling in one setting; older files have a flag for each pooling.
     named = settings.choice("pooling_mode", {each: each for each in modes}) if "pooling_mode" in settings else None
     chosen = [mode for mode, name in modes.items() if settings.flag(name, False) or mode == named]
     settings.refuse_unread({"word_embedding_dimension", "embedding_dimension", "include_prompt"})

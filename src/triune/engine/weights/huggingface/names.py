@@ -24,7 +24,8 @@ def canonical(name: str, config: ModelConfig) -> str | None:
         return None
     match config:
         case LlamaConfig():
-            # Prefixes of the text part in files of models that also take pictures: the older one, then the newer one.
+            # Remove the prefixes that the text part has in files of models that also take pictures: the older one, then
+            # the newer one.
             name = name.removeprefix("language_model.")
             name = (
                 name.replace("model.language_model.", "model.", 1) if name.startswith("model.language_model.") else name
@@ -34,7 +35,7 @@ def canonical(name: str, config: ModelConfig) -> str | None:
             return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
         case BertConfig():
             name = name.removeprefix("bert.")
-            # Files converted from the first BERT have TensorFlow's names: gamma and beta.
+            # Rename gamma and beta, TensorFlow's names, which files converted from the first BERT have.
             return re.sub(r"LayerNorm\.(gamma|beta)$", _norm_word, name)
         case T5Config():
             return None if _LEFT_OUT_OF_T5.fullmatch(name) else name

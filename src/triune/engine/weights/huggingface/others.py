@@ -42,7 +42,8 @@ def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_nor
     and `is_normalized` come from sentence-transformers' files.
     """
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
-    # `tie_word_embeddings` matters only for a masked-language-model head, which is not served.
+    # Read `tie_word_embeddings`, so that it does not count as unknown. It matters only for the masked-language-model
+    # head, which is not served.
     fields.flag("tie_word_embeddings", True)
     if fields.flag("is_decoder", False):
         raise UnsupportedError(f"{fields.where}: is_decoder is true; a BERT that decodes is not known here")
@@ -80,7 +81,7 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
     activations = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new", "silu": "silu"}
     given = fields.text("feed_forward_proj", "relu")
     is_gated = given.startswith("gated-")
-    # "gated-gelu" has always meant the tanh approximation.
+    # In "gated-gelu" the GELU is the tanh approximation, as in transformers.
     name = "gelu_new" if given == "gated-gelu" else given.removeprefix("gated-")
     activation = Fields({"feed_forward_proj": name}, fields.where).choice("feed_forward_proj", activations)
     num_layers = fields.whole("num_layers", 6, most=MAX_LAYERS)

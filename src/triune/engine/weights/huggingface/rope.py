@@ -82,7 +82,7 @@ def _scaling(fields: Fields, parameters: Fields, rotary_dim: int) -> RopeScaling
 
 def _yarn(parameters: Fields, longest: int, original: int) -> YarnScaling:
     factor = parameters.number("factor", longest / original, above=0)
-    # In some files 0 means that the setting is not given.
+    # 0 counts as missing, as some files mean it.
     scale, scale_all = parameters.number("mscale", 0), parameters.number("mscale_all_dim", 0)
     natural = _magnitude(factor, scale) / _magnitude(factor, scale_all) if scale and scale_all else _magnitude(factor)
     return YarnScaling(

@@ -28,13 +28,12 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens, vocab_size: int) -> Toke
         raise NotFoundError(f"{folder}: there is no {_FILE} in it; save the tokenizer in that form")
     try:
         backend = tokenizers.Tokenizer.from_str(text)
-    # The library raises plain `Exception`. For panics it raises a class of its own that is not derived from
-    # `Exception`.
+    # BaseException is caught because the library raises, for panics, a class that is not derived from `Exception`.
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise InvalidArgumentError(f"{folder.name}/{_FILE}: it is no tokenizer: {error}") from error
-    # The file may state the truncation and padding that were used in training; they must not apply here.
+    # Turn off the truncation and padding that the file may state, which were used in training.
     backend.no_padding()
     backend.no_truncation()
     return Tokenizer(backend, tokens, vocab_size, folder.name)

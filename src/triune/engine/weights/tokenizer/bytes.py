@@ -64,7 +64,7 @@ def _from_byte_letters(token: str) -> bytes:
     try:
         return bytes([_BYTE_LETTERS[letter] for letter in token])
     except KeyError:
-        # This character stands for no byte, so the token is not byte-coded: it is plain text in UTF-8.
+        # A character of the token stands for no byte, so the token is not byte-coded, but plain text.
         return token.encode()
 
 

@@ -108,7 +108,7 @@ def _factor(part: Any) -> float:
             factor *= len(step["replacement"].encode())
         elif kind == "Replace":
             content, pattern = len(step["content"].encode()), len(step["pattern"].get("String", "").encode())
-            # An empty pattern matches between any two characters.
+            # An empty pattern matches between any two characters, so the content is inserted after each of them.
             factor *= max(1, content / pattern) if pattern else 1 + content
     return factor * _UNICODE_GROWTH if has_forms else factor
 

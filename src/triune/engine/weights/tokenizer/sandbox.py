@@ -149,7 +149,7 @@ def _charge_nodes(template: nodes.Template) -> None:
     for joined in template.find_all(nodes.Concat):
         joined.nodes = [_charge(part) for part in joined.nodes]
     for made in list(template.find_all((nodes.List, nodes.Tuple))):
-        # A tuple may also be the target of an assignment: then it creates no new tuple.
+        # Only tuples that are read are charged: one that is the target of an assignment creates no new tuple.
         if made.items and getattr(made, "ctx", "load") == "load":
             made.items = [_charge(item) for item in made.items]
     for pair in list(template.find_all(nodes.Pair)):

@@ -99,7 +99,7 @@ class ChatTemplate:
             raise InvalidArgumentError(f"the chat template refuses this conversation: {_shown(error)}") from error
         except RecursionError as error:
             raise InvalidArgumentError("the chat template was stopped: it calls itself too often") from error
-        # A template is untrusted code, and may raise any error of Python.
+        # Any exception is the template's fault: it is untrusted code, and may raise any error of Python.
         except Exception as error:
             raise InvalidArgumentError(
                 f"the chat template cannot be computed for this conversation: {type(error).__name__}: {_shown(error)}"
