@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from triune.graph.passes.run import Watcher
 
 _DOUBT = 10.0
-"""A pass may change outputs by this multiple of the difference between two executors on the program before the pass."""
+"""A pass may change an output by at most this multiple of the difference between two executors before the pass."""
 
 _HALF_PASS = "common::add_fp16_cast"
 """The pass that casts to fp16. It changes outputs on purpose; `verify` measures by how much."""
@@ -75,7 +75,8 @@ class Audit:
         self._pending: list[str] = []
 
     def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher[Any]":
-        """Start to watch a conversion: the argument `audit` of `lower`. What was found in another one is forgotten.
+        """Start to watch a conversion: the argument `audit` of `lower`. The findings of a conversion that was watched
+        before are forgotten.
 
         Args:
             graph: the ONNX graph that the program was written from.
@@ -88,7 +89,7 @@ class Audit:
         Raises:
             UnsupportedError: values cannot be made up for the inputs.
         """
-        # A conversion that is repeated with more nodes in fp32 is another program, and the last one counts.
+        # If a conversion is repeated with more nodes in fp32, only the findings on its last program count.
         self.findings, self.changed, self._pending = [], [], []
         self._is_half, self._before, self._operations = False, None, None
         made = revealing_inputs(inputs_of_model(graph, options.shapes))
@@ -126,7 +127,7 @@ class Audit:
             after = _Snapshot(program, self._version, self._inputs)
         except TriuneError as error:
             # Some passes leave a program that is not valid yet: tensors of more than five dimensions, weights that are
-            # not cast, or packed weights whose scales are.
+            # not cast, or packed weights whose scales are cast already.
             self._refusal = str(error)
             return
         steps, self._pending = self._pending, []

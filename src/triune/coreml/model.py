@@ -163,7 +163,7 @@ class Model(LoadedModel):
         own = {tensor.name: name for name, tensor in read_source(self.package).inputs.items()}
         found: dict[str, Any] = {}
         for name, value in inputs.items():
-            # A name that occurs in both is taken as the program's.
+            # A name that occurs in both the program and the source model is taken as the program's.
             chosen = name if name in {feature.name for feature in self.interface.inputs} else own.get(name, name)
             if chosen in inputs and chosen != name:
                 raise InvalidArgumentError(f"input '{chosen}' is given twice, once as '{name}', its name in the source")

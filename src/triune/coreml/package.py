@@ -83,7 +83,7 @@ def read_package(path: Path | str, *, maps_weights: bool = True) -> Package:
     Args:
         path: the package.
         maps_weights: map the weight files into memory. Otherwise they are read, so that writes to the files cannot
-        change the weights, and a truncated file cannot crash the process.
+            change the weights, and a truncated file cannot crash the process.
 
     Raises:
         NotFoundError: there is nothing at `path`, or a file that the package names does not exist.

@@ -51,8 +51,8 @@ class PipelineModel:
         """Compute the outputs; see `Model.predict`.
 
         Raises:
-            InvalidArgumentError: an input is unknown or missing, or a model does not allow it; or no model has an
-                output.
+            InvalidArgumentError: an input is unknown or missing, or a model does not allow it; or no model gives an
+                output of the pipeline.
         """
         del state
         known = {feature.name for feature in self.interface.inputs}

@@ -33,7 +33,7 @@ def read_program(proto: Any, weights: Weights, file: str) -> Program:
 
     Args:
         proto: `MIL_pb2.Program`.
-        weights: where its weight files are.
+        weights: opens the program's weight files.
         file: the file's name in error messages.
 
     Raises:

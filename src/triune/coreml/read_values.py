@@ -77,11 +77,11 @@ def read_value(proto: Any, weights: Weights, where: str) -> Constant:
 
     Args:
         proto: `MIL_pb2.Value`.
-        weights: where the weight files are.
+        weights: opens the weight files.
         where: the value's name in error messages.
 
     Raises:
-        InvalidArgumentError: it does not have the size of its type, or is not in its file.
+        InvalidArgumentError: the constant does not have the size of its type, or is not in its file.
         NotFoundError: the weight file does not exist.
         UnsupportedError: the kind of value is not known.
     """

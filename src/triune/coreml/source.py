@@ -33,7 +33,7 @@ class SourceTensor:
 class Source:
     """The inputs and outputs of the model that a package was converted from, by their names in the package.
 
-    Both are empty if Triune did not convert the package.
+    `inputs` and `outputs` are empty if Triune did not convert the package.
     """
 
     inputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])

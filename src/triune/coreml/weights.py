@@ -182,8 +182,8 @@ def inside(root: Path, path: Path, name: str) -> Path:
     """Resolve `path`, following links, and check that it is a file or folder in `root`.
 
     Raises:
-        InvalidArgumentError: it is outside `root`. Messages call it `name`.
-        NotFoundError: it does not exist.
+        InvalidArgumentError: `path` is outside `root`. Messages call it `name`.
+        NotFoundError: `path` does not exist.
     """
     try:
         resolved = path.resolve(strict=True)

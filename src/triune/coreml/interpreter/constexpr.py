@@ -42,7 +42,7 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: A
     if lut.ndim != indices.ndim + 2:
         raise InvalidArgumentError(f"a table of {list(lut.shape)} for indices of {list(indices.shape)}")
     num_entries, length = lut.shape[-2:]
-    # Repeat the table of its block for every element, and take its entry: (*indices, vector).
+    # For every index, repeat the table of its block, and take the entry that it names: (*indices, vector).
     tables = _repeat_blocks(lut.reshape(*lut.shape[:-2], -1), (*indices.shape, num_entries * length))
     tables = tables.reshape(*indices.shape, num_entries, length)
     vectors = np.take_along_axis(tables, indices.astype(np.int64)[..., None, None], axis=-2)[..., 0, :]
@@ -60,7 +60,7 @@ def lut_to_sparse(
     """Look up indices as iOS 18's `lut_to_dense`, but only those where the mask is 1.
 
     Returns:
-        the mask of the result and its elements.
+        the mask of the result, and the elements of the result where this mask is 1.
     """
     dense = lut_to_dense(sparse_to_dense(indices_nonzero_data, indices_mask, None), lut, None, vector_axis)
     mask = indices_mask
@@ -83,7 +83,7 @@ def sparse_blockwise_shift_scale(
 
 
 def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None) -> Array:
-    """Put the elements where the mask is 1, and 0 elsewhere.
+    """Put the elements of `nonzero_data` where the mask is 1, and 0 elsewhere.
 
     On iOS 16 the mask is packed in bytes, and `shape` is the shape of the result.
 

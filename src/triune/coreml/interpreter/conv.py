@@ -73,7 +73,8 @@ def conv_transpose(
     """Compute the transposed convolution of x (n, C_in, *spatial) with `weight` (C_in, C_out / groups, *kernel).
 
     Each element of x adds the kernel, multiplied by it, to the window of the output at its position. Then the padding
-    is cut off. With an `output_shape`, or pad type "same", the output has that size; elements in no window are 0.
+    is cut off. The output has the sizes of `output_shape`, or with pad type "same" stride times the sizes of x;
+    elements in no window are 0.
     """
     groups = int(groups)
     num_in, num_out, *kernel = weight.shape

@@ -25,7 +25,8 @@ def _linear(x: Array) -> Array:
     return x
 
 
-# The constants are Core ML's "standard default values" (coremltools' tests of lstm). With them scaled_tanh is tanh.
+# The constants of the activations, alpha and beta, are Core ML's "standard default values" (coremltools' tests of
+# lstm). With these scaled_tanh is tanh.
 _ACTIVATIONS: Mapping[str, _Activation] = {
     "hard_sigmoid": _hard_sigmoid,
     "linear": _linear,

@@ -96,7 +96,9 @@ def _update(result: Array, index: Any, updates: Array, mode: str) -> None:
 
 
 def _numpy_index(x: Array, indices: Array, validate_indices: Any) -> tuple[Array, ...]:
-    """The index into x, for numpy, of tuples along the last dimension: an array for each dimension that they index."""
+    """Convert tuples along the last dimension of `indices` to numpy's index into `x`: an array for each dimension that
+    the tuples index.
+    """
     _require_depth(x, indices)
     return tuple(_in_range(indices[..., axis], x.shape[axis], validate_indices) for axis in range(indices.shape[-1]))
 

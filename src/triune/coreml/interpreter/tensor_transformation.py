@@ -24,7 +24,7 @@ def reshape(x: Array, shape: Array) -> Array:
     """Reshape x. A size of -1 is computed from the others; 0 keeps the size of x at that index, counted from the right.
 
     If x has no dimension at that index, 0 means 1. Operator sets before iOS 17 count the index from the left, but
-    require that the shape has the rank of x, so that both are the same.
+    require that the shape has the rank of x, so that both ways of counting give the same index.
     """
     sizes = [int(size) for size in np.atleast_1d(shape)]
     for at, size in enumerate(sizes):

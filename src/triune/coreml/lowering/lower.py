@@ -78,7 +78,8 @@ def lower(
     """Convert `model` to an ML Program with the function `main`: see `lower_functions`.
 
     Args:
-        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths.
+        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set the paths of
+            its files.
         path: where to save the package; ends in .mlpackage.
         options: the options of the conversion.
         report: is called with a line of text for each step.

@@ -1,7 +1,7 @@
 """Resize of dimensions whose sizes or scales are known only at run time.
 
-Each element of the result is an element of the input, or a weighted sum of some. Which these are is computed by
-`graph.conversion.lowering.resize_free`.
+Each element of the result is an element of the input, or a weighted sum of some elements. Their indices and weights are
+computed by `graph.conversion.lowering.resize_free`.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
         if c.attributes.get(name, plain) != plain:
             raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
     if mode == "nearest" and coordinate_mode(c.attributes) == "half_pixel_symmetric":
-        # ONNX Runtime computes these coordinates in fp64. In fp32, the other of two almost equally near elements may be
-        # taken.
+        # ONNX Runtime computes these coordinates in fp64. If two elements are almost equally near to a coordinate, fp32
+        # may choose the other one.
         raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
     native = _native(c, x, axes) if mode == "linear" else None
     if native is not None:

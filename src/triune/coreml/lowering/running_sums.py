@@ -31,7 +31,7 @@ def _zeros(x: Var, axis: int) -> Var:
 
 def _cut(x: Var, axis: int, begin: int, end: int | None) -> Var:
     """A slice along one axis. If `end` is None, it extends to the end of the axis; a negative `end` counts from
-    there.
+    the end.
     """
     begins, ends = [0] * x.rank, [0] * x.rank
     begins[axis], ends[axis] = begin, end or 0

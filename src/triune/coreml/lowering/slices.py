@@ -79,7 +79,7 @@ class _SliceOperands:
             self._ends[axis], self._end_masks[axis] = self._bound(axis, end), False
 
     def _bound(self, axis: int, place: Any) -> Any:
-        """Convert a bound to an index between 0 and the size, as ONNX does: negative ones count from the end."""
+        """Convert a bound to an index between 0 and the size, as ONNX does: a negative bound counts from the end."""
         if isinstance(place, int) and is_fixed(self._x.shape[axis]):
             size = int(self._x.shape[axis])
             return min(max(place + size if place < 0 else place, 0), size)

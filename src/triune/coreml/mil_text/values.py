@@ -62,7 +62,7 @@ def _literal(words: Words, kind: Any) -> Any:
 
 
 def _element(words: Words, kind: Any) -> Any:
-    """Parse a literal that is an element of another one. The text may repeat the element's type before it."""
+    """Parse a literal that is an element of another literal. The text may repeat the element's type before it."""
     return read_value_text(words) if is_value_next(words) and not words.is_next(_BLOB) else _literal(words, kind)
 
 

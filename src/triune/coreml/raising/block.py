@@ -189,7 +189,7 @@ class Families:
 
 
 def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:
-    """Cast fp16 arguments to fp32 if others are fp32, so that only the result is rounded to fp16."""
+    """Cast fp16 arguments to fp32 if other arguments are fp32, so that only the result is rounded to fp16."""
     kinds = {each.dtype for given in arguments.values() for each in given}
     if not kinds.issuperset((DType.FP16, DType.FP32)):
         return dict(arguments)

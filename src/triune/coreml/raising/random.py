@@ -40,7 +40,7 @@ def _normal(graph: Graph, given: Given) -> Tensor:
 
 
 def _bernoulli(graph: Graph, given: Given) -> Tensor:
-    """1 with probability `prob`, else 0."""
+    """Draw 1 with the probability `prob`, else 0."""
     like = filled(graph, given["shape"], 0, DType.FP32)
     drawn = graph.op("RandomUniformLike", like, dtype=DType.FP32, **_seed(given))
     is_one = graph.op("Less", drawn, graph.constant(given.number("prob"), DType.FP32), dtype=DType.BOOL)

@@ -38,7 +38,7 @@ def _weights(given: Given, gates: Sequence[int], suffix: str = "") -> tuple[Arra
     """The weights for the input and for the hidden state, and the bias, with the gates in ONNX's order.
 
     Raises:
-        InvalidArgumentError: their shapes do not agree.
+        InvalidArgumentError: the shapes of weights and bias do not agree.
     """
     weight_ih, weight_hh = given.array(f"weight_ih{suffix}"), given.array(f"weight_hh{suffix}")
     hidden = weight_hh.shape[-1]
@@ -93,7 +93,7 @@ def _compute(
     """Write the ONNX node.
 
     Returns:
-        its outputs in MIL's form: see `_mil_outputs`.
+        the node's outputs in MIL's form: see `_mil_outputs`.
     """
     dtype = given["x"].dtype
     dtypes = [dtype if given.flag("output_sequence") else None, *[dtype] * (2 if op_type == "LSTM" else 1)]
@@ -126,7 +126,7 @@ def _mil_outputs(graph: Graph, given: Given, outputs: Sequence[Tensor], directio
 
 
 def _lstm(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Raise lstm. MIL's order of gates is input, forget, output, cell. The first three of them have peepholes."""
+    """Raise lstm. MIL's order of gates is input, forget, output, cell. The first three gates have peepholes."""
     direction = _directions(given, "forward", "reverse", "bidirectional")
     x = given["x"]
     cells = [_cell(given, suffix) for suffix in (("", "_back") if direction == "bidirectional" else ("",))]

@@ -19,7 +19,7 @@ _NARROW = frozenset({DType.INT8, DType.INT16, DType.UINT8, DType.UINT16})
 
 def _band_part(graph: Graph, given: Given) -> Tensor:
     """Keep `lower` diagonals below the main one and `upper` above it, and set the rest to 0. A negative number keeps
-    all.
+    all diagonals on its side.
     """
     x = given["x"]
     lower, upper = given.integer("lower"), given.integer("upper")
@@ -146,8 +146,8 @@ def _shape(graph: Graph, given: Given) -> Tensor:
 
 
 def _concat(graph: Graph, given: Given) -> Tensor:
-    """Write Concat. Scalars become a vector. With `interleave` the first slices of all tensors come first, then the
-    second.
+    """Write Concat. Scalars become a vector. With `interleave` the first slices of all tensors come first, then their
+    second slices, and so on.
     """
     values = given.many("values")
     if values[0].rank == 0:
