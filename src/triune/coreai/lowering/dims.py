@@ -137,8 +137,8 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
 def repeated(x: Value, counts: Sequence[Dim]) -> Value:
     """Repeat `x` along each dimension as often as `counts` says, by a broadcast.
 
-    Core AI's tile is not used: if it repeats a constant once in a function of fixed shapes, the compiler (1.0.0b3)
-    replaces it by its operand, whose type differs, and the process ends in an assertion.
+    Core AI's tile is not used: if a tile repeats a constant once in a function of fixed shapes, the compiler (1.0.0b3)
+    replaces the tile by its operand, whose type differs, and the process ends in an assertion.
     """
     separated: list[Dim] = []
     spread_out: list[Dim] = []

@@ -54,7 +54,7 @@ def _gather(c: Context) -> None:
 
 
 def _indices_from_front(c: Context, axes: Sequence[int]) -> Value:
-    """The node's indices into dimensions `axes`. If they are constant, the size is added to negative ones.
+    """The node's indices into dimensions `axes`. If they are constant, the size is added to negative indices.
 
     Apple's compiler (1.0.0b3) itself gathers from weights by constant indices, and for a negative index it reads what
     is before the first element. Its interpreter counts negative indices from the end, as ONNX does.
@@ -111,8 +111,8 @@ def _scatter(c: Context, x: Value, indices: Value, updates: Value, axis: int) ->
 
 
 def _may_be_empty(c: Context, axis: int) -> bool:
-    """Whether the number of a scatter's indices along dimension `axis` depends on a selection (`selections`), so that
-    it may be 0: then Apple's interpreter (1.0.0b3) ends its process.
+    """Whether the number of a scatter's indices along dimension `axis` depends on the result of an operator such as
+    NonZero (see `selections`), so that it may be 0: then Apple's interpreter (1.0.0b3) ends its process.
     """
     return is_rewritten() and c.scope.values.may_be_empty(c.node.input[1], axis)
 
@@ -125,8 +125,8 @@ def _and_one(x: Value, axis: int) -> Value:
 
 
 def _and_index(indices: Value, last: Value, axis: int) -> Value:
-    """Append the indices `last` along dimension `axis`. They have the same rank; all their other sizes may be 1 and are
-    broadcast.
+    """Append the indices `last` to `indices` along dimension `axis`. Both have the same rank; along other dimensions
+    the size of `last` may be 1, and is broadcast.
     """
     dims: list[Dim] = [1 if each == axis else size for each, size in enumerate(dims_of(indices))]
     return concat([indices, spread(last, dims)], axis)
@@ -181,7 +181,7 @@ def _scatter_nd(c: Context) -> None:
     last = rank_of(indices) - 1
     own = dims_of(x)
     if may_be_empty:
-        # Append an update of a row behind the last one, so that no operand is empty. That row is removed from the
+        # Append an update of a row behind the last row, so that no operand is empty. That row is removed from the
         # result.
         after = shaped(vector([own[0], *[0] * (depth - 1)]), [*[1] * last, depth])
         indices, updates = _and_index(indices, after, 0), _and_one(updates, 0)

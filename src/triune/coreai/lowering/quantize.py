@@ -127,7 +127,7 @@ def _axis(c: Context, x: Value) -> int:
 
 
 def _plain(scale: Value, axes: Value) -> Value:
-    """Reshape a single scale to a scalar, as Core AI's operations require; return one per slice unchanged."""
+    """Reshape a single scale to a scalar, as Core AI's operations require; return a vector of scales unchanged."""
     return reshape(scale, []) if rank_of(axes) else scale
 
 
