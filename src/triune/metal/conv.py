@@ -95,7 +95,7 @@ def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply:
         weights: (filters, channels / groups, ...), of the same type.
         window: the kernel.
         groups: the number of groups of channels.
-        multiply: the product of two matrices, or of two lists of as many matrices.
+        multiply: the product of two matrices, or of each matrix in a list with its counterpart in another list.
     """
     sizes = x.shape[2:]
     counts = [window.count(axis, size) for axis, size in enumerate(sizes)]

@@ -38,8 +38,8 @@ def fuse(graph: GraphProto) -> GraphProto:
 
 
 def _norms_of_sums(graph: GraphProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
-    """Find each sum of two computed values that an RMSNormalization over the last axis reads. Returns these nodes by
-    the name of the sum.
+    """Find each sum of two computed values that an RMSNormalization over the last axis reads. Returns the
+    normalizations by the names of the sums.
     """
     constants = {tensor.name for tensor in graph.initializer}
     found: dict[str, NodeProto] = {}
@@ -86,7 +86,9 @@ def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeP
 
 
 def _turn(name: str, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    """Find the RotaryEmbedding between an Unsqueeze and a Squeeze, which rotates rows of one token each."""
+    """Find the RotaryEmbedding, between an Unsqueeze and a Squeeze, that computes the value `name`: it rotates rows of
+    one token each. None if other nodes compute it.
+    """
     squeeze = makers.get(name)
     turn = makers.get(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
     if turn is None or turn.op_type != "RotaryEmbedding":

@@ -121,7 +121,7 @@ class PagedAttention:
         self._attend(c, query, key, value, cache=_CACHE_INPUT)
 
     def rotary_attention(self, c: Context) -> None:
-        """Compute a node `RotaryAttention`."""
+        """Compute a node `RotaryAttention` (see `fusion`)."""
         heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         x = c.input(0)
         if self._layout is None:

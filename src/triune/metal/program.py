@@ -60,7 +60,7 @@ class Program:
             float_type: MLX's type in which FLOAT is computed: fp32, bf16 or fp16.
             read: reads the elements of an initializer.
             more: the functions that compute operators of other domains.
-            most_bytes: the largest array that a node may make; None means the machine's memory.
+            most_bytes: the size of the largest array that a node may make; None means that of the machine's memory.
             checks: whether indices are checked here; otherwise the caller must check them.
 
         Raises:
