@@ -75,7 +75,7 @@ class Plan:
 
         Raises:
             InvalidArgumentError: the model's activations are quantized already, or the samples do not fit.
-            UnsupportedError: it has nothing to compress, or is too large for activations in 8 bits.
+            UnsupportedError: the model has nothing to compress, or is too large for activations in 8 bits.
         """
         self.options: Final = options
         self.file: Final = file

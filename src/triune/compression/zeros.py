@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def pruned(weight: NDArray[Any], sparsity: float) -> NDArray[Any]:
-    """Set the round(sparsity * size) weights of the smallest magnitude to 0. Of equal ones, the first are chosen."""
+    """Set the round(sparsity * size) weights of the smallest magnitude to 0. Of equal magnitudes, take the first."""
     count = round(sparsity * weight.size)
     result = weight.copy()
     flat = result.reshape(-1)
