@@ -20,7 +20,9 @@ from triune.planning.op import Op, OpClass
 from triune.planning.placement import PathCosts, place_fastest
 
 LAUNCH_MS: Final = 0.125
-"""What Core ML counts for a segment on the Neural Engine, for a change of units, and for an output on it."""
+"""What Core ML counts for a segment on the Neural Engine, for a change of units, and for an output on the Neural
+Engine.
+"""
 
 _UNITS: Final = (Unit.CPU, Unit.ANE)
 

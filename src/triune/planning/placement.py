@@ -213,7 +213,7 @@ def place_pipeline(costs: PathCosts) -> list[int]:
 def _cuts(
     units: Sequence[int], slowest: NDArray[np.float64], begins: Sequence[NDArray[np.intp]]
 ) -> list[tuple[int, int]]:
-    """Each unit with the number of its operations."""
+    """The units of the pipeline in order, each with the number of its operations."""
     end, found = len(slowest) - 1, list[tuple[int, int]]()
     for unit, where in zip(reversed(units), reversed(begins), strict=True):
         found.append((unit, end - int(where[end])))

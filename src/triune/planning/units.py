@@ -36,7 +36,7 @@ class Target:
         units: its units.
         tier: the tier of its Neural Engine, for the rules.
         memory_gb_per_s: the bandwidth of the memory that its units share; None if unknown.
-        memory_gb: the most memory that it has; None if unknown.
+        memory_gb: the size of its memory, for a chip in its largest configuration; None if unknown.
         is_scored: whether the errors on published measurements, which are of Apple's chips, apply to the target.
         notes: the assumptions that were made.
     """
@@ -81,7 +81,7 @@ def units_of(chip: Chip, constants: Constants) -> dict[Unit, PlannedUnit]:
     """The units of a chip for which the cost model has all figures.
 
     Raises:
-        UnsupportedError: there is no such unit.
+        UnsupportedError: the figures of the chip suffice for none of its units.
     """
     found = {
         Unit.CPU: _cpu_rates(chip, constants, "cpu"),
