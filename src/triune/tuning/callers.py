@@ -20,8 +20,8 @@ class _Window:
     """The measured time of a load.
 
     Attributes:
-        began_ns: when it began; 0 before.
-        ended_ns: when it ended; 0 before.
+        began_ns: when it began; 0 until then.
+        ended_ns: when it ended; 0 until then.
         num_answered: the number of requests that were answered in it.
         num_warm_up: the number of requests that were answered before it.
     """

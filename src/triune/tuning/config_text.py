@@ -91,7 +91,9 @@ def _quoted(text: str) -> str:
 
 
 def _edited(text: str, changed: list[str], after: ModelConfigMessage) -> str:
-    """Replace the first appearance of each changed field, remove its others, and add those that appear nowhere."""
+    """Replace the first appearance of each changed field, remove its other appearances, and add fields that appear
+    nowhere.
+    """
     left = {name: _written(name, after) for name in changed}
     parts: list[str] = []
     end = 0

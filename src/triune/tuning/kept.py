@@ -19,7 +19,9 @@ _LEAST_FREE: Final = 0.25
 
 
 class KeptExecutables:
-    """The executables of the trials of one model, whose files do not change meanwhile. Used by one thread."""
+    """A store of the executables that trials of one model have compiled, for later trials. The model's files must not
+    change meanwhile. Used by one thread.
+    """
 
     def __init__(self) -> None:
         self._last: TensorBuild | None = None

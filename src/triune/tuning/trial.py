@@ -129,8 +129,8 @@ async def _measure(
 
 
 def _times(loaded: LoadedVersion, inputs: Mapping[str, Array]) -> list[MeasuredTime]:
-    """The measured times of batches of such requests; empty unless one unit computed all batches, and each size often
-    enough.
+    """The measured times of batches whose requests had inputs like `inputs`; empty unless one unit computed all
+    batches, and each size often enough.
     """
     statistics, has_batch = loaded.statistics, loaded.config.batching.max_batch_size > 0
     if len(statistics.unit_inferences) != 1:
