@@ -89,7 +89,7 @@ class Edit:
         return name in self._producers
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The elements of a constant; None if `name` is none, or empty."""
+        """The elements of a constant; None if `name` is "", or no constant has it."""
         return self.values.constant(name) if name else None
 
     def scalar(self, name: str) -> float | None:
@@ -198,7 +198,7 @@ def edit_graphs(model: ModelProto, change: Callable[[Edit], None]) -> None:
     """Call `change` for a model's graph and all of its subgraphs, inner ones first, and write what it changed."""
     opset = opset_of(model)
     names = Names(model.graph)
-    names.value("edit")  # Collects all names of the graph before it is changed.
+    names.value("edit")  # `names` collects the graph's names at this call, before the graph is changed.
     _edit(model.graph, None, names, opset, change)
 
 

@@ -26,7 +26,7 @@ class Index:
 
     def __init__(self, graph: GraphProto, prefix: str, large: Large | None = None) -> None:
         """The names of added nodes begin with `prefix`. `large` has the large constants, which are kept out of the
-        graph meanwhile.
+        graph while passes run.
         """
         self.graph = graph
         self.values = Values(graph)

@@ -163,7 +163,8 @@ class GraphSession:
         except RuntimeError as error:
             raise InternalError(f"{self._name}: ONNX Runtime: {error}") from error
         if self._run_bytes is not None:
-            # The arena holds the results, and later runs need its memory: clients may take long to read an answer.
+            # Copy the results out of the arena: later runs need its memory, and clients may take long to read an
+            # answer.
             results = [np.array(each) for each in results]
         count = len(self._outputs)
         return (

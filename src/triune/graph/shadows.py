@@ -14,7 +14,7 @@ def rename_shadows(graph: GraphProto) -> None:
     ONNX's checker allows such names if the other value comes after the subgraph, but passes rename values by name.
     """
     names = Names(graph)
-    names.value("shadow")  # Collects all names of the graph before it is changed.
+    names.value("shadow")  # `names` collects the graph's names at this call, before the graph is changed.
     _rename_within(graph, frozenset(), names)
 
 

@@ -12,8 +12,8 @@ class LayoutPass(GraphPass):
     """A pass that reports which nodes it changes, and which similar nodes it does not change, and why."""
 
     def __init__(self, report: Report, large: Large | None = None) -> None:
-        """The pass adds entries to `report`. `large` has the large constants, which are kept out of the graph
-        meanwhile.
+        """The pass adds entries to `report`. `large` has the large constants, which are kept out of the graph while
+        passes run.
         """
         self._report = report
         self._large = large or NoneLarge()

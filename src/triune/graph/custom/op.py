@@ -163,7 +163,8 @@ def custom_op(name: str, *, outputs: Sequence[str | DTypeLike] = (), body: Any =
         body: the operator in ONNX operators: a function in ONNX's text, a FunctionProto, or a function of onnxscript.
 
     Raises:
-        InvalidArgumentError: the name is none, or the body is not a function of that name.
+        InvalidArgumentError: the name has no domain, an output has no type of ONNX, or the body is not a function of
+            that name.
     """
     domain, separator, op_type = name.partition("::")
     if not separator:

@@ -7,10 +7,10 @@ of the latter say through which operators a search from node to node continues.
 # Families of operators.
 
 RESHAPES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
-"""The result has the elements of the operand in another shape or order."""
+"""Operators whose result has the elements of the operand in another shape or order."""
 
 ORDERED_RESHAPES = RESHAPES - {"Transpose"}
-"""The result has the elements of the operand in another shape, but in the same order."""
+"""Operators whose result has the elements of the operand in another shape, but in the same order."""
 
 MATRIX_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
 DENSE_PRODUCTS = MATRIX_PRODUCTS - {"ConvTranspose"}
@@ -27,7 +27,7 @@ RECTIFIERS = frozenset(["Relu", "LeakyRelu"])
 NORMALIZATIONS = frozenset(["Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"])
 
 SATURATING = frozenset(["Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"])
-"""The result is finite even if the operand is infinite."""
+"""Operators whose result is finite even if the operand is infinite."""
 
 COPIES = RESHAPES | frozenset(
     [
@@ -35,15 +35,15 @@ COPIES = RESHAPES | frozenset(
         *("Trilu", "Neg", "Abs"),
     ]
 )
-"""Each element of the result is one of the first operand, perhaps with another sign."""
+"""Operators that copy elements of the first operand, perhaps with another sign."""
 
 MERGES = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
-"""Each element of the result is an element of one of the operands."""
+"""Operators that copy elements of several operands."""
 
 # Sets for `bounds`, which finds the interval in which results lie.
 
 KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "ReduceMean", "MaxPool"} | EXTREMES
-"""The results lie within the bounds of the first operand."""
+"""Operators whose results lie within the bounds of the first operand."""
 
 KEEP_BOUNDS_OR_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
 """Operators whose results are elements of their operands (`KEEP_BOUNDS`), or 0."""
@@ -59,14 +59,14 @@ KEEP_SIZE = RESHAPES | frozenset(
         *("ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "CumSum", "Floor", "Ceil", "Round", "Mod", "Sign"),
     ]
 )
-"""The results are about as large as the operands."""
+"""Operators whose results are about as large as their operands."""
 
 NORMALIZE_SIZE = MATRIX_PRODUCTS | NORMALIZATIONS | {"Log"}
-"""The results are of ordinary size, however large the operands are."""
+"""Operators whose results are of ordinary size, however large their operands are."""
 
 FUSED_VIEWS = ORDERED_RESHAPES | {"Cast", "Expand"}
 FUSED_WITH_PREVIOUS = FUSED_VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
-"""Compilers fuse these with a square root or a matrix product before them."""
+"""Operators that compilers fuse with a square root or a matrix product before them."""
 
 FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size"])
 """Operators that compute in fp32 only if fp16 cannot represent one of their constants."""
@@ -74,18 +74,18 @@ FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", 
 # Sets for `overflow`, which finds where values leave fp16's range.
 
 UNDO_SQUARES = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
-"""Applied to squares, these give results of about the size of what was squared."""
+"""Operators that, applied to squares, give results of about the size of what was squared."""
 
 READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
 """Operators that divide, or replace a divisor of 0 by another number."""
 
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
-"""Applied to integers, these give larger integers."""
+"""Operators that, applied to integers, give larger integers."""
 
 # Sets for `producers`: operators that make large integers smaller, or copy values to outputs.
 
 SHIFTS = RESHAPES | LIMITS | {"Add", "Sub"}
-"""The results are about as large as the first operand, and integers if it has integers."""
+"""Operators whose results are about as large as the first operand, and integers if it has integers."""
 
 SCALE_DOWN = DENSE_PRODUCTS | frozenset(
     [
@@ -93,7 +93,7 @@ SCALE_DOWN = DENSE_PRODUCTS | frozenset(
         *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
     ]
 )
-"""Applied to large integers, these give numbers within fp16's range."""
+"""Operators that, applied to large integers, give numbers within fp16's range."""
 
 KEEP_INTEGER_SIZE = (
     SHIFTS
@@ -105,7 +105,7 @@ KEEP_INTEGER_SIZE = (
         ]
     )
 )
-"""Applied to large integers, these give integers as large."""
+"""Operators that, applied to large integers, give integers as large."""
 
 COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
 """Operators that copy elements of the operand to the result."""
@@ -113,7 +113,7 @@ COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expa
 # Sets for `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
 
 COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
-"""Each element of the result is one of an operand, perhaps with another sign or clipped."""
+"""Operators that copy elements of operands, perhaps with another sign or clipped."""
 
 SCALE_INPUTS = COPY_BETWEEN | {"Mul", "Div", "Add", "Sub"}
 """Operators that copy, scale or shift a model's inputs before a node in fp32."""
@@ -123,7 +123,7 @@ COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 # Sets for `exact`: operators that may be between a model's input and a comparison, a rounding or an ArgMax.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
-"""Each element of the result is one of an operand, perhaps multiplied by a number or clipped."""
+"""Operators that copy elements of operands, perhaps multiplied by a number or clipped."""
 
 # Sets for `scaled_back`: values beyond fp16's range that a later node scales down.
 
@@ -151,7 +151,7 @@ SCALE_WITH_OPERANDS = (
         ]
     )
 )
-"""f(s * x) is s * f(x), or nearly so: scaling the operands scales the results."""
+"""Operators f for which f(s * x) is s * f(x), or nearly so: scaling the operands scales the results."""
 
 ACCUMULATIONS = MATRIX_PRODUCTS | {"ReduceSum", "CumSum"}
 PAIRS = frozenset(["Add", "Sub", "Mul"])
@@ -204,10 +204,10 @@ STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
 # Sets for `near_zero`: operators on numbers near 0 that logarithms, divisions and comparisons read.
 
 PROBABILITIES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])
-"""Applied to numbers of ordinary size, these may give results near 0 or 1."""
+"""Operators that, applied to numbers of ordinary size, may give results near 0 or 1."""
 
 SMALL_PRODUCTS = DENSE_PRODUCTS | {"ReduceProd"}
-"""Applied to small numbers, these give smaller ones."""
+"""Operators that, applied to small numbers, give smaller ones."""
 
 KEEP_SMALL = (
     COPIES
@@ -233,10 +233,10 @@ KEEP_SMALL = (
         ]
     )
 )
-"""Applied to numbers near 0 or 1, these may give results near 0."""
+"""Operators that, applied to numbers near 0 or 1, may give results near 0."""
 
 GUARDS = RESHAPES | {"Clip", "Max", "Add", "Where", "Gather"}
-"""Models use these to make an operand larger than 0 before its logarithm is taken, as in log(Max(x, 1e-12))."""
+"""Operators by which models make an operand larger than 0 before they take its logarithm, as in log(Max(x, 1e-12))."""
 
 ZERO_TESTS = frozenset(["Sign", "Ceil", "NonZero"])
 
@@ -262,12 +262,12 @@ MASK_SELECTIONS = RESHAPES | frozenset(
         "ScatterElements",
     ]
 )
-"""Each element of the result is an element of an operand, or 0 or 1."""
+"""Operators that copy elements of operands, or give 0 or 1."""
 
 NOT_IN_MASKS = DENSE_PRODUCTS | frozenset(
     ["ConvTranspose", "Softmax", "LSTM", "GRU", "RNN", "LayerNormalization", "If", "Loop"]
 )
-"""No attention mask is computed by these operators: values that they compute count as scores."""
+"""Operators that compute no attention mask: values that they compute count as scores."""
 
 SCORES_TO_SOFTMAX = (
     RESHAPES
@@ -310,9 +310,9 @@ WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "
 # Sets for `scores`, which moves scales from the result of a matrix product to its operands.
 
 SCALE_THROUGH = RESHAPES | {"Slice"}
-"""Each element of the result is one of the first operand, so that scaling the operand scales the result."""
+"""Operators that copy elements of the first operand, so that scaling the operand scales the result."""
 
 POOLING_SCALE_THROUGH = EXTREMES | {"MaxPool", "AveragePool", "ReduceMean"}
-"""For a scale that is one positive number, scaling the operand gives the same as scaling the result."""
+"""Operators for which scaling the operand by one positive number gives the same as scaling the result."""
 
 PRODUCT_FOLLOWERS = MATRIX_PRODUCTS | RECTIFIERS | {"Add"}

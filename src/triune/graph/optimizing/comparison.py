@@ -88,7 +88,7 @@ class Comparison:
         return self._opened().uncertainty(inputs)
 
     def _answer_ahead(self, *, is_plain: bool, seconds: float) -> None:
-        """Run the source on the sets of inputs that it accepts, until the time is over."""
+        """Run the source on the sets of inputs that it accepts, until the time is over, and keep its results."""
         started = time.monotonic()
         for position in range(len(self._sets)):
             try:

@@ -22,7 +22,7 @@ def save(model: ModelProto, path: Path, most_inline_bytes: int = MOST_INLINE_BYT
     """Write a model.
 
     Args:
-        model: not changed. Its large weights are where `weight_files` refers to.
+        model: not changed. Its large weights may be external data in other files (`weight_files`).
         path: the file; weights beyond `most_inline_bytes` go to a file of this name with ".data" at its end.
         most_inline_bytes: the largest number of bytes of weights and nodes in the file itself.
 

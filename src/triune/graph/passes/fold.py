@@ -19,7 +19,7 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES
 
 MAX_ELEMENTS = 1 << 20
-"""Larger results are not folded: an Expand of a scalar could become a constant of a gigabyte."""
+"""Results of more elements are not folded: an Expand of a scalar could become a constant of a gigabyte."""
 
 _MOST_SIZES = 64
 """A 1-D tensor with more elements is not treated as a shape."""

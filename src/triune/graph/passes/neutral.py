@@ -22,7 +22,7 @@ _IDEMPOTENT = frozenset(["Relu", "Abs", "Floor", "Ceil", "Round", "Sign", "Clip"
 _FLOATS = frozenset([TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16])
 
 _MOST_ELEMENTS = 1 << 12
-"""Larger constants are not searched for a number other than 0 or 1."""
+"""Constants of more elements are not searched for a number other than 0 or 1."""
 
 
 class Neutral(GraphPass):

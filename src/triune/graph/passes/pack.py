@@ -30,7 +30,9 @@ class Pack(GraphPass):
     name = "pack"
 
     def __init__(self, large: Large | None = None) -> None:
-        """`large` has the large constants, which are kept out of the graph meanwhile; new constants are added to it."""
+        """`large` has the large constants, which are kept out of the graph while passes run; new constants are added to
+        it.
+        """
         self._large = large or NoneLarge()
 
     def __call__(self, model: ModelProto) -> ModelProto:

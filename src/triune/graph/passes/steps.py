@@ -63,7 +63,7 @@ def _is_always_true(body: GraphProto, outer: Values) -> bool:
 class _Counting:
     """The part of a Loop's body that computes its condition.
 
-    `graph` is None if it reads a value that is not known.
+    `graph` is None if that part reads a value that is not known.
     """
 
     def __init__(self, loop: NodeProto, body: GraphProto, outer: Values) -> None:

@@ -29,7 +29,7 @@ def write_norms(model: ModelProto) -> None:
     if opset < _FIRST_CAST_LIKE:
         return
     names = Names(model.graph)
-    names.value("norm")  # Collects all names of the graph before it is changed.
+    names.value("norm")  # `names` collects the graph's names at this call, before the graph is changed.
     _write(model.graph, names, opset)
 
 

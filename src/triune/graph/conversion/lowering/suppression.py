@@ -70,8 +70,8 @@ def _edges(b: Builder[V], boxes: V, *, is_centered: bool) -> V:
 
 
 def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: Dim[V]) -> V:
-    """Compute whether each box is dropped, BOOL (rows, count), from boxes (rows, 4, count) in the order of their scores
-    and the threshold `most`.
+    """Compute whether each box is dropped, BOOL (rows, count). `ordered` has the edges of the boxes, by falling score:
+    (rows, 4, count). `most` is the largest IoU that drops none.
     """
     top, left, bottom, right = b.split(ordered, [1] * 4, 1)
     shared = b.mul(_overlap(b, left, right), _overlap(b, top, bottom))

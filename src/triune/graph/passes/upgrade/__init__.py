@@ -32,7 +32,7 @@ An operator that is not listed has the same definition in all operator sets.
 """
 
 _IN_PLACE = 6
-"""Before this operator set, the attribute `consumed_inputs` name which inputs may be overwritten."""
+"""Before this operator set, the attribute `consumed_inputs` says which inputs may be overwritten."""
 
 _FIRST_IR_OF_PLAIN_INITIALIZERS = 4
 """Before this version of ONNX's file format, an initializer had to be an input too."""
