@@ -51,7 +51,7 @@ def as_numbers(array: Array) -> list[object]:
 
 
 def preview(array: Array) -> str:
-    """Format the first and the last numbers."""
+    """Format an array as text with its first and last numbers, as numpy does for large arrays."""
     return np.array2string(array.ravel(), threshold=6, precision=4)
 
 

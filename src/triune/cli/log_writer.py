@@ -115,7 +115,7 @@ class LogWriter(logging.Handler):
             with contextlib.suppress(Exception, SystemExit):
                 write()
             with self._changed:
-                # Subtract it only now: a record takes memory until it is written.
+                # Subtract the record's size only now: a record takes memory until it is written.
                 self._waiting_bytes -= num_bytes
 
     def _tell_of_lost(self) -> None:

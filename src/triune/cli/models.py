@@ -99,7 +99,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
 
 
 def _unit(unit: Unit, check: ModelCheck) -> str:
-    """The text of a unit, with the verdict of an earlier start on its answers."""
+    """A unit's name, and how far its answers were from those of `cpu`, if an earlier start compared them."""
     verdict = check.verdicts.get(unit)
     if verdict is None:
         return unit.value

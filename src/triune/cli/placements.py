@@ -1,4 +1,4 @@
-"""What `triune models --placement` prints: requested, planned and observed, as a running server tells it."""
+"""What `triune models --placement` prints: the requested, planned and observed units that a running server reports."""
 
 import json
 import urllib.error

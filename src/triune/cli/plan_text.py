@@ -1,4 +1,4 @@
-"""A plan as text."""
+"""Prints plans of models, and comparisons of plans, on the terminal."""
 
 import math
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ def _joules(joules: float, unit: str) -> str:
 
 
 def described(error: Score | None) -> str:
-    """The text that says how far predictions of this kind were from measurements."""
+    """The text that says that a time is predicted, and how far such predictions were from measurements (`error`)."""
     if error is None:
         return " (predicted; no measurement was held out to tell how well)"
     rows = f"{error.num_rows} measurements of {error.models} held out"

@@ -1,4 +1,4 @@
-"""A simulation as text."""
+"""Prints the result of a simulation on the terminal."""
 
 from rich.console import Console
 from rich.table import Table

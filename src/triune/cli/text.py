@@ -75,8 +75,8 @@ def show(stream: TextStream) -> Answer:
 
 
 def tell_rate(answer: Answer, engine: Engine, console: Console) -> None:
-    """Print how fast an answer came: "37 tokens, 41.2 a second, the first after 0.12 s; on cpu (openvino, bf16)". Where
-    joules are known, how many tokens came for one follows: "; 3.1 tokens a joule (measured)".
+    """Print how fast an answer came: "37 tokens, 41.2 a second, the first after 0.12 s; on cpu (openvino, bf16)". If
+    the joules are known, the tokens per joule follow: "; 3.1 tokens a joule (measured)".
     """
     placement = engine.placement
     usage = answer.usage

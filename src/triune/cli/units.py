@@ -45,7 +45,7 @@ def units(
 ) -> None:
     """List the compute units: what each is and can do, its figures with their sources, and why one is absent."""
     if measure:
-        # Its imports take longer than all that is told without it.
+        # Import this only for --measure: the import takes longer than the whole command without that option.
         from triune.api.measuring import measure_units
 
         found = measure_units()
@@ -121,8 +121,8 @@ def _by_reason(unavailable: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
 
 
 def _words(name: str) -> str:
-    """The words of a figure's name without its unit, which is printed after the value: "matmul_fp32_tflops" gives
-    "matmul fp32".
+    """A figure's name as words: "matmul_fp32_tflops" gives "matmul fp32". The unit (TFLOPS) is left out, since it is
+    printed after the value.
     """
     if name in _WORDS:
         return _WORDS[name]

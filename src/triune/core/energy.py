@@ -19,9 +19,9 @@ class EnergyKind(Enum):
     """How a number of joules was determined. UNAVAILABLE means that there is no number."""
 
     MEASURED = "measured"
-    """From a counter or a sensor of the system."""
+    """The joules come from a counter or a sensor of the system."""
     ESTIMATED = "estimated"
-    """The time of the computation, times the watts that a table gives the unit under load."""
+    """The joules are the time of the computation multiplied by the watts that a table gives for the unit under load."""
 
     # Use object's hash: Enum's own hash is a slow Python function (see `Unit`).
     __hash__ = object.__hash__
@@ -37,13 +37,13 @@ class Phase(Enum):
     DECODE = "decode"
     """Tokens of answers, guessed ones included."""
     ENCODE = "encode"
-    """Speech, before its decoder reads it."""
+    """The encoder of a speech model: audio is computed to what the decoder reads."""
 
     __hash__ = object.__hash__
 
 
 class Accountant(Protocol):
-    """Protocol: divides the metered energy among works."""
+    """Divides the metered energy among works (`Work`)."""
 
     def record(self, work: "Work") -> None:
         """Register a work that begins. Any thread may call this; it takes less than a microsecond."""
@@ -54,7 +54,7 @@ class Accountant(Protocol):
         ...
 
     async def settle(self) -> bool:
-        """Wait until every work that has ended is charged.
+        """Wait until the energy of every `Work` that has ended is charged.
 
         Returns:
             False if the meter does not answer.
@@ -124,11 +124,11 @@ async def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
 
 
 class Share(NamedTuple):
-    """A part of a work.
+    """A part of the energy of a `Work`.
 
     Attributes:
         phase: the phase of the computation.
-        weight: the fraction of the work, from 0 to 1. The weights of a work add up to 1.
+        weight: the fraction of the work's energy, from 0 to 1. The weights of a work's shares add up to 1.
         bill: the bill of the request; None if it did not ask for its energy.
     """
 
@@ -140,7 +140,7 @@ class Share(NamedTuple):
 _NOTHING: Final = "no metered unit computed for this request"
 
 WHOLE_INFERENCE: Final = (Share(Phase.INFER, 1.0),)
-"""A batch in which no request asked for its cost."""
+"""The shares of a batch in which no request asked for its energy: one share, which has all of the energy."""
 
 
 @dataclass(eq=False, slots=True)
@@ -222,7 +222,7 @@ class Account:
         return self.begin(now_ns, [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows])
 
     def ran(self, started_ns: int, ended_ns: int, bill: Bill) -> None:
-        """Record a quick batch whose request asked for its energy."""
+        """Record a batch that ran without a work (see `quick_ns`) and whose request asked for its energy."""
         self.begin_batch(started_ns, [(1, bill)]).ended_ns = ended_ns
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:

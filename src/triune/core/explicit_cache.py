@@ -16,7 +16,7 @@ _VALUES: Final = "value_cache_"
 
 @dataclass(frozen=True, slots=True)
 class ExplicitSize:
-    """The sizes of a graph.
+    """The sizes of a decoder's graph with an explicit cache.
 
     Attributes:
         context: the number of tokens that the cache can hold.
@@ -54,12 +54,12 @@ def cache_names(layer: int) -> tuple[str, str]:
 
 
 def is_cache(name: str) -> bool:
-    """Whether an input holds keys or values."""
+    """Whether the input with this name is the cache of a layer's keys or values."""
     return name.startswith((_KEYS, _VALUES))
 
 
 def new_name(cache: str) -> str:
-    """The name of the output that is a cache's next value."""
+    """The name of the graph's output that is the content of the input `cache` in the next call."""
     return f"{cache}_new"
 
 

@@ -33,7 +33,7 @@ class FairSlots:
         self._num_arrived = 0
         self._num_waiting = 0
         self._passed = 0
-        """What those cost that passed the one that has waited longest."""
+        """The total cost of the callers that overtook the longest-waiting caller."""
         # Both lists hold all waiting callers. A caller whose future is done is dropped when it comes first.
         self._by_arrival: deque[_Waiting] = deque()
         self._by_cost: list[_Waiting] = []

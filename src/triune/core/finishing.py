@@ -1,4 +1,6 @@
-"""Finishes slow responses (sorting, formatting) outside the event loop and the model's workers."""
+"""Converts responses to the client's form in threads if that is slow (sorting, formatting), so that neither the event
+loop nor the model's workers wait.
+"""
 
 from triune.core.fair_slots import FairSlots
 from triune.core.requests import InferenceResponse
@@ -7,7 +9,7 @@ from triune.core.threads import in_thread_to_its_end
 
 
 class Finishing:
-    """Finishes the responses of a model in threads, one at a time, since formatting holds the GIL.
+    """Applies a `Finisher` to the responses of a model in threads, one at a time, since formatting holds the GIL.
 
     Small responses go before large ones.
     """
@@ -16,8 +18,8 @@ class Finishing:
         self._slots = FairSlots(1)
 
     async def run(self, finish: Finisher, response: InferenceResponse) -> InferenceResponse:
-        """Finish a response. If the caller is cancelled while a thread works on the response, the next response waits
-        for that thread.
+        """Convert a response with `finish`. If the caller is cancelled while a thread works on the response, the next
+        response waits for that thread.
 
         Raises:
             TriuneError: the finisher raised this error, or no thread can be started.

@@ -13,7 +13,7 @@ LARGE_BYTES: Final = 64 << 20
 # glibc's M_ARENA_MAX.
 _ARENA_MAX: Final = -8
 
-# After a second, the objects that still use the memory have freed it.
+# `give_back_soon` waits this long: by then, the objects that use the memory have been freed.
 _WAIT_SECONDS = 1.0
 
 

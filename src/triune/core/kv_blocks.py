@@ -10,13 +10,14 @@ from triune.core.errors import InvalidArgumentError
 
 
 def tokens_of(blocks: Array, num_tokens: int) -> NDArray[np.float32]:
-    """Return the first tokens in blocks [blocks, heads, block size, size] as FP32 [tokens, heads, size]."""
+    """Return the first tokens in blocks [blocks, heads, block size, head size] as FP32 [tokens, heads, head size]."""
     count, heads, block_size, size = blocks.shape
     return blocks.swapaxes(1, 2).reshape(count * block_size, heads, size)[:num_tokens].astype(np.float32)
 
 
 def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> NDArray[np.float32]:
-    """Put tokens, FP32 [tokens, heads, size] and at least one, into blocks [num_blocks, heads, block_size, size].
+    """Put tokens, FP32 [tokens, heads, head size] and at least one, into blocks [num_blocks, heads, block_size, head
+    size].
 
     The last token is repeated until the blocks are full: unlike zeros, it does not widen the range of a block whose
     values are quantized.
@@ -37,7 +38,7 @@ def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> 
 def checked_tokens(
     tokens: Sequence[NDArray[np.float32]], heads: Sequence[tuple[int, int]]
 ) -> Sequence[NDArray[np.float32]]:
-    """Return `tokens` if they are one array [tokens, heads, size] for each (heads, size) in `heads`.
+    """Return `tokens` if they are one array [tokens, heads, head size] for each (heads, head size) in `heads`.
 
     Raises:
         InvalidArgumentError: the arrays have other shapes, or there are no tokens.

@@ -24,8 +24,8 @@ class UnitPreference:
         return bool(self._power.hot) or EFFECTS[self._power.mode].is_one_unit
 
     def min_delay_us(self, mode: PowerMode | None) -> int:
-        """The least time that a request waits for others to share a batch with. `mode` is the request's own power
-        mode.
+        """The least time, in microseconds, that a request waits for others to share a batch with. `mode` is the
+        request's own power mode.
         """
         return EFFECTS[mode or self._power.mode].min_delay_us
 

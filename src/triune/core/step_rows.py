@@ -20,8 +20,7 @@ def rows_of(step: DecoderStep) -> dict[str, NDArray[np.int64]]:
         `token_rows` INT64 [sequences, longest], the packed token at each position of a row, and 0 beyond the end of the
             row's sequence; `token_places` INT64 [tokens], the position of each token in the flattened `token_rows`;
             `token_counts` INT64 [sequences], the number of tokens in each row; `block_table` INT64 [sequences, most
-            blocks],
-        the blocks of each sequence, and 0 beyond its last one.
+            blocks], the blocks of each sequence, and 0 beyond its last one.
     """
     rows, is_token = _rows(step.subsequence_begins)
     places, is_block = _rows(step.block_indices_begins)

@@ -1,4 +1,4 @@
-"""Accepts connections, a few in a turn of the event loop.
+"""Accepts connections, a few in each iteration of the event loop.
 
 asyncio and uvloop accept all connections that wait, and make a protocol for each, before anything else goes on: a burst
 of thousands would delay every other client for seconds. Here connections are accepted in small groups, the longest
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 _MOST_IN_A_TURN: Final = 8
-"""The most connections that a port accepts in one turn of the loop. Each takes about 0.1 ms, and its first request,
-which has probably arrived already, at least as much again.
+"""The most connections that a port accepts in one iteration of the loop. Each takes about 0.1 ms, and its first
+request, which has probably arrived already, at least as much again.
 """
 
 _PAUSE_SECONDS: Final = 1.0
@@ -61,8 +61,8 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        # Connections that are accepted but have no protocol yet count too: they have a file descriptor, and nothing
-        # else limits them.
+        # `_tasks` has the accepted connections without a protocol, also those of earlier iterations. Nothing else
+        # limits their file descriptors.
         while len(self._tasks) < _MOST_IN_A_TURN:
             try:
                 connection, _ = self._listener.accept()
@@ -86,7 +86,7 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            # asyncio sets this option only on sockets whose protocol number is given.
+            # asyncio sets TCP_NODELAY only on sockets that were made with a protocol number, and this one was not.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:

@@ -134,8 +134,8 @@ class Access:
     def own_hosts(self, address: str) -> OwnHosts | None:
         """The names by which requests may call a port that listens on `address`; None for any.
 
-        Names protect against pages in a browser. These do not know API keys, so that a server with keys checks names
-        only if names were given. Raises InvalidArgumentError as `OwnHosts.of` does.
+        Names protect against pages in a browser. Such pages do not know API keys, so a server with keys checks names
+        only if `hosts` is not empty. Raises InvalidArgumentError as `OwnHosts.of` does.
         """
         is_open = any(api not in self.http for api in Api if api is not Api.HEALTH)
         return OwnHosts.of(address, self.hosts) if is_open or self.hosts else None

@@ -1,4 +1,4 @@
-"""The answer to a client when an exception was not expected."""
+"""The error that a client gets when the server has raised an unexpected exception."""
 
 import logging
 

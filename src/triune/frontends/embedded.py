@@ -93,14 +93,16 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and report to `open` that the server listens. uvicorn would accept a burst of connections at once."""
+        """Listen, and report to `open` that the server listens. uvicorn's own method would accept all waiting
+        connections at once.
+        """
         protocol = partial(
             self.config.http_protocol_class,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        # uvicorn itself only closes these objects, and waits until they are closed.
+        # uvicorn calls only `close` and `wait_closed` of these objects, which `Acceptor` has.
         self.servers = cast("list[asyncio.Server]", [Acceptor(each, protocol) for each in sockets or ()])
         self.started = True
         self._is_listening.set()

@@ -39,12 +39,13 @@ class OwnHosts:
 
     @classmethod
     def of(cls, address: str, more: Collection[str]) -> "OwnHosts | None":
-        """The names of a port; None if its requests are not checked, since all machines may call it, or any name is
-        allowed.
+        """The names of a port; None if its requests are not checked, because the address is not a loopback address,
+        or any name is allowed.
 
         Args:
             address: the address that the port listens on.
-            more: further names, such as that of a proxy in front. With one, other addresses are checked, too.
+            more: further names, such as that of a proxy in front. If there are any, requests to addresses other than
+                loopback are checked, too.
 
         Raises:
             InvalidArgumentError: one of `more` is not a name.
@@ -99,7 +100,9 @@ class OwnHosts:
         return "." not in name or name.endswith(_LOCAL_SUFFIXES) or name in self.names
 
     def _is_own_page(self, origin: str, own: str) -> bool:
-        """Whether an origin is this server, as `own` names it, another server on this machine, or a program."""
+        """Whether an origin is this server (which the Host header calls `own`), another server on this machine, or a
+        program.
+        """
         scheme, separator, rest = origin.partition("://")
         if scheme.lower() not in ("http", "https"):
             # Browsers send "null" if they hide the site. Extensions and programs use other schemes.

@@ -31,7 +31,7 @@ MAX_JSON_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits on requests and connections. A timeout begins anew with any progress, however slow.
+    """The limits on requests and connections.
 
     Attributes:
         request_bytes: the largest request body, both compressed and decompressed.

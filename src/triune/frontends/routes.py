@@ -17,7 +17,9 @@ _SHOWN_CHARACTERS = 64
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ErrorAnswer = Callable[[Exception], Response]
-"""Makes the response to an error, in the form of an API. Whatever is not a TriuneError is a defect: it is logged."""
+"""Makes the response to an error, in the form of an API. An exception that is not a TriuneError is a defect of the
+server: it is logged.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""HTTP connections for requests with a head and hardly a body, with limits on size, time and number."""
+"""HTTP connections for short requests, such as those for metrics, with limits on size, time and number."""
 
 import asyncio
 from dataclasses import dataclass

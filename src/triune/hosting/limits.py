@@ -15,8 +15,8 @@ class Limits:
             the process is killed. None sets no limit.
         cpu_seconds: the CPU time of one function call, over all cores; beyond it the system kills the process. None
             sets no limit.
-        run_bytes: the private memory that one run may take in addition. Allocations beyond it fail; on systems that
-            cannot enforce that, the process is killed. None sets no limit.
+        run_bytes: the private memory that one run may take in addition to what the loaded executable takes. Allocations
+            beyond it fail; on systems that cannot enforce that, the process is killed. None sets no limit.
         run_seconds: the time of one run; beyond it the process is killed and restarted. None sets no limit.
         stopped_seconds: how long a signal (SIGSTOP) may stop it; beyond that the process is killed and restarted.
         close_seconds: the time for a clean exit; beyond it the process is killed.

@@ -15,8 +15,8 @@ _LOOK_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held_to(process: Watched, max_bytes: int) -> Generator[None]:
-    """A context in which the process is killed when it and its child processes together exceed the limit. Its
-    `limit_met` then says so.
+    """A context in which the process is killed when it and its child processes together take more than `max_bytes`.
+    `Watched.limit_met` then names the limit.
 
     Shared memory, such as mapped files, does not count.
 

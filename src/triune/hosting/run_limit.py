@@ -19,7 +19,7 @@ from triune.hosting.watched import ABORTED, Watched
 _LOOK_SECONDS = 0.1
 
 _ROOM_BYTES = 64 << 20
-"""Additional memory for the worker process itself."""
+"""Memory, in bytes, that the worker process may take in a call in addition to the limit, for its own code."""
 
 
 def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
@@ -64,9 +64,8 @@ class WatchedLimit:
         self._taken = 0
 
     def wait(self, connection: socket.socket, seconds: float | None) -> None:
-        """Wait for an answer, or for the end of the process. A process that exceeds the limit is killed.
-
-        Its `limit_met` then says so.
+        """Wait for an answer, or for the end of the process. A process that exceeds the limit is killed,
+        and its `Watched.limit_met` names the limit.
 
         Raises:
             TimeoutError: neither happened within `seconds`.

@@ -108,7 +108,7 @@ class Ending:
     def _wait(self) -> None:
         if not self._drained.wait(self._timeout_seconds):
             self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
-        # Only the exit is left to wait for. Nothing sets this event, so that it is a sleep.
+        # Nothing sets this event: it is a sleep, in which the process should exit. After it, the process is ended.
         threading.Event().wait(self._close_seconds)
         self._end(EXIT_TIMED_OUT, f"all requests had their answers, but closing took over {self._close_seconds:g} s")
 

@@ -13,14 +13,14 @@ def page(package: str, title: str, content: object) -> str:
         title: the page's title, until the script sets another.
         content: the values of the report, as JSON can express them; without NaN and infinities.
     """
-    # Names come from models: no tag may end the script that holds them.
+    # The content is part of a script, and its names come from models: `<` is escaped, so that no name ends the script.
     data = json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
     filled = _text(__package__ or "", "frame.html")
     for mark, text in (
         ("TITLE", title),
         ("/*STYLE*/", _text(__package__ or "", "shared.css") + _text(package, "page.css")),
         ("/*SCRIPT*/", _text(__package__ or "", "shared.js") + _text(package, "page.js")),
-        # The last one, since names may look like a mark.
+        # Replaced last, since a name in the content may look like one of the other marks.
         ("/*FOUND*/null", data),
     ):
         filled = filled.replace(mark, text, 1)

@@ -16,13 +16,13 @@ from triune.frontends.text.blocks import Block, add_to_blocks, call_id
 
 
 class MessageAnswer:
-    """The answer to one request."""
+    """Writes the answer to one request of `messages`."""
 
     def __init__(self, request: MessagesRequest, placement: Placement, num_prompt_tokens: int) -> None:
         """Args:
         request: the request.
         placement: where the model runs.
-        num_prompt_tokens: the tokens of the prompt.
+        num_prompt_tokens: the number of tokens of the prompt.
         """
         self._request = request
         self._placement = placement
@@ -63,7 +63,7 @@ class MessageAnswer:
         yield _event("message_stop")
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one JSON document, in parts. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The request's reservation of memory grows by their size."""
         blocks: list[Block] = []
         async for part in parts:
             self._cost.add(part)
@@ -121,8 +121,9 @@ def _encoded(block: Block) -> dict[str, Any]:
         arguments = orjson.loads(block.text)
     except orjson.JSONDecodeError:
         arguments = None
-    # The model may have written what is not a JSON object, or have been cut off; the client needs an object. An object
-    # is passed on as it was written: it may be nested deeper than can be encoded.
+    # Clients need a JSON object. If the model wrote something else, or its answer was cut off, the text becomes the
+    # member `arguments` of an object. An object is passed on as text, since it may be nested deeper than orjson can
+    # encode.
     is_object = isinstance(arguments, dict)
     return _tool_use(block.id, block.name, orjson.Fragment(block.text) if is_object else {"arguments": block.text})
 

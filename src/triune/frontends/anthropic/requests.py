@@ -1,5 +1,5 @@
-"""Reads the bodies of `messages` and `messages/count_tokens`. What these functions return can be pickled, since large
-bodies are read in another process.
+"""Reads the bodies of `messages` and `messages/count_tokens`. Large bodies are read in another process, so the results
+of these functions can be pickled.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def _end(fields: Fields) -> None:
 
 
 def _read_form(fields: Fields) -> Constraint | None:
-    """Read the format that the answer must have: `output_config.format`, or `output_format`, its older name."""
+    """Read the format that the answer must have, from `output_config.format` or its older name `output_format`."""
     config = fields.object("output_config")
     form = fields.object("output_format")
     if config is not None:
@@ -108,8 +108,11 @@ def _read_form(fields: Fields) -> Constraint | None:
 
 
 def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
-    """Read the conversation, the format of an answer that must be a tool call, and whether several calls are
-    allowed.
+    """Read the conversation and the tools.
+
+    Returns:
+        the conversation; the constraint of the answer if `tool_choice` demands a tool call, else None; and whether the
+        answer may have several calls.
     """
     system = _read_texts(fields, "system")
     messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
@@ -120,7 +123,7 @@ def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
         role = message.need("role", message.choice("role", ("user", "assistant")))
         messages += _read_user(message) if role == "user" else [_read_assistant(message)]
         message.end()
-    # A last message of the assistant is the beginning of the answer.
+    # If the last message is the assistant's, the model continues it as its answer.
     beginning = ""
     if messages[-1]["role"] == "assistant":
         if "tool_calls" in messages[-1]:
@@ -228,7 +231,7 @@ def _read_tool(fields: Fields) -> dict[str, Any]:
     if (description := fields.string("description")) is not None:
         function["description"] = description
     function["parameters"] = fields.need("input_schema", fields.mapping("input_schema"))
-    # Arguments are constrained to the schema if the model must call a tool, and not constrained if it may.
+    # `strict` changes nothing: arguments follow the schema whenever the model must call a tool, and never otherwise.
     fields.flag("strict")
     fields.ignore("cache_control", "input_examples", "eager_input_streaming", "allowed_callers", "defer_loading")
     fields.end()

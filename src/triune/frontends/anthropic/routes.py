@@ -18,10 +18,10 @@ from triune.frontends.text.responding import begin_chat, respond
 
 
 def anthropic_routes(models: TextModels, bodies: BodyReader) -> list[ApiRoute]:
-    """Make the routes.
+    """Make the routes of `messages` and `messages/count_tokens`.
 
     Args:
-        models: the server.
+        models: gives the models that generate text, by name.
         bodies: reads and parses request bodies.
     """
     ends = _Endpoints(models, bodies)

@@ -1,3 +1,3 @@
-"""Bodies of requests and responses, for every front end: read, decompressed and parsed within the memory budget, off
-the event loop if they are large.
+"""Reads, decompresses and parses request bodies, and sends responses, for every front end: within the memory budget,
+and off the event loop if the bodies are large.
 """

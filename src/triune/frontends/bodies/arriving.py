@@ -1,11 +1,12 @@
-"""Collect a body that arrives in pieces, without ever moving it as a whole: that would block the event loop."""
+"""Collect a body that arrives in pieces, and never copy a large one as a whole, which would block the event loop."""
 
 import numpy as np
 
 from triune.frontends.bodies.compression import Body
 
 _MOVED_BYTES = 1 << 20
-"""The size up to which the memory grows with the body. Moving such a body takes a fraction of a millisecond."""
+"""Up to this size, the memory grows with the body, which is copied each time. That takes a fraction of a millisecond.
+"""
 
 
 class ArrivingBody:
@@ -28,7 +29,7 @@ class ArrivingBody:
         self._memory: memoryview | None = None
 
     def add(self, piece: Body) -> None:
-        """Append a piece, with which the body must not have more than `max_bytes`.
+        """Append a piece. The body must not become larger than `max_bytes`.
 
         Raises:
             MemoryError: the system refuses to reserve the memory.
@@ -45,5 +46,5 @@ class ArrivingBody:
         self.num_bytes = end
 
     def whole(self) -> Body:
-        """The body. No piece may follow."""
+        """The whole body. `add` must not be called afterwards."""
         return self._small if self._memory is None else self._memory[: self.num_bytes].toreadonly()

@@ -9,7 +9,9 @@ from triune.core.heap import HEAP, LARGE_BYTES
 from triune.hardware.memory import usable_memory
 
 REQUEST_BYTES = 8192
-"""The memory of the smallest waiting request: its Python objects and its connection's."""
+"""The memory of the smallest waiting request: its own Python objects and those of its
+connection, in bytes.
+"""
 
 _SHARE_OF_MEMORY = 4
 _MIN_BYTES = 256 << 20
@@ -93,7 +95,7 @@ class Reservation:
                     f"the request takes {num_bytes} bytes of memory, with its answer; all requests together may take "
                     f"{budget.limit_bytes}: ask for less at once, as binary data, or raise --max-inflight-bytes"
                 )
-            HEAP.give_back_soon()  # The request that is refused was received, and its memory is freed now.
+            HEAP.give_back_soon()  # return the memory of the refused request to the system
             raise UnavailableError(
                 f"the server is full: requests under way take {budget.reserved_bytes} of {budget.limit_bytes} bytes, "
                 f"and this one needs {more} more; try again later, or raise --max-inflight-bytes"

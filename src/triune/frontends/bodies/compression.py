@@ -13,7 +13,7 @@ from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, Unsup
 from triune.frontends.limits import MAX_RATIO
 
 Body: TypeAlias = bytes | bytearray | memoryview
-"""A request's body."""
+"""The body of a request, in any of the types in which front ends receive it."""
 
 MIN_COMPRESSED_BYTES = 1024
 """Smaller responses are not compressed: they fit into one network packet anyway."""
@@ -149,7 +149,7 @@ def pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
 
 
 def is_worth_compressing(parts: Sequence[bytes | memoryview]) -> bool:
-    """Whether samples from all over a body become a fifth smaller. Noise and compressed data do not."""
+    """Whether samples from all over a body become at least a fifth smaller when they are compressed."""
     total = sum(map(len, parts))
     wanted = sorted({(total - _SAMPLE_BYTES) * index // max(1, _SAMPLES - 1) for index in range(_SAMPLES)})
     num_sampled = num_compressed = start = 0

@@ -23,7 +23,7 @@ STRINGS_FACTOR = 4
 
 
 class Decoder:
-    """Decompresses and parses bodies of any size. The request's reservation of memory grows with it."""
+    """Decompresses and parses bodies of any size. The request's reservation of memory grows by what this takes."""
 
     def __init__(self, limits: Limits, offload: Offload) -> None:
         """Args:
@@ -45,8 +45,8 @@ class Decoder:
         return work.data
 
     def check_size(self, num_bytes: int, what: str = _JSON) -> None:
-        """Raise PayloadTooLargeError if `num_bytes` is more than `json_bytes`; `what` is "noun: remedy" for the
-        message.
+        """Raise PayloadTooLargeError if `num_bytes` is more than `Limits.json_bytes`. `what` names the data for the
+        message, with a remedy after a colon.
         """
         limit = self._limits.json_bytes
         if num_bytes > limit:

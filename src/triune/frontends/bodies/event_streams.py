@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled if the client closes the connection before.
+    """Await `work` and return its result; cancel it if the client closes the connection first.
 
     Raises:
         CancelledError: the client closed the connection (the error of `triune.core.errors`).

@@ -123,12 +123,14 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _most_keys(text: bytes) -> int:
-    """An upper bound of the number of keys: a key is followed by a quote, optional blanks, and a colon."""
+    """An upper bound of the number of keys in JSON: the number of colons that follow a quote or a blank."""
     return text.count(b'":') + sum(text.count(each) for each in (b" :", b"\n:", b"\t:", b"\r:"))
 
 
 def _num_keys(value: dict[str, Any]) -> int:
-    """The number of keys in an object and in nested ones; arrays are searched if they begin with an object."""
+    """The number of keys in an object and in the objects in it. Of arrays, only those that begin with an object are
+    searched.
+    """
     count = 0
     objects = [value]
     # This is a loop, since the nesting may be deeper than Python's recursion limit.

@@ -21,9 +21,7 @@ def json_name(value: object) -> str:
 
 
 def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
-    """Create the error that `what` must be `wanted`. The message is formatted here, so that this costs time only for
-    errors.
-    """
+    """Make the error which says that `what` must be `wanted`, and not the type of `value`."""
     return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
 
 

@@ -30,7 +30,8 @@ NUM_FREED = 64
 QUICK_BYTES = 1 << 20
 """Work on data of up to this size takes at most a few hundredths of a second, and does not wait for larger work."""
 
-# An abandoned parser is killed if it has more than this to parse; less is parsed before a new process has started.
+# If its caller is cancelled, a parser process with more bytes than this to parse is killed. It would finish fewer
+# bytes before a new process has started.
 _KILLED_BYTES = 8 << 20
 # Copying this many bytes to a parser costs as much as parsing one.
 _COPIED_BYTES = 16
@@ -56,7 +57,7 @@ def freed_gradually(*texts: list[Any]) -> Generator[None]:
 def short_switch_interval() -> Generator[None]:
     """Set Python's thread switch interval to 0.5 ms within the block; its default is 5 ms.
 
-    When the event loop wakes up while another thread runs Python code, it waits this long for the GIL.
+    The event loop waits for the GIL that long if it wakes up while another thread runs Python code.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -86,8 +87,8 @@ class Offload:
         num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
         self._long_thread = ThreadPoolExecutor(1, "wire-long")
-        # A separate pool for small bodies, so that they never wait for the start of a process because a large body took
-        # the last running one.
+        # Small bodies have a pool of their own. With one pool, a large body could take the last running process, and a
+        # small body would wait for the start of another one.
         self._quick_parsers = ParserProcesses(num_processes + 1)
         self._large_parsers = ParserProcesses(num_processes)
         self._slots = FairSlots(num_processes + 1)
@@ -98,13 +99,13 @@ class Offload:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work`, which takes a few hundredths of a second at most, in a thread. If the caller is cancelled, wait
-        for the thread first, since it uses memory.
+        for the thread first, since `work` still uses the caller's memory.
         """
         return await self.run_sized(0, work, *args, **kwargs)
 
     async def run_sized(self, num_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work` as `run` does. It processes `num_bytes` without a pause. Work on more than QUICK_BYTES runs in a
-        separate thread, so that small work does not wait for it.
+        """Call `work`, which processes `num_bytes` without a pause, as `run` does. Work on more than QUICK_BYTES runs
+        in a separate thread, so that small work does not wait for it.
         """
         loop = asyncio.get_running_loop()
         threads = self._threads if num_bytes <= QUICK_BYTES else self._long_thread
@@ -119,7 +120,7 @@ class Offload:
     async def parser_slot(self, body: Body, num_parsed: int) -> AsyncGenerator[ParserProcesses]:
         """Wait until `num_parsed` bytes of a body may be parsed, and yield the processes to give to `parse`.
 
-        At least one slot is free of bodies above QUICK_BYTES, and small bodies wait for few others.
+        Bodies above QUICK_BYTES never take all slots, so that small bodies wait for few others.
         """
         cost = num_parsed + len(body) // _COPIED_BYTES
         async with contextlib.AsyncExitStack() as slots:

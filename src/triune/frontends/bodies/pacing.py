@@ -29,7 +29,7 @@ class Pacer:
 
     @property
     def is_spent(self) -> bool:
-        """This iteration's bytes are spent, or others wait: call `wait` instead of `spend`."""
+        """Whether the byte budget of this iteration is used up, or other bodies wait: call `wait` then, not `spend`."""
         return self._num_bytes >= ITERATION_BYTES or bool(self._waiting)
 
     def spend(self, num_bytes: int) -> bool:

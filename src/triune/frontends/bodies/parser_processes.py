@@ -34,7 +34,7 @@ _ALIGNMENT = 64
 
 
 class ParserCall:
-    """A call of `ParserProcesses.call`, by which to abandon it. The pool's lock guards both attributes.
+    """Identifies a call of `ParserProcesses.call`, so that it can be abandoned. The pool's lock guards both attributes.
 
     Attributes:
         process: the process that computes; None before and after.
@@ -60,8 +60,8 @@ class ParserProcesses:
         self._is_closed = False
 
     def warm(self) -> Future[None]:
-        """Start a process if none is there, in one of `threads`. If the start fails, nothing is raised, since `call`
-        tries again.
+        """Start a process if there is none, in one of the pool's `threads`. If the start fails, nothing is raised,
+        since `call` tries again.
 
         Returns:
             a future that is done when there is a process.
@@ -76,13 +76,13 @@ class ParserProcesses:
     def call(
         self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview, call: ParserCall | None = None
     ) -> T:
-        """Compute `work(body)` in a process. It blocks: call it in one of `threads`.
+        """Compute `work(body)` in a process. It blocks: call it in one of the pool's `threads`.
 
         Args:
             work: the function. It is pickled, and so is its result; but numeric arrays in the result are passed in
                 shared memory.
             body: the request's body.
-            call: for `abandon`; None if that is never called.
+            call: identifies the call for `abandon`; None if it is never abandoned.
 
         Raises:
             TriuneError: `work` raised it.

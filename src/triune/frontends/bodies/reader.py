@@ -1,4 +1,4 @@
-"""Read and parse the bodies of requests, within the limits."""
+"""Read and parse the bodies of requests, within the limits on sizes and the memory budget."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar

@@ -12,7 +12,9 @@ Json: TypeAlias = dict[str, Any]
 
 
 def placements(models: Sequence[LoadedVersion]) -> Json:
-    """The placements of versions as JSON. If a backend has no placement for a version, only its units are listed."""
+    """The placements of versions as JSON. If a version's backend reports no placement, only the version's units are
+    listed.
+    """
     return {"placements": [placement(each) for each in models]}
 
 

@@ -107,9 +107,9 @@ class MetricsCollector(Collector):
         server: the server with the models.
         units: the machine's compute units.
         options: which metrics are exported.
-        ledger: the machine's rails; None if energy is not metered.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-        keeper: keeps the models within the memory budget; None where there is none.
+        ledger: the joules of the models and of the machine's rails; None if energy is not metered.
+        arbiter: decides which models compute at once on shared hardware; None leaves its metrics out.
+        keeper: keeps the models within the memory budget; None leaves its metrics out.
         """
         self._memory = keeper
         self._arbiter = arbiter

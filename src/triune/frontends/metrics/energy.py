@@ -1,4 +1,4 @@
-"""Metrics of energy: joules of models by unit and phase, and the counts of the machine's meters.
+"""Metrics of energy: the joules of each model by unit and phase, and what the machine's energy meters counted.
 
 An unavailable figure has no sample; it is never exported as 0.
 """

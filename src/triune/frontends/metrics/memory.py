@@ -1,4 +1,6 @@
-"""Metrics of the memory budget: its size, the charge of each model, and the number of unloads for room."""
+"""Metrics of the memory budget: its size, the memory charged to each model, and the number of models unloaded to make
+room.
+"""
 
 from collections.abc import Iterable
 

@@ -68,9 +68,9 @@ class MetricsServer:
         port: the port to listen on; 0 takes a free one.
         units: the machine's compute units; if empty, triune_unit_present is left out.
         options: which metrics are exported.
-        ledger: the machine's rails; None if energy is not metered.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-        keeper: keeps the models within the memory budget; None where there is none.
+        ledger: the joules of the models and of the machine's rails; None if energy is not metered.
+        arbiter: decides which models compute at once on shared hardware; None leaves its metrics out.
+        keeper: keeps the models within the memory budget; None leaves its metrics out.
         limits: the limits on requests and connections.
         rules: the access rules.
         hosts: the names by which requests may call the port; None for any.

@@ -35,7 +35,7 @@ def _escape(value: str) -> str:
 
 
 def number(value: float) -> str:
-    """Format a number for Prometheus."""
+    """Format a number in Prometheus' text format, in which infinity is `+Inf` or `-Inf`."""
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"

@@ -9,8 +9,8 @@ from triune.core.units import Unit
 
 
 def turns(pools: Mapping[Unit, Pool]) -> Iterable[Metric]:
-    """Yield the metric families of turns. The label `pool` is the first of the units that share the hardware; level 0
-    means all levels.
+    """Yield the metric families of the pools, the hardware that units share. The label `pool` is the first of a pool's
+    units.
     """
     level = Metric("triune_pool_level", "How many models compute at once on shared hardware; 0 for all", "gauge")
     speedup = Metric(

@@ -30,7 +30,7 @@ def finish_reason(part: Part) -> str | None:
 
 
 class ChatAnswer:
-    """The answers to one request."""
+    """Writes the answers to one request of `chat/completions`."""
 
     def __init__(self, request: TextRequest, placement: Placement) -> None:
         """Args:
@@ -59,7 +59,7 @@ class ChatAnswer:
         yield await self._choices.end(_CHUNK)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one JSON document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The request's reservation of memory grows by their size."""
         return await self._choices.whole(_WHOLE, parts, held, lambda _: _Choice())
 
     def _chunk(self, part: Part, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
@@ -87,7 +87,7 @@ def _deltas(part: Part) -> list[dict[str, Any]]:
 
 
 class _Choice:
-    """One answer, while it is collected."""
+    """One answer, which grows as the model generates it."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -96,7 +96,7 @@ class _Choice:
 
     def add(self, part: Part) -> None:
         add_to_blocks(self._blocks, part)
-        # Encode them one by one: thousands of them at once would block the event loop at the end.
+        # Encode the logprobs of each part as it comes: thousands of them at once would block the event loop at the end.
         if part.delta.logprobs:
             self._logprobs.append(encoded_elements(chat_logprobs(part.delta.logprobs)))
         self._reason = finish_reason(part)

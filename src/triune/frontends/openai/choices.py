@@ -36,14 +36,14 @@ def event(document: dict[str, Any]) -> bytes:
 
 
 class Choice(Protocol):
-    """One of a request's answers, while it is collected."""
+    """One of a request's answers, which grows as the model generates it."""
 
     def add(self, part: Part) -> None:
         """Add a new part of the answer."""
         ...
 
     def write(self, index: int, json: JsonParts) -> None:
-        """Write the answer, which is the choice with this index."""
+        """Write the answer to `json` as an element of `choices` with this index."""
         ...
 
 
@@ -51,7 +51,7 @@ T = TypeVar("T", bound=Choice)
 
 
 class Choices:
-    """Writes the documents of a request's answers.
+    """Writes the JSON documents with a request's answers: one for all answers, or one for each event.
 
     Attributes:
         cost: the tokens and times of the answers. Code that reads their parts adds to it.
@@ -74,7 +74,7 @@ class Choices:
 
         Args:
             kind: the document's `object`.
-            choice: the part.
+            choice: the new part of the choice, in the form of the API.
         """
         document: dict[str, Any] = {**self._head, "object": kind, "choices": [choice]}
         if self._request.has_usage:
@@ -100,7 +100,7 @@ class Choices:
         Args:
             kind: the document's `object`.
             parts: the new parts of the answers.
-            held: the request's reservation of memory, which grows with them.
+            held: the request's reservation of memory, which grows by the size of the parts.
             new_choice: makes an empty answer for an index.
             chosen: which of all answers, in the order of their indices, to return.
         """

@@ -20,7 +20,7 @@ _KIND = "text_completion"
 
 
 class CompletionAnswer:
-    """The answers to one request."""
+    """Writes the answers to one request of `completions`."""
 
     def __init__(self, request: TextRequest, placement: Placement, best: Best | None = None) -> None:
         """Args:
@@ -50,7 +50,7 @@ class CompletionAnswer:
         yield await self._choices.end(_KIND)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one JSON document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The request's reservation of memory grows by their size."""
         has_logprobs = self._best is None or self._best.has_logprobs
         return await self._choices.whole(_KIND, parts, held, lambda _: _Choice(has_logprobs=has_logprobs), self._chosen)
 
@@ -66,7 +66,7 @@ class CompletionAnswer:
 
 
 class _Choice:
-    """One answer, while it is collected."""
+    """One answer, which grows as the model generates it."""
 
     def __init__(self, *, has_logprobs: bool) -> None:
         self._texts: list[str] = []
@@ -80,7 +80,8 @@ class _Choice:
         self._texts.append(part.delta.text)
         if part.delta.logprobs:
             added = completion_logprobs(part.delta.logprobs, _end(self._logprobs) if self._logprobs else 0)
-            # Encode them one by one: thousands of them at once would block the event loop at the end.
+            # Encode the logprobs of each part as it comes: thousands of them at once would block the event loop at the
+            # end.
             self._top.append(encoded_elements(added.pop("top_logprobs")))
             self._num_echoed += len(part.delta.logprobs) if part.is_echo else 0
             for name, values in added.items():
@@ -90,7 +91,7 @@ class _Choice:
 
     @property
     def mean_logprob(self) -> float:
-        """The mean of the logarithms of its tokens' probabilities, without those of the prompt."""
+        """The mean log-probability of the answer's tokens, without those of the prompt."""
         own = self._logprobs["token_logprobs"][self._num_echoed :] if self._logprobs else []
         return float(np.mean(own)) if own else 0.0
 

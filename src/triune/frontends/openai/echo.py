@@ -19,7 +19,7 @@ async def echoed(
     Args:
         parts: the new parts of the answers.
         echoes: the text of each prompt.
-        num_answers: the answers to each prompt.
+        num_answers: how many answers each prompt has.
         is_prompt_only: whether the text and the tokens of the answers are left out.
     """
     prompts: dict[int, PromptLogprobs] = {}
@@ -41,7 +41,7 @@ async def echoed(
 
 
 def _slices(prompt: PromptLogprobs | None) -> Iterator[tuple[TokenLogprob, ...]]:
-    """Yield the logprobs for each part of a prompt. Without logprobs, the prompt is one part."""
+    """Yield the logprobs of a prompt's tokens, some tokens at a time; one empty tuple if there are no logprobs."""
     if prompt is None:
         yield ()
     else:
@@ -49,7 +49,7 @@ def _slices(prompt: PromptLogprobs | None) -> Iterator[tuple[TokenLogprob, ...]]
 
 
 def _without_answer(part: Part) -> Part:
-    """Remove the text and the tokens from a part of an answer."""
+    """A part of an answer without its text and its tokens; its finish reason is `length`, not `stop`."""
     delta = part.delta
     usage = None if delta.usage is None else replace(delta.usage, num_tokens=0)
     reason = FinishReason.LENGTH if delta.finish_reason is FinishReason.STOP else delta.finish_reason

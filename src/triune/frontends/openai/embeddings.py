@@ -19,7 +19,7 @@ _BYTES_PER_NUMBER = 24
 
 
 def embedding_bytes(request: EmbeddingRequest, width: int) -> int:
-    """About how much memory the answer takes."""
+    """About how much memory, in bytes, the response takes. `width` is the number of elements of an embedding."""
     return len(request.inputs) * width * _BYTES_PER_NUMBER
 
 
@@ -54,7 +54,7 @@ def encode_embeddings(
     Args:
         request: the request.
         embeddings: FP32 [inputs, width].
-        num_tokens: the tokens that were read.
+        num_tokens: the number of tokens of all inputs.
         report: the report that `triune: true` adds to the answer; None if it was not asked for.
 
     Raises:
@@ -91,7 +91,7 @@ def encode_embeddings(
 
 
 def _shortened(embeddings: Array, width: int) -> Array:
-    """The first numbers of each embedding, scaled to length 1."""
+    """The first `width` numbers of each embedding (a row of `embeddings`), scaled to Euclidean length 1."""
     part = embeddings[:, :width]
     lengths = np.linalg.norm(part, axis=1, keepdims=True)
     return np.divide(part, lengths, out=np.zeros_like(part), where=lengths > 0)

@@ -22,12 +22,12 @@ parser looks at each byte.
 _STEP_SECONDS: Final = 0.5e-3
 _MAX_PARTS: Final = 64
 _MAX_FIELD_BYTES: Final = 64 << 10
-"""The largest size of all fields except the file, with the headers of their parts."""
+"""The largest size, in bytes, of all fields together except the file, with the headers of their parts."""
 
 
 @dataclass(slots=True)
 class Form:
-    """A form.
+    """The content of a multipart form.
 
     Attributes:
         file: the bytes of part `file`; None if there is none.
@@ -42,9 +42,9 @@ async def read_form(bodies: BodyReader, request: Request, held: Reservation) -> 
     """Read a multipart form.
 
     Args:
-        bodies: the reader.
+        bodies: reads the body, piece by piece.
         request: the request.
-        held: the request's reservation, which is changed to the body's size.
+        held: the request's reservation of memory, which is changed to the body's size.
 
     Raises:
         InvalidArgumentError: the body is not a valid form.

@@ -14,16 +14,16 @@ _SLICE_PROBABILITIES = 256
 
 
 def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """Probabilities in the form of chats and responses."""
+    """Log-probabilities in the form of `chat/completions` and `responses`: an object for each token."""
     return [{**_entry(each), "top_logprobs": [_entry(other) for other in each.top]} for each in logprobs]
 
 
 def completion_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, list[Any]]:
-    """Probabilities in the form of completions.
+    """Log-probabilities in the form of `completions`: one object with a list for each property of the tokens.
 
     Args:
-        logprobs: the tokens.
-        offset: where in the answer's text they begin.
+        logprobs: the tokens with their log-probabilities.
+        offset: the index in the answer's text at which the first token begins.
     """
     texts = [_text(each) for each in logprobs]
     offsets = [offset]

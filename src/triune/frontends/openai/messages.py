@@ -103,8 +103,10 @@ def template_call(call_id: str | None, name: str, arguments: str) -> dict[str, A
 
 
 def read_tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], Constraint | None]:
-    """Read `tools` and `tool_choice` of a chat. Returns the tools for the prompt, and the constraint of the answer if
-    the model must call a tool.
+    """Read `tools` and `tool_choice` of a chat.
+
+    Returns:
+        the tools for the prompt, and the constraint of the answer; None if the model need not call a tool.
     """
     tools = tuple(_read_tool(each) for each in fields.objects("tools") or ())
     return chosen_tools(fields, tools)
@@ -128,7 +130,7 @@ def read_function(fields: Fields) -> dict[str, Any]:
             f"'{fields.path('name')}' is '{name[:64]}'; it must have 1 to 128 letters, digits and signs of _.:-",
             fields.path("name"),
         )
-    # Arguments are constrained to the schema if the model must call a tool, and not constrained if it may.
+    # `strict` changes nothing: arguments follow the schema whenever the model must call a tool, and never otherwise.
     fields.flag("strict")
     function: dict[str, Any] = {"name": name}
     if (description := fields.string("description")) is not None:
@@ -141,7 +143,11 @@ def read_function(fields: Fields) -> dict[str, Any]:
 def chosen_tools(
     fields: Fields, tools: tuple[dict[str, Any], ...]
 ) -> tuple[tuple[dict[str, Any], ...], Constraint | None]:
-    """Read `tool_choice`. Returns what `read_tools` does."""
+    """Read `tool_choice`.
+
+    Returns:
+        the tools for the prompt, and the constraint of the answer; None if the model need not call a tool.
+    """
     choice = fields.take("tool_choice")
     if choice is None or choice == "auto":
         return tools, None
@@ -155,6 +161,6 @@ def chosen_tools(
     named = as_fields(choice, path)
     if (kind := named.string("type")) != "function":
         raise unsupported(path, f"its type is '{kind}', and 'function' is known", "unsupported_value")
-    # Responses have the name in the choice itself.
+    # In the API of responses, `name` is a member of the choice itself; in that of chats, of its member `function`.
     function = named.object("function") or named
     return chosen(tools, function.need("name", function.string("name")), path)

@@ -1,5 +1,5 @@
-"""Read the bodies of `chat/completions`, `completions` and `embeddings`. The results of these functions can be pickled,
-since large bodies are read in another process.
+"""Read the bodies of `chat/completions`, `completions` and `embeddings`. Large bodies are read in another process, so
+the results of these functions can be pickled.
 """
 
 from dataclasses import dataclass, replace
@@ -76,7 +76,8 @@ class Best:
 
     Attributes:
         num_answers: the number of returned answers (OpenAI's `n`); `best_of` is `Generation.num_answers`.
-        has_logprobs: whether the request asks for probabilities, which are always computed.
+        has_logprobs: whether the request asks for log-probabilities. They are computed even if not, to compare the
+            answers.
     """
 
     num_answers: int
@@ -88,10 +89,10 @@ class CompletionRequest:
     """A request of `completions`.
 
     Attributes:
-        text: what all requests for text say.
+        text: the fields that all requests for text have.
         prompts: each a text, or token ids.
         is_echo: whether answers begin with their prompt.
-        is_prompt_only: whether answers end with their prompt, too (`max_tokens` 0): a client wants its probabilities.
+        is_prompt_only: whether answers consist of their prompt alone (`max_tokens` 0), for its log-probabilities.
         best: which of the answers are returned; None for all.
     """
 
@@ -111,7 +112,7 @@ class EmbeddingRequest:
         inputs: each a text, or token ids.
         is_base64: whether embeddings are base64 of FP32, little-endian, rather than JSON numbers.
         dimensions: how many of the first numbers of each embedding to return, scaled to length 1; None for all.
-        has_report: whether to say where the model ran.
+        has_report: whether the answer has a report of where the model ran (`triune`).
     """
 
     model: str
@@ -157,8 +158,8 @@ def read_completion(fields: Fields) -> CompletionRequest:
     best_of = fields.integer("best_of", 1, MAX_ANSWERS)
     max_tokens = fields.integer("max_tokens", 0 if is_echo else 1)
     is_prompt_only = max_tokens == 0
-    # The logits of the prompt's last token are computed in any case, and with them the probabilities of one further
-    # token.
+    # For `max_tokens` 0, one token is generated and left out of the answer: its logits are computed with the prompt in
+    # any case.
     text = read_text(fields, 1 if is_prompt_only else max_tokens or _COMPLETION_TOKENS, num_logprobs)
     if is_echo and num_logprobs is not None:
         text = replace(text, generation=replace(text.generation, num_prompt_logprobs=num_logprobs))

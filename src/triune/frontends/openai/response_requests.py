@@ -104,8 +104,8 @@ def _read_input(fields: Fields) -> list[dict[str, Any]]:
 
 
 def _read_item(fields: Fields, messages: list[dict[str, Any]]) -> None:
-    """Read an item of the input, and add it to the messages. Calls are added to the preceding message of the
-    assistant.
+    """Read an item of the input, and add it to the messages. Tool calls are added to the preceding message
+    of the assistant.
     """
     kind = fields.string("type") or "message"
     fields.ignore("status", "phase")

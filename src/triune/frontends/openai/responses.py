@@ -21,7 +21,7 @@ from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 
 class ResponseAnswer:
-    """The answer to one request: items, each a message, reasoning or a call of a tool."""
+    """Writes the answer to one request of `responses` as items, each a message, reasoning or a call of a tool."""
 
     def __init__(self, request: ResponseRequest, placement: Placement, held: Reservation) -> None:
         """Args:
@@ -64,7 +64,7 @@ class ResponseAnswer:
             yield each
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one JSON document, in pieces. The reservation grows with it."""
+        """The answer as one JSON document, in pieces. The request's reservation of memory grows by their size."""
         reason = None
         async for part in parts:
             self._cost.add(part)
@@ -127,7 +127,7 @@ class ResponseAnswer:
             return []
         item, text = self._items[-1], self._items[-1].block.text
         if item.block.name is None:
-            # The events before sent the logprobs with the text. They are sent once more with the whole response.
+            # `logprobs` is empty: the delta events have sent them with the text, and the last event repeats them.
             name = "reasoning_text" if item.block.is_reasoning else "output_text"
             more: dict[str, Any] = {} if item.block.is_reasoning else {"logprobs": []}
             events = [
@@ -202,7 +202,8 @@ class _Item:
 
     Attributes:
         block: its text, reasoning or call.
-        logprobs: the probabilities of its tokens, encoded as they come, since thousands would hold the loop at the end.
+        logprobs: the log-probabilities of its tokens. Each is encoded when it comes: encoding thousands at the end
+            would block the event loop.
         id: the item's id.
     """
 

@@ -44,10 +44,11 @@ from triune.frontends.text.responding import begin_chat, closing, respond
 
 
 def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
-    """Make the routes. They answer every path below `/v1`: routes of other APIs there must come before them.
+    """Make the routes of OpenAI's API. They answer every path below `/v1`: routes of other APIs there must come before
+    them.
 
     Args:
-        models: the server.
+        models: gives the models by name.
         bodies: reads and parses request bodies.
         offload: the threads that encode embeddings.
     """
@@ -99,8 +100,10 @@ class _Endpoints:
         raise unknown_model(name)
 
     def _served(self, name: str) -> list[dict[str, object]]:
-        """A model for text and its LoRA adapters in both APIs' forms, since both list models at this address; empty if
-        it is not a model for text. A model that was unloaded to make room is listed, too.
+        """The entries of a model for text and of its LoRA adapters in the list of models; empty for other models.
+
+        OpenAI's and Anthropic's APIs list models at the same path, so each entry has the fields of both APIs. A model
+        that was unloaded to make room is listed, too.
         """
         if (parked := self._models.parked_text_model(name)) is not None:
             return [self._entry(name), *({**self._entry(f"{name}:{each}"), "parent": name} for each in parked)]

@@ -52,7 +52,7 @@ def sequence_routes(models: TextModels, bodies: BodyReader, offload: Offload) ->
 
 
 class SequenceResponse(HeldResponse):
-    """The bytes of a sequence."""
+    """A response with the bytes of an exported answer."""
 
     media_type = "application/octet-stream"
 
@@ -88,7 +88,7 @@ class _Endpoints:
         return JSONResponse({"id": request_id, "unit": unit.value})
 
     async def _exported(self, request_id: str, held: Reservation) -> Sequence[bytes]:
-        # Keep no reference to the sequence after this function has returned, except to its bytes.
+        # This is a function of its own so that the exported state is freed when it returns: only the bytes are kept.
         moved = await self._holder(request_id).export(request_id, held.grow)
         return await self._offload.run_sized(moved.state.cached.num_bytes, encode, moved)
 
@@ -115,7 +115,8 @@ class _Endpoints:
             parts = _parts(model.resume(moved))
             response = await respond(request, answer, parts, held, error_event, is_stream=is_stream)
             if is_stream:
-                # The first event shows that the keys and values are in the model's cache.
+                # When `respond` returns a stream, the first event has come: the keys and values are in the model's
+                # cache, so that only the memory of the tokens stays reserved.
                 held.resize(TOKEN_BYTES * num_tokens)
             return response
         except BaseException:
@@ -139,7 +140,7 @@ class _Endpoints:
 
 
 def _options(request: Request) -> tuple[bool, bool]:
-    """Whether to stream, and whether to report the usage."""
+    """The options in the query of an import: whether to stream, and whether to report the usage."""
     given = {"stream": "true", "include_usage": "false"}
     for name, value in request.query_params.multi_items():
         if name not in given or value not in ("true", "false"):

@@ -16,13 +16,13 @@ _LISTS: Final = ("timestamp_granularities", "include")
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """A request.
+    """A request for the text of an audio file, in its language or in English.
 
     Attributes:
         model: the model's name.
         file: the audio file.
-        speech: how it is to be read.
-        form: one of FORMATS.
+        speech: how the speech is to be read.
+        form: the format of the response, one of FORMATS.
         is_stream: whether to answer with events.
         has_report: whether the answer has a report of where the model ran, and of the time and energy (`triune`).
         has_segments: whether 'verbose_json' lists the segments.
@@ -72,7 +72,7 @@ def read_transcription(form: Form, *, translates: bool) -> Transcription:
 
 
 def _document(given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The form's fields as a JSON object, in which lists have their names without brackets."""
+    """The form's fields as a JSON object. A list field `name[]` of the form becomes the member `name`."""
     document: dict[str, Any] = {}
     for name, values in given.items():
         plain = name.removesuffix("[]")

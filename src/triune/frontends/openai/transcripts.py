@@ -27,7 +27,7 @@ class HeldText(HeldResponse):
 
 
 class Transcript:
-    """The answer to one request."""
+    """Writes the answer to one request for a transcript."""
 
     def __init__(self, request: Transcription, placement: Placement, seconds: float) -> None:
         """Args:
@@ -40,7 +40,7 @@ class Transcript:
         self._seconds = seconds
 
     async def whole(self, segments: AsyncGenerator[Segment], held: Reservation) -> HeldResponse:
-        """The answer as one document. The response takes the reservation over."""
+        """The answer as one document. The response releases the request's reservation of memory when it is sent."""
         found: list[Segment] = []
         async for segment in segments:
             held.grow(_SEGMENT_BYTES + 4 * len(segment.text) + _WORD_BYTES * len(segment.words))
@@ -121,7 +121,7 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
 
 
 def _word(word: Word) -> dict[str, Any]:
-    # Times are multiples of 0.02 s.
+    # Times are multiples of 0.02 s: rounding removes only the error of floating point.
     return {"word": word.text.strip(), "start": round(word.start, 2), "end": round(word.end, 2)}
 
 

@@ -51,7 +51,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class PageFiles:
-    """The files, read once."""
+    """The files of the page, which are read once."""
 
     def __init__(self) -> None:
         """Read the files from the package."""
@@ -60,7 +60,7 @@ class PageFiles:
         self._tags = {name: f'"{hashlib.sha256(each).hexdigest()[:32]}"' for name, each in self._contents.items()}
 
     async def page(self, request: Request) -> Response:
-        """Answer with the page."""
+        """Answer with the page itself, `index.html`."""
         return self._answer(request, PAGE)
 
     async def file(self, request: Request) -> Response:
@@ -82,6 +82,6 @@ class PageFiles:
 
 
 def _tags_of(request: Request) -> list[str]:
-    """The entity tags that the client has. A proxy that compressed a file marks its tag as a weak one."""
+    """The entity tags in If-None-Match, without the mark W/ of weak tags (a proxy adds it when it compresses a file)."""
     given = ",".join(request.headers.getlist("if-none-match"))
     return [each.strip().removeprefix("W/") for each in given.split(",")]

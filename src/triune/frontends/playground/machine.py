@@ -1,4 +1,4 @@
-"""Data of the machine for the page: its units with what they computed, their power, and the power mode."""
+"""Data of the machine for the page: each unit's counts and power, and the server's power mode."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class PageMachine:
     Attributes:
         units: its units.
         power: the power mode.
-        ledger: its meters; None if energy is not metered.
+        ledger: the readings of its energy meters; None if energy is not metered.
     """
 
     units: Sequence[UnitStatus]
@@ -32,7 +32,7 @@ class PageMachine:
 
 
 def describe_machine(machine: PageMachine, loaded: Iterable[LoadedVersion]) -> Json:
-    """The units, and the power mode.
+    """Describe the machine's units, and the power mode, as JSON.
 
     Args:
         machine: the machine.

@@ -1,4 +1,4 @@
-"""Data of the models for the page: states, units, counts, and the part of the page that can use each."""
+"""Data of the models for the page: states, units, counts, and which part of the page can use each model."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ _NS: Final = 1e9
 
 
 def places(version: LoadedVersion) -> Json:
-    """The segments of a version, or its units if each computes whole calls, with their counts since the load."""
+    """The segments of a version that is cut, or the units of any other version, with their counts since the load."""
     known, counted = version.placement, version.statistics
     is_cut = known is not None and known.is_cut
     segments = known.segments if known is not None else [_bare(*each) for each in version.precisions.items()]

@@ -19,7 +19,7 @@ def playground_routes(models: PlaygroundModels, machine: PageMachine | None = No
 
     Args:
         models: the server.
-        machine: its units and meters; None shows none.
+        machine: the machine's units and meters; None shows none.
     """
     page = PageFiles()
 

@@ -1,1 +1,1 @@
-"""Shared by the HTTP APIs for text: reading fields, running a generation, and counting its tokens."""
+"""What OpenAI's and Anthropic's HTTP APIs share: reading fields, running a generation, and counting its tokens."""

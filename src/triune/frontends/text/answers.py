@@ -27,9 +27,9 @@ class Part:
         index: the number of the answer among all answers of the request.
         pieces: the new text, reasoning and tool calls.
         delta: the same part in the form in which the model returned it.
-        num_calls: the calls that the answer has so far.
+        num_calls: the number of tool calls in the answer so far.
         num_reasoning_tokens: how many of the delta's tokens are reasoning.
-        is_echo: whether it is a part of the prompt, with which the answer begins; its delta has no tokens then.
+        is_echo: whether the part repeats a part of the prompt (`echo`); its delta has no tokens then.
     """
 
     index: int
@@ -58,10 +58,12 @@ async def parts_of(
 
     Args:
         model: the model.
-        generations: each with its prompt. The answers of the second one are numbered after those of the first.
-        tools: the parameters of the tools that the model may call; None if it may call none.
+        generations: what to generate, each with its prompt. The answers of all generations are numbered through: those
+            of the second follow those of the first.
+        tools: the JSON schema of the parameters of each tool that the model may call, by name; None if it may call
+            none.
         has_parallel_calls: if False, all calls of an answer but the first are left out.
-        is_reasoning: whether the prompts end within reasoning; None if the text is to be left as it is.
+        is_reasoning: whether the prompts end within reasoning; None if reasoning is not to be separated from the text.
 
     Raises:
         TriuneError: as `TextModel.generate`.
@@ -78,7 +80,7 @@ async def parts_of(
             check_end(delta)
             index = offsets[place] + delta.index
             if index not in readers:
-                # An answer with a constraint has no reasoning before it.
+                # If the answer has a constraint, the model writes no reasoning before it.
                 has_reasoning = is_reasoning if generations[place].constraint is None else None
                 readers[index] = _AnswerReader(tools, has_parallel_calls, has_reasoning)
             yield readers[index].part(index, delta)
@@ -123,8 +125,8 @@ def check_end(delta: Delta) -> None:
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[tuple[int, Delta]]:
-    """Yield the items of all streams in the order in which they arrive, with the index of the stream. One item of each
-    stream is read ahead.
+    """Yield (index of the stream, item) for the items of all streams, in the order in which they arrive. One item of
+    each stream is read ahead.
     """
     async with contextlib.AsyncExitStack() as stack:
         for stream in streams:
@@ -167,24 +169,24 @@ class Cost:
     num_reasoning_tokens: int = 0
 
     def add(self, part: Part) -> None:
-        """Count the part, and the answer if it ends with it."""
+        """Add the part's tokens, and, if it is the last of its answer, the answer's usage."""
         self.num_reasoning_tokens += part.num_reasoning_tokens
         if part.delta.usage is not None:
             self.usages[part.index] = part.delta.usage
 
     @property
     def num_prompt_tokens(self) -> int:
-        """The tokens of all prompts; a prompt with several answers counts once."""
+        """The number of tokens of all prompts; a prompt with several answers counts once."""
         return sum(usage.num_prompt_tokens for usage in self._first_answers)
 
     @property
     def num_cached_tokens(self) -> int:
-        """The tokens of prompts that were in the prefix cache before the request."""
+        """The number of prompt tokens that were in the prefix cache before the request."""
         return sum(usage.num_cached_tokens for usage in self._first_answers)
 
     @property
     def num_tokens(self) -> int:
-        """The tokens of all answers."""
+        """The number of tokens of all answers."""
         return sum(usage.num_tokens for usage in self.usages.values())
 
     @property

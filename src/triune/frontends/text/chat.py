@@ -13,7 +13,7 @@ _GIVEN = frozenset({"messages", "tools", "add_generation_prompt"})
 """Variables of a chat template that Triune sets itself."""
 
 _MOST_VARIABLES = 256
-"""The most variables of a request for a chat template: each is handled while no other thread runs."""
+"""The most variables that a request may give to a chat template: each takes time during which the GIL is held."""
 
 TOKEN_BYTES = 36
 """The memory of a token id of a prompt, in bytes: a Python integer, and its entry in a list."""
@@ -27,8 +27,8 @@ class Chat:
         messages: the messages in the form that chat templates read, which is that of OpenAI's API; but the arguments of
             calls are objects if the client sent valid JSON.
         tools: the functions that the model may call, in the same form.
-        variables: further variables of the template.
-        beginning: how the answer begins.
+        variables: further variables for the chat template.
+        beginning: the beginning of the answer, which the model continues; empty if it writes the whole answer.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -47,7 +47,7 @@ class ContextLengthError(InvalidArgumentError):
     """A prompt leaves no room for an answer.
 
     Attributes:
-        num_tokens: the tokens of the prompt.
+        num_tokens: the number of tokens of the prompt.
         context_tokens: the most tokens of prompt and answer together.
     """
 
@@ -83,7 +83,7 @@ class ChatPrompt:
 
     Attributes:
         tokens: the token ids.
-        is_reasoning: whether it ends within the model's reasoning, so that the answer begins there.
+        is_reasoning: whether the prompt ends within the model's reasoning, so that the answer begins with reasoning.
     """
 
     tokens: list[int]

@@ -1,4 +1,4 @@
-"""The statuses of errors in the HTTP APIs for text, and how much of a message is shown."""
+"""The statuses of errors in the HTTP APIs for text, and the length to which their messages are cut."""
 
 from triune.core.errors import (
     AlreadyExistsError,
@@ -15,7 +15,7 @@ from triune.frontends.defects import as_internal_error
 
 _MAX_MESSAGE_CHARACTERS = 4096
 
-# Clients retry after any status from 500 on, which would be useless if something is unsupported.
+# Clients retry after any status from 500 on. What is unsupported gets a 4xx status, since a retry would not help.
 _STATUSES: dict[type[Exception], int] = {
     PayloadTooLargeError: 413,
     InvalidArgumentError: 400,

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 _MAX_INT = 2**63 - 1
 _SHOWN_CHARACTERS = 64
-# The engine's errors begin with the parameter that they are about.
+# The parameters with which the engine's error messages may begin.
 _ENGINE_FIELDS = SAMPLING_FIELDS | {"max_tokens", "min_tokens", "top_logprobs"}
 
 
@@ -30,7 +30,7 @@ class FieldError(InvalidArgumentError):
 
 
 def unsupported(param: str, why: str, code: str = "unsupported_parameter") -> FieldError:
-    """Make the error for a field that would change the answer, and is not supported."""
+    """Make the error for a field that would change the answer, but is not supported."""
     return FieldError(f"'{param}' is not supported: {why}", param, code)
 
 
@@ -91,7 +91,7 @@ class Fields:
         return self._typed(name, (dict,), "an object")
 
     def object(self, name: str) -> "Fields | None":
-        """A member that is an object. The caller must read all of its members."""
+        """Read an object; None if it is absent. The caller must read all of its members."""
         value = self.mapping(name)
         return None if value is None else Fields(value, self.path(name))
 
@@ -158,8 +158,8 @@ def are_tokens(values: list[Any]) -> bool:
 
 
 def field_of(error: TriuneError) -> str:
-    """The field that an error is about: the error's own, or the first word of its message if that is a field; else
-    "".
+    """The field of the request that an error is about: `FieldError.param`, or the first word of the error's message if
+    that is one of the engine's fields; "" if there is none.
     """
     if isinstance(error, FieldError):
         return error.param

@@ -19,7 +19,7 @@ def read_format(fields: Fields, name: str) -> Constraint | None:
         return None
     if kind == "json_object":
         return Constraint("json_object")
-    # Responses have the schema in the format itself.
+    # In the API of responses, the schema is a member of the format itself; in that of chats, of its `json_schema`.
     inner = form.object("json_schema") or form
     return schema_constraint(inner.need("schema", inner.mapping("schema")))
 
@@ -55,7 +55,7 @@ def call_constraint(tools: Sequence[Mapping[str, Any]]) -> Constraint:
 def chosen(
     tools: tuple[dict[str, Any], ...], name: str | None, path: str
 ) -> tuple[tuple[dict[str, Any], ...], Constraint]:
-    """The tools for the prompt, and the constraint of the answer, if the model must call a tool.
+    """The tools for the prompt, and the constraint of the answer, for a request in which the model must call a tool.
 
     Args:
         tools: the tools of the request.
@@ -75,10 +75,10 @@ def combined(
     """Choose the constraint of an answer from the constraints of its tool call and of its text.
 
     Args:
-        call: the form of a call, if the model must call a tool; then there is no text.
-        form: the form of the text.
-        tools: the tools that the model is told of.
-        path: the field that has the form of the text, for errors.
+        call: the constraint of a tool call; None if the model need not call a tool. With it, the answer has no text.
+        form: the constraint of the text; None for any text.
+        tools: the tools in the prompt.
+        path: the field of the request that constrains the text, for errors.
     """
     if call is None and form is not None and tools:
         raise unsupported(path, "the form would keep the model from calling tools: leave out one of the two")
@@ -86,7 +86,7 @@ def combined(
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """Rewrite a schema that becomes a part of another one, so that its references to its own root stay valid."""
+    """Rewrite a JSON schema that is put into another one at `place`, so that its references (`$ref`) stay valid."""
     if isinstance(schema, list):
         return [_moved(each, place) for each in cast("list[Any]", schema)]
     if not isinstance(schema, dict):

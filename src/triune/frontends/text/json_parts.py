@@ -9,10 +9,10 @@ _PART_BYTES = 64 << 10
 
 
 class JsonParts:
-    """Collects JSON.
+    """Collects the pieces of a JSON document.
 
     Attributes:
-        parts: the JSON so far, in pieces of about 64 KiB, except for the end, which `flush` moves here.
+        parts: the JSON so far, in pieces of about 64 KiB. The last, shorter piece is added by `flush`.
     """
 
     def __init__(self) -> None:

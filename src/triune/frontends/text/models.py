@@ -44,12 +44,12 @@ class TextModels(Protocol):
 
 
 class UnknownModelError(NotFoundError):
-    """A request names a model that is not there."""
+    """A request names a model that the server does not have."""
 
 
 async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
-    """The newest version of a model that generates text, and the LoRA adapter that the name chooses: `MODEL:ADAPTER`.
-    None for the model without an adapter. If the model was unloaded to make room, this waits until it is loaded again.
+    """The newest version of a model that generates text, and the LoRA adapter that `name` chooses (`MODEL:ADAPTER`),
+    None if it chooses none. If the model was unloaded to make room, this waits until it is loaded again.
 
     Raises:
         UnknownModelError: there is no such model or adapter. Also the errors of `text_model`.
@@ -91,5 +91,5 @@ async def speech_model_of(models: TextModels, name: str) -> SpeechModel:
 
 
 def unknown_model(name: str) -> UnknownModelError:
-    """Make the error for a model that is not there."""
+    """Make the error for a model that the server does not have."""
     return UnknownModelError(f"The model '{name[:128]}' does not exist; GET /v1/models lists those that do")

@@ -19,15 +19,15 @@ event loop for a millisecond or two with this many values.
 """
 
 MAX_DEPTH: Final = 200
-"""How deep the arrays and objects of a request may be nested: 254 levels can be encoded again."""
+"""How deep the arrays and objects of a request may be nested. orjson encodes at most 254 levels."""
 
 _NUMBERS_PER_VALUE: Final = 16
 """This many numbers count as one value, since prompts may be lists of token ids."""
 
 
 def parse(read: Callable[[Fields], T], body: memoryview) -> T | InvalidArgumentError:
-    """Parse a body. It runs in another process if the body is large. An error is returned, not raised: raised errors
-    lose the name of the field between processes.
+    """Parse a body. It runs in another process if the body is large. Its InvalidArgumentError is returned, not
+    raised: between processes, a raised error would lose the name of the field.
     """
     try:
         document = parse_object(body)

@@ -23,7 +23,7 @@ class Answer(Protocol):
         ...
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
-        """The answer as one document, in pieces. The reservation grows by its size."""
+        """The answer as one document, in pieces. The request's reservation of memory grows by their size."""
         ...
 
 
@@ -45,11 +45,11 @@ async def begin_chat(
         chat: the conversation.
         generation: how the answer is generated.
         adapter: the LoRA adapter; None for none.
-        held: the request's reservation, which grows by the prompt.
+        held: the request's reservation of memory, which grows by the size of the prompt.
         has_parallel_calls: see `parts_of`.
 
     Returns:
-        the parts of the answer, and the tokens of the prompt.
+        the parts of the answer, and the number of tokens of the prompt.
 
     Raises:
         TriuneError: as `chat_prompt` and `with_prompt`.
@@ -79,7 +79,7 @@ async def respond(
         answer: writes the answer.
         parts: the new parts of the answer.
         held: the request's reservation. The response releases it; if this raises, the caller does.
-        failed: makes the last event out of an error that comes when the answer has begun.
+        failed: makes the last event of a stream from an error that occurs after the answer has begun.
         is_stream: whether to answer with events.
 
     Raises:

@@ -62,7 +62,8 @@ def read_sampling(fields: Fields, num_logprobs: int | None) -> SamplingParameter
     seed = fields.integer("seed", -(2**63))
     given["seed"] = None if seed is None else seed % 2**64
     chosen = {name: value for name, value in given.items() if value is not None}
-    # This creates a dict: the default, a read-only mapping, cannot be sent from the process that parses large requests.
+    # Pass a dict for `logit_bias`: its default, a read-only mapping, cannot be pickled in the process that parses large
+    # requests.
     return SamplingParameters(**chosen, num_logprobs=num_logprobs, logit_bias=_read_bias(fields))
 
 

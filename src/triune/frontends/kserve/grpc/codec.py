@@ -39,7 +39,7 @@ def parse_request(data: bytes) -> ModelInferRequest:
 def check_parameters(message: ModelInferRequest) -> None:
     """Raise PayloadTooLargeError if the request and its tensors together have too many parameters.
 
-    Small messages need no check: they cannot have so many.
+    It is not called for small messages, which have no room for so many parameters.
     """
     count = len(message.parameters)
     count += sum(len(each.parameters) for each in message.inputs)

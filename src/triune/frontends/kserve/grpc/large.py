@@ -29,10 +29,10 @@ from triune.serving.server import Server
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# The largest number of fields of a request itself: inputs, outputs, raw contents, parameters and names.
+# The largest number of top-level fields of a ModelInferRequest: inputs, outputs, raw contents, parameters and names.
 _MAX_FIELDS = 4 * MAX_TENSORS
 
-# The largest message without its tensors; the descriptions of 4096 tensors take a quarter of that.
+# The largest message, in bytes, without its tensors. The descriptions of 4096 tensors take a quarter of that.
 _MAX_HEAD_BYTES = 1 << 20
 
 # If there are at least this many tensors, they are decoded, and the message's fields are separated, off the event loop.
@@ -78,7 +78,8 @@ class LargeMessages:
 
         Args:
             data: the message's bytes.
-            held: the reservation; it has the message's size, and is changed to the request's size.
+            held: the request's reservation of memory. It has the message's size, and is changed to the size of the
+                message or of the decoded inputs, whichever is larger.
 
         Returns:
             the message, which may lack its tensors, and the request.
@@ -120,7 +121,8 @@ class LargeMessages:
 
         Args:
             response: the response.
-            held: the reservation; it is changed to the size of the outputs, the message and the copies between them.
+            held: the request's reservation of memory; it is changed to the size of the outputs, the message and the
+                copies between them.
             is_final: for a stream: whether this is the request's last response. None: not a stream.
 
         Raises:
@@ -218,7 +220,7 @@ def split_all(data: bytes) -> Parts:
 
 
 def split_request(data: bytes, max_fields: int) -> Parts | None:
-    """Split a ModelInferRequest into its tensors and the rest.
+    """Split a ModelInferRequest into its raw_input_contents and a message without them.
 
     Source: protobuf's wire format. A field is a tag (field number and wire type) as a varint, followed by its value.
 

@@ -56,8 +56,8 @@ def more_statistics(models: Sequence[LoadedVersion]) -> str:
     """Triune's own statistics, for which the protobuf message has no field, as JSON in ASCII: a list with the `name`,
     `version` and `triune` of each version, as over HTTP.
 
-    It goes into the trailing metadata. Clients accept at most 8 KiB of metadata: a longer list is replaced by a text
-    that says how to get it.
+    The text is sent in the trailing metadata. Clients accept at most 8 KiB of metadata: a longer list is replaced by a
+    text that says how to get it.
     """
     if len(models) <= _MOST_VERSIONS:
         document = descriptions.statistics_with_energy(models)["model_stats"]
@@ -131,7 +131,7 @@ def varint(value: int) -> bytes:
 
 
 def is_unloading_dependents(request: RepositoryModelUnloadRequest) -> bool:
-    """The parameter `unload_dependents`: whether to unload also models that nothing but this ensemble needs.
+    """The parameter `unload_dependents`: whether to unload, with an ensemble, the models that only it needs.
 
     Raises:
         InvalidArgumentError: a parameter is unknown or has the wrong type.

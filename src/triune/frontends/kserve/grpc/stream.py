@@ -44,10 +44,10 @@ class _Pending:
 
     Attributes:
         message: the request; it may lack its tensors.
-        held: its reservation.
+        held: its reservation of memory.
         num_bytes: the size of its message in bytes.
         future: the model's answer; None if the request failed to start, or was answered or withdrawn.
-        outcome: the answer or the error; None until there is one, and once it is being written.
+        outcome: the answer or the error; None before it exists, and again from when it begins to be written.
     """
 
     message: ModelInferRequest
@@ -140,7 +140,7 @@ class StreamSession:
                 if not isinstance(data, bytes):  # grpc.aio.EOF: the client has sent its last request
                     return
                 await self._start(data, group)
-                del data  # the next message may be long in coming
+                del data  # free the message: the wait for the next one may be long
                 while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._limits.request_bytes:
                     self._room.clear()
                     await self._room.wait()
@@ -179,7 +179,9 @@ class StreamSession:
             future.add_done_callback(functools.partial(self._finish, pending))
 
     def _finish(self, pending: _Pending, future: asyncio.Future[InferenceResponse]) -> None:
-        """Keep the answer of a request for its turn. From now on its reservation has the size of the answer."""
+        """Keep the answer of a request until the answers before it are written. The request's reservation of memory is
+        changed to the size of the answer.
+        """
         if pending.future is None:  # the stream has ended
             if not future.cancelled():
                 future.exception()
@@ -214,7 +216,7 @@ class StreamSession:
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
                 self._end(pending.num_bytes, pending.held)
-                del pending  # Also drop this reference, for the same reason.
+                del pending  # free the answer: the wait for the next one may be long
             elif reader.done() and not self._pending:
                 return
             else:

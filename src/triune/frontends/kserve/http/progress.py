@@ -35,7 +35,7 @@ class Progress:
         """Start again for a new request, which begins with its head."""
         self.is_in_head = True
         self._num_silent_bytes = 0
-        self._num_chunks = -1  # the last is empty
+        self._num_chunks = -1  # begins at -1, so that the empty chunk that ends a body is not counted
         self._deadline = 0.0
 
     def grow(self) -> None:
@@ -73,7 +73,7 @@ class Progress:
 
         Args:
             now: the event loop's time, in seconds.
-            num_direct: how much of the body a `BodyReceiver` has received; None if there is none.
+            num_direct: how many bytes of the body a `BodyReceiver` has received; None if none receives it.
             is_paused: whether the server itself has paused reading: the client is not late then.
         """
         num_received = self._num_pieces if num_direct is None else num_direct

@@ -30,7 +30,7 @@ _STATUSES: dict[type[BaseException], int] = {
 
 _DEFAULT_STATUS = 400
 
-# A message may contain long names that a client sent.
+# Longer error messages are truncated: they may contain long names that a client sent.
 _MAX_MESSAGE_CHARACTERS = 4096
 
 

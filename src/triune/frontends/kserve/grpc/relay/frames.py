@@ -29,8 +29,8 @@ MAX_CONTINUATIONS: Final = 16
 call may have.
 """
 
-# The length has 24 bits: the high 16 bits, then the low 8 bits. Then come the frame's type, its flags and the stream's
-# number.
+# A frame's header: the length of its content in 24 bits (the high 16 bits, then the low 8 bits), its type, its flags,
+# and the stream's number.
 _HEAD = struct.Struct(">HBBBI")
 _FLAGS_AT = 4
 _LITERAL = b"\0"

@@ -55,7 +55,8 @@ def block_of(data: bytes, start: int, end: int) -> bytes:
 class HeadSizes:
     """Estimates the decoded sizes of the header blocks of one connection. It must see all of them, in order.
 
-    Table entries are indexed from the newest, so that evicted entries need not be known.
+    HPACK numbers the entries of its dynamic table from the newest on. So this class need not know which old entries
+    were evicted.
     """
 
     def __init__(self) -> None:
@@ -105,14 +106,18 @@ class HeadSizes:
         return size
 
     def _entry(self, index: int) -> tuple[int, int]:
-        """The sizes of a header's name, and of its name and value."""
+        """The table entry with this index: the size of its name, and that of name and value together, in bytes."""
         if not index:
             raise MalformedError
         return (_STATIC_BYTES, _STATIC_BYTES) if index <= _NUM_STATIC else self._entries[index - _NUM_STATIC - 1]
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """Read an integer whose first byte has the bits of `mask` (section 5.1). Returns it, and where it ends."""
+    """Read an integer at `at`; `mask` has the bits of its first byte that belong to it (RFC 7541, section 5.1).
+
+    Returns:
+        the integer, and the offset of the byte after it.
+    """
     value = block[at] & mask
     at += 1
     if value < mask:
@@ -127,7 +132,13 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, at: int) -> tuple[int, int]:
-    """The size of a string (section 5.2), and where it ends. The shortest code of Huffman's has 5 bits."""
+    """Read the size of the string at `at` (RFC 7541, section 5.2), in bytes, when it is decoded.
+
+    The shortest Huffman code has 5 bits, so a string in Huffman coding counts 8/5 times its encoded size.
+
+    Returns:
+        the size, and the offset of the byte after the string.
+    """
     is_coded = block[at] & 0x80
     length, at = _integer(block, at, 0x7F)
     return (length * 8 // 5 if is_coded else length), at + length

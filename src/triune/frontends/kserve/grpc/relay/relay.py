@@ -16,8 +16,8 @@ from triune.frontends.limits import Limits
 _log = logging.getLogger(__name__)
 
 _READ_BYTES = 32 << 10
-"""The size of one read, and therefore of the data that a connection holds while it waits. libuv reads up to 32 times in
-a row.
+"""The size of one read, and therefore of the data that a connection holds while it waits to open a call. libuv reads up
+to 32 times in a row.
 """
 
 # The longest path of a socket is 103 bytes on macOS.

@@ -86,7 +86,9 @@ class LibrarySide(Side):
         self._added = b""
 
     def refuse(self, stream: int) -> None:
-        """Reset a call of the client, because there are too many. The frame is sent before the next one that begins."""
+        """Reset a call of the client, because there are too many. The client gets the reset before the library's
+        next frame.
+        """
         self._added += frames.reset(stream, frames.ENHANCE_YOUR_CALM)
         if not self._num_skipped:
             self._client.transport.write(self._added)
@@ -180,7 +182,7 @@ class ClientSide(Side):
         return self._shared.turns.leave(call)
 
     def answered(self, stream: int) -> None:
-        """Remove a call that ended with an answer. It counts in favour of the connection."""
+        """Remove a call that ended with an answer. It takes one strike off the connection: see `_MAX_STRIKES`."""
         self.end_call(stream)
         self.is_known = True
         self._num_strikes = max(0, self._num_strikes - 1)
