@@ -82,6 +82,6 @@ class PageFiles:
 
 
 def _tags_of(request: Request) -> list[str]:
-    """The entity tags in If-None-Match, without the mark W/ of weak tags (a proxy adds it when it compresses a file)."""
+    """The entity tags in If-None-Match, without the mark W/ of weak tags (proxies add it to compressed files)."""
     given = ",".join(request.headers.getlist("if-none-match"))
     return [each.strip().removeprefix("W/") for each in given.split(",")]
