@@ -129,7 +129,7 @@ class Balance:
         self._num_updates = 0
 
     def join(self, demand: Demand, shares: Mapping[Unit, Share]) -> None:
-        """Add a model with its shares by pool. The caller owns the lock."""
+        """Add a model with its shares by pool. The caller holds the lock."""
         demand.shares, demand.lock = list(shares.values()), self._lock
         for share in shares.values():
             share.demand = demand
@@ -137,7 +137,7 @@ class Balance:
         self._set([*self._members, _Member(demand, shares)])
 
     def leave(self, demand: Demand) -> None:
-        """Remove a model."""
+        """Remove the model with this demand."""
         with self._lock:
             self._set([each for each in self._members if each.demand is not demand])
             self._parts = {each: part for each, part in self._parts.items() if each.demand is not demand}

@@ -37,8 +37,9 @@ _WEIGHT: Final = 0.3
 """The weight of the newest window in the moving average of a level's speedup."""
 
 _GAIN: Final = 1.03
-"""Another level than the usual one is chosen only if its speedup is this times as high, which exceeds noise. Usually
-all models compute at once, which is fair, and the units of a single model one at a time, which takes less energy.
+"""Another level than the usual one is chosen only if its speedup is at least this many times that of the usual one,
+which exceeds noise. Usually all models compute at once, which is fair, and the units of a single model one at a time,
+which takes less energy.
 """
 
 _REFRESH: Final = 50

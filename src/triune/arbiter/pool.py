@@ -142,11 +142,11 @@ class Pool:
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:
-        """Add a model. The caller owns the lock."""
+        """Add a model. The caller holds the lock."""
         self._set([*self.shares, share])
 
     def leave(self, share: "Share") -> None:
-        """Remove a model. The caller owns the lock."""
+        """Remove a model. The caller holds the lock."""
         self._set([each for each in self.shares if each is not share])
 
     def _set(self, shares: "list[Share]") -> None:
@@ -159,7 +159,7 @@ class Pool:
         self.limit = 1 if self._has_weights else self.concurrency.level or self._num_units
 
     def has_room(self, now_ns: int) -> bool:
-        """Whether one more batch may compute now."""
+        """Whether one more batch may compute now: fewer than `limit` batches compute that make others wait."""
         left = self.limit
         if len(self.running) < left:
             return True
@@ -169,29 +169,29 @@ class Pool:
         return left > 0
 
     def add_running(self, running: Running) -> None:
-        """Add a running batch, or a turn in which no batch has started yet. The caller owns the lock."""
+        """Add a running batch, or a turn in which no batch has started yet. The caller holds the lock."""
         self.running.append(running)
         self._num_beside += running.is_beside
 
     def remove_running(self, running: Running) -> None:
-        """Remove an entry that `add_running` added. The caller owns the lock."""
+        """Remove an entry that `add_running` added. The caller holds the lock."""
         self.running.remove(running)
         self._num_beside -= running.is_beside
 
     def add_waiting(self, share: "Share") -> None:
-        """Add a share that waits. Its `tag_ns` and `asked_ns` are set. The caller owns the lock."""
+        """Add a share that waits. Its `tag_ns` and `asked_ns` are set. The caller holds the lock."""
         self._num_waits += 1
         self._insert(share, self._num_waits)
         time = (share.asked_ns, self._num_waits)
         self._times.insert(bisect_left(self._times, time), time)
 
     def remove_waiting(self, share: "Share") -> None:
-        """Remove a share that waits. The caller owns the lock."""
+        """Remove a share that waits. The caller holds the lock."""
         number = self._remove(share)
         del self._times[bisect_left(self._times, (share.asked_ns, number))]
 
     def move_waiting(self, share: "Share", tag_ns: float) -> None:
-        """Set the clock of a share that waits. The caller owns the lock."""
+        """Set the clock of a share that waits. The caller holds the lock."""
         number = self._remove(share)
         share.tag_ns = tag_ns
         self._insert(share, number)
@@ -208,8 +208,8 @@ class Pool:
         return share.place[1]
 
     def pass_time(self, now_ns: int) -> None:
-        """Add the time since the last change to the pool's counters. The caller owns the lock, and changes what runs or
-        waits only after this call.
+        """Add the time since the last change to the pool's counters. The caller holds the lock, and changes what runs
+        or waits only after this call.
         """
         if len(self.running) + len(self.waiting) > 1:
             elapsed_ns = now_ns - self._changed_ns

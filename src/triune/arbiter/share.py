@@ -82,7 +82,7 @@ class Share:
 
     def count_wanting(self) -> None:
         """Update the pool's `num_wanting`: whether this model has waiting requests for the pool. Call this when that
-        may have changed. The caller owns the pool's lock.
+        may have changed. The caller holds the pool's lock.
         """
         wants = self.num_bound > 0 or (not self.is_elsewhere and self.demand is not None and self.demand.has_waiting)
         if wants is not self._is_wanting:
@@ -96,7 +96,7 @@ class Share:
         return self.is_elsewhere and not self.num_bound and self._pool.num_wanting > 0
 
     def bind(self, num_bound: int) -> None:
-        """Set `num_bound`. The caller does not own the pool's lock."""
+        """Set `num_bound`. The caller does not hold the pool's lock."""
         if (num_bound > 0) is (self.num_bound > 0):
             # No turn is granted anew: who computes depends only on whether there are any such requests, which has not
             # changed.
@@ -281,7 +281,7 @@ class Share:
             self._pool.leave(self)
 
     def take_turn(self, now_ns: int, *, is_beside: bool = False) -> None:
-        """End the wait: the next `start` succeeds. The caller owns the pool's lock."""
+        """End the wait: the next `start` succeeds. The caller holds the pool's lock."""
         self._end_wait(now_ns)
         self._granted = Running(self, None, is_beside, now_ns, self.asked_ns)
         self._pool.add_running(self._granted)

@@ -27,7 +27,7 @@ and texts of other requests are computed in between.
 """
 
 _TOKEN_CHARACTERS: Final = 4
-"""About how many characters a token has."""
+"""The number of characters that a token is assumed to have."""
 
 _PART_CHARACTERS: Final = 1 << 16
 """The length of the parts in which longer inputs are tokenized."""

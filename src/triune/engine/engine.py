@@ -223,7 +223,7 @@ class Engine:
         self._close_decoder()
 
     async def _begun(self, request: Generation, ticket: Ticket) -> Group:
-        """Pass a new request to a replica's thread."""
+        """Tokenize the prompt of a new request, compile its constraint, and pass its jobs to a replica's thread."""
         prompt = request.prompt
         if isinstance(prompt, str):
             prompt = await self.tokenize(prompt, is_templated=request.is_templated)
@@ -244,7 +244,7 @@ class Engine:
         return await self._start(group)
 
     async def _resumed(self, moved: MovedAnswer, ticket: Ticket) -> Group:
-        """Pass an answer that another server began to a replica's thread."""
+        """Check an answer that another server began, and pass its job to a replica's thread."""
         self._transfers.check(moved)
         grammar = await self._grammar(moved.request)
         text = self._text

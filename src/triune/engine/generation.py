@@ -114,7 +114,7 @@ class PromptLogprobs:
         return self.scores.top_tokens.shape[1]
 
     def slice(self, begin: int, end: int) -> tuple[TokenLogprob, ...]:
-        """The tokens from `begin` up to `end`."""
+        """The tokens from position `begin` up to position `end`, which is not included."""
         return tuple(self._at(place) for place in range(begin, min(end, len(self.prompt))))
 
     def _at(self, place: int) -> TokenLogprob:

@@ -53,7 +53,7 @@ class Group:
             self._waiter.set_result(None)
 
     def fail(self, error: TriuneError) -> None:
-        """End all answers with an error."""
+        """End all answers with an error, which `take` raises."""
         self.error = error
         self.tell()
 

@@ -45,7 +45,7 @@ class LaneTrials:
         return None
 
     def started(self, lane: Lane, *, is_trial: bool) -> None:
-        """Record that a batch has started."""
+        """Record that a batch has started, and after how many further batches its lane is measured again."""
         self._num_batches += 1
         if lane.cost.num_batches >= _NUM_FIRST:
             self._interval[lane] = min(2 * self._interval[lane], _MOST_INTERVAL) if is_trial else _INTERVAL

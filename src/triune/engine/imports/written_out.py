@@ -114,7 +114,9 @@ def _product(index: Index, name: str) -> NodeProto:
 
 
 def _num_heads(index: Index, probe: Probe, query: str, product: NodeProto, past: Past) -> int:
-    """The number of heads of queries."""
+    """The number of heads of queries, by the shape of `query`. Raises UnsupportedError if that is not the shape of
+    queries for the caches `past`.
+    """
     shape = probe.shape(query)
     if shape is None or len(shape) != 4 or shape[1] % past.num_heads or shape[3] != past.head_size:
         raise UnsupportedError(
@@ -199,7 +201,9 @@ def _attention(
     window: int,
     cap: float,
 ) -> NDArray[np.float32]:
-    """Causal attention in numpy."""
+    """Causal attention in numpy, FP32 [batch, heads, new, size]. `window` is a number of tokens, 0 for all; `cap` is
+    the soft cap of the scores, 0 for none.
+    """
     scores = scale * np.einsum("bhsd,bhtd->bhst", queries.astype(np.float32), _repeated(keys, queries.shape[1]))
     if cap:
         scores = cap * np.tanh(scores / cap)

@@ -182,7 +182,9 @@ class DiskTier:
             )
 
     def _find(self) -> None:
-        """Find the files of earlier runs."""
+        """Find the files of earlier runs. Delete folders of other weights that nobody uses, and the oldest files beyond
+        the limit.
+        """
         self._hold.take()
         for other in self._folder.parent.iterdir():
             if other == self._folder or other.name.startswith(self._others):

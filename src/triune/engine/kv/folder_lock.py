@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 WAIT_SECONDS: Final = 10.0
-"""The longest wait for the lock. Who holds it writes one block, or deletes some."""
+"""The longest wait for the lock, in seconds. A process that holds it only writes one block, or deletes some."""
 
 _LOOK_SECONDS: Final = 0.005
 _COUNT_BYTES: Final = 8

@@ -55,7 +55,7 @@ thread runs.
 """
 
 MAX_TOKENS: Final = 1 << 20
-"""The most tokens of a sequence."""
+"""The most tokens of a prompt, of an answer, and of the text that an encoder reads, each."""
 
 _VALUE_BYTES: Final = 64
 """An estimate, in bytes, of the memory that a token or a value of the head takes as a Python object."""

@@ -126,7 +126,7 @@ class Replica:
             self._num_left -= 1
 
     def count_step(self, times: StepTimes) -> None:
-        """Count a step, which may have failed."""
+        """Record whether a step failed. After a failed step, `refusal` refuses new answers for a while."""
         if times.failure is not None:
             self._failure, self._failed_ns = str(times.failure), times.ended_ns
             self._num_failures += 1

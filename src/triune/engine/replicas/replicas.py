@@ -180,7 +180,7 @@ class Replicas:
             self.leave(replica, "drained", why)
 
     def refuse(self, why: str) -> None:
-        """Fail the jobs that have not begun."""
+        """Fail the jobs that have not begun with an UnavailableError, whose message is `why`."""
         for each in self.all:
             each.thread.refuse(why)
 

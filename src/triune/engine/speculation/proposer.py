@@ -1,4 +1,4 @@
-"""The protocol of classes that guess tokens."""
+"""The protocol of classes that guess the next tokens of sequences (speculative decoding)."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq

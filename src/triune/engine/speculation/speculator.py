@@ -113,7 +113,9 @@ class Speculator:
         return sequence.matcher.forced()[:MAX_DRAFTS] if sequence.matcher is not None else ()
 
     def _num_worth(self, sequence: Sequence, least_rate: float) -> int:
-        """How many tokens to guess for a sequence."""
+        """The largest number of tokens that are worth guessing for a sequence, so that its answer keeps to
+        `max_tokens`.
+        """
         left = sequence.ending.max_tokens - sequence.num_answered - 1
         if self._proposer is None or left < 1:
             return 0

@@ -196,7 +196,7 @@ class SpeechEngine:
             raise UnsupportedError(f"model '{self._name}' knows English only, so that it cannot translate")
 
     async def _windows(self, audio: HeldAudio, request: SpeechRequest) -> AsyncGenerator[_Window]:
-        """Transcribe one window after another."""
+        """Transcribe one window after another. The text of earlier windows is a part of each window's prompt."""
         before = await self._prompt_tokens(request.prompt)
         language = request.language or ""
         at = 0

@@ -37,7 +37,7 @@ _MAX_REMEMBERED: Final = 4096
 
 
 class Grammar:
-    """A compiled constraint."""
+    """A compiled constraint, which makes a matcher for each answer."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:

@@ -41,7 +41,7 @@ class Cursor:
             self.at = 0
 
     def peek(self) -> Reading[str]:
-        """The next character; "" at the end."""
+        """The next character, which is not skipped; "" at the end of the text."""
         while self.at == len(self.text):
             if self.is_ended:
                 return ""
@@ -91,7 +91,7 @@ class Cursor:
             yield
 
     def word(self, letters: re.Pattern[str]) -> Reading[str]:
-        """Read the characters that match; may be empty."""
+        """Read characters as long as each matches `letters`; the result may be empty."""
         start = self.at
         while letters.fullmatch((yield from self.peek())):
             self.at += 1

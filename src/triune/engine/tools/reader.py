@@ -226,7 +226,7 @@ class ToolCallReader:
         yield from cursor.take("}")
 
     def _named(self) -> Reading[bool]:
-        """Read `NAME[CALL_ID]ID[ARGS]{...}`."""
+        """Read the call `NAME[CALL_ID]ID[ARGS]{...}`. Returns False if there is none."""
         cursor = self._cursor
         name = yield from cursor.word(_NAME)
         if (yield from cursor.take("[CALL_ID]")):
@@ -240,7 +240,7 @@ class ToolCallReader:
         return True
 
     def _xml(self) -> Reading[bool]:
-        """Read `NAME><parameter=KEY>VALUE</parameter>...</function>`."""
+        """Read the call `NAME><parameter=KEY>VALUE</parameter>...</function>`. Returns False if there is none."""
         cursor = self._cursor
         name = yield from cursor.until(">", _MAX_NAME)
         if not name:

@@ -42,7 +42,7 @@ class Fields:
         return name in self._values
 
     def get(self, name: str) -> object:
-        """A setting as it is, or None."""
+        """The value of a setting, as the file has it; None if the setting is missing."""
         self._read.add(name)
         return self._values.get(name)
 

@@ -1,4 +1,4 @@
-"""Assign words to segments."""
+"""Assign the words of a window to its segments."""
 
 from collections.abc import Sequence
 from dataclasses import replace
