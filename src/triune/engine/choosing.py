@@ -48,8 +48,8 @@ def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
 
 
 def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], list[Sample]]) -> list[list[Sample]]:
-    """Does the work of `choose`. `draw(rows, sequences, place)` gives a token for each row and its sequence, after
-    `place` drafts.
+    """Does the work of `choose`. `draw(rows, sequences, place)` gives a token for each of `rows`, INT64 [sequences],
+    the index of the row of logits that a sequence has after `place` drafts.
     """
     pieces = plan.choosing
     firsts = np.cumsum([0, *(1 + len(piece.drafts) for piece in pieces)])[:-1]
@@ -88,7 +88,9 @@ def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
-    """Draw a token for each sequence from its row of logits after `place` drafts."""
+    """Draw a token for each sequence from its row of `logits`, FP32 [sequences, vocabulary]: that after `place`
+    drafts.
+    """
     samples: list[Sample] = []
     for sequence, row, best in zip(sequences, logits, best_tokens(logits).tolist(), strict=True):
         try:

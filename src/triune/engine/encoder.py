@@ -53,7 +53,7 @@ class TextEncoder:
     width: int
 
     def read(self, inputs: Sequence[object], first: int = 0) -> list[Ids]:
-        """Tokenize texts.
+        """Tokenize texts. Returns the ids of each, INT64 [tokens].
 
         Args:
             inputs: each a text, its bytes in UTF-8, or the ids of its tokens. Special tokens are added to texts only.
@@ -152,7 +152,9 @@ def _ids(given: object, at: int) -> Ids:
 
 
 def pack(texts: Sequence[Ids]) -> Mapping[str, Array]:
-    """Pack tokenized texts into the inputs of a graph in the packed form (`models.encoder_forms.PackedEncoder`)."""
+    """Pack tokenized texts, INT64 [tokens] each, into the inputs of a graph in the packed form
+    (`models.encoder_forms.PackedEncoder`).
+    """
     lengths = np.array([len(each) for each in texts], np.int64)
     begins = np.cumsum(lengths) - lengths
     steps = np.arange(int(lengths.max()))

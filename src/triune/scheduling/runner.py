@@ -98,7 +98,9 @@ class TensorRunner:
     def _compute(
         self, batch: Batch, pendings: Sequence[Pending], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> dict[str, Array]:
-        """Run the model on the concatenated inputs of some requests of a batch. Raises the errors of the executable."""
+        """Run the model on the concatenated inputs of some requests of a batch; returns its outputs by name. Raises the
+        errors of the executable.
+        """
         del batch, pendings
         return self.executable.run(inputs, outputs)
 

@@ -83,5 +83,7 @@ def _perplexity(texts: Sequence[_Predictions]) -> float:
 
 
 def _divergence(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The Kullback-Leibler divergence sum(p (log p - log q)) at each token."""
+    """The Kullback-Leibler divergence sum(p (log p - log q)) at each token, FP64 [tokens], of log p and log q, FP32
+    [tokens, vocabulary].
+    """
     return np.maximum((np.exp(one) * (one - other)).sum(axis=1, dtype=np.float64), 0)

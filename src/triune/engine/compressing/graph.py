@@ -87,7 +87,7 @@ class TextGraph:
         return feed
 
     def _joined(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """The rows of these weights, one below the other."""
+        """The rows of the weights `names`, one below the other, as one matrix or vector."""
         if len(names) == 1:
             return self._present(names[0])
         shapes = [self.values[name].shape for name in names]

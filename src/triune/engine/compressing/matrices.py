@@ -185,7 +185,7 @@ class Matrices:
         return stored(floats, form, group, moments, is_symmetric=self._form.is_symmetric)
 
     def _floats(self, made: Made, name: str) -> NDArray[np.float32]:
-        """The matrix of the source, with the scales of AWQ applied."""
+        """The matrix `name` of the source, FP32 [out, in], with the scales of AWQ applied."""
         values = self._source[name]
         if name in made.inputs:
             values = values * made.inputs[name]

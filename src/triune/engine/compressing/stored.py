@@ -35,7 +35,7 @@ class Codes:
     group: int
 
     def whole(self) -> NDArray[np.float32]:
-        """Dequantize the weights to FP32 as the engine does."""
+        """The weights as FP32 [out, in], dequantized as the engine does it."""
         rows, columns = self.codes.shape
         values = self.codes.reshape(rows, -1, self.group).astype(np.float32)
         values *= self.scales.astype(np.float32)[..., np.newaxis]
@@ -50,7 +50,7 @@ class Floats:
     values: NDArray[Any]
 
     def whole(self) -> NDArray[np.float32]:
-        """The weights in FP32."""
+        """The weights as FP32 [out, in]."""
         return self.values.astype(np.float32)
 
 
@@ -103,9 +103,9 @@ _FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.
 
 
 def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: Moments | None) -> Codes:
-    """Quantize to `scale * code + offset`. The offset is a group's smallest weight, and the highest code gives its
-    largest weight. MLX's layout stores the offset as a float, whereas ONNX's zero point must be an integer. Weights
-    that have this form already (GGUF's Q4_1, in groups of 32 or fewer) lose nothing.
+    """Quantize a matrix [out, in] to `scale * code + offset`. The offset is a group's smallest weight, and the highest
+    code gives its largest weight. MLX's layout stores the offset as a float, whereas ONNX's zero point must be an
+    integer. Weights that have this form already (GGUF's Q4_1, in groups of 32 or fewer) lose nothing.
 
     With `moments`, GPTQ's codes are returned if they give smaller errors of the layer's outputs than rounding to
     nearest.

@@ -84,7 +84,7 @@ class Probe:
         return self._values.static_shape(name)
 
     def cast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Convert an array to the type of a value."""
+        """Convert an array to the element type of the value `name`."""
         return array.astype(helper.tensor_dtype_to_np_dtype(self._values.elem_type(name) or TensorProto.FLOAT))
 
     def between(self, output: str, given: Sequence[str]) -> Sequence[NodeProto]:
@@ -112,7 +112,7 @@ class Probe:
         return sorted(nodes.values(), key=lambda node: self._order[id(node)])
 
     def compute(self, output: str, given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Compute a value from other values.
+        """Compute the value `output` from the values `given`, by name.
 
         Raises:
             UnsupportedError: it depends on other values than those given, or ONNX's evaluator cannot compute it.

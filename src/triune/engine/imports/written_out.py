@@ -131,8 +131,8 @@ def _repeated(keys: NDArray[Any], num_heads: int) -> NDArray[np.float32]:
 
 
 def _factor(found: NDArray[Any], queries: NDArray[Any], keys: NDArray[Any], product: NodeProto) -> float:
-    """The factor that a MatMul's result has besides queries times keys, since exporters may scale queries or keys
-    before it.
+    """The factor that `found`, the MatMul's result [batch, heads, new, total], has besides queries times keys, since
+    exporters may scale queries or keys before it. Raises UnsupportedError if it is not such a product.
     """
     plain = np.einsum("bhsd,bhtd->bhst", queries.astype(np.float32), _repeated(keys, queries.shape[1]))
     if found.shape == plain.shape:

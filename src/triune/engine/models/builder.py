@@ -95,7 +95,9 @@ class ModelBuilder(Builder):
         return name in self._initializers
 
     def rows(self, name: str, indices: NDArray[np.int64]) -> str:
-        """Add the rows `indices` of a small matrix of the checkpoint as an FP32 constant; returns its name."""
+        """Add the rows `indices` of a small matrix of the checkpoint as an FP32 constant [indices, in]; returns its
+        name.
+        """
         return self.table(f"{name}.rows", self._tensor(name).dequantize()[indices])
 
     def vector(self, name: str, plus: float = 0.0) -> str:
@@ -105,7 +107,9 @@ class ModelBuilder(Builder):
         return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
 
     def choose_adapters(self, *shape: str) -> None:
-        """Declare the input with each token's adapter, of this shape. Does nothing if there are no adapters."""
+        """Declare the inputs that say which adapter each token has (`Adapters`), for token ids of this shape. Does
+        nothing if there are no adapters.
+        """
         self._adapters.declare(*shape)
 
     def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:

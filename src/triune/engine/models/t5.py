@@ -126,8 +126,8 @@ def _rows_of_bias(graph: ModelBuilder, config: T5Config, stack: str, distances: 
 def distance_buckets(
     distances: NDArray[np.int64], num_buckets: int, max_distance: int, *, is_causal: bool
 ) -> NDArray[np.int64]:
-    """Compute the bucket of each distance from a query to a key, which is positive if the key is later (T5's relative
-    position bias).
+    """Compute the bucket, INT64 [distances], of each distance from a query to a key, which is positive if the key is
+    later (T5's relative position bias).
 
     Half of the buckets are for single distances, the others for ranges that grow up to `max_distance`. If attention is
     not causal, later keys have half of all buckets.

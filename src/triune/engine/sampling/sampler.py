@@ -98,7 +98,7 @@ class SamplingState:
         return self._random.random()
 
     def adjust(self, logits: NDArray[np.float32]) -> None:
-        """Add the bias and the penalties to one row of logits, in place."""
+        """Add the bias and the penalties to one row of logits, FP32 [vocabulary], in place."""
         tokens, bias = self._bias
         if len(tokens):
             logits[tokens] += bias
@@ -173,7 +173,9 @@ def sample_row(
 
 
 def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
-    """Choose a token by one row of logits. `best` is the token with the largest logit."""
+    """Choose a token by one row of logits, FP32 [vocabulary]. `best` is the token with the largest logit; `allowed` is
+    as in `sample_row`.
+    """
     parameters = state.parameters
     if allowed is not None or state.changes_logits:
         logits = logits.copy()
@@ -217,8 +219,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
 
 
 def _most_probable(weights: NDArray[np.float32], parameters: SamplingParameters) -> NDArray[np.int64]:
-    """The tokens with the largest weights, the largest first (of equal ones, the first): top_k, or at least as many as
-    reach top_p.
+    """The tokens with the largest of `weights`, FP32 [vocabulary], the largest first (of equal ones, the first): top_k,
+    or at least as many as reach top_p.
     """
     total = weights.sum(dtype=np.float64)
     tokens = np.empty(0, np.int64)
@@ -235,7 +237,9 @@ def _most_probable(weights: NDArray[np.float32], parameters: SamplingParameters)
 
 
 def _draw_of_all(weights: NDArray[np.float32], uniform: float) -> int:
-    """Draw a token of the whole vocabulary: first a group of neighbours by their sum, then a token of the group."""
+    """Draw a token of the whole vocabulary by its weight: first a group of neighbours by their sum, then a token of the
+    group.
+    """
     begins = np.arange(0, len(weights), _GROUP)
     sums: NDArray[np.float64] = np.add.reduceat(weights, begins, dtype=np.float64)
     cumulative = np.cumsum(sums)
@@ -281,7 +285,9 @@ def token_logprobs(
 
 
 def _top(logits: NDArray[np.float32], weights: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The `count` tokens with the largest logits, the largest first (of equal ones, the first)."""
+    """The `count` tokens with the largest of `logits`, FP32 [vocabulary], the largest first (of equal ones, the first).
+    `weights` are exp(logit - the largest logit).
+    """
     for threshold in _THRESHOLDS:
         tokens = np.flatnonzero(weights > threshold)
         if len(tokens) >= count:

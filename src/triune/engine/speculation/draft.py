@@ -213,7 +213,7 @@ class _Guess:
 
 
 def _drawn(guesses: Seq[_Guess], logits: NDArray[np.float32]) -> list[int]:
-    """Draw a token for each guess from its row of logits."""
+    """Draw a token for each guess from its row of `logits`, FP32 [guesses, vocabulary]."""
     rows = zip(guesses, logits, best_tokens(logits).tolist(), strict=True)
     return [sample_row(row, best, each.state, each.allowed()).token for each, row, best in rows]
 

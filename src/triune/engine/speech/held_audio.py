@@ -27,8 +27,8 @@ class HeldAudio:
         self._start = 0
 
     async def window(self, at: int) -> NDArray[np.float32]:
-        """The window that begins at sample `at`, which must not be before the previous window; the last window is
-        shorter.
+        """The window that begins at sample `at`, FP32 [samples] at 16 kHz: 30 s, or what remains. `at` must not be
+        before the previous window's beginning.
 
         Raises:
             InvalidArgumentError: the file is damaged, or not an audio file.

@@ -46,8 +46,8 @@ def _hann() -> NDArray[np.float32]:
 
 @functools.cache
 def _filters(num_bands: int) -> NDArray[np.float32]:
-    """The filters of the mel bands: triangles between frequencies that are evenly spaced on Slaney's scale, each with
-    the same area.
+    """The filters of the mel bands, FP32 [bands, frequencies]: triangles between frequencies that are evenly spaced on
+    Slaney's scale, each with the same area.
     """
     edges = _hertz(np.linspace(0.0, _mel(RATE / 2), num_bands + 2))
     bins = np.linspace(0, RATE / 2, _FFT // 2 + 1)

@@ -25,7 +25,7 @@ def computed(
     meter: Meter | None,
     bills: list[Bill] | None,
 ) -> Mapping[str, Array]:
-    """Compute outputs of a graph. The energy is charged to the phase of encoding.
+    """Compute outputs of a graph, and return them by name. The energy is charged to the phase `Phase.ENCODE`.
 
     Args:
         executable: the compiled graph.

@@ -62,8 +62,9 @@ class WindowRules:
         self._logprobs = None
 
     def _follow_stamps(self, row: NDArray[np.float32]) -> None:
-        """Mask the timestamps that Whisper's order does not allow. Timestamps come in pairs (the end of a segment and
-        the beginning of the next), except for the first and the last one, and never decrease.
+        """Mask, in a row of logits [vocabulary], the timestamps that Whisper's order does not allow. Timestamps come in
+        pairs (the end of a segment and the beginning of the next), except for the first and the last one, and never
+        decrease.
         """
         first, chosen = self._tokens.first_stamp, self._chosen
         if not chosen:

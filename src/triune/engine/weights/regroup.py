@@ -82,8 +82,8 @@ def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array
 
 
 def _fitted(weights: Array, counted: Array, scales: Array, dtype: np.dtype[Any]) -> Array:
-    """The scales that fit best to `counted`, which is codes minus zero points. A block in which all of these are 0
-    keeps its scale.
+    """The scales, FP32 [rows, blocks], that fit best to `counted`, which is codes minus zero points. A block in which
+    all of these are 0 keeps its scale.
     """
     squares = np.einsum("ijk,ijk->ij", counted, counted)
     products = np.einsum("ijk,ijk->ij", weights, counted)
@@ -91,7 +91,9 @@ def _fitted(weights: Array, counted: Array, scales: Array, dtype: np.dtype[Any])
 
 
 def _counted(weights: Array, scales: Array, zeros: Array, top: int) -> Array:
-    """The best codes for these scales and zero points, minus the zero points: integers as FP32."""
+    """The best codes for these scales and zero points, minus the zero points: whole numbers as FP32 [rows, blocks,
+    block size].
+    """
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
     counted = weights * inverse[..., np.newaxis]
     # numpy clips to two numbers ten times as fast as to two arrays. So the zero points are added before, and subtracted

@@ -36,7 +36,9 @@ def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _median(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The median over neighbouring frames. Beyond the ends, frames are mirrored; too few frames stay unchanged."""
+    """The median of [heads, tokens, frames] over neighbouring frames. Beyond the ends, frames are mirrored; if there
+    are too few frames for that, the numbers stay unchanged.
+    """
     beside = _FILTER_FRAMES // 2
     if x.shape[-1] <= beside:
         return x

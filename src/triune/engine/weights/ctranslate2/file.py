@@ -88,7 +88,7 @@ class CTranslate2File:
             self.variables[alias] = self.variables[name]
 
     def read(self, name: str) -> Array:
-        """A variable, as a copy. Raises NotFoundError if there is none of this name."""
+        """A variable in its own shape and type, as a copy. Raises NotFoundError if there is none of this name."""
         variable = self.variables.get(name)
         if variable is None:
             raise NotFoundError(f"{self._where} has no variable {name!r}")

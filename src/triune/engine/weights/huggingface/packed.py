@@ -183,7 +183,9 @@ def _sizes(module: str, packing: Packing) -> tuple[int, int]:
 
 
 def _group_order(store: Store, module: str, columns: int, groups: int) -> Array | None:
-    """The group of each column, if GPTQ has reordered the columns; None if each group is of neighbouring columns."""
+    """The group of each column, [columns], if GPTQ has reordered the columns; None if each group is of neighbouring
+    columns.
+    """
     name = f"{module}.g_idx"
     if name not in store.shapes:
         return None
