@@ -88,7 +88,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
 def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
     """Convert an output to the value that the caller gets.
 
-    Core ML has no arrays of rank 0: these have the shape (1,).
+    Core ML has no arrays of rank 0: such an array is returned with the shape (1,).
 
     Args:
         feature: the description of the output.

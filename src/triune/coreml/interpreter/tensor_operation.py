@@ -51,7 +51,9 @@ def band_part(x: Array, lower: Any, upper: Any) -> Array:
 
 
 def concat(values: tuple[Array, ...], axis: Any, interleave: Any) -> Array:
-    """Concatenate tensors along an axis. With `interleave`: the first slices of all tensors, then the second, ..."""
+    """Concatenate tensors along an axis. With `interleave` the first slices of all tensors come first, then their
+    second slices, and so on.
+    """
     axis = int(axis)
     if not interleave:
         return np.concatenate(values, axis)

@@ -49,7 +49,7 @@ def reshape_like(
 
 
 def reverse(x: Array, axes: Array | None) -> Array:
-    """Reverse x along `axes`, or along all."""
+    """Reverse x along `axes`; None means all axes."""
     return np.flip(x, None if axes is None else tuple(int(axis) for axis in np.atleast_1d(axes)))
 
 

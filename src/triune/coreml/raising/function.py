@@ -33,7 +33,8 @@ def raise_function(source: Package | Program, name: str | None = None, *, keep_q
     Raises:
         NotFoundError: there is no such function.
         InvalidArgumentError: an operation is malformed.
-        UnsupportedError: operations have no equivalent in ONNX. The message lists all whose types are not known.
+        UnsupportedError: operations have no equivalent in ONNX. The message lists all operations whose types are not
+            known.
     """
     if isinstance(source, Package):
         function, file = source.function(name), source.name

@@ -138,7 +138,11 @@ def _crop_resize(graph: Graph, given: Given) -> Tensor:
 
 
 def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) -> tuple[Tensor, bool]:
-    """The image for each box, and whether instead each box is cut out of all images."""
+    """Choose the images from which boxes are cut.
+
+    Returns:
+        the image of each box, and False; or all images [1, ...], and True, if each box is cut out of all of them.
+    """
     match width:
         case 4:
             return graph.unsqueeze(x, 0), True

@@ -170,7 +170,8 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
     mode = given.text("mode")
     if not _may_ignore_indices(given, indices, limits):
         return _scattered("ScatterND", graph, data, indices, updates, mode)
-    # If one component of an index is out of range, its update is written to the extra slice of the first axis.
+    # If one component of an index is out of range, the index's update is written to an extra slice at the end of the
+    # first axis, which is cut off afterwards.
     valid = graph.cast(_is_valid(graph, indices, limits), DType.INT32)
     is_in_range = graph.cast(graph.op("ReduceMin", valid, graph.ints(-1), keepdims=1), DType.BOOL)
     nowhere = graph.concat(graph.dim(data, 0), graph.ints(*[0] * (depth - 1)))

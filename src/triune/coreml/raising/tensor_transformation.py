@@ -162,7 +162,7 @@ def _size(graph: Graph, tensor: Tensor, axis: int) -> Tensor:
 
 
 def cropped(graph: Graph, tensor: Tensor, axes: Sequence[int], crops: Array) -> Tensor:
-    """Cut off the first `crops[i, 0]` and the last `crops[i, 1]` elements along each of `axes[i]`."""
+    """Cut off the first `crops[i, 0]` and the last `crops[i, 1]` elements along `axes[i]`, for each i."""
     starts = graph.ints(*(int(first) for first in crops[:, 0]))
     ends = graph.ints(*(-int(last) if last else LARGEST for last in crops[:, 1]))
     return graph.op("Slice", tensor, starts, ends, graph.ints(*axes))
