@@ -147,7 +147,7 @@ def _zeros(scale: Value, dtype: Any) -> Value:
 
 
 def _is_blockwise(c: Context, scale: Value, x: Value) -> bool:
-    """Whether the scales are blockwise, and the blocks divide the dimension."""
+    """Whether the scales are blockwise, and the size of a block divides that of the dimension."""
     if not rank_of(x) or rank_of(scale) != rank_of(x):
         return False
     size, count = shape_of(x)[_axis(c, x)], shape_of(scale)[_axis(c, x)]

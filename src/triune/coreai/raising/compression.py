@@ -115,7 +115,9 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
-    """Look up the indices where the mask is 1. In the mask, each element is repeated for the elements of its vector."""
+    """Look up the vectors of sparse indices. The result is sparse: each element of the indices' mask is repeated for
+    the elements of its vector.
+    """
     sparse, lut = given.of(Sparse, "indices"), given["lut"]
     indices, mask, size = sparse.dense, sparse.mask.constant, lut.size(-1)
     axis = existing_axis(given.integer("axis"), indices.rank)

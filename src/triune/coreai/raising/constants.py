@@ -40,7 +40,7 @@ class Constants:
         if not isinstance(attribute, ir.DenseElementsAttr):
             return _unpacked(self._resource(str(attribute)), element, shape)
         if word in _BUFFERED:
-            # This is a view, since a splat has one value for any number of elements.
+            # Do not copy: a splat stores one value, but may declare any number of elements.
             values = np.asarray(attribute)
             # For a splat (one value for all elements) of bool, the bindings return only eight elements.
             return np.broadcast_to(values.flat[0], shape) if attribute.is_splat else values.reshape(shape)

@@ -15,8 +15,8 @@ from triune.graph.raising.types import DType
 def _order(graph: Graph, given: Given) -> tuple[Tensor, Tensor, int]:
     """Sort along an axis.
 
-    ONNX's TopK is stable. NaN comes last for both orders: the first sort treats it as infinite, and a second, stable
-    sort by isnan moves it behind the infinities.
+    ONNX's TopK is stable. NaN comes last in ascending and in descending order: the first sort treats it as infinite,
+    and a second, stable sort by isnan moves it behind the infinities.
 
     Returns:
         the values in a type that can be sorted, the indices that sort them, and the axis.
