@@ -30,7 +30,7 @@ the number of bytes, and the direction. It returns CUDA's error code, 0 if there
 
 _HOST_TO_DEVICE: Final = 1
 _DEVICE_TO_HOST: Final = 2
-"""cudaMemcpyHostToDevice and cudaMemcpyDeviceToHost of CUDA's runtime."""
+"""The directions of a copy (see `Copy`): cudaMemcpyHostToDevice and cudaMemcpyDeviceToHost of CUDA's runtime."""
 
 
 def is_nvidia() -> bool:

@@ -31,7 +31,9 @@ class CacheForm:
         self.extra = 4 if cache_type == "int8" else 0
 
     def kept(self, x: Value) -> Value:
-        """Convert `x` [..., size] to the form of the cache: [..., size + extra]."""
+        """Convert `x` [..., size] to the form of the cache: [..., size], or for int8 [..., size + 4], with the bytes of
+        the scale at the end.
+        """
         if not self.extra:
             return x.astype(self.kind)
         wide = x.astype(mx.float32)

@@ -25,7 +25,7 @@ _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.ui
 
 
 class TooLargeError(MemoryError):
-    """A node would make an array beyond the limit.
+    """A node would make an array of more bytes than the program allows (`most_bytes`).
 
     Attributes:
         node: the node's operator and name.
