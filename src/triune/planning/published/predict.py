@@ -19,7 +19,7 @@ class Predictor:
         }
 
     def predict(self, measurement: Measurement, constants: Constants) -> float:
-        """The milliseconds or joules of a measurement."""
+        """Predict the milliseconds or joules that were measured."""
         rates = rates_of(measurement, constants)
         total = 0.0
         for sizes, times in self._sizes[measurement.row]:
