@@ -18,7 +18,7 @@ from triune.core.files import open_file
 from triune.core.units import Unit
 
 MOST_ARRIVALS: Final = 1_000_000
-"""The longest trace that is read or made."""
+"""The most requests of a trace that is read or made."""
 
 LONGEST_LINE_BYTES: Final = 4096
 """The longest line that is read; those that are written are shorter."""
