@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,16 +31,39 @@ Compare: TypeAlias = Callable[[], Verified]
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What the notes of a comparison tell the user to do, in the words of the command that was given.
+
+    Attributes:
+        larger: if inputs are as large as those for which fp16 is wrong.
+        wrong: if inputs are of a kind for which fp16 is wrong.
+        left_out: if kinds of inputs were not compared.
+        slow: where Apple's interpreter was not used, since it is slow.
+    """
+
+    larger: str = (
+        "give some with --input, so that what loses them computes in fp32, or use --precision mixed --keep-fp32 NODE"
+    )
+    wrong: str = "convert in fp32 if such inputs occur"
+    left_out: str = "give inputs that matter with --input"
+    slow: str = "; --verify compares in the interpreter"
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The options of a comparison.
 
     Attributes:
         given: inputs by name; the others are generated.
         is_limited: whether the comparison is abandoned after `SECONDS`, or if it fails.
+        samples: whole sets of inputs of the user's; if there are any, only these are compared.
+        advice: what the notes tell the user to do.
     """
 
     given: Mapping[str, Array] = field(default_factory=dict[str, Array])
     is_limited: bool = False
+    samples: Sequence[Mapping[str, Array]] = ()
+    advice: Advice = field(default_factory=Advice)
 
 
 def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Verified | None, str]:

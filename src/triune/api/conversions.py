@@ -42,7 +42,7 @@ _NO_REFEREE = (
 
 _SLOW_REFEREE = (
     "Apple's interpreter takes long for this program in fp16, so the program was raised to ONNX again and compared in "
-    "ONNX Runtime; --verify compares in the interpreter"
+    "ONNX Runtime"
 )
 
 _T = TypeVar("_T")
@@ -104,8 +104,9 @@ def onnx_to_coreml(
             findings=None if audit is None else audit.findings,
         )
         plain = {name: replace(done, layout=None, notes=()) for name, done in lowered.items()}
-        return done, partial(_compare_coreml, sources, plain, everyone, given)
+        return done, partial(_compare_coreml, sources, plain, everyone, given, samples)
 
+    samples = comparison.samples if comparison is not None else ()
     return in_rounds(convert, output, comparison, tell)
 
 
@@ -114,11 +115,12 @@ def _compare_coreml(
     lowered: Mapping[str, CoreMlLowered],
     options: CoreMlOptions,
     given: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]],
 ) -> Verified:
     def verified(path: Path, name: str) -> Verified:
         model = load(path)
         own = _own_coreml(model, options)
-        return coreml_verify.verify_lowered(model, lowered[name], own, _own_values(model, given))
+        return coreml_verify.verify_lowered(model, lowered[name], own, _own_values(model, given), samples)
 
     return _joined({name: verified(path, name) for name, path in sources.items()})
 
@@ -162,24 +164,33 @@ def onnx_to_coreai(
             for name, model in models.items():
                 findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
         done = ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
-        return done, partial(_compare_coreai, sources, output, everyone, given, is_hurried)
+        return done, partial(_compare_coreai, sources, output, everyone, given, samples, is_hurried)
 
+    samples = comparison.samples if comparison is not None else ()
     is_hurried = comparison is not None and comparison.is_limited
     done = in_rounds(convert, output, comparison, tell)
-    if done.verdicts is None:
+    if done.verdicts is None or comparison is None:
         return done
     if not coreai_verify.is_judged_by_apple(options):
         return replace(done, notes=[*done.notes, _NO_REFEREE])
     is_raised = is_hurried and coreai_verify.is_slow(options, output)
-    return replace(done, notes=[*done.notes, _SLOW_REFEREE]) if is_raised else done
+    return replace(done, notes=[*done.notes, f"{_SLOW_REFEREE}{comparison.advice.slow}"]) if is_raised else done
 
 
 def _compare_coreai(
-    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
+    sources: Mapping[str, Path],
+    output: Path,
+    options: CoreAiOptions,
+    given: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]],
+    is_hurried: bool,
 ) -> Verified:
-    return _joined(
-        {name: _compare_function(path, output, name, options, given, is_hurried) for name, path in sources.items()}
-    )
+    def verified(path: Path, name: str) -> Verified:
+        model = load(path)
+        own, values = _own_coreai(model, options), _own_values(model, given)
+        return coreai_verify.verify_lowered(model, output, name, own, values, samples, is_hurried=is_hurried)
+
+    return _joined({name: verified(path, name) for name, path in sources.items()})
 
 
 def _joined(found: Mapping[str, Verified]) -> Verified:
@@ -193,14 +204,6 @@ def _joined(found: Mapping[str, Verified]) -> Verified:
         [f"{name}: {doubt}" for name, each in found.items() for doubt in each.doubts],
         "; ".join(f"{name}: {each.largest}" for name, each in found.items() if each.largest),
     )
-
-
-def _compare_function(
-    source: Path, output: Path, name: str, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
-) -> Verified:
-    model = load(source)
-    own = _own_coreai(model, options)
-    return coreai_verify.verify_lowered(model, output, name, own, _own_values(model, given), is_hurried=is_hurried)
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:

@@ -1,11 +1,11 @@
 """Convert a model, compare the result with its source, and convert again with more nodes in fp32 if it was wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from triune.api.comparing import Compare, Comparison, compared
+from triune.api.comparing import Advice, Compare, Comparison, compared
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import Finding
 from triune.graph.blame import Verified
@@ -90,26 +90,22 @@ def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tel
         notes |= dict.fromkeys(verified.notes)
         done = replace(done, verdicts=verified.verdicts)
         if not verified.wide or num_rounds == _ROUNDS:
-            doubts = [*_doubts(verified.doubts), *_left_out(verified), *filter(None, [verified.largest])]
-            return replace(done, notes=[*done.notes, *notes, *doubts])
+            return replace(done, notes=[*done.notes, *notes, *_doubts(verified, comparison.advice)])
         tell(f"converting again with {len(verified.wide)} more nodes in fp32")
         wide |= frozenset(verified.wide)
 
 
-def _left_out(verified: Verified) -> list[str]:
-    if verified.num_tried >= verified.num_sets:
-        return []
-    return [
-        f"{verified.num_tried} of {verified.num_sets} kinds of generated inputs were compared, since the time for that "
-        "was over: give inputs that matter with --input"
-    ]
-
-
-def _doubts(kinds: Sequence[str]) -> list[str]:
-    if not kinds:
-        return []
-    more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
-    return [
-        f"fp16 answers wrongly on generated {', '.join(kinds[:4])}{more}, and no few nodes were found that could "
-        "compute in fp32 instead: convert in fp32 if such inputs occur"
-    ]
+def _doubts(verified: Verified, advice: Advice) -> Iterator[str]:
+    if kinds := verified.doubts:
+        more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
+        yield (
+            f"fp16 answers wrongly on generated {', '.join(kinds[:4])}{more}, and no few nodes were found that could "
+            f"compute in fp32 instead: {advice.wrong}"
+        )
+    if verified.num_tried < verified.num_sets:
+        yield (
+            f"{verified.num_tried} of {verified.num_sets} kinds of generated inputs were compared, since the time for "
+            f"that was over: {advice.left_out}"
+        )
+    if verified.largest:
+        yield f"{verified.largest}. If yours are as large, {advice.larger}"

@@ -5,7 +5,7 @@ If the interpreter does not accept images, as on Linux, a program with images is
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def verify_lowered(
     function: str,
     options: LowerOptions,
     given: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]] = (),
     *,
     is_hurried: bool = False,
 ) -> Verified:
@@ -68,6 +69,7 @@ def verify_lowered(
         function: the name of the function.
         options: the options of the conversion.
         given: inputs and states by name. The others are made up.
+        samples: whole sets of inputs of the user's; if there are any, only these are compared.
         is_hurried: whether the function is raised and computed by ONNX Runtime where the interpreter `is_slow`.
 
     Raises:
@@ -79,12 +81,12 @@ def verify_lowered(
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
-    sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
     # The samples of numbers near others do not apply to images, whose pixels are bytes.
-    is_narrow = precision == "fp16" and not options.images
-    narrow = narrow_samples_of(model, options.shapes, known) if is_narrow else []
-    sized = sized_samples_of(model, options.shapes, known, options.images) if precision == "fp16" else []
+    makes_up = precision == "fp16" and not samples
+    narrow = narrow_samples_of(model, options.shapes, known) if makes_up and not options.images else []
+    sized = sized_samples_of(model, options.shapes, known, options.images) if makes_up else []
     gates = Gates(model)
     source = OnnxModel(gates.model, tolerance)
 

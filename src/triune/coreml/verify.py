@@ -1,6 +1,6 @@
 """Verify a conversion: run the model and its converted form on the same inputs, and compare the outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,13 @@ _ROUNDED = 2.0**-10
 """The tolerance for the next value of a state, relative to its largest value: it is rounded to fp16."""
 
 
-def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]) -> Verified:
+def verify_lowered(
+    model: ModelProto,
+    lowered: Lowered,
+    options: LowerOptions,
+    given: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]] = (),
+) -> Verified:
     """Compare an ONNX model in ONNX Runtime with its lowered function in Triune's executor. States are rounded to fp16,
     as Core ML has them, for both.
 
@@ -41,6 +47,7 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
         lowered: the function that it was lowered to.
         options: the options of the conversion.
         given: inputs that passed `check_given`, by the source's names. The others are made up.
+        samples: whole sets of inputs of the user's; if there are any, only these are compared.
 
     Raises:
         InvalidArgumentError: an array has a shape that the package does not take.
@@ -55,10 +62,11 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)], _ROUNDED if options.states else 0.0)
-    sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
     sets = [_with_rounded_states(each, lowered) for each in sets]
-    narrow = narrow_samples_of(model, options.shapes, known) if precision == "fp16" else []
-    sized = sized_samples_of(model, options.shapes, known) if precision == "fp16" else []
+    makes_up = precision == "fp16" and not samples
+    narrow = narrow_samples_of(model, options.shapes, known) if makes_up else []
+    sized = sized_samples_of(model, options.shapes, known) if makes_up else []
     gates = Gates(model)
     source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package, lowered.function)
 

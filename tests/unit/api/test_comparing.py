@@ -129,6 +129,6 @@ def test_a_note_tells_how_many_kinds_of_inputs_were_compared_in_the_time(
 ) -> None:
     source, package = save(tmp_path / "m.onnx", 1), tmp_path / "m.mlpackage"
     monkeypatch.setattr(verified, "_NARROW_SECONDS", -1.0)
-    *_, note, large = triune.convert(source, package, precision="fp16", verify=True).notes
+    *_, large, note = triune.convert(source, package, precision="fp16", verify=True).notes
     assert re.match(r"8 of \d\d kinds of generated inputs were compared, since the time for that was over", note)
     assert large == "inputs larger than 8 were not compared, since the time for that was over"

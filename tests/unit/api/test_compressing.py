@@ -16,6 +16,7 @@ import triune
 from support.compressible import matrix, model_of, perceptron
 from support.mil_models import save_classifier
 from support.text_models import write_text_model
+from triune.api.compressing import programs
 from triune.cli import app
 from triune.core.errors import UnsupportedError
 from triune.core.units import Presence
@@ -177,8 +178,10 @@ def test_sums_beyond_fp16_stay_finite_with_compressed_weights(
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
 
 
-def test_programs_are_compared_as_they_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the conversion misses what fp16 does not hold, nothing is written: `cpu` would compute it in fp32."""
+def test_what_fp16_does_not_hold_is_found_by_a_comparison_or_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is compared as the Neural Engine rounds: `cpu` would compute it in fp32."""
     monkeypatch.setattr("triune.graph.half.overflow.may_leave", lambda *_: False)
     weights = {"a": np.full((32, 32), 3e4, np.float32)}
     model = model_of(
@@ -188,9 +191,58 @@ def test_programs_are_compared_as_they_round(tmp_path: Path, monkeypatch: pytest
     )  # fmt: skip
     source, target = tmp_path / "source.onnx", tmp_path / "target.mlpackage"
     onnx.save(model, source)
-    with pytest.raises(UnsupportedError, match="NaN or infinities"):
-        triune.compress(source, target, weights="int8")
+    with monkeypatch.context() as patch:
+        convert = programs.onnx_to_coreml
+        patch.setattr(programs, "onnx_to_coreml", lambda *given: convert(*given[:-1], None))
+        with pytest.raises(UnsupportedError, match="NaN or infinities"):
+            triune.compress(source, target, weights="int8")
     assert not target.exists()
+
+    notes = triune.compress(source, target, weights="int8").report.notes
+
+    assert any(re.search("fp16 is not exact enough for .*: MatMul .* compute in fp32", note) for note in notes)
+    x = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    expected = triune.predict(source, {"x": x}, "cpu")["y"]
+    (found,) = triune.predict(target, {"x": x}, "ane").values()
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("ending", ["mlpackage", "aimodel"])
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_deep_residual_sums_beyond_fp16_keep_their_layers_precise(
+    is_calibrated: bool, ending: str, tmp_path: Path
+) -> None:
+    """A network without norms: each block doubles what it adds to, and no layer's weights alone are to blame."""
+    rng = np.random.default_rng(3)
+    weights: dict[str, Any] = {"first": rng.standard_normal((16, 3, 3, 3)).astype(np.float32)}
+    nodes = [onnx.helper.make_node("Conv", ["x", "first"], ["o0"], name="stem", pads=[1, 1, 1, 1])]
+    for i in range(8):
+        for j in (1, 2):
+            weights[f"w{i}{j}"] = (rng.standard_normal((16, 16, 3, 3)) * (2 / 144) ** 0.5).astype(np.float32)
+        nodes += [
+            onnx.helper.make_node("Conv", [f"o{i}", f"w{i}1"], [f"a{i}"], name=f"a{i}", pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Relu", [f"a{i}"], [f"b{i}"]),
+            onnx.helper.make_node("Conv", [f"b{i}", f"w{i}2"], [f"c{i}"], name=f"c{i}", pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Add", [f"o{i}", f"c{i}"], [f"s{i}"]),
+            onnx.helper.make_node("Relu", [f"s{i}"], [f"o{i + 1}"]),
+        ]
+    nodes.append(onnx.helper.make_node("GlobalAveragePool", ["o8"], ["y"]))
+    source, target, samples = tmp_path / "source.onnx", tmp_path / f"target.{ending}", tmp_path / "samples.npz"
+    onnx.save(model_of(nodes, {"x": (onnx.TensorProto.FLOAT, [1, 3, 8, 8])}, ["y"], weights), source)
+    pictures = (rng.random((8, 3, 8, 8)) * 255 * 8).astype(np.float32)
+    np.savez(samples, x=pictures)
+    expected = triune.predict(source, {"x": pictures[:1]}, "cpu")["y"]
+    assert np.abs(expected).max() > 65504
+
+    done = triune.compress(source, target, weights="int8", calibrate=samples if is_calibrated else None)
+
+    assert done.report.agreement > 0.999
+    if is_calibrated:
+        assert any("fp16 is not exact enough for yours" in note for note in done.report.notes)
+        (found,) = triune.predict(target, {"x": pictures[:1]}, "ane").values()
+        np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    else:
+        assert any("fp16 is right for generated inputs up to" in note for note in done.report.notes)
 
 
 @pytest.mark.parametrize(("shape", "rows"), [("2,64", 2), ("2..4,64", 2), ("1..4,64", 1), ("4,64|2,64", 2)])

@@ -86,9 +86,9 @@ def test_a_large_program_in_fp16_is_raised_to_be_compared_where_nobody_asked(tmp
 def test_what_is_wrong_is_not_written(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verify = triune.coreml.verify.verify_lowered
 
-    def verify_wrongly(model: Any, lowered: Any, options: Any, given: Any) -> Any:
+    def verify_wrongly(model: Any, *others: Any) -> Any:
         model.graph.node[0].op_type = "LogSoftmax"
-        return verify(model, lowered, options, given)
+        return verify(model, *others)
 
     monkeypatch.setattr(triune.coreml.verify, "verify_lowered", verify_wrongly)
     target = source.with_name("m.mlpackage")

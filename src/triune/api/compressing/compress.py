@@ -163,7 +163,7 @@ def compress(
             require_valid(without_weights(written))
             outputs = comparison.outputs_of(Built(written))
         else:
-            notes += convert_compressed(found.built.model, staging, options, given, tell)
+            notes += convert_compressed(found.built.model, staging, options, given, samples, tell)
             tell("comparing")
             outputs = outputs_of_program(staging, samples.comparison, comparison.expected)
         require_agreement(found, outputs, least, is_searched=keep_accuracy is not None, force=force)

@@ -3,26 +3,51 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from onnx import ModelProto
 
-from triune.api.converting import convert
+from triune.api.comparing import Advice, Comparison
+from triune.api.conversions import onnx_to_coreai, onnx_to_coreml
 from triune.api.models import load
+from triune.api.rounds import ConversionResult
 from triune.compression.accuracy import Accuracy, OutputAccuracy
 from triune.compression.options import Options, WeightForm
+from triune.compression.samples import Samples
 from triune.compression.save import save
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
+from triune.coreai.lowering import MAIN
+from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreml.description import ArrayFeature
+from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.package import read_package
+from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape
+from triune.graph.verify import Verdict
+
+_MOST_SAMPLES: Final = 16
+"""The most samples on which a program is compared to find what fp16 does not hold of them."""
+
+_ADVICE: Final = Advice(
+    larger="give some with --calibrate, so that what loses them computes in fp32",
+    wrong="give some with --calibrate if such inputs occur",
+    left_out="give samples that matter with --calibrate",
+    slow="",
+)
 
 
 def convert_compressed(
-    model: ModelProto, target: Path, options: Options, shapes: Mapping[str, InputShape], tell: Callable[[str], None]
+    model: ModelProto,
+    target: Path,
+    options: Options,
+    shapes: Mapping[str, InputShape],
+    samples: Samples,
+    tell: Callable[[str], None],
 ) -> list[str]:
-    """Convert a compressed model to a program in fp16, whose weights stay compressed.
+    """Convert a compressed model to a program in fp16, whose weights stay compressed. What fp16 does not hold of the
+    user's samples, or of generated inputs if there are none, computes in fp32.
 
     Integer weights keep their bits and blocks. Palettes and zeros become look-up tables and bitmasks, without further
     loss.
@@ -32,20 +57,25 @@ def convert_compressed(
         target: a .mlpackage or .aimodel.
         options: the form of the weights.
         shapes: the shapes of inputs with free dimensions.
+        samples: the samples of the compression.
         tell: receives progress messages.
 
     Returns:
-        notes on layers that differ from the requested form. Raises the errors of `converting.convert`.
+        notes on layers that differ from the requested form, and on fp16. Raises the errors of `converting.convert`.
     """
+    comparison = Comparison(is_limited=True, samples=_telling(samples), advice=_ADVICE)
     is_core_ml = target.suffix == ".mlpackage"
     with tempfile.TemporaryDirectory(prefix="triune-compression-") as folder:
         path = Path(folder) / "model.onnx"
         save(model, path)
         tell("converting")
-        done = convert(
-            path, target, precision="fp16", shapes=shapes, verify=False, pack_weights=not is_core_ml, report=tell
-        )
-    notes = list(done.notes)
+        if is_core_ml:
+            core_ml = CoreMlOptions(precision=Precision.FP16, shapes=shapes)
+            done = onnx_to_coreml({MAIN: path}, target, core_ml, tell, comparison)
+        else:
+            core_ai = CoreAiOptions(precision=Precision.FP16, shapes=shapes, packs_weights=True)
+            done = onnx_to_coreai({MAIN: path}, target, core_ai, tell, comparison)
+    notes = [*done.notes, *_notes_on_halves(done)]
     notes += [f"'{name}' is called '{other}' in the program" for name, other in done.renamed.items()]
     if is_core_ml and (options.has_zeros or options.weights is WeightForm.PALETTE):
         tell("packing weights")
@@ -57,6 +87,26 @@ def convert_compressed(
         elif options.weights is WeightForm.SPARSE:
             pack_zeros(target)
     return notes
+
+
+def _telling(samples: Samples) -> Sequence[Mapping[str, Array]]:
+    """The user's samples that the program is compared on: those with the largest numbers."""
+    if samples.is_made_up:
+        return ()
+    return sorted(samples.comparison, key=_largest, reverse=True)[:_MOST_SAMPLES]
+
+
+def _largest(sample: Mapping[str, Array]) -> float:
+    return max((float(np.abs(each).max()) for each in sample.values() if each.dtype.kind == "f"), default=0.0)
+
+
+def _notes_on_halves(done: ConversionResult) -> list[str]:
+    """What fp16 costs, or that it is not known. Whether the program is written, its agreement with the source says."""
+    if done.not_compared:
+        return [f"which layers fp16 does not hold was not found out: {done.not_compared}"]
+    return [
+        f"fp16 alone is not exact: {each.described}" for each in done.verdicts or () if each.verdict is Verdict.WRONG
+    ]
 
 
 def require_arrays(source: Path) -> None:

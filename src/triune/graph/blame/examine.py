@@ -91,7 +91,7 @@ def examine(
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
             # If the simulation is right but the program is wrong, the compiler fuses nodes that need fp32 with other
             # nodes.
-            fused = [each for each in certain if each.name not in {sample.name for sample in samples}]
+            fused = [each for each in certain if not any(each is sample for sample in samples)]
             fresh = wide_nodes(simulation, prepared.wide - options.wide) if fused else {}
             found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.graph.audit import InputSet, SizedInputs
 from triune.graph.verify import Answers, Compute, OnnxModel, Verdict
 
-_SIZES = (8.0, *(2.0**power for power in range(4, 16)), 60_000.0, 1e6)
-"""The sizes of inputs that may be tried. The ordinary sets of inputs show whether the first is right. The last is
-beyond fp16: results are right only if all nodes that read inputs compute in fp32, or are the same for infinite inputs.
+SMALLEST: Final = 8.0
+"""The ordinary sets of inputs show whether inputs of this size are right."""
+
+_SIZES = (SMALLEST, *(2.0**power for power in range(4, 16)), 60_000.0, 1e6)
+"""The sizes of inputs that may be tried. The last is beyond fp16: results are right only if all nodes that read inputs
+compute in fp32, or are the same for infinite inputs.
 """
 
 
@@ -25,7 +29,7 @@ def largest_note(
     tolerance: float,
     seconds: float,
     run_seconds: float,
-) -> str:
+) -> str | None:
     """Find from which size of inputs on the outputs in fp16 are wrong, by bisection: in ten runs at most.
 
     Args:
@@ -38,7 +42,8 @@ def largest_note(
         run_seconds: how long a set of inputs takes.
 
     Returns:
-        a note for the user; "" if no answer is lost, or no input can be made larger.
+        the size and what is lost beyond it, for the user; "" if no answer is lost, or no input can be made larger; None
+        if there was no time to try.
     """
     if not inputs:
         return ""
@@ -46,7 +51,7 @@ def largest_note(
     low, high = 0, len(_SIZES) - 1
     what = search.lost(_SIZES[high])
     if what is None:
-        return f"inputs larger than {_SIZES[low]:g} were not compared, since the time for that was over"
+        return None
     while what and high - low > 1:
         middle = (low + high) // 2
         found = search.lost(_SIZES[middle])
@@ -57,11 +62,7 @@ def largest_note(
         return ""
     between = "" if high - low == 1 else " (what is between was not compared, since the time for that was over)"
     beyond = ", since nodes in fp16 read numbers beyond 65504 as infinite" if _SIZES[low] == _SIZES[-2] else ""
-    return (
-        f"fp16 is right for generated inputs up to {_SIZES[low]:g}; for {what}{beyond}{between}. If yours are as "
-        "large, give some with --input, so that what loses them computes in fp32, or use --precision mixed --keep-fp32 "
-        "NODE"
-    )
+    return f"fp16 is right for generated inputs up to {_SIZES[low]:g}; for {what}{beyond}{between}"
 
 
 class _Search:

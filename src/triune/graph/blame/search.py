@@ -10,6 +10,7 @@ from triune.core.datatypes import Array
 from triune.graph.blame.judge import errors_of
 from triune.graph.blame.simulation import Node, Simulation
 from triune.graph.half.operators import MATRIX_PRODUCTS
+from triune.graph.verify.samples import YOURS
 
 _ROUNDS = 12
 """The most rounds of the search. In each round, nodes that were found are computed in fp32, and then other nodes may be
@@ -25,7 +26,9 @@ _FEW_NODES = 48
 """All nodes of a graph of at most this many nodes may compute in fp32."""
 
 _SHARE = 0.15
-"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult."""
+"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult. For the user's
+own there is no limit.
+"""
 
 _MARGIN = 0.6
 """The search accepts errors up to this share of the tolerance, since compilers add terms in another order than the
@@ -33,6 +36,8 @@ simulation.
 """
 
 _SMALLEST = 2.0**-24
+
+_LARGEST = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def search(
     """
     found: dict[str, Node] = {}
     blamed: set[str] = set()
-    most = _most(simulation)
+    most = len(simulation.nodes) if all(each.name == YOURS for each in samples) else _most(simulation)
     for _ in range(_ROUNDS):
         halved = simulation.halved({*wide, *found})
         suspects: dict[str, None] = {}
@@ -177,11 +182,16 @@ def _first_wrong(
     """The nodes that lead to wrong outputs and whose results are wrong although their operands are not."""
     leading = _ancestors(simulation, outputs)
     wrong = {
-        name
-        for name in leading
-        if any(_is_off(sample.expected[each], actual.get(each)) for each in simulation.nodes[name].results)
+        name: node
+        for name, node in simulation.nodes.items()
+        if name in leading and any(_is_off(sample.expected[each], actual.get(each)) for each in node.results)
     }
-    first = [name for name in wrong if not wrong.intersection(simulation.nodes[name].operands)]
+    first = [name for name, node in wrong.items() if not wrong.keys() & node.operands]
+    # Results that fp16 does not hold are wrong whatever is in fp32 before them: a deep network may have dozens, one
+    # after the other.
+    beyond = [name for name, node in wrong.items() if any(_is_beyond(sample.expected[each]) for each in node.results)]
+    if not set(beyond).isdisjoint(first):
+        first = list(dict.fromkeys([*first, *beyond]))
     fresh = [name for name in first if name not in blamed]
     # If nodes were blamed and are still wrong, their operands are rounded too much.
     return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
@@ -197,6 +207,14 @@ def _is_off(expected: Array, actual: Array | None) -> bool:
     with np.errstate(all="ignore"):
         error = float(np.max(np.abs(one[finite] - other[finite])))
     return not error <= _TOO_MUCH * max(float(np.abs(one[finite]).max()), _SMALLEST * _TOO_MUCH)
+
+
+def _is_beyond(expected: Array) -> bool:
+    """Whether a result has finite numbers that are infinite in fp16."""
+    if expected.dtype.kind != "f":
+        return False
+    sizes = np.abs(expected[np.isfinite(expected)])
+    return bool(sizes.size) and float(sizes.max()) > _LARGEST
 
 
 def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:

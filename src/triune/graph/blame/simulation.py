@@ -46,7 +46,7 @@ _INEXACT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the graph's main level with a result of floats.
+    """A node of the graph's main level with a result of floats that depends on inputs.
 
     Attributes:
         value: the name of the node's first result.
@@ -67,7 +67,8 @@ class Simulation:
     """A prepared graph and its variants.
 
     Attributes:
-        nodes: the nodes with results of floats, in order, by the name of the first result.
+        nodes: the nodes with results of floats, in order, by the name of the first result. Those that compute constants
+            are not among them.
         outputs: the names of the graph's outputs.
         makers: maps the name of each result of these nodes to the name of the same node's first result.
     """
@@ -173,18 +174,31 @@ def _session(model: ModelProto, name: str) -> GraphSession:
 def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
     first_of = {name: next(each for each in node.output if each) for node in graph.node for name in node.output if name}
     found: dict[str, Node] = {}
+    constant: set[str] = set()
     for node in graph.node:
+        # Quantized weights are weights, too, though nodes dequantize them.
+        if _is_of_constants(node, values, constant):
+            constant.update(node.output)
+            continue
         results = tuple(name for name in node.output if name and values.elem_type(name) == TensorProto.FLOAT)
         if not results and not any(True for _ in subgraphs_of(node)):
             continue
         names = sorted(names_read_by(node))
         is_layer = node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN") and any(
-            values.tensor(name) is not None for name in names
+            name in constant or values.tensor(name) is not None for name in names
         )
         first = next((name for name in node.output if name), "")
-        operands = dict.fromkeys(first_of.get(name, name) for name in names if values.tensor(name) is None)
+        operands = dict.fromkeys(
+            first_of.get(name, name) for name in names if name not in constant and values.tensor(name) is None
+        )
         found[first] = Node(first, node, tuple(operands), results, is_layer)
     return list(found.items())
+
+
+def _is_of_constants(node: NodeProto, values: Values, constant: Collection[str]) -> bool:
+    given = [name for name in node.input if name]
+    has_inner = any(True for _ in subgraphs_of(node))
+    return bool(given) and not has_inner and all(name in constant or values.tensor(name) is not None for name in given)
 
 
 def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:

@@ -13,7 +13,7 @@ from triune.graph.bare import infer_bare
 from triune.graph.blame.examine import Wrong, examine
 from triune.graph.blame.gates import Gates, described
 from triune.graph.blame.judge import error_of
-from triune.graph.blame.largest import largest_note
+from triune.graph.blame.largest import SMALLEST, largest_note
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.precision import precision_of
 from triune.graph.values import Values
@@ -50,7 +50,7 @@ class Verified:
             verified again.
         notes: why; and what is not known of the conversion.
         doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
-        largest: how large inputs may be for outputs to be right, if that was found; "" if not.
+        largest: how large inputs may be for outputs to be right, and what is lost beyond; "" if nothing was found lost.
         num_tried: the number of sets of inputs that were tried until the time for that was over.
         num_sets: the number of sets that there are.
     """
@@ -131,7 +131,11 @@ def verify_halved(
     is_wrong = any(each.verdict is Verdict.WRONG and not each.is_in_few_integers for each in verdicts)
     if known.wide or is_wrong:
         return known
-    return replace(known, largest=largest_note(sized, right, result, source, tolerance, seconds, run_seconds))
+    largest = largest_note(sized, right, result, source, tolerance, seconds, run_seconds)
+    if largest is None:
+        late = f"inputs larger than {SMALLEST:g} were not compared, since the time for that was over"
+        return replace(known, notes=[*known.notes, late])
+    return replace(known, largest=largest)
 
 
 def _narrowly_wrong(

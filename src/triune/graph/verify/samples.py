@@ -1,7 +1,8 @@
 """Create sets of inputs for a verification: the user's arrays, and several kinds of values for the other inputs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from onnx import ModelProto
 
@@ -18,6 +19,9 @@ from triune.graph.audit import (
 )
 from triune.graph.conversion.shapes import InputShape
 
+YOURS: Final = "yours"
+"""The kind of inputs that the user gave."""
+
 _WITHIN_HALF = frozenset(
     ["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends", "nearly equal numbers"]
 )
@@ -25,9 +29,14 @@ _WITHIN_HALF = frozenset(
 
 
 def samples_of(
-    model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, is_half: bool
+    model: ModelProto,
+    shapes: Mapping[str, InputShape],
+    given: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]] = (),
+    *,
+    is_half: bool,
 ) -> list[InputSet]:
-    """Create sets of inputs, plain ones first; one set if the user gave all inputs.
+    """Create sets of inputs, plain ones first; the user's alone if there are samples, or if all inputs were given.
 
     Indices are in range, and sizes are within `shapes`. A named dimension that also occurs in one of the user's arrays
     has the size that it has there.
@@ -36,6 +45,7 @@ def samples_of(
         model: the model. Its weights are not read.
         shapes: the limits of the free dimensions, by input.
         given: the user's arrays by input.
+        samples: whole sets of inputs of the user's.
         is_half: whether one of the two programs computes in fewer bits than fp32.
 
     Raises:
@@ -45,8 +55,8 @@ def samples_of(
     if is_half:
         # The numbers in `ends` of float inputs are beyond fp16's range.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
-    if not interface:
-        return [InputSet("yours", dict(given))]
+    if samples or not interface:
+        return [InputSet(YOURS, {**sample, **given}) for sample in samples or [{}]]
     sets = revealing_inputs(interface, extremes=False)
     chosen = [each for each in sets if not is_half or each.name in _WITHIN_HALF]
     return [replace(each, arrays={**each.arrays, **given}) for each in chosen]

@@ -10,6 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError
 from triune.graph.audit import InputSet
 from triune.graph.verify.difference import Difference, difference_of
+from triune.graph.verify.samples import YOURS
 
 _FLOOR = 1e-2
 """If all elements of an output are smaller than this, they may differ by the tolerance times this, since rounding
@@ -75,10 +76,11 @@ class OutputVerdict:
     @property
     def described(self) -> str:
         """What differs in the output, and how far, for messages."""
+        inputs = "your inputs" if self.inputs == YOURS else f"generated {self.inputs}"
         if not self.allowed:
-            return f"{self.share:.2%} of the elements of output '{self.name}' differ on generated {self.inputs}"
+            return f"{self.share:.2%} of the elements of output '{self.name}' differ on {inputs}"
         return (
-            f"output '{self.name}' is off by {self.error:.3g} on generated {self.inputs}, where {self.allowed:.3g} is "
+            f"output '{self.name}' is off by {self.error:.3g} on {inputs}, where {self.allowed:.3g} is "
             f"allowed, {self.share:.2%} of its elements by more than that; the largest is {self.largest:.3g}"
         )
 

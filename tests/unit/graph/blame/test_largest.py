@@ -34,7 +34,7 @@ class Lossy:
         return {"y": np.where(np.abs(x) > self._limit, self._lost(x), x).astype(np.float32)}
 
 
-def note(conversion: Lossy, *, seconds: float = 600.0, run_seconds: float = 0.0) -> str:
+def note(conversion: Lossy, *, seconds: float = 600.0, run_seconds: float = 0.0) -> str | None:
     return largest_note(INPUTS, SOURCE.run, conversion.run, SOURCE, 0.05, seconds, run_seconds)
 
 
@@ -45,6 +45,7 @@ def note(conversion: Lossy, *, seconds: float = 600.0, run_seconds: float = 0.0)
 def test_the_size_is_found_whatever_the_loss_is(lost: Callable[[Array], Array], what: str) -> None:
     conversion = Lossy(900, lost)
     found = note(conversion)
+    assert found is not None
     assert "right for generated inputs up to 512; for " in found
     assert f"numbers up to 1024 output 'y' {what}" in found
     assert conversion.num_runs <= 10
@@ -52,6 +53,7 @@ def test_the_size_is_found_whatever_the_loss_is(lost: Callable[[Array], Array], 
 
 def test_the_note_says_that_fp16_has_no_larger_inputs() -> None:
     found = note(Lossy(65504, lambda x: x * np.inf))
+    assert found is not None
     assert "right for generated inputs up to 60000; for " in found
     assert "numbers up to 1e+06 output 'y' is infinite, since nodes in fp16 read numbers beyond 65504 as infin" in found
 
@@ -62,11 +64,9 @@ def test_nothing_is_said_where_nothing_is_lost() -> None:
     assert conversion.num_runs == 2
 
 
-def test_without_time_the_note_says_that_nothing_was_compared() -> None:
+def test_without_time_nothing_is_said_to_be_right() -> None:
     conversion = Lossy(900, np.zeros_like)
-    assert note(conversion, seconds=10, run_seconds=20) == (
-        "inputs larger than 8 were not compared, since the time for that was over"
-    )
+    assert note(conversion, seconds=10, run_seconds=20) is None
     assert conversion.num_runs == 0
 
 

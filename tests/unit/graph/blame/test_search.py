@@ -148,3 +148,19 @@ def test_both_values_that_cancel_compute_in_fp32() -> None:
     wrong = Wrong(InputSet("lines", arrays, is_narrow=True), {"y": np.zeros_like(exact)})
     found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
     assert {"d", "e", "f"} <= set(found.wide)
+
+
+def test_a_deep_network_beyond_fp16_computes_in_fp32_from_where_it_leaves() -> None:
+    """As deep as a network of pictures may be whose sums grow: more layers leave fp16 than the search has rounds."""
+    calm = " ".join(f"a{i + 1} = MatMul (a{i}, same)" for i in range(36))
+    growing = " ".join(f"b{i + 1} = MatMul (b{i}, twice)" for i in range(20))
+    text = f"""g (float[1, 1] x) => (float[1, 1] y) <
+      float step = {{0.1}}, int8[1, 1] one = {{10}}, int8[1, 1] two = {{20}}> {{
+        same = DequantizeLinear (one, step) twice = DequantizeLinear (two, step)
+        a0 = MatMul (x, same) {calm} b0 = MatMul (a36, same) {growing} y = MatMul (b20, same) }}"""
+    arrays = {"x": np.array([[3000]], np.float32)}
+    beyond = {"y", *(f"b{i}" for i in range(5, 21))}
+    for kind, expected in (("yours", beyond), ("noise", set[str]())):
+        wrong = Wrong(InputSet(kind, arrays), {"y": np.array([[np.inf]])})
+        found = examine(model_of(text, opset=21), OPTIONS, [wrong], [], 0.05, 60)
+        assert set(found.wide) == expected, kind
