@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from support.compressible import matrix, model_of, perceptron, run
 from support.graphs import ops_of
+from triune.compression.activations import centred
 from triune.compression.observer import Range, observe
 from triune.compression.options import Activations, Calibration, Options, WeightForm
 from triune.compression.plan import Plan
@@ -78,12 +79,40 @@ def test_products_have_the_scales_of_their_ranges(source: Path) -> None:
     tensors = {each.name: array_of(each) for each in model.graph.initializer}
     first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x")
     low, high = (float(getattr(np.concatenate([e["x"] for e in SAMPLES]), end)()) for end in ("min", "max"))
-    assert np.isclose(tensors[first.input[1]], (high - low) / 255, rtol=1e-6)
-    assert tensors[first.input[2]] == round(-low / ((high - low) / 255))
+    # The values are nearly as far below 0 as above it.
+    assert np.isclose(tensors[first.input[1]], max(-low / 128, high / 127), rtol=1e-6)
+    assert tensors[first.input[2]] == 128
     weight = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0].startswith("first"))
     assert np.allclose(tensors[weight.input[1]], np.abs(matrix(64, 64)).max(axis=0) / 127, rtol=1e-3)
     (expected,), (found,) = run(perceptron(), SAMPLES[0]), run(model, SAMPLES[0])
     assert 0 < np.abs(found - expected).max() < 0.04 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-4.0, 4.0, Range(-4.0 * 128 / 127, 4.0)),
+        (-4.0, 3.0, Range(-4.0, 4.0 * 127 / 128)),
+        (-2.0, 2.9, Range(-2.9 * 128 / 127, 2.9)),
+        (-2.0, 3.1, None),
+        (-3.1, 2.0, None),
+        (0.0, 6.0, None),
+        (-2.0, -1.0, None),
+        (1.0, 2.0, None),
+        (0.0, 0.0, None),
+    ],
+)
+def test_a_range_that_is_nearly_symmetric_has_the_zero_point_128(
+    low: float, high: float, expected: Range | None
+) -> None:
+    found = centred(Range(low, high))
+    if expected is None:
+        assert found == Range(low, high)
+        return
+    assert np.allclose([found.low, found.high], [expected.low, expected.high])
+    assert found.low <= low
+    assert found.high >= high
+    assert round(-found.low / ((found.high - found.low) / 255)) == 128
 
 
 def test_only_the_layers_that_are_named_are_quantized(source: Path) -> None:

@@ -31,6 +31,7 @@ from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
 from triune.runtimes.openvino.shared import SharedModels, weights_of
+from triune.runtimes.openvino.signed_activations import make_activations_signed
 from triune.runtimes.openvino.whole_ranges import inputs_in_floats
 from triune.runtimes.openvino.whole_sums import make_sums_exact
 from triune.runtimes.served import openvino_units
@@ -127,6 +128,7 @@ class OpenVino:
         try:
             model = self._models.read(path, others)
             make_sums_exact(model)
+            make_activations_signed(model)
             in_floats = inputs_in_floats(model)
             compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
             compiled = compile_again()
