@@ -32,7 +32,7 @@ def l2_pool(x: Array, pad: Array, **window: Any) -> Array:
 
 
 def max_pool(x: Array, pad: Array, **window: Any) -> Array:
-    """Compute the largest value in each window, without padding."""
+    """Compute the largest value in each window; padding does not count."""
     return _pool(np.maximum, -np.inf, x, pad, **window)[0]
 
 
