@@ -8,7 +8,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.weight_files import LARGE_BYTES, data_of, load_data, num_bytes, refer
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
-"""Protobuf's limit is 2 GiB."""
+"""The most bytes of a model whose weights are all in its own file. Protobuf's limit is 2 GiB."""
 
 
 def save(model: ModelProto, path: Path) -> None:
