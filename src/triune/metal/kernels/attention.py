@@ -22,7 +22,7 @@ _BLOCKS: Final = 132
 """Blocks of threads that keep a GPU busy: one for each multiprocessor of an H100."""
 
 _PART: Final = 256
-"""The fewest tokens of the cache for which a block is worth starting."""
+"""The fewest tokens of the cache for which a block of threads is worth starting."""
 
 _MOST_PARTS: Final = 32
 
