@@ -262,7 +262,7 @@ class _Reader:
         )
 
     def _shape(self, name: str, node: NodeProto) -> tuple[int, ...]:
-        """Raises InvalidArgumentError if the shape is not known."""
+        """The shape of a value that `node` reads or writes. Raises InvalidArgumentError if it is not known."""
         shape = self._values.static_shape(name)
         if shape is None and self._values.type(name) is not None and not _is_tensor(self._values.type(name)):
             return ()

@@ -22,9 +22,9 @@ Made: TypeAlias = tuple[Rates, tuple[str, ...]]
 """A unit's rates, and a note for each missing figure: what is used instead."""
 
 _FIRST_NEW_TIER = 4
-"""From A16 and M4 on the Neural Engine's launch is shorter."""
+"""The first tier of Neural Engines (`tier_of`) whose launch is shorter: A16 and M4."""
 _FIRST_WIDE_TIER = 3
-"""From M3 on, the larger chips read weights for the Neural Engine at twice the rate."""
+"""The first tier (`tier_of`) whose larger chips read weights for the Neural Engine at twice the rate: M3."""
 
 
 @dataclass(frozen=True, slots=True)
