@@ -66,7 +66,9 @@ def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], 
 
 
 def _taken(sequence: Sequence, chosen: Sample) -> Sample:
-    """Append a token to a sequence. If that fails, the sequence fails alone."""
+    """Advance a sequence's sampling state and constraint by the chosen token, which is not appended yet, and return the
+    choice. If this fails, only this sequence fails: the result is FAILED.
+    """
     if chosen.token != FAILED.token:
         try:
             sequence.go_on(chosen.token)

@@ -43,7 +43,7 @@ class EngineCore:
             cache allow.
         speculator: proposes tokens (speculative decoding), and counts how many of them were accepted.
         share: the model's share of hardware that other models use too; None if no other model does. The caller of
-            `step` takes its turns.
+            `step` must call its `begin` before each step, and its `end` afterwards.
     """
 
     def __init__(

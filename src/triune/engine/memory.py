@@ -45,8 +45,8 @@ class MemoryRows:
 
 
 def _filled_up(arrays: Seq[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Stack arrays [1, source tokens, width] to one array [arrays, most source tokens, width]. Shorter ones are padded
-    with 0, which is also the value of a mask at padding.
+    """Stack arrays, FP32 [1, source tokens, width] each, to one array, FP32 [number of arrays, largest number of source
+    tokens, width]. Shorter ones are padded with 0, which is also the value of a mask at padding.
     """
     joined = np.zeros((len(arrays), max(each.shape[1] for each in arrays), arrays[0].shape[2]), np.float32)
     for row, each in zip(joined, arrays, strict=True):

@@ -201,8 +201,8 @@ class EngineThread:
             self._jobs[job.sequence] = job
 
     def _move_part(self) -> None:
-        """Write some of the keys and values of the job that has waited longest; after the last of them, the job
-        continues.
+        """Write the next part of a moved job's keys and values into the cache. The job that has waited longest is the
+        first; when all its keys and values are written, it continues as a sequence of the core.
         """
         job = self._moving.popleft()
         state = job.state

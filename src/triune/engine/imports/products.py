@@ -29,7 +29,7 @@ class Products(GraphPass):
     name = "products"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`.
+        """Replace all MatMulNBits in `model`, which is changed in place, and return it.
 
         Raises:
             UnsupportedError: the weights are of another form.

@@ -137,7 +137,14 @@ class ToolCallReader:
             cursor.at = 0
 
     def _objects(self, *, is_known: bool = False) -> Reading[bool]:
-        """Read calls in a row, with semicolons between them; `is_known` is that of `_object`."""
+        """Read objects that are calls, one after another, possibly with semicolons between them.
+
+        Args:
+            is_known: as in `_object`.
+
+        Returns:
+            whether there is at least one call.
+        """
         cursor = self._cursor
         yield from cursor.skip_spaces()
         if not (yield from self._object(is_known=is_known)):
@@ -152,7 +159,14 @@ class ToolCallReader:
                 return True
 
     def _list(self, *, is_known: bool = False) -> Reading[bool]:
-        """Read a list of calls; `is_known` is that of `_object`."""
+        """Read a JSON list of calls. It ends at its bracket, or at the first element that is not a call.
+
+        Args:
+            is_known: as in `_object`.
+
+        Returns:
+            whether there is at least one call.
+        """
         cursor, num_before = self._cursor, self.num_calls
         yield from cursor.take("[")
         while True:
@@ -171,7 +185,11 @@ class ToolCallReader:
         they come before the name.
 
         Args:
-            is_known: the name must be that of a tool, and there must be arguments.
+            is_known: whether the object counts as a call only if it names one of the request's tools and has arguments,
+                and all keys before them are in `_KEYS`.
+
+        Returns:
+            whether the object is a call. If not, nothing was read.
         """
         cursor = self._cursor
         start = cursor.at

@@ -1,4 +1,4 @@
-"""The tokens that a config names."""
+"""The special tokens of a model, as its config gives them: those that begin and end a text, and the padding."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -159,7 +159,7 @@ def read_packed(store: Store, module: str, packing: Packing, inexact: Inexact) -
         codes = _along_columns(words.T, packing.bits, places).T
         zero_points = _along_columns(zeros, packing.bits, places)
     codes = np.ascontiguousarray(codes.T)
-    # Zero points are INT16 here: GPTQ's first format stores them minus 1, so that one of 8 bits may be 256.
+    # Compute zero points as INT16: GPTQ's first format stores each minus 1, so one that is stored as 255 is 256.
     zero_points = np.ascontiguousarray(zero_points.T).astype(np.int16) + np.int16(packing.zero_offset)
     form = f"{packing.layout.upper()} {packing.bits} bits"
     num_columns, num_groups = codes.shape[1], scales.shape[1]
