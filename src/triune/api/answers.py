@@ -45,11 +45,12 @@ class Answer:
 
     Attributes:
         text: the text, without the prompt.
-        tokens: its token ids.
-        finish_reason: "stop" if the model or a stop text ended it, "length" if it has `max_tokens`.
-        usage: tokens and times.
-        logprobs: the probability of each of `tokens`, with the most probable ones; empty without `num_logprobs`.
-        prompt: the probabilities of the prompt's tokens; None without `num_prompt_logprobs`.
+        tokens: the token ids of the text.
+        finish_reason: "stop" if the model or a stop text ended the text, "length" if `max_tokens` or the context did.
+        usage: how many tokens were read and generated, and the times.
+        logprobs: the log-probability of each of `tokens`, with those of the most probable tokens in its place; empty
+            without `num_logprobs`.
+        prompt: the log-probabilities of the prompt's tokens; None without `num_prompt_logprobs`.
     """
 
     text: str
@@ -84,7 +85,7 @@ def request_of(prompt: str, options: Options) -> Generation:
 
 
 def joined(deltas: Sequence[Delta]) -> Answer:
-    """Join the deltas of an answer; the last delta has its end."""
+    """Join the deltas of a whole answer. The last delta has the finish reason and the usage."""
     last = deltas[-1]
     assert last.finish_reason is not None
     assert last.usage is not None

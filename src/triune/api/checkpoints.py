@@ -22,7 +22,7 @@ _MOST_BYTES_INLINE = 2**31 - 2**20
 
 
 def is_checkpoint(source: Path) -> bool:
-    """Whether this is a GGUF file, or a directory with a config.json."""
+    """Whether `source` is a transformer's checkpoint: a GGUF file, or a directory with a config.json."""
     return source.suffix == ".gguf" or (source / "config.json").is_file()
 
 
@@ -89,7 +89,7 @@ def _write(source: Path, function: str | None, tell: Tell) -> HeldModel:
 
 
 def _verified(model: ModelProto, graph: HeldModel, given: Mapping[str, Array]) -> list[OutputVerdict]:
-    """Compare the file in ONNX Runtime with the graph in numpy."""
+    """Compare the outputs of `model` in ONNX Runtime with those of `graph` in ONNX's reference evaluator (numpy)."""
     check_given(model, given)
     evaluator: Any = ReferenceEvaluator(graph.whole())
     names = [value.name for value in model.graph.output]
@@ -97,7 +97,7 @@ def _verified(model: ModelProto, graph: HeldModel, given: Mapping[str, Array]) -
     def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
         try:
             return dict(zip(names, evaluator.run(None, dict(arrays)), strict=True))
-        # The evaluator raises any error that numpy raises.
+        # ONNX's reference evaluator lets every error of numpy through, of any type.
         except Exception as error:
             raise UnsupportedError(f"numpy does not compute the graph on these inputs: {error}") from error
 

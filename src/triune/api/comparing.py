@@ -1,4 +1,6 @@
-"""Compare a conversion with its source: in this process for as long as it takes, or in another one with limits."""
+"""Compare the result of a conversion with its source: in this process without limits if the user asked for it, else in
+another process with limits of time and memory.
+"""
 
 import json
 import logging
@@ -21,13 +23,14 @@ SECONDS: Final = 60.0
 
 _LEAST_BYTES = 2 << 30
 _TIMES = 6
-"""Such a comparison may take this many bytes, or this many times the size of the result, if that is more.
+"""A comparison that the user did not ask for may take this many times the size of the result in memory, or
+`_LEAST_BYTES` if that is more.
 
-A conversion takes three times its weights, and a result in fp16 has half of their bytes.
+A conversion takes three times its fp32 weights, which is six times the size of a result in fp16.
 """
 
 Compare: TypeAlias = Callable[[], Verified]
-"""A function that runs source and result; it can be pickled."""
+"""A function that runs source and result on the same inputs and compares their outputs; it can be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
     """
     if not comparison.is_limited:
         return compare(), ""
-    # While a library holds the GIL, the process cannot notice that its parent has ended. The limit of CPU time ends it
-    # then.
+    # The limit of CPU time is for a worker process that a library keeps from noticing, by holding the GIL, that this
+    # process has ended.
     limits = Limits(
         load_seconds=SECONDS,
         memory_bytes=max(_LEAST_BYTES, _TIMES * sum(each.stat().st_size for each in result.rglob("*"))),

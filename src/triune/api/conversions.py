@@ -34,7 +34,8 @@ from triune.graph.load import load
 from triune.graph.verify import OutputVerdict, check_given
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
-"""Protobuf's limit is 2 GiB; larger weights go into a file beside the model."""
+"""The largest ONNX file with its weights inside, in bytes: protobuf's limit is 2 GiB. Weights of larger models go into
+a second file beside the model."""
 
 _NO_REFEREE = (
     "Apple's interpreter takes no images on this system: what was compared is the program raised to ONNX again"
@@ -62,8 +63,10 @@ def onnx_to_coreml(
     comparison: Compared,
     audit: CoreMlAudit | None = None,
 ) -> ConversionResult:
-    """Convert ONNX models to a Core ML package with a function for each. `audit` checks the compiler passes that run
-    before it is saved; it takes one function without states.
+    """Convert ONNX models to a Core ML package with a function for each model.
+
+    `audit` checks the compiler passes that run before the package is saved. It is possible only for one function
+    without states.
 
     Raises:
         InvalidArgumentError: a name in the options is not an input's name, or several functions or states are to be
@@ -141,7 +144,7 @@ def onnx_to_coreai(
     comparison: Compared,
     checked: Given = None,
 ) -> ConversionResult:
-    """Convert ONNX models to a Core AI asset with a function for each.
+    """Convert ONNX models to a Core AI asset with a function for each model.
 
     `checked` has inputs for checking whether Apple's compiler changes outputs; with None, this is not checked.
     """
@@ -209,7 +212,7 @@ def _joined(found: Mapping[str, Verified]) -> Verified:
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
     """Convert a function of a Core AI asset to ONNX."""
     require_library()
-    # Import here, since this imports Apple's library.
+    # Imported only here, since the module imports Apple's library.
     from triune.coreai import raising
 
     tell("raising the program")

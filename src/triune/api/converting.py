@@ -116,12 +116,12 @@ def convert(
         function: the function of the source to convert, such as "encoder" of a checkpoint with encoder and decoder; for
             a new .mlpackage or .aimodel from .onnx, the name of its function.
         functions: further functions of the target by name, each an ONNX file; equal weights are shared.
-        states: inputs that become states of the target, each with the output that is its next value. Those of a
-            .mlpackage are of fp16.
+        states: inputs that become states of the target, each with the output that is its next value. The states of a
+            .mlpackage are fp16.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
         pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
-        verify: compare source and target on the same inputs; a wrong target is not written. By default what computes in
-            fp16 is compared, for a minute at most, and a wrong target is an error.
+        verify: compare source and target on the same inputs; a wrong target is not written. By default a target that
+            computes in fp16 is compared, for a minute at most, and a wrong target is an error.
         check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
         inputs: inputs for `verify` and `check`, by name; missing ones are generated. A torch.nn.Module and a function
             of JAX need an example of each of their parameters.

@@ -30,15 +30,15 @@ def load_cut(
     backend: str,
     machine: Machine,
 ) -> tuple[Executable, Placement]:
-    """Load a model as a plan says.
+    """Load an ONNX model cut into segments, each on the unit that the plan names.
 
     Args:
         path: an .onnx file.
         plan: as in a config's parameter `plan`.
         chip: the chip to plan for; None for this machine.
         units: the units that the plan may use; empty for all.
-        options: the runtimes' options.
-        backend: the backend of such files.
+        options: the parameters for the runtimes, as in a config.
+        backend: the backend of ONNX files, whose name the runtimes' options refer to.
         machine: the machine with the runtimes.
 
     Returns:

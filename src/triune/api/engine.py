@@ -53,7 +53,7 @@ class TextStream(Iterator[str]):
         while self.answer is None:
             try:
                 delta = self._engine.wait(_next(self._deltas))
-            # This also handles a KeyboardInterrupt.
+            # BaseException, so that a KeyboardInterrupt cancels the generation, too.
             except BaseException:
                 self.close()
                 raise
@@ -66,7 +66,7 @@ class TextStream(Iterator[str]):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel the rest of the generation."""
+        """Cancel the generation, if it has not ended."""
         self._engine.wait(self._deltas.aclose())
 
 
@@ -106,11 +106,11 @@ class Engine:
         Args:
             path: a GGUF file, a directory of Hugging Face's form, or a decoder that was exported to ONNX, with its
                 config and tokenizer.json beside it.
-            unit: the unit to run on, or several, as in "cpu,amx"; None takes the fastest one of this machine.
+            unit: the unit to run on, or several, as in "cpu,amx"; None takes the fastest unit of this machine.
             precision: "fp32" or "bf16"; None means the fastest precision on the unit.
             context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt;
                 None takes the model's own limit.
-            cache_bytes: the memory of the cache of keys and values; None means a share of the machine's memory.
+            cache_bytes: the memory of the cache of keys and values; None means a fraction of the machine's memory.
             cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None means the runtime's default.
             adapters: folders of LoRA adapters in PEFT's format, by the names that the option `adapter` uses. Adapters
                 in the folder `adapters` beside the checkpoint are found without an entry.

@@ -1,4 +1,6 @@
-"""Checkpoints of decoders as programs with explicit caches of several sizes: functions `prefill_C` and `decode_C`."""
+"""Converts checkpoints of decoders to programs with explicit caches of several sizes: for each size of C tokens, the
+program has the functions `prefill_C` and `decode_C`.
+"""
 
 import contextlib
 import functools
@@ -43,10 +45,10 @@ CacheForm: TypeAlias = Literal["state", "argument"]
 """Whether a program keeps keys and values in its states, or takes them as inputs and gives them as outputs."""
 
 _MOST: Final = 1024
-"""The largest cache of a program if no sizes are given."""
+"""The size, in tokens, of the largest cache of a program if no sizes are given."""
 
 _TOKENS_AFTER: Final = 3
-"""How many tokens a comparison reads in the second cache."""
+"""How many tokens a comparison computes after its text has outgrown the first cache and moved to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class LadderFiles:
     Attributes:
         functions: the graph of each function of the program.
         whole: the graph that reads whole texts.
-        contexts: the sizes of caches.
+        contexts: the sizes of caches, in tokens.
         vocab_size: the number of logits of a token.
     """
 
@@ -161,7 +163,7 @@ def open_ladder(program: Path, contexts: Sequence[int]) -> Ladder:
 
 
 class _Function:
-    """A loaded function as a `LadderFunction`."""
+    """Implements `LadderFunction` by a loaded function of a program."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -229,7 +231,9 @@ def _compare(files: LadderFiles, output: Path, tolerance: float) -> Verified:
 
 
 def _parts(length: int) -> list[int]:
-    """How many tokens are read at a time: some, single ones, most of the rest, and single ones at the end."""
+    """The numbers of tokens in the calls of a comparison: a few, then single tokens, then most of the text, and single
+    tokens at the end. So both functions are called with an empty and a filled cache.
+    """
     last = min(2 * _TOKENS_AFTER, length // 3)
     some = min(5, length // 3)
     singles = [1] * min(2, length - last - some)
@@ -245,6 +249,6 @@ class _Certain:
     is_random = False
 
     def uncertainty(self, inputs: Mapping[str, Array], /) -> Mapping[str, Difference]:
-        """There is no uncertainty: returns nothing."""
+        """Return an empty mapping: no output is uncertain."""
         del inputs
         return {}

@@ -37,7 +37,7 @@ _SECONDS: Final = 2.0
 _FEWEST_RUNS: Final = 3
 _MOST_COPIED_BYTES: Final = 1 << 30
 _BUSY: Final = 0.25
-"""The load of a core from which on figures say that the machine was busy."""
+"""The load average per core from which on the source of a figure says that the machine was busy."""
 
 _DATATYPES: Final = {Unit.GPU: ("fp32", "fp16")}
 """The datatypes of the models to measure. The other units compute fp32 models in their own precision."""
@@ -48,7 +48,7 @@ class Measurement:
     """The measurements of a machine.
 
     Attributes:
-        figures: by unit and name.
+        figures: the measured figures, by unit and name.
         failures: by unit, why its products could not be measured.
     """
 
@@ -118,7 +118,7 @@ def copy_rate(source: str, num_bytes: int | None = None) -> Figure:
 
 
 def _product_rate(folder: Path, facts: UnitFacts, datatype: str, source: str) -> tuple[str, Figure]:
-    """The name and the figure of the rate of one unit."""
+    """The name and the figure of the rate at which a unit computes products of `datatype`."""
     num_products = _PRODUCTS[facts.unit]
     path = _save_products(folder / f"{datatype}-{num_products}.onnx", datatype, num_products)
     given = np.ones((_SIZE, _SIZE), np.float16 if datatype == "fp16" else np.float32)
@@ -162,7 +162,7 @@ def _save_products(path: Path, datatype: str, num_products: int) -> Path:
 
 
 def _least_seconds(run: Callable[[], object]) -> float:
-    """The time of the fastest run after a first one, of runs for about two seconds."""
+    """The time of the fastest run, in seconds. One run is not counted; then `run` is repeated for about two seconds."""
     run()
     times: list[float] = []
     while len(times) < _FEWEST_RUNS or sum(times) < _SECONDS:

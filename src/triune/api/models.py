@@ -40,8 +40,8 @@ class UnitModel(Model):
     Attributes:
         path: the model's file.
         unit: the unit that it runs on.
-        is_emulated: whether the unit is emulated. The results then have its precision, but are not computed at its
-            speed.
+        is_emulated: whether the unit is emulated. The results then have the unit's precision, but are not computed
+            at its speed.
         precision: the floating-point format in which it computes: "fp32" on `cpu` for Core ML programs in fp16, too.
         states: the specifications of its states, whose buffers are in a `State`.
         placement: where each segment computes, if it was loaded with a plan; else None.
@@ -67,7 +67,7 @@ class UnitModel(Model):
         classes: the labels of a Core ML classifier, in the order of its probabilities.
         is_raw: whether to return labels and probabilities as tensors, as a server does.
         placement: where it computes, if it was loaded with a plan.
-        program_precision: the precision of the program, if it is one.
+        program_precision: the precision of the program if the model is a Core ML or Core AI program, else None.
         """
         whole = executable.signature
         self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
@@ -273,7 +273,7 @@ def _load(
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A function of a program.
+    """A function of a Core ML or Core AI program; all fields have defaults for other models.
 
     Attributes:
         function: its name.
@@ -304,7 +304,7 @@ def _read_program(path: Path, backend: str, function: str | None, options: dict[
         described = names.get(chosen)
         program = _Program(chosen)
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
-        # Only Core ML reads this file. It may support programs that Triune does not.
+        # Only Core ML itself reads this file, without Triune's reader: it may support programs that Triune does not.
         return _Program()
     else:
         package = read_package(path)

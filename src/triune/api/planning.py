@@ -1,4 +1,6 @@
-"""`triune.plan`: which unit should compute which part of a model, in what time and with how many joules. Predicted."""
+"""`triune.plan`: which unit should compute which part of a model, in what time and with how many joules. All
+figures are predictions.
+"""
 
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -114,11 +116,10 @@ def compare(
 
     Returns:
         for each plan that `plan` would return, the plans for all goals. A goal for which there is no plan is left out,
-            and a
-        note of the first plan says why.
+            and a note of the first plan says why.
 
     Raises:
-        TriuneError: an error of `plan`, if there is no plan for the shortest call.
+        TriuneError: an error of `plan`, if there is no plan for the goal "latency".
     """
     bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
     requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
@@ -144,8 +145,8 @@ def _requests(
     function: str | None,
     tell: Callable[[str], None],
 ) -> tuple[list[Request], list[Target]]:
-    """What to plan, for the shortest call, and for which target; the notes of targets differ. Raises the errors of
-    `plan`.
+    """The requests to the planner for the goal "latency", one for each part of the source (prompt and generating step),
+    and the target of each with its notes. Raises the errors of `plan`.
     """
     here = known_units() if chip is None else None
     target = target_of(chip_of(chip), fitted()) if chip is not None else target_here(here or (), fitted())
@@ -164,7 +165,9 @@ def _requests(
 
 
 def times_here(path: Path, units: Sequence[UnitFacts]) -> tuple[Sequence[MeasuredTime], str]:
-    """The times of a model that were measured on this machine; and why they cannot be read, if so. See `load_times`."""
+    """The times of a model that were measured on this machine (see `load_times`), and why they cannot be read,
+    or "".
+    """
     return load_times(times_folder(), model_key(path, machine_key(units)))
 
 
@@ -248,7 +251,7 @@ def opened_graph(
                 raise InvalidArgumentError("an ONNX model has one function: leave --function out")
             yield load(source)
         case ".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel":
-            # Import here, since this loads the libraries of conversions.
+            # Imported only here, since these modules load the libraries of conversions.
             from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
 
             tell = tell or _tell_nobody
@@ -275,7 +278,8 @@ def _core(model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> ModelPr
 
 
 def _fixed(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, InputShape]:
-    """Fixed shapes of all inputs: those given, and for free dimensions of others those of `sizes`, or 1 for the first.
+    """Fixed shapes of all inputs: those that the user gave in `shapes`. Of other inputs, free dimensions get the sizes
+    in `sizes`, by name, and a free first dimension gets 1.
 
     Raises:
         InvalidArgumentError: a dimension is free, or a given shape is not fixed.

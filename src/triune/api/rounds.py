@@ -12,7 +12,7 @@ from triune.graph.blame import Verified
 from triune.graph.verify import OutputVerdict, Verdict
 
 _ROUNDS: Final = 3
-"""How often a model is converted, if nodes are found each time that should compute in fp32."""
+"""The most conversions of one model, if each comparison finds further nodes that should compute in fp32."""
 
 Tell: TypeAlias = Callable[[str], None]
 """A function that receives progress messages."""
@@ -48,7 +48,8 @@ class ConversionResult:
 
 
 Convert: TypeAlias = Callable[[frozenset[str]], tuple[ConversionResult, Compare]]
-"""Converts a model with further values in fp32 (`ConversionOptions.wide`); returns the result, and what compares it."""
+"""Converts a model in which the named values are computed in fp32 (`ConversionOptions.wide`). Returns the result, and
+the function that compares it with the source."""
 
 
 def notes_of(functions: Mapping[str, Sequence[str]]) -> list[str]:
@@ -63,7 +64,8 @@ def notes_of(functions: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tell: Tell) -> ConversionResult:
-    """Convert a model; if the comparison finds nodes for which fp16 is not exact enough, again with these in fp32.
+    """Convert a model, and compare it. If the comparison finds nodes for which fp16 is not exact enough, convert it
+    again with these nodes in fp32.
 
     Args:
         convert: converts the model. It must free the model before it returns, since a comparison may take as much

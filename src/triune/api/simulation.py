@@ -57,10 +57,12 @@ def simulate(
         arrivals: random requests, such as "minilm=poisson:200": to a model, at a mean rate a second.
         seconds: how long random requests arrive.
         seed: the seed of random requests.
-        load: changes the rates of random requests together, to this share of what the chip can compute at most.
+        load: scales the rates of all random requests by one factor, so that together they are this fraction of what the
+            chip can compute at most. None keeps the rates.
         models: the models whose requests are taken from a trace; empty for all.
-        sizes: the sizes of free dimensions other than rows, by their name in the model files, such as {"tokens": 128}.
-        compare: whether to run the requests by other rules, too.
+        sizes: the sizes of free dimensions other than the batch dimension, by their name in the model files, such as
+            {"tokens": 128}.
+        compare: whether to run the requests also by simpler scheduling rules, to compare.
         report: called with a message at each step.
 
     Raises:
@@ -94,7 +96,7 @@ def simulate(
 
 
 def _only(found: list[Arrival], models: Sequence[str], trace: Path) -> list[Arrival]:
-    """The requests to some models."""
+    """The requests in `found` to `models`."""
     present = {each.model for each in found}
     if lacking := [name for name in models if name not in present]:
         raise NotFoundError(f"trace {trace} has no request to '{lacking[0]}'; it has {', '.join(sorted(present))}")

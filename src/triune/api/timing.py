@@ -54,8 +54,8 @@ def units_here() -> Sequence[Unit]:
 
 
 def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) -> Sequence[Speed]:
-    """Measure models on a unit for some seconds. They take turns, call by call, so that other work on the machine makes
-    all of them slower.
+    """Measure models on a unit for some seconds. They are called alternately, so that other work on the machine
+    slows down all of them.
 
     Args:
         paths: the models, which take the same inputs.
@@ -105,7 +105,7 @@ def _batched(models: Mapping[Path, UnitModel], sample: Mapping[str, Array]) -> t
 
 
 def _times(models: Mapping[Path, UnitModel], inputs: Mapping[str, Array]) -> Mapping[Path, Sequence[float]]:
-    """The seconds of each of many calls of each model."""
+    """The seconds of each of many calls, by model."""
     times: dict[Path, list[float]] = {path: [] for path in models}
     started = time.perf_counter()
     while models and (
@@ -122,7 +122,7 @@ def _times(models: Mapping[Path, UnitModel], inputs: Mapping[str, Array]) -> Map
 def _joules_of(
     meter: EnergyMeter, unit: Unit, model: UnitModel, inputs: Mapping[str, Array]
 ) -> tuple[float | None, str]:
-    """Measure the joules of a call. Returns them, or why they are unknown."""
+    """Measure the joules of a call. Returns (joules, ""), or (None, the reason why they are unknown)."""
     before = meter.read()
     if not any(unit in rail.units and rail.role is RailRole.COMPUTE for rail in meter.rails) or before.unavailable:
         return _joules(meter, unit, before.joules, before.joules, before.unavailable)

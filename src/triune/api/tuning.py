@@ -35,7 +35,7 @@ _OTHERS: Final = ("ensemble_scheduling", "model_transaction_policy.decoupled")
 """Fields in configs of ensembles and text models. Models with such a field are refused."""
 
 CALLERS: Final = (1, 4, 16)
-"""The default numbers of concurrent requests in the loads of a trial."""
+"""The default numbers of concurrent requests with which each trial is measured, one number after the other."""
 _MAX_CALLERS: Final = 1024
 _MAX_BUDGET_SECONDS: Final = 86400.0
 _MAX_NAMED: Final = 16
@@ -64,8 +64,8 @@ def tune(
         budget_seconds: the time for all trials.
         inputs: a file written by `numpy.savez` with the inputs by name, whose rows are the requests; None takes the
             config's warm-up sample, or generates numbers.
-        callers: the numbers of concurrent requests in each trial, in ascending order. The objective "latency" uses the
-            first.
+        callers: the numbers of concurrent requests with which each trial is measured, in ascending order. The objective
+            "latency" uses only the first number.
         report: the function that is called with what was tried, and with the used fraction of the budget.
 
     Raises:
@@ -176,14 +176,16 @@ def _read(folder: Path) -> Source:
 
 
 def _models_in(folder: Path) -> str:
-    """The end of an error message that lists the folders in a folder."""
+    """The end of an error message: a list of the subfolders of a folder, which may be models."""
     names = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
     shown = f"{', '.join(names[:_MAX_NAMED])}{' and more' if len(names) > _MAX_NAMED else ''}"
     return f"; '{folder}' has {shown}" if names else ""
 
 
 def _metered_units(machine: Machine, named: Collection[Unit]) -> frozenset[Unit]:
-    """The units whose joules are metered. Raises UnsupportedError if one that the config names is not."""
+    """The units whose joules are metered. Raises UnsupportedError if a unit that the config names is not
+    metered.
+    """
     present = [each.unit for each in machine.units if each.presence is Presence.PRESENT]
     reasons = dict.fromkeys(present, "nothing is metered")
     with metered(machine.units) as ledger:
@@ -199,7 +201,7 @@ def _metered_units(machine: Machine, named: Collection[Unit]) -> frozenset[Unit]
 
 
 def _notes(found: Found, axes: Sequence[Axis], config: ModelConfig) -> list[str]:
-    """Returns notes of a result for the user."""
+    """Notes on the result for the user."""
     notes = list(found.outcome.notes)
     if found.num_left:
         notes.append(f"configs next to the best that were not tried, since the budget was used up: {found.num_left}")

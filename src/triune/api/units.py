@@ -1,4 +1,4 @@
-"""`triune.units`: the units of this machine, and their measurements."""
+"""`triune.units`: the units of this machine, with what was measured of them."""
 
 from collections.abc import Sequence
 

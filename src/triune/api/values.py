@@ -65,7 +65,8 @@ def _converted(spec: TensorSpec, value: Any) -> Array:
         return texts
     kinds = "b" if spec.datatype is DataType.BOOL else "iuf"
     if spec.datatype is DataType.INT32:
-        # A Core ML program has no input of truth values: an ONNX model's BOOL is its INT32.
+        # Core ML programs have no BOOL inputs: an ONNX model's BOOL input becomes INT32, so booleans are accepted for
+        # it.
         kinds += "b"
     if given.dtype.kind not in kinds:
         raise InvalidArgumentError(f"{what} is made of {given.dtype.name}; the model takes {spec}")

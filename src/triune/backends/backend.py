@@ -21,9 +21,9 @@ class Build:
     Attributes:
         version: the version's number.
         config: the completed configuration.
-        source: the model on disk that it was built from.
+        source: the model on disk that the version was built from.
         emulated: the units of the model that are emulated.
-        placement: where it computes, and what its config requests; None if the backend does not report it.
+        placement: where the version computes, and what its config requests; None if the backend does not report it.
     """
 
     version: int
@@ -44,11 +44,11 @@ class Build:
 
     @property
     def cache_bytes(self) -> int:
-        """The size in bytes of its allocated caches, whether in use or not; 0 without a cache."""
+        """The size in bytes of all caches that the version has allocated, even if they are empty; 0 if it has none."""
         return 0
 
     def process_bytes(self) -> int:
-        """The memory of its worker processes, in bytes; 0 if it has none. May take milliseconds."""
+        """The memory of the version's worker processes, in bytes; 0 if it has none. May take milliseconds."""
         return 0
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Build:
         return self.source.folder == source.folder and files == source.stamp.versions.get(self.version, {})
 
     def close(self) -> None:
-        """Free a build that was not assembled. May block."""
+        """Free a build that was not passed to `Backend.assemble`. May block."""
 
 
 B = TypeVar("B", bound=Build)
@@ -112,7 +112,8 @@ class Backend(Protocol[B]):
         ...
 
     def build(self, source: Source, version: int, previous: B | None, attempt: Attempt) -> B:
-        """Do all slow work: configure, compile, warm up, measure. Runs in a worker thread, without shared state.
+        """Do all slow work: configure, compile, warm up, measure. Runs in a worker thread, and changes no state that
+        other threads use.
 
         Args:
             source: the model on disk.
@@ -130,11 +131,11 @@ class Backend(Protocol[B]):
         ...
 
     def assemble(self, build: B, models: Models) -> Servable:
-        """Make the servable of a build, which then belongs to it. Fast; runs on the event loop's thread.
+        """Make the servable of a build, and give it the ownership of the build. Fast; runs on the event loop's thread.
 
         Args:
             build: a result of `build`.
-            models: all models that are served, for a servable that calls others.
+            models: all models that are served, for a servable that calls other models.
 
         Raises:
             NoThreadError: the system cannot start a worker's thread. The caller still owns the build then.

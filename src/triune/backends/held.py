@@ -1,4 +1,4 @@
-"""Compile graphs that are in memory."""
+"""Compile graphs that are in memory (`HeldModel`), not in files."""
 
 import tempfile
 from pathlib import Path

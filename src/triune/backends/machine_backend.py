@@ -32,8 +32,8 @@ class Shared:
     Attributes:
         energy: charges models for their energy; None if it is not metered.
         power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None for no turns.
-        verdicts: the folder of stored verdicts on units; None to store none.
+        arbiter: decides which models compute at once on hardware that they share; None lets all compute at once.
+        verdicts: the folder of stored verdicts on how far units' outputs are from those of `cpu`; None stores none.
     """
 
     energy: EnergyLedger | None = None

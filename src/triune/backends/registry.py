@@ -1,4 +1,4 @@
-"""Choose the backend for a config."""
+"""Chooses the backend for a config, and passes calls on to it."""
 
 import contextlib
 import logging

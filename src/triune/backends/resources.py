@@ -20,7 +20,7 @@ class Resources:
         clock: the clock of all measurements.
         accounts: the accounts that are charged with the energy of each unit; empty if energy is not metered.
         power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
+        arbiter: decides which models compute at once on hardware that they share; None lets all compute at once.
     """
 
     settings: ModelSettings

@@ -1,4 +1,4 @@
-"""A model's share of the hardware that other models use too."""
+"""Makes the object by which a model takes turns on hardware that other models use too (`arbiter`)."""
 
 from triune.arbiter.arbiter import Arbiter
 from triune.arbiter.blocking import BlockingShare
@@ -9,8 +9,8 @@ from triune.core.units import Unit
 
 
 def share_of(config: ModelConfig, unit: Unit, clock: Clock, arbiter: Arbiter | None) -> BlockingShare | None:
-    """Make the share of hardware for a model, or for a segment of a model, that computes on `unit`; None without an
-    arbiter.
+    """Make the `BlockingShare` with which a model, or a segment of a model, waits for its turns on the hardware of
+    `unit`; None without an arbiter.
     """
     if arbiter is None:
         return None

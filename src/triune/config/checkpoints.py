@@ -1,4 +1,6 @@
-"""Functions that the configs of all checkpoint backends share: tensors, parameters, refusals, and the model's type."""
+"""What the configs of all backends for checkpoints share: filling in tensors, reading parameters, refusing settings for
+batching, and the model's type.
+"""
 
 import json
 from collections.abc import Collection, Mapping
@@ -32,8 +34,8 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
 
 
 def refuse_batching(message: ModelConfigMessage, why: str) -> None:
-    """Raise UnsupportedError if a config has settings for batching, caching or warm-up, which these backends do by
-    themselves.
+    """Raise UnsupportedError if a config has settings for batching, caching or warm-up, which backends for
+    checkpoints do by themselves.
 
     Args:
         message: the config.

@@ -53,7 +53,7 @@ class EncoderOutput:
 
 
 def is_encoder(folder: Path, versions: Sequence[int]) -> bool:
-    """Whether the newest version of a model, which is a checkpoint, encodes texts."""
+    """Whether the checkpoint in the newest version of a model is one that encodes texts."""
     return model_type_of(folder / str(max(versions, default=0))) in _MODEL_TYPES
 
 

@@ -82,7 +82,7 @@ def find_versions(folder: Path) -> list[int]:
 
 
 def _why_no_version(name: str) -> str:
-    # The reasons and messages are Triton's.
+    # The messages of these warnings are Triton's.
     why = "contains leading zeros in its directory name"
     if not name.startswith("0"):
         why = f"fails to convert to integral number of 0 to {2**63 - 1}"

@@ -81,7 +81,8 @@ class RunLimit(Generic[_Run]):
         """Args:
         clock: the clock.
         seconds: the limit of a run; infinite for none.
-        running: returns the runs that have neither ended nor been given up, each with the time at which it began.
+        running: returns the runs that have neither ended nor been given up, each with the time at which it began, in
+            nanoseconds of `clock`.
         end: is called with each run that has exceeded the limit, and must end it or give it up.
         """
         self.seconds = seconds
@@ -112,7 +113,7 @@ class RunLimit(Generic[_Run]):
             else:
                 self._end(run)
         if next_ns is not None:
-            # A run that began meanwhile may have started the timer for a later time.
+            # `end` may have begun another run, which started the timer for a later time than the oldest run needs.
             self.close()
             self._timer = self._clock.call_at(next_ns, self._end_late)
 

@@ -13,7 +13,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.load import external_data, read_model
 
 _WEIGHTS: Final = frozenset({".safetensors", ".gguf", ".bin", ".onnx"})
-"""How the names of model files end. What is in them is read as weights, or refused."""
+"""The suffixes of model files. Links to these may lead anywhere: a model file is parsed as a model, so a link to
+another kind of file exposes nothing.
+"""
 
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
@@ -104,7 +106,7 @@ def _is_in_cache(real: Path) -> bool:
 
 
 def _is_beside_onnx(path: Path) -> bool:
-    """Whether a file has external weights, judged by its name, such as `model.onnx.data`."""
+    """Whether a file holds external weights of an ONNX model, judged by its name, such as `model.onnx.data`."""
     return ".onnx" in path.name
 
 

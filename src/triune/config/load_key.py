@@ -1,5 +1,5 @@
-"""The key of a load: a hash of everything that affects it. Facts measured at one load hold for all loads with the same
-key.
+"""The key of a load: a hash of everything that affects it. What was measured at one load is true for all loads with the
+same key.
 """
 
 import functools
@@ -54,7 +54,7 @@ class LoadKeys:
 
     @functools.cached_property
     def _versions(self) -> Sequence[str]:
-        """The versions of Triune, the system, and every library that loads models."""
+        """The name and version of Triune, of the operating system, and of every library that loads models, as texts."""
         found = [VERSION, platform.platform(), platform.machine()]
         for name in sorted({*_LIBRARIES, *(each for row in ROWS for each in row.distributions)}):
             try:

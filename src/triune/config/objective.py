@@ -7,7 +7,9 @@ from typing import Final
 from triune.core.errors import InvalidArgumentError
 
 OBJECTIVE_PARAMETER: Final = "latency_objective_ms"
-"""The config parameter for the objective, "50": batches are cut to it, and within it the cheapest unit computes."""
+"""The config parameter for the objective in ms, such as "50". Batches are made small enough to meet it, and among the
+units that meet it, the one with the fewest joules computes.
+"""
 
 _MOST_MS: Final = 1e6
 

@@ -21,7 +21,7 @@ _SHOWN_CHARACTERS: Final = 32
 
 
 def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine, runtime: str, backend: str) -> Unit:
-    """Choose the only unit of a model, and complete the instance groups of its config.
+    """Choose the unit of a model that runs on one unit only, and complete the instance groups of its config.
 
     Args:
         message: the config, which is changed.
@@ -38,7 +38,7 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
     is_fp32 = precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
     if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
         message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
-    # The instance groups are completed as for the runtime that runs the decoder.
+    # Read the units and instance groups as those of a model of the runtime that runs the decoder.
     of_runtime = ModelConfigMessage()
     of_runtime.CopyFrom(message)
     of_runtime.backend = runtime

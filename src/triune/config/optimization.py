@@ -7,7 +7,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.optimizing.level import Level
 
 OPTIMIZATION_PARAMETER: Final = "optimization_level"
-"""The config parameter for the level, "O2": the graph is optimized for each unit, and compared with the file's."""
+"""The config parameter for the level, such as "O2". The graph is optimized for each unit, and the result is compared
+with the file's graph.
+"""
 
 
 def optimization_of(parameters: Mapping[str, str], suffix: str, *, has_plan: bool) -> Level | None:

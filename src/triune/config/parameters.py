@@ -62,8 +62,8 @@ def option_names(backend: str, machine: Machine) -> frozenset[str]:
 def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
     """The names of parameters that `runtime` reads for a model of `backend`.
 
-    If another runtime loads the backend's files instead of its own runtime, only names with that runtime's prefix are
-    read.
+    If `runtime` only stands in for the backend's own runtime, it reads just the parameters whose names begin with its
+    name, such as `openvino.`.
     """
     if runtime.name == backend:
         return frozenset(runtime.option_names)
@@ -89,7 +89,9 @@ def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
 
 
 def given_tolerance(parameters: Mapping[str, str], usual: float) -> float:
-    """The parameter `unit_tolerance`; `usual` if it is absent. Raises the errors of `tolerance_of`."""
+    """The relative tolerance in the parameter `unit_tolerance`; `usual` if it is absent. Raises the errors of
+    `tolerance_of`.
+    """
     text = parameters.get(TOLERANCE_PARAMETER)
     if text is None:
         return usual

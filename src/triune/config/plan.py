@@ -11,7 +11,7 @@ from triune.planning.plan import Goal
 from triune.runtimes.machine import Machine
 
 PLAN_PARAMETER: Final = "plan"
-"""The config parameter that cuts a model: a goal ("latency"), or the unit of each stretch of operations
+"""The config parameter that cuts a model into segments: a goal ("latency"), or the unit of each stretch of operations
 ("cpu to clip_40, amx").
 """
 

@@ -20,7 +20,7 @@ _MAX_DIGESTED_BYTES = 4 << 30
 """A larger file is identified by inode and time: reading it would take longer than loading it again."""
 
 _MAX_READ_BYTES = 16 << 30
-"""The bytes to read for one fingerprint. Further files are identified by inode and time."""
+"""The most bytes to read for one fingerprint. Further files are identified by inode and time."""
 
 _MAX_ENTRIES = 100_000
 """The limit for the number of files and folders in a model's folder."""

@@ -64,7 +64,7 @@ class TransformerOptions:
     """The backend's parameters in a config.
 
     Attributes:
-        cache_bytes: the memory of the cache of keys and values; None means a share of the machine's memory.
+        cache_bytes: the memory of the cache of keys and values; None means a fraction of the machine's memory.
         cache_type: the element type of keys and values in the cache; None means the runtime's default.
         context_tokens: the most tokens of prompt and answer together, or of each of them if an encoder reads the
             prompt; None means the model's own limit.
@@ -240,7 +240,7 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
         machine.runtime_for(runtime, unit, " in parameter 'units'")
         if unit not in machine.runtimes[runtime].units():
             raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
-    # There is one instance on each unit, since the engine batches all requests of a unit.
+    # `unit_of` checks that the config asks for one instance on a unit, since the engine batches all requests there.
     alone = ModelConfigMessage()
     alone.CopyFrom(message)
     alone.parameters[UNITS_PARAMETER].string_value = units[0].value

@@ -1,4 +1,4 @@
-"""A model's share of hardware that several models use, from Triton's `instance_group.rate_limiter`."""
+"""The weight of a model among models that compete for hardware, from Triton's `instance_group.rate_limiter`."""
 
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 

@@ -25,12 +25,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A build and its memory charge.
+    """A build and its charge to the memory budget.
 
     Attributes:
         build: the loaded version.
-        charge: the memory that it is charged with.
-        before: the charge of the served version whose executables it may share. The new version takes this charge over.
+        charge: the bytes of the memory budget that the build takes.
+        before: the charge of the served version that the build replaces and may share executables with. The new version
+            takes this charge over; None if it replaces none.
     """
 
     build: Build
@@ -61,7 +62,7 @@ class VersionBuilder:
         """Args:
         backends: build versions.
         num_retries: how often a version that fails is tried again.
-        begin: starts a task that frees the results of a cancelled build.
+        begin: starts a coroutine as a task, to free the results of a cancelled build.
         memory: makes room for each version, or refuses it.
         clock: the clock.
         """
@@ -112,7 +113,8 @@ class VersionBuilder:
     ) -> Priced:
         """Reserve memory for a version, build it, and charge the memory that it takes."""
         if old is not None and old.build.has_files_of(source):
-            # The new version takes over the executables of the version that serves now.
+            # Charge nothing more: the new version takes over the executables of the version that serves now, and its
+            # charge.
             charge, before = self._memory.ledger.charge(record.name, 0), old.charge
         else:
             charge, before = await self._memory.reserve(record, source, version, makes_room=makes_room), None

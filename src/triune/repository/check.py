@@ -37,7 +37,8 @@ class ModelCheck:
         problems: why it would not load; empty if it would.
         hints: fields of its config that have no effect.
         config: the completed configuration of the newest version without a problem.
-        verdicts: the stored results of checking that version's answers on each unit, from an earlier start.
+        verdicts: for each unit, the stored result of comparing that version's answers with those of `cpu`, from an
+            earlier start.
     """
 
     name: str
@@ -64,7 +65,7 @@ def check(
         backends: the backends that complete the configs of models.
         machine: the machine on which they would run.
         settings: defaults for all models.
-        verdicts: where verdicts on units are kept; None if they are not.
+        verdicts: the stored results of comparing units' answers with those of `cpu`; None if there is no store.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
@@ -144,7 +145,7 @@ class _Checker:
         )
 
     def _kept(self, source: Source, version: int, config: ModelConfig) -> Mapping[Unit, Verdict]:
-        """The stored verdicts on a version's units."""
+        """The stored results of comparing the answers of a version's units with those of `cpu`."""
         placed = replace(config, backend=GRAPH_BACKEND) if config.backend == ENCODER else config
         is_of_text = config.backend in (TRANSFORMER, SPEECH)
         is_known = is_of_text or placed.backend in self._machine.runtimes

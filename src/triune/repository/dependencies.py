@@ -28,7 +28,8 @@ class Dependencies:
         """Args:
         models: the ready models.
         records: the records of all models that were ever requested to load.
-        bring: loads a model that another needs, if the control mode allows it; never raises a TriuneError.
+        bring: loads the model with this name, which another model needs, if the control mode allows that; never raises
+                a TriuneError.
         """
         self._models = models
         self._records = records
@@ -88,7 +89,7 @@ class Dependencies:
         self._check_circle(name)
         if is_bringing:
             await asyncio.gather(*(self._ensure(each) for each in needs))
-            # The models that were just loaded may need other models.
+            # Check for circles again: the models that were just loaded may need other models.
             self._check_circle(name)
         loaded = self._look_up(needs)
         self._seen[name] = loaded

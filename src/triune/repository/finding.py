@@ -21,7 +21,7 @@ class Found:
     Attributes:
         folders: the model's folder, or several if more than one repository has a model of this name.
         problem: why it cannot be loaded; empty if it can.
-        is_remembered: whether its repository cannot be read now, but contained the model when it was last read.
+        is_remembered: True if its repository cannot be read now, but contained the model when it was last read.
     """
 
     folders: tuple[Path, ...]
@@ -75,7 +75,7 @@ def _list(repository: Path) -> dict[str, Found]:
     found: dict[str, Found] = {}
     above = _Ancestors(repository)
     try:
-        # A listing by scandir says which entries are folders, without a system call for each.
+        # `os.scandir` is used since its entries know whether they are folders, without a system call for each.
         with os.scandir(repository) as entries:
             for each in sorted(entries, key=lambda each: each.name):
                 problem = _problem_of(each, above)
@@ -111,7 +111,7 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
         return None
     try:
         if not entry.is_dir():
-            # For a broken link, `is_dir` is False.
+            # `is_dir` is False for a broken link, too.
             if entry.is_symlink():
                 entry.stat()
             return None
@@ -123,7 +123,8 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"
-        # The error may be temporary: a served model goes on serving, and a new load reports the error.
+        # Count it as a model: the error may be temporary, a served model goes on serving, and a new load reports the
+        # error.
         return ""
     except UnicodeEncodeError:
         return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"

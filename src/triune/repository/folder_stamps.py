@@ -1,4 +1,4 @@
-"""Compute fingerprints (stamps) of models' folders in threads, less often for large and for invalid folders."""
+"""Compute fingerprints (stamps) of models' folders in threads. Polling reads large and invalid folders less often."""
 
 import os
 from collections.abc import Collection
@@ -16,7 +16,9 @@ _LONGEST_WAIT_NS = 300_000_000_000
 
 _MANY_FILES = 1000
 _WAIT_NS_OF_FILE = 1_000_000
-"""The time until a large folder is read again, for each of its files: reading then takes about 1% of the time."""
+"""The time in ns, for each file of a large folder, until polling reads the folder again. Reading then takes about 1% of
+the time.
+"""
 
 
 @dataclass(frozen=True, slots=True)

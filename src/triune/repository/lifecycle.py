@@ -37,7 +37,9 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _PATIENCE_NS = 5_000_000_000
-"""How long the next load in line waits for running loads; then it starts anyway, since they may never end."""
+"""How long, in ns, the next load in line waits for running loads. Then it starts anyway, since running loads may never
+end.
+"""
 
 
 async def _bring_nothing(name: str) -> None:
@@ -48,9 +50,9 @@ class Lifecycle:
     """All models that were ever requested, and the versions that serve.
 
     Attributes:
-        models: the records by name.
-        stamps: computes the fingerprints of their folders.
-        dependencies: the dependencies between them.
+        models: the records of the models, by name.
+        stamps: computes the fingerprints of the models' folders.
+        dependencies: which models need which other models.
         ready: the versions that take requests, by name and version; the key None is the newest version. Each is READY,
             or was unloaded to make room.
         residency: unloads models to make room, and loads them again.
@@ -74,7 +76,7 @@ class Lifecycle:
         machine: the machine to load models on.
         clock: the clock.
         settings: settings of completion, the number of concurrent loads, time limits and retries.
-        bring: loads a model that another needs, if the control mode allows it.
+        bring: loads the model with this name, which another model needs, if the control mode allows that.
         meter: measures how much memory loads take; None measures this process.
         """
         self.models: dict[str, ModelRecord] = {}
@@ -114,7 +116,7 @@ class Lifecycle:
 
         Args:
             name: the model.
-            folder: its folder, or that of the override.
+            folder: the model's folder, or the folder of `override`.
             config_json: replaces config.pbtxt. If it is None and nothing has changed since the last load, that load's
                 config applies.
             override: the folder with the files of the load request. It is removed when the model is unloaded, or if the
@@ -147,7 +149,8 @@ class Lifecycle:
             for parked in record.parked.values():
                 parked.refuse()
             record.begin_unload()
-            # Start this as a task: dependent models must refuse requests now, not after the pending ones have finished.
+            # Start a task: models that need this one must refuse requests now, not after its pending requests have
+            # finished.
             following = self.tasks.begin(self.settle(record.name))
             override, record.override = record.override, None
             await self._retiring.retire(servings, override)
@@ -353,7 +356,8 @@ class Lifecycle:
             servings[each.build.version] = new[-1]
         for each in built:
             if isinstance(each, Priced) and each.before is not None:
-                # The new version holds the memory of the version before it, or the same executables.
+                # The new version shares executables with the version that it replaces, so it takes that version's
+                # charge over.
                 each.charge.resize(each.charge.num_bytes + each.before.num_bytes)
                 each.before.resize(0)
         return servings

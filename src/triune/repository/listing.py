@@ -1,4 +1,4 @@
-"""The last listing of the repositories' folders."""
+"""Lists the repositories' folders, and keeps the last listing."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -102,7 +102,9 @@ class Polling:
         await asyncio.gather(*map(self._lifecycle.tasks.run, work), return_exceptions=True)
 
     def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Wrap a load or unload of a model: the models that need it wait until that has ended, and are then updated."""
+        """Wrap a load or unload of a model: the models that need it wait until the work has ended, and are
+        then rebuilt.
+        """
         dependencies = self._lifecycle.dependencies
         dependencies.announce(name)
 

@@ -26,7 +26,9 @@ UNLOADED = "unloaded"
 """The reason of a version that was unloaded on request, as in Triton."""
 
 UNLOADED_FOR_ROOM = f"{UNLOADED} for room"
-"""The reason of a version that was unloaded for room begins with this. A request has the version loaded again."""
+"""The reason of a version that was unloaded to make room for other models begins with this. The next request has it
+loaded again.
+"""
 
 _MOST_CHARACTERS = 4096
 """The longest reason that is kept, logged and shown in the index: some errors repeat what a config or file has."""
@@ -34,7 +36,7 @@ _MOST_CHARACTERS = 4096
 
 @dataclass(slots=True)
 class Serving:
-    """A version that answers requests, its build, and its memory charge."""
+    """A version that answers requests, the build that it was made from, and its charge to the memory budget."""
 
     build: Build
     loaded: LoadedVersion
@@ -77,12 +79,13 @@ class ModelRecord:
         num_loads: the number of running loads, including those that wait for a slot.
         versions: the versions by number. A failed load does not change versions that serve.
         problem: why the last load failed before any version was built; empty otherwise.
-        stamp: the fingerprint of its folder at the last load.
-        override: the folder that replaces the model's own.
+        stamp: the fingerprint of the model's folder at the last load.
+        override: the folder with the files of a load request, which replaces the model's own folder; None if there is
+            none.
         why_given_up: the reason why a load was last cancelled.
         num_unloads: the number of unload requests so far. A load that was requested before the last unload request does
             not start.
-        remembered: the config of the last load request for its own folder.
+        remembered: the config of the last load request that had a config but no files.
         source: the source of the last load.
         usage: the measured memory, load times and uses of the model.
         parked: the servables that take the requests of its versions while these are unloaded to make room, by number.
@@ -165,8 +168,8 @@ class ModelRecord:
         """Set UNAVAILABLE for the versions that do not serve. The versions that serve go on.
 
         Args:
-            problem: the reason of the failure.
-            reasons: the reasons by version, where known.
+            problem: why the load failed, as one text for the whole model.
+            reasons: the reasons of single versions, where known.
         """
         problem = _kept(problem)
         failed = {
@@ -208,7 +211,9 @@ class ModelRecord:
         self.parked = {}
 
     def begin_park(self, parked: Mapping[int, ParkedServable]) -> None:
-        """Set UNLOADING for versions that are unloaded to make room. The information on their files is kept."""
+        """Set UNLOADING for versions that are unloaded to make room. The fingerprint of the folder and the source are
+        kept.
+        """
         if self.serving():
             _log.info("model '%s' is UNLOADING for room: requests under way finish", self.name)
         self.versions = {version: VersionRecord(ModelState.UNLOADING) for version in parked}

@@ -42,7 +42,7 @@ class Repository:
     """The models of one or more folders in Triton's layout.
 
     Attributes:
-        power: the power mode that models obey.
+        power: the power mode, which decides which units models use.
         is_open: the initial models are loaded or have failed, and `close` was not called.
     """
 
@@ -130,7 +130,7 @@ class Repository:
         return self._polling.found
 
     def describe_units(self) -> Sequence[UnitFacts]:
-        """The facts of this machine's units. It queries the system, which may take two seconds."""
+        """Describe this machine's units. This queries the system, which may take two seconds."""
         return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
@@ -295,7 +295,7 @@ class Repository:
                 if record.override is not None or record.stamp == now:
                     return
         await self._polling.try_load(name)
-        # Start this as a task: the caller must not wait for other models that need this one.
+        # Start a task, so that the caller does not wait until other models that need this one are rebuilt.
         self._lifecycle.tasks.begin(self._lifecycle.settle(name))
 
     async def _unload(self, name: str, *, with_parts: bool) -> None:

@@ -11,10 +11,10 @@ from triune.repository.record import Serving
 
 
 class Retiring:
-    """Replaced and unloaded versions, until they are freed.
+    """Holds replaced and unloaded versions until they are freed.
 
     Attributes:
-        servables: their servables.
+        servables: the servables of these versions.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# This limit is never reached: the lifecycle limits the time of a load, and then ends this process too.
+# Never reached: the lifecycle limits the time of a load, and ends the trial's process when it gives up the load.
 _SECONDS = 1e6
 
 
@@ -60,7 +60,7 @@ class Trials:
         machine: the machine to load versions on.
         folder: the folder with an empty file for each version whose trial succeeded; created when needed.
         settings: defaults for all models.
-        verdicts: the folder in which verdicts on units are kept; None keeps none.
+        verdicts: the folder of stored verdicts on how far units' outputs are from those of `cpu`; None stores none.
         """
         self._verdicts = verdicts
         self._machine = machine
@@ -244,7 +244,7 @@ def _load(
 
 
 def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
-    """Run the executable on generated inputs until it accepts some of them."""
+    """Run the executable on sample inputs, one after the other, until it accepts one."""
     names = list(config.outputs)
     for inputs in trial_inputs(config, folder):
         try:

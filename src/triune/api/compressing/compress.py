@@ -90,12 +90,12 @@ def compress(
         target: a .onnx, .mlpackage or .aimodel, for a checkpoint a directory; an existing one is replaced.
         weights: the form of the weights: "int8", "int4", "fp16", "bf16", "palette" or "sparse". None means the form
             from which `unit` gains most.
-        per: "channel" for a scale for each output channel, "tensor" for one.
+        per: "channel" for a scale for each output channel, "tensor" for one scale for the whole tensor.
         group: the number of weights along the input channels that share a scale: 32, 64 or 128. For palettes, the
             number of output channels that share a palette.
-        symmetric: whether integers have no zero point.
+        symmetric: whether the integers represent 0 by 0 (no zero point).
         bits: the number of bits of a palette's index.
-        sparsity: the share of weights that become 0.
+        sparsity: the fraction of the weights, 0 to 1, that become 0.
         n_m: (2, 4) keeps 2 of each 4 weights along the input channels.
         activations: "int8" for ranges by calibration, "dynamic" for the range of each run (MatMul alone).
         calibrate: samples (`compression.samples.read_samples`), or for a checkpoint a text. None generates inputs, or

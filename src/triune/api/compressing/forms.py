@@ -73,7 +73,7 @@ def form_of(
 def options_of(
     model: ModelProto, unit: str | None, target: Path, form: Options | None, calibration: str | Calibration
 ) -> Options:
-    """The form for a tensor model: `form`, or the form from which the unit gains most.
+    """The compressed form for a tensor model: `form`, or, if that is None, the form from which the unit gains most.
 
     Raises:
         InvalidArgumentError: no form and no unit is named, or a program of Apple's has no such form.
@@ -96,7 +96,9 @@ def options_of(
 
 
 def checkpoint_options_of(unit: str | None, form: Options | None) -> Options:
-    """The form for a decoder's checkpoint. Raises InvalidArgumentError if neither a form nor a unit is named."""
+    """The compressed form for a decoder's checkpoint: `form`, or the form from which the unit gains most.
+    Raises InvalidArgumentError if neither a form nor a unit is named.
+    """
     if form is not None:
         return form
     if unit is None:

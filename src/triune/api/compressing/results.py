@@ -44,7 +44,7 @@ def require_agreement(
 
 
 def layers_of(plan: Plan, found: Found) -> list[Layer]:
-    """The form and the error of each layer."""
+    """For the report: the form and the error of each layer of a compressed model."""
     operators = {each.name: each.reader for each in plan.weights}
     operators |= {node.name: node.op_type for node in plan.source.graph.node if node.name not in operators}
     layers: list[Layer] = []
@@ -68,7 +68,7 @@ def layers_of(plan: Plan, found: Found) -> list[Layer]:
 
 
 def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: Samples) -> list[str]:
-    """Returns the notes of a compression for the user, such as which layers kept a higher precision."""
+    """Notes on a compression for the user, such as which layers kept a higher precision."""
     notes: list[str] = []
     if options.method in (Method.AWQ, Method.SMOOTHQUANT):
         gains = [1 - each.after / each.before for each in plan.scaled.values()]
@@ -99,7 +99,7 @@ def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: 
 
 
 def timed(speed: Speed, expected: Mapping[str, Array]) -> Timed:
-    """The figures of a unit, with the agreement of its outputs for one sample."""
+    """The figures of a unit for the report: its speed, and how far its outputs for one sample agree with `expected`."""
     agreement: float | None = None
     if speed.outputs.keys() >= expected.keys():
         accuracy = Accuracy()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 Tell: TypeAlias = Callable[[str], None]
 
 _FILES: Final = (".onnx", ".mlpackage", ".mlmodel", ".mlmodelc", ".aimodel", ".gguf", ".safetensors")
-"""Suffixes of files. Names of models have dots, too: "Qwen2.5-0.5B"."""
+"""Suffixes of model files. A target with one of them is refused, since it must name a directory. Other suffixes may be
+part of a model's name: "Qwen2.5-0.5B"."""
 
 _INTEGERS: Final = (WeightForm.INT4, WeightForm.INT8)
 _FORMS: Final = (*_INTEGERS, WeightForm.FP16, WeightForm.BF16)
@@ -39,8 +40,8 @@ _FORMS: Final = (*_INTEGERS, WeightForm.FP16, WeightForm.BF16)
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A trial of compressed matrices: the matrices by name, their agreement, and which of them were put back to another
-    form.
+    """A trial of compressed matrices: the matrices and their forms by name, those in a more precise form than was asked
+    for, and how far the answers agree with the source's.
     """
 
     matrices: "dict[str, Stored]"
@@ -138,7 +139,7 @@ def compress_text(
             plus = offset if name.endswith("norm.weight") else 0
             return (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
 
-        # All weights, since the norms of the method that was tried last are among the changed ones.
+        # Read all weights from the written files, also the norms, which the quantization method may have changed.
         graph.changed = {name: partial(read, name) for name in graph.values}
         accuracy = comparison.accuracy()
         found = _Attempt(found.matrices, found.forms, found.returned, accuracy, accuracy.agreement >= least)
@@ -163,7 +164,7 @@ def compress_text(
 def _searched(
     matrices: "Matrices", made: "Made", comparison: "TextComparison", first: _Attempt, least: float, tell: Tell
 ) -> _Attempt:
-    """Find the fewest matrices that need a higher precision for the perplexity to meet the limit."""
+    """Find the fewest matrices that must be in a more precise form for the agreement to reach `least`."""
     rungs: dict[str, list[WeightForm]] = {}
     noise: dict[str, list[float]] = {}
     for name in matrices.names:
@@ -173,8 +174,8 @@ def _searched(
         noise[name] = [own]
         for form in rungs[name][1:]:
             other = matrices.weights_db(made, name, matrices.in_form(made, name, form))
-            # The rounding errors of one matrix in two forms are alike except for their size. So are the errors that
-            # they cause in the output.
+            # A matrix's rounding errors in two forms are assumed to differ in size only, and so the errors that they
+            # cause in the output: these are scaled by the ratio of the noise of the weights (dB).
             noise[name].append(own * 10 ** ((base - other) / 10) if math.isfinite(other) else 0.0)
     steps = steps_of(noise)
 
@@ -202,7 +203,7 @@ def _tried(
 
 
 def _rungs(form: WeightForm, half: WeightForm) -> list[WeightForm]:
-    """A form, followed by the more precise forms."""
+    """The form `form`, followed by the more precise forms to which a matrix may return, the least precise first."""
     ladder = [WeightForm.INT4, WeightForm.INT8, half, WeightForm.FP32]
     return ladder[ladder.index(form) :] if form in ladder else [form, WeightForm.FP32]
 

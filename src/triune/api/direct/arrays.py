@@ -25,7 +25,7 @@ ELEMENTS: Final = {
     "bf16": TensorProto.BFLOAT16,
     "int8": TensorProto.INT8,
 }
-"""ONNX's element types."""
+"""The ONNX element type of each of these dtypes, by its name in `NAMES`."""
 
 EXACT_TERMS: Final = 1024
 """The number of products of 8-bit integers, each at most 128 x 128, whose sum fp32 represents exactly: 2^24."""
@@ -76,7 +76,7 @@ def dtype_name(first: Array, second: Array, names: tuple[str, str]) -> str:
 
 
 def require_memory(shape: tuple[int, ...], itemsize: int) -> None:
-    """Raise UnavailableError if a result of this shape does not fit the memory that is left."""
+    """Raise UnavailableError if a result of this shape does not fit into the available memory."""
     num_bytes = itemsize
     for size in shape:
         num_bytes *= size

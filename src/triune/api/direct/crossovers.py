@@ -1,4 +1,4 @@
-"""Chooses the unit for a product of a size, by times that were measured on this machine and stored."""
+"""Chooses the fastest unit for a product of two arrays, by times that were measured on this machine and stored."""
 
 import bisect
 import json
@@ -17,16 +17,16 @@ from triune.core.units import Unit
 _log = logging.getLogger(__name__)
 
 SQUARE: Final = "square"
-"""Products of many rows."""
+"""The kind of products whose first operand has many rows."""
 
 ROW: Final = "row"
-"""Products of few rows, which read a matrix and use each number few times."""
+"""The kind of products whose first operand has few rows: each number of the second operand is used few times."""
 
 BATCHED: Final = "batched"
-"""Products of several matrices with several others."""
+"""The kind of batched products: several matrices, each multiplied with another one."""
 
 FEW_ROWS: Final = 8
-"""Products of at most as many rows count as `ROW`."""
+"""Products with at most this many rows in the first operand count as `ROW`."""
 
 BATCH: Final = 16
 """The number of matrices of measured `BATCHED` products."""
@@ -36,8 +36,8 @@ SIZES: Final[Mapping[str, Sequence[int]]] = {
     ROW: (16, 64, 128, 256, 512, 1024, 2048, 4096),
     BATCHED: (16, 32, 64, 128, 256),
 }
-"""The measured sizes: rows and columns of the second operand. Beyond the largest size, times are assumed to grow as
-between the last two.
+"""The measured sizes of each kind: a size is the number of rows and of columns of the second operand. Beyond the
+largest size, times are assumed to grow by the same power of the work as between the two largest sizes.
 """
 
 _FARTHEST: Final = 64
@@ -46,7 +46,7 @@ _FARTHEST: Final = 64
 _MOST_BYTES: Final = 1 << 20
 
 Times: TypeAlias = Mapping[str, Mapping[int, Mapping[Unit, float]]]
-"""The seconds of one product, by shape, size and unit."""
+"""The seconds of one product, by kind (`SQUARE`, `ROW` or `BATCHED`), size and unit."""
 
 
 def shape_of(rows: int, batch: int) -> str:
@@ -57,7 +57,7 @@ def shape_of(rows: int, batch: int) -> str:
 
 
 def work_of(shape: str, size: int) -> int:
-    """The multiplications of a measured product."""
+    """The number of multiplications in the measured product of a kind (`shape`) and a size."""
     rows = {SQUARE: size, ROW: 1, BATCHED: BATCH * size}[shape]
     return rows * size * size
 
@@ -67,27 +67,27 @@ class Choice:
     """The best unit by the number of multiplications.
 
     Attributes:
-        limits: numbers of multiplications, ascending: unit `at` is the best below limit `at`.
-        units: one more than the limits.
+        limits: numbers of multiplications, ascending. `units[i]` is the best unit below `limits[i]`.
+        units: the units, one more than the limits: the last is the best from the last limit on.
     """
 
     limits: tuple[float, ...]
     units: tuple[Unit, ...]
 
     def __call__(self, work: int) -> Unit:
-        """The best unit for some work."""
+        """The best unit for a product with `work` multiplications."""
         return self.units[bisect.bisect_right(self.limits, work)] if self.limits else self.units[0]
 
 
 def choices(times: Times, units: Collection[Unit]) -> Mapping[str, Choice]:
     """The best unit for each kind of product.
 
-    Between two measured sizes with different best units, the times are those of a power of the work, and the limit is
-    where they are equal.
+    Between two measured sizes with different best units, each unit's time is interpolated as a power of the number of
+    multiplications, and the limit is where the two times are equal.
 
     Args:
         times: the measured times.
-        units: those to choose from, each with times; at least one.
+        units: the units to choose from, at least one. Each has been measured.
     """
     return {shape: _choice(shape, by_size, units) for shape, by_size in times.items()}
 
@@ -116,13 +116,14 @@ def _choice(shape: str, by_size: Mapping[int, Mapping[Unit, float]], units: Coll
 def _beyond(
     one: tuple[int, Mapping[Unit, float]], last: tuple[int, Mapping[Unit, float]], best: Unit
 ) -> tuple[float, Unit] | None:
-    """The work from which another unit is predicted to be the best, and that unit; None if there is none up to
-    `_FARTHEST` times the work of the last product.
+    """The number of multiplications (work) from which another unit is predicted to be the best, and that unit; None if
+    `best` stays the best up to `_FARTHEST` times the work of the largest measured product.
 
     Args:
         one: the work and the seconds of the second-largest product.
-        last: those of the largest; beyond it, times grow by the same power of the work.
-        best: the best unit of the last product.
+        last: the work and the seconds of the largest product. Beyond it, times are predicted to grow by the same power
+            of the work as from `one` to `last`.
+        best: the best unit for the largest product.
     """
     (low, before), (high, now) = one, last
     found: list[tuple[float, Unit]] = []
@@ -135,7 +136,10 @@ def _beyond(
 
 
 def _crossing(low: int, high: int, one: tuple[float, float], other: tuple[float, float]) -> float:
-    """The work at which two units take equally long, between `low`, where `one` is faster, and `high`."""
+    """The number of multiplications, between `low` and `high`, at which two units take equally long.
+
+    `one` and `other` have each unit's seconds at `low` and at `high`; `one` is the faster at `low`.
+    """
     at_low, at_high = math.log(other[0] / one[0]), math.log(one[1] / other[1])
     part = at_low / (at_low + at_high) if at_low + at_high > 0 else 0.5
     return math.exp(math.log(low) + part * (math.log(high) - math.log(low)))

@@ -1,4 +1,4 @@
-"""Compiled work of direct calls. The work that was used last is kept."""
+"""Compiles the operations of direct calls, and keeps the executables that were used most recently."""
 
 import threading
 from collections import OrderedDict
@@ -18,10 +18,10 @@ MOST_KEPT: Final = 32
 """The most executables in the cache. The least recently used one is closed first."""
 
 BACKEND: Final = "onnxruntime"
-"""The backend of ONNX files, whose work other runtimes do on other units."""
+"""The backend of ONNX files, in which direct work is written. On some units other runtimes run such files."""
 
 _FIXED_SHAPES: Final = ("coreml", "coreai")
-"""The runtimes that compile for one set of shapes; the others compute all sizes by one executable, as fast."""
+"""The runtimes that compile for one set of shapes; the executables of the others compute all sizes, and as fast."""
 
 
 _FIXED_KERNELS: Final = ("openvino",)
@@ -29,7 +29,7 @@ _FIXED_KERNELS: Final = ("openvino",)
 
 
 class _Kept:
-    """An executable, which runs one call at a time."""
+    """An executable in the cache, which runs one call at a time."""
 
     def __init__(self, executable: Executable) -> None:
         self.executable = executable
@@ -38,7 +38,7 @@ class _Kept:
 
 
 class Executables:
-    """Compiles work when it is first asked for. May be used from any thread."""
+    """Compiles each `Work` when it is first needed, and runs it. May be used from any thread."""
 
     def __init__(self, machine: Machine) -> None:
         """`machine` has the units and runtimes."""
@@ -52,10 +52,10 @@ class Executables:
         return len(self._kept)
 
     def run(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Array:
-        """Run work on arrays, without copying them if the runtime supports this.
+        """Run `work` on arrays, without copying them if the runtime supports this.
 
         Raises:
-            UnsupportedError: no installed runtime does this on the unit.
+            UnsupportedError: no installed runtime computes the work on the unit.
             InvalidArgumentError: the runtime refuses these sizes.
             InternalError: the runtime failed.
         """
@@ -80,7 +80,9 @@ class Executables:
             _close(each)
 
     def _fixed(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Work:
-        """The work with the shapes that the runtime needs at compile time."""
+        """A copy of the work, with the shapes of those arrays for which the unit's runtime must know them to
+        compile.
+        """
         if unit not in self._runtimes:
             self._runtimes[unit] = self._machine.runtime_for(BACKEND, unit).name
         runtime = self._runtimes[unit]

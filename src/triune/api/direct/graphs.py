@@ -1,4 +1,4 @@
-"""The graphs of direct work: one operator each, for any sizes unless they are given."""
+"""The ONNX graphs of direct work, each of one operator. Sizes are free unless the `Work` has shapes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Work:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Hash it once: every call looks for its executable, and small products take few microseconds."""
+        """Compute the hash once, since every call looks up its executable, and small products take few microseconds."""
         object.__setattr__(self, "_hash", hash((self.op, self.dtype, self.ranks, self.shapes, self.attributes)))
 
     def __hash__(self) -> int:
@@ -41,7 +41,7 @@ class Work:
 
 
 def graph_of(work: Work, unit: Unit) -> ModelProto:
-    """The ONNX model of some work: inputs "x0", "x1" and so on, output "y" of the same dtype, INT32 for int8.
+    """The ONNX model of `work`: inputs "x0", "x1" and so on, output "y" of the same dtype, INT32 for int8.
 
     bf16 on `cpu` is computed in fp32, since ONNX Runtime has no product of bf16.
     """

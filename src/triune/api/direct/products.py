@@ -46,18 +46,18 @@ from triune.runtimes.registry import ROWS
 _log = logging.getLogger(__name__)
 
 _BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
-"""The bits of significands."""
+"""The number of bits of the significand of each format."""
 
 _CHOSEN: Final = (Unit.CPU, Unit.AMX, Unit.GPU)
 """The units from which `matmul` chooses. The Neural Engine needs a conversion of seconds for each shape."""
 
 _ROUNDS: Final = 5
 _BUSY: Final = 0.5
-"""The load of a core from which on the log says that times may be wrong."""
+"""The load average per core from which on the log says that measured times may be wrong."""
 
 _LONG: Final = 0.2
 _SECONDS: Final = 0.01
-"""The time for which a product is repeated in each round. The shortest time of all rounds counts."""
+"""The time, in seconds, for which a product is repeated in each round of a measurement. The shortest time counts."""
 
 
 class Direct:
@@ -92,7 +92,7 @@ class Direct:
         dtype = dtype_name(first, second, ("a", "b"))
         by_shape = self.best(dtype, precision)
         if first.ndim == 2 and second.ndim == 2:
-            # The common case: the choice takes less than a microsecond.
+            # Two matrices are the common case, in which the choice takes less than a microsecond.
             rows, columns = first.shape[0], second.shape[1]
             unit = by_shape[ROW if rows <= FEW_ROWS else SQUARE](rows * first.shape[1] * columns)
             return self._units[unit].product(first, second, dtype)
@@ -131,7 +131,9 @@ class Direct:
         self._executables.close()
 
     def _choose(self, dtype: str, precision: str | None) -> Mapping[str, Choice]:
-        """Find the units that compute in the precision, and measure them if that was not done."""
+        """The best units, by kind of product, among those that compute in the precision. If they were not measured,
+        this measures them.
+        """
         units = self.eligible(dtype, precision)
         if len(units) == 1:
             found = dict.fromkeys(SIZES, Choice((), (units[0],)))
@@ -249,15 +251,15 @@ def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
 
 
 def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Mapping[Unit, float]:
-    """The shortest time of a product on each unit. The units take turns, so that other work on the machine affects all
-    of them.
+    """The shortest time, in seconds, of the product of `a` and `b` on each unit. The units are measured alternately, so
+    that other work on the machine affects all of them.
     """
     for each in units:
         each.product(a, b, dtype)
     found = {each.unit: float("inf") for each in units}
     for _ in range(_ROUNDS):
         for each in units:
-            # A product that takes long is measured once.
+            # A product that took longer than `_LONG` is measured only once.
             if _LONG < found[each.unit] < float("inf"):
                 continue
             end = time.perf_counter() + _SECONDS
@@ -272,7 +274,7 @@ def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Map
 
 
 def _words(machine: Machine) -> list[str]:
-    """The facts that times depend on: the machine, its system, and the versions of the libraries."""
+    """Texts of everything that times depend on: the machine, its system, and the versions of the libraries."""
     names = sorted({"numpy", *(each for row in ROWS if row.name in machine.runtimes for each in row.distributions)})
     versions: list[str] = []
     for name in names:

@@ -16,7 +16,7 @@ from triune.core.units import Unit
 _CONV_RANK: Final = 4
 
 _PRODUCTS: Final = {dtype: Work("MatMul", dtype, (2, 2)) for dtype in NAMES.values()}
-"""The products of two matrices, which are most of the work."""
+"""The `Work` of a product of two matrices, by dtype: made once, since most direct work is such a product."""
 
 
 class DirectUnit:
@@ -45,7 +45,7 @@ class DirectUnit:
 
         Raises:
             InvalidArgumentError: shapes or dtypes do not fit each other, or are not supported.
-            UnsupportedError: no installed runtime does this on the unit.
+            UnsupportedError: no installed runtime computes the product on the unit.
             UnavailableError: the result does not fit the memory.
         """
         first, second = array_of(a, "a"), array_of(b, "b")
@@ -63,7 +63,7 @@ class DirectUnit:
             return np.zeros(shape, np.int32 if dtype == "int8" else a.dtype)
         left, right = (a[np.newaxis] if a.ndim == 1 else a), (b[:, np.newaxis] if b.ndim == 1 else b)
         if right.ndim == 2:
-            # One matrix for all batches is one product of more rows.
+            # If all batches share the second matrix, compute one product with the rows of all batches.
             left = left.reshape(-1, terms)
         work = Work("MatMul", dtype, (left.ndim, right.ndim))
         if dtype != "int8" or self.unit is Unit.CPU or terms <= EXACT_TERMS:

@@ -1,5 +1,5 @@
-"""Models of scikit-learn, XGBoost and LightGBM, by skl2onnx and onnxmltools: operators of ai.onnx.ml, which
-conversions write in core operators.
+"""Exports models of scikit-learn, XGBoost and LightGBM by skl2onnx and onnxmltools. The ONNX files have operators of
+the domain ai.onnx.ml, which later conversions decompose to core operators.
 """
 
 import copy
@@ -28,7 +28,8 @@ _OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 
 
 def export_sklearn(request: Request) -> Export:
-    """Export an estimator or a pipeline of scikit-learn, or a .skops file. A classifier's scores are a tensor.
+    """Export an estimator or a pipeline of scikit-learn, or a .skops file. A classifier's scores are exported as a
+    tensor, not as a list of dictionaries.
 
     Its input is "x" [N, features] of fp32, or those of `request.inputs`, one for each column or group of columns.
 
@@ -141,7 +142,7 @@ def _from_skops(path: Path | str) -> Any:
 
 
 def _inputs(request: Request, num_features: int | None) -> dict[str, tuple[np.dtype[Any], Sequence[int | None]]]:
-    """The inputs, each with its dtype and its shape after the batch."""
+    """The inputs by name, each with its dtype and its shape without the batch dimension (None is a free dimension)."""
     if request.inputs:
         return {name: (array.dtype, list(array.shape[1:])) for name, array in request.inputs.items()}
     if num_features is None:
@@ -153,7 +154,7 @@ def _inputs(request: Request, num_features: int | None) -> dict[str, tuple[np.dt
 
 
 def _types(inputs: Mapping[str, tuple[np.dtype[Any], Sequence[int | None]]], kinds: Any) -> list[tuple[str, Any]]:
-    """The inputs by the exporter's own classes of types, which `kinds` has."""
+    """The inputs as (name, type) with the type classes of the exporter's module `kinds`."""
     table = {
         "f4": kinds.FloatTensorType,
         "f8": kinds.DoubleTensorType,
@@ -191,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _save(model: ModelProto, path: Path) -> None:
-    """Save a model, with each operator set imported once."""
+    """Save a model. If it imports an operator set several times, only the newest version is kept."""
     versions: dict[str, int] = {}
     for each in model.opset_import:
         versions[each.domain] = max(versions.get(each.domain, 0), each.version)

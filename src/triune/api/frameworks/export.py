@@ -1,4 +1,4 @@
-"""Export a model of another framework to ONNX, and compare the outputs of the two."""
+"""Export a model of another framework to ONNX, and compare the outputs of the ONNX model with the framework's."""
 
 import tempfile
 from collections.abc import Generator, Mapping
@@ -25,10 +25,10 @@ TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A model as ONNX.
+    """An exported model.
 
     Attributes:
-        path: its file, which exists until the context ends.
+        path: the ONNX file, which exists until the context of `exported` ends.
         notes: how far its outputs differ from the source's, and other notes for the user.
     """
 
@@ -98,7 +98,7 @@ def _compared(
     try:
         expected = done.compute(feed)
     except Exception as error:  # noqa: BLE001
-        # The framework's own code may raise anything.
+        # The framework's own code may raise any exception.
         return f"the export was not compared with {framework.title}: {type(error).__name__}: {error}"
     if len(expected) != len(outputs):
         return (

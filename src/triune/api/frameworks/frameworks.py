@@ -14,11 +14,11 @@ Exporter: TypeAlias = Callable[[Request], Export]
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A framework.
+    """A framework whose models can be exported to ONNX.
 
     Attributes:
         title: its name, for messages.
-        extra: the extra that installs its exporter.
+        extra: the pip extra of triune that installs its exporter.
         modules: the modules that must be importable.
         load: the function that imports the exporter.
     """

@@ -1,4 +1,4 @@
-"""Functions of JAX, and callable modules of Flax and Equinox, by jax2onnx."""
+"""Exports functions of JAX, and callable modules of Flax and Equinox, by jax2onnx."""
 
 import inspect
 from collections.abc import Mapping, Sequence

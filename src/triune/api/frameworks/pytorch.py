@@ -1,4 +1,4 @@
-"""PyTorch's exporter: modules, programs of torch.export and their .pt2 files."""
+"""Exports PyTorch's modules, programs of torch.export and their .pt2 files, by PyTorch's own exporter."""
 
 import contextlib
 import inspect
@@ -150,8 +150,8 @@ def _reason(error: BaseException, program: Any) -> str:
 def _node_named_in(text: str, program: Any) -> Any:
     """The node of a program that an error message names as "node %name "; None if it names no node.
 
-    Operators are decomposed before they are converted: a part may be named as the end of its operator, as `bessel_j0`
-    of `special_bessel_j0`.
+    The exporter decomposes operators before it converts them, and may name the result by the end of the operator's
+    name: `bessel_j0` for `special_bessel_j0`.
     """
     found = _NODE.search(text)
     if found is None:
@@ -178,7 +178,7 @@ def _first_lines(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _only_weights() -> Generator[None]:
-    """Have torch.load read tensors alone: parts of a .pt2 file may be pickles, which torch.export.load (2.13) would
+    """Make torch.load read only tensors: parts of a .pt2 file may be pickles, which torch.export.load (2.13) would
     load as code.
     """
     before = os.environ.get(_WEIGHTS_ONLY)
@@ -194,7 +194,7 @@ def _only_weights() -> Generator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the exporter's notes to its authors from the user: those on torchvision, and on its own deprecations."""
+    """Suppress messages of the exporter that do not concern the user: on torchvision, and on its own deprecations."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -10,10 +10,11 @@ from triune.core.datatypes import Array
 from triune.graph.conversion.shapes import Dim, InputShape, Range
 
 OPSET: Final = 20
-"""The operator set of exports, where the exporter lets one choose."""
+"""The version of ONNX's operator set for exports, if the exporter allows a choice."""
 
 Compute: TypeAlias = Callable[[Mapping[str, Array]], Sequence[Array]]
-"""Computes a model in its own framework: from its inputs by name, the outputs in the order of the exported model."""
+"""Computes a model in its own framework. It takes the inputs by name, and returns the outputs in the order of the
+exported model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Request:
     shapes: Mapping[str, InputShape]
 
     def dims(self, name: str, array: Array) -> tuple[Dim, ...]:
-        """The shape of an input: the shape that the user gave, else the shape of its example. Several given shapes
-        become ranges of sizes.
+        """The shape of an input: the shape that the user gave, else the shape of its example. If the user gave several
+        shapes, each dimension becomes a range of sizes.
         """
         asked = self.shapes.get(name)
         if asked is None:
@@ -61,7 +62,9 @@ class Export:
 
 
 def library(name: str) -> Any:
-    """Import a library of an extra. Its types are partial, or unknown where the extra is not installed."""
+    """Import a library that an extra installs. It is typed as Any, since its type hints are incomplete, or missing if
+    the extra is not installed.
+    """
     return importlib.import_module(name)
 
 

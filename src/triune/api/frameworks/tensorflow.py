@@ -1,4 +1,4 @@
-"""Keras, TensorFlow's SavedModel and TensorFlow Lite, by Keras' own exporter and tf2onnx."""
+"""Exports models of Keras, TensorFlow (SavedModel) and TensorFlow Lite, by Keras' own exporter and tf2onnx."""
 
 import contextlib
 import logging
@@ -152,7 +152,7 @@ def _first_lines(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Suppress TensorFlow's messages on its build and on GPUs."""
+    """Suppress TensorFlow's messages about its build and about GPUs."""
     before = {name: os.environ.get(name) for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")}
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"})
     logs = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]

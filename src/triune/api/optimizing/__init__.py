@@ -1,4 +1,4 @@
-"""`triune.optimize`: rewrites a model to an ONNX graph with fewer nodes, by levels, and proves that it is the same."""
+"""`triune.optimize`: rewrites a model to an ONNX graph with fewer nodes, by levels, and compares it with the source."""
 
 from triune.api.optimizing.optimize import LevelName, Optimization, UnitName, optimize
 

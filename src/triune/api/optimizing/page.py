@@ -1,4 +1,4 @@
-"""An optimization as one page of HTML: what each pass did, and the graph before and after, side by side."""
+"""Writes an optimization as one page of HTML: what each pass did, and the graph before and after, side by side."""
 
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher

@@ -1,1 +1,1 @@
-"""The backend of encoders of texts: embeddings and classes."""
+"""The backend of encoders, which turn texts into embeddings or classes."""

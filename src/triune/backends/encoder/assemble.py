@@ -18,7 +18,7 @@ from triune.scheduling.worker import ThreadWorker
 
 
 def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
-    """Make the servable of a build, which then belongs to it.
+    """Make the servable of a build, and give it the ownership of the build.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.

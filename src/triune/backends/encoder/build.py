@@ -36,8 +36,10 @@ class EncoderBuild(Build):
     Attributes:
         executables: the executables, ordered by unit, then by instance.
         encoder: the tokenizer, and the description of the graph's output.
-        verdicts: how far the answers of each other unit differ from those of `cpu`, including units that were left out.
-        graph: the folder with the graph, which worker processes read again; None if there are no worker processes.
+        verdicts: how far the answers of each unit except `cpu` differ from those of `cpu`, including units that are not
+            used because of that.
+        graph: the folder with the graph's file, which worker processes read when they restart; None without such
+            processes.
         duration_ns: how long the build took.
     """
 
@@ -113,8 +115,8 @@ def build_encoder(
         machine: the machine.
         clock: the clock.
         attempt: cancels the build.
-        gate: compares the outputs of units.
-        load_key: the name under which its verdicts are stored.
+        gate: compares the outputs of units with those of `cpu`.
+        load_key: the key under which the verdicts on its units are stored (`config.load_key`).
 
     Raises:
         UnsupportedError: the answers of all units are wrong.
@@ -154,7 +156,8 @@ def build_encoder(
         verdicts = gate.judge(Judged(placed, path, [sample], load_key, scores), executables)
         units, kept = leave_out(verdicts, config, executables)
         for executable in {each.unit: each for each in kept}.values():
-            # NaN in the weights gives NaN on `cpu` too, and so would pass the comparison of units.
+            # Check the outputs for NaN: with NaN in the weights, all units give NaN, and their comparison would find no
+            # difference.
             encoder.compute(executable, sample.texts)
         attempt.check()
         undo.pop_all()
@@ -179,7 +182,9 @@ def build_encoder(
 
 
 def _sample(encoder: TextEncoder) -> _TextSample:
-    """Create texts of one token, of a few, and of some more. Each call returns the same texts."""
+    """Create sample texts of different lengths: of one token, of a few, and of some more. Each call returns
+    the same.
+    """
     rng = np.random.default_rng(0)
     longest = min(encoder.max_tokens, 24)
     return _TextSample(

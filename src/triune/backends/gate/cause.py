@@ -1,4 +1,4 @@
-"""Find the operation that probably makes a unit's outputs wrong: the first operation whose result is wrong there."""
+"""Find the operation that probably makes a unit's outputs wrong: the first one whose result on that unit is wrong."""
 
 import logging
 import math
@@ -71,7 +71,7 @@ def likely_cause(
         inputs = _inputs_of(sample, truth)
         return _Search(load(path), inputs, truth, executable, tolerance, machine).cause()
     except (TriuneError, OSError, onnx.shape_inference.InferenceError) as error:
-        # The unit is refused even if the operation is not found.
+        # Only log this error: the unit is refused whether the operation is found or not.
         _log.info("which operation is wrong on %s is not found: %s", executable.unit.value, error)
         return ""
 
@@ -91,7 +91,7 @@ class _Recorder:
         self._executable = executable
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run the executable."""
+        """Run the executable, and keep the inputs of the first call."""
         self.inputs = self.inputs or dict(inputs)
         return self._executable.run(inputs, outputs)
 
@@ -103,7 +103,7 @@ def _inputs_of(sample: Sample, truth: Executable) -> Mapping[str, Array]:
 
 
 class _Search:
-    """The search in one model."""
+    """The search for the wrong operation in one model, on one unit."""
 
     def __init__(
         self,
@@ -171,11 +171,13 @@ class _Search:
 
     def _described(self, name: str) -> ValueInfoProto:
         shape = self._values.shape(name)
-        # Do not declare an unknown rank or size.
+        # If the rank or a size is unknown, declare the output without it.
         return helper.make_tensor_value_info(name, self._values.elem_type(name), shape)
 
     def _observed(self, node: NodeProto) -> Observed:
-        """Compute a node's operands and results on `cpu`, for the rules that look for hazards."""
+        """Compute a node's operands and results on `cpu`, for the rules that know which values a unit computes wrongly
+        (`hardware.rules`).
+        """
         made = {name for each in self._model.graph.node for name in each.output}
         names = [name for name in dict.fromkeys((*node.input, *node.output)) if self._is_float(name) and name in made]
         if not {*names} <= {*self._expected}:

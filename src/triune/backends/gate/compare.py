@@ -8,7 +8,8 @@ from triune.core.datatypes import Array
 from triune.core.verdict import Verdict
 
 _SMALLEST = 1e-3
-"""The lower bound of an output's largest value in the relative error, since sums that cancel leave rounding errors."""
+"""A relative error is divided by the output's largest value, or by this if that is smaller: if all values are near 0,
+sums that cancel, the differences are rounding errors."""
 
 _CLEAR = 0.5
 """The margin by which the best class of a row of scores must lead for the row to be clear, as a fraction of the
@@ -24,11 +25,11 @@ def compare(
     tolerance: float,
     scores: Collection[str] = (),
 ) -> Verdict:
-    """Compare outputs.
+    """Compare a unit's outputs for one sample with those of `cpu`.
 
     Args:
         expected: the outputs of `cpu`.
-        found: those of the unit, with the same names.
+        found: the outputs of the unit, with the same names.
         precision: the floating-point format of the unit's computation.
         tolerance: for an output of floats, the allowed difference divided by the output's largest value; for an output
             of integers, booleans or strings, the fraction of elements that may differ; for rows of scores, the fraction
@@ -57,8 +58,8 @@ def compare(
 
 
 def joined(verdicts: Collection[Verdict]) -> Verdict:
-    """The worst of the verdicts on several samples, of which there is at least one: the first reason for exceeding the
-    tolerance, and the largest errors.
+    """Join the verdicts on one or more samples: the result has the largest errors of all, and the first reason for
+    exceeding the tolerance.
     """
     first = next((each for each in verdicts if each.excess), next(iter(verdicts)))
     return Verdict(
@@ -105,7 +106,9 @@ def _largest(array: Array) -> float:
 
 
 def _agreement(expected: Array, found: Array, tolerance: float) -> float | None:
-    """The share of the rows with a clear best class in which both have the same best class; None if no row is clear."""
+    """The fraction of rows in which both arrays have the same best class, among rows that are clear (`_CLEAR`); None if
+    no row is clear.
+    """
     if expected.shape != found.shape or expected.ndim == 0 or expected.shape[-1] < 2 or not _is_float(expected):
         return None
     rows = expected.astype(np.float64).reshape(-1, expected.shape[-1])

@@ -33,7 +33,7 @@ _NUM_SAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A version to judge.
+    """A version whose units are to be compared with `cpu`.
 
     Attributes:
         config: its configuration; the backend is the one that loads `path`.
@@ -41,7 +41,7 @@ class Judged:
         samples: inputs that the model may accept, the most likely ones first.
         load_key: the key under which verdicts are stored (`config.load_key`).
         scores: the outputs whose last axis has a score for each class.
-        known: verdicts of executables that the build took over.
+        known: the verdicts on units whose executables the build took over from an earlier build.
     """
 
     config: ModelConfig
@@ -64,11 +64,11 @@ class Gate:
         self._kept = kept
 
     def find(self, load_key: str, recipe: Recipe) -> Verdict | None:
-        """The stored verdict on a load with a recipe; None if there is none."""
+        """The stored verdict on an executable of this recipe, for the load with this key; None if there is none."""
         return self._kept.find(load_key, recipe) if self._kept is not None else None
 
     def keep(self, load_key: str, recipe: Recipe, verdict: Verdict) -> None:
-        """Store a verdict for later starts."""
+        """Store the verdict on an executable of this recipe for later starts of the server."""
         if self._kept is not None:
             self._kept.keep(load_key, recipe, verdict)
 
@@ -92,7 +92,7 @@ class Gate:
                 continue
             tolerance = tolerance_of(model.config.parameters, first[unit].precision)
             found = model.known.get(unit) or self.find(model.load_key, first[unit].recipe)
-            # When the verdict was stored, the library may have chosen another precision.
+            # A stored verdict counts only if the library has chosen the same precision now as then.
             if found is not None and (found.precision, found.tolerance) == (first[unit].precision, tolerance):
                 verdicts[unit] = found
             else:
@@ -183,7 +183,7 @@ def leave_out(
     """The units whose outputs are right, and their executables. The log has the reasons for the others.
 
     Raises:
-        UnsupportedError: no unit is left.
+        UnsupportedError: the outputs of all units are wrong.
     """
     refused = {unit: each.reason for unit, each in verdicts.items() if each.excess}
     for unit, reason in refused.items():
@@ -198,7 +198,7 @@ class _Answers:
     """The samples that a model accepts on `cpu`, and its outputs for them, computed when first needed.
 
     Attributes:
-        refusal: why the last sample was refused.
+        refusal: why the model refused the last sample that it did not accept.
     """
 
     def __init__(self, samples: Iterable[Sample], truth: Executable) -> None:

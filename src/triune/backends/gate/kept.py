@@ -31,8 +31,8 @@ class KeptVerdicts:
         self._folder = folder
 
     def find(self, load_key: str, recipe: Recipe) -> Verdict | None:
-        """Return the stored verdict on a load (`config.load_key`) with a recipe; None if there is none, or if it cannot
-        be read.
+        """Return the stored verdict on an executable of this recipe, for the load with this key (`config.load_key`);
+        None if there is none, or if it cannot be read.
         """
         path = self._path(load_key, recipe)
         try:

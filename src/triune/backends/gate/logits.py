@@ -36,7 +36,7 @@ _NUM_ROWS: Final = 14
 """The number of tokens at the prompt's end whose logits are compared."""
 
 MOST_SECONDS: Final = 60
-"""If the trusted decoder takes longer to compile, units are not compared."""
+"""If the trusted decoder takes more than this many seconds to compile, units are not compared."""
 
 _TOLERANCES: Final[Mapping[tuple[str, bool], float]] = {
     ("fp32", False): 0.01,
@@ -62,7 +62,7 @@ the spread of the row.
 """
 
 _SMALLEST: Final = 1e-3
-"""The lower bound of a row's spread."""
+"""The spread of a row of logits counts as at least this."""
 
 _PACKED: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
 _NS: Final = 1_000_000_000
@@ -86,7 +86,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class JudgedDecoder:
-    """A decoder to judge.
+    """A decoder whose units are to be compared with fp32 on the CPU.
 
     Attributes:
         name: the model's name, for the log.

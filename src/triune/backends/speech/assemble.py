@@ -19,7 +19,7 @@ _STEP_TOKENS: Final = 512
 
 
 def assemble_speech(build: SpeechBuild, resources: Resources) -> Servable:
-    """Start the engine of a build, which then belongs to it.
+    """Start the engine of a build, and give it the ownership of the build.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -39,7 +39,7 @@ def assemble_speech(build: SpeechBuild, resources: Resources) -> Servable:
     if (account := resources.accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, resources.clock)
         build.aligner.charge(account, resources.clock)
-    # The decoder and the encoder compute in different threads, so that each has a share.
+    # The decoder and the encoder compute in different threads, so each takes turns by a share of its own.
     build.encoder.take_turns(share_of(config, build.encoder.unit, resources.clock, resources.arbiter))
     statistics = new_statistics(config.message, has_distributions=resources.settings.has_distributions)
     statistics.accounts = resources.accounts

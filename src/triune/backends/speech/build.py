@@ -42,10 +42,12 @@ from triune.runtimes.decoders import load_decoder, trusted_decoder
 from triune.runtimes.machine import Machine
 
 SEQUENCES_A_FILE: Final = 2
-"""The most sequences that a file takes at once: a window's text, and the detection of its language and of silence."""
+"""The most sequences of the engine that one audio file uses at a time: one for the text of a window, and one that
+detects its language and whether it is silent.
+"""
 
 _SAMPLE_TOKENS: Final = 80
-"""The number of tokens of text with which a unit is compared."""
+"""The number of tokens of the sample text for which a unit's logits are compared with those of `cpu`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class SpeechBuild(Build):
         special: the checkpoint's special tokens.
         options: the config's parameters.
         runtime: the name of the runtime.
-        verdicts: how far the unit's logits differ from those of fp32 on the CPU.
+        verdicts: how far the logits of the unit differ from those of fp32 on the CPU.
         duration_ns: how long the build took.
     """
 
@@ -212,7 +214,7 @@ def build_speech(
 def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> None:
     """Give the decoder a cache with room for `num_files` files, which take `num_blocks` blocks each."""
     num_bytes = num_blocks * num_files * decoder.block_bytes
-    # The system may grant memory that it does not have, so check the available memory first.
+    # Check the available memory first, since the system may grant memory that it does not have.
     if num_bytes > (available := usable_memory().available):
         raise NoMemoryError(
             f"parameter 'max_sequences' is {num_files}: its cache takes {num_bytes} bytes, and {available} bytes are "

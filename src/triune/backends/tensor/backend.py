@@ -169,7 +169,7 @@ class TensorBackend(MachineBackend):
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The measured facts of a compiled model.
+    """What was measured of a compiled model when it was loaded.
 
     Attributes:
         config: its configuration, with the units whose answers are right.
@@ -187,7 +187,7 @@ class _Measured:
 
 
 def _measured_cut(made: Made, cut: Cut) -> _Measured:
-    """The measured facts of a model that is divided into segments, as measured when its plan was made."""
+    """The same of a model that is divided into segments: its segments were measured when its plan was made."""
     config, verdict = made.config, made.verdict
     assert config.plan is not None
     verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}

@@ -19,7 +19,8 @@ class TensorBuild(Build):
 
     Attributes:
         executables: the executables, ordered by unit, then by instance.
-        verdicts: how far the outputs of each other unit differ from those of `cpu`, including units that were left out.
+        verdicts: how far the outputs of each unit except `cpu` differ from those of `cpu`, including units that are not
+            used because of that.
         is_inline: whether the event loop's thread runs the model, as long as it is fast enough.
         duration_ns: how long the build took.
         cut: the segments, if the model is divided into segments; `executables` is empty then.

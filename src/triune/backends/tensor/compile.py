@@ -21,15 +21,15 @@ from triune.hosting import HostedExecutable, Limits, MemoryLimitError
 from triune.runtimes.machine import Machine
 
 WARMUP_SECONDS: Final = 60.0
-"""No further run of a model's warm-up begins after this time: a load must end. It counts for all executables
-together.
+"""After this time, in seconds, over all executables of a model, no further run of its warm-up begins, so that the load
+ends.
 """
 
 MORE_MEMORY: Final = (
     "allow it more by --model-memory-bytes or --conversion-memory-bytes: a load in a process of its own may take the "
     "larger of both"
 )
-"""The remedy for a load that exceeded its memory limit."""
+"""The remedy in the error of a load that exceeded its memory limit."""
 
 _log = logging.getLogger(__name__)
 

@@ -50,7 +50,9 @@ def objective_shortfall(
 
 
 def _run_ns(config: ModelConfig, folder: Path, executable: SharedExecutable, clock: Clock) -> int:
-    """The shortest of a few runs of the first sample that the model accepts; 0 if it accepts none."""
+    """The time of the shortest of a few runs, in ns, on the first sample that the model accepts; 0 if it
+    accepts none.
+    """
     for inputs in trial_inputs(config, folder):
         times: list[int] = []
         try:

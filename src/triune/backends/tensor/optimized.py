@@ -38,8 +38,8 @@ def optimized_file(
     *,
     memory_bytes: int | None = None,
 ) -> Path:
-    """The optimized form of a model file, from the cache if it was made before. It is created in a separate process,
-    since a file of a few bytes may have constants of gigabytes.
+    """The optimized form of a model file, from the cache if it was made before. Otherwise a separate process with a
+    memory limit makes it, since a file of a few bytes may have constants of gigabytes.
 
     Args:
         path: an ONNX file.
@@ -47,7 +47,7 @@ def optimized_file(
         unit: the unit for which it is rewritten.
         samples: the model's own samples, on which the results are compared if the model accepts no generated inputs.
         cache: the folder for results; None means the folder `optimized` in Triune's cache folder.
-        memory_bytes: the memory limit of that process; None means three quarters of the machine's memory.
+        memory_bytes: the memory limit of the separate process; None means three quarters of the machine's memory.
 
     Raises:
         InvalidArgumentError: the file is not valid ONNX.

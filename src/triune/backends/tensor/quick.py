@@ -40,7 +40,8 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
         found = executable.run(inputs, list(config.outputs))
         if clock.now_ns() - started_ns > 1000 * INLINE_LIMIT_NS:
             return False
-        # Check the number of rows of outputs here: for small models it is not checked later.
+        # Check here that outputs have a row for each input row: for models on the event loop's thread no one checks it
+        # later.
         if num_rows and any(array.shape[:1] != (num_rows,) for array in found.values()):
             return False
         # Take the best of a few rounds, since other loads may disturb the measurement.
@@ -50,7 +51,7 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
 
 
 def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, Array], clock: Clock) -> float:
-    """The median time of several runs, or of fewer if they are slow."""
+    """The median time of `_NUM_RUNS` runs, in ns; if they are slow, the time of the last of fewer runs."""
     durations_ns: list[int] = []
     while len(durations_ns) < _NUM_RUNS:
         started_ns = clock.now_ns()

@@ -27,7 +27,8 @@ def read_adapters(
     given: Mapping[str, Path],
     of_model: ModelConfig | None,
 ) -> list[Adapter]:
-    """Read all adapters: those in the folder `adapters` beside the checkpoint, those that the config names, and others.
+    """Read all adapters: those in the folder `adapters` beside the checkpoint, those that the config names, and those
+    of `given`.
 
     Args:
         config: the completed config.

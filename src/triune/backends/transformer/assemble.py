@@ -26,7 +26,7 @@ from triune.engine.speculation.proposer import Proposer
 
 
 def assemble_transformer(build: TransformerBuild, resources: Resources) -> Servable:
-    """Start the engine of a build, which then belongs to it.
+    """Start the engine of a build, and give it the ownership of the build.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -38,7 +38,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
     statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
-        # If a replica cannot be created, the ones before it are already in the list, and are closed below.
+        # Made one by one, so that the handler below closes the first replicas if a later one cannot be made.
         replicas.extend(_replica(build, each, resources) for each in build.decoders)
         engine = Engine(
             replicas,
@@ -109,7 +109,7 @@ def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondT
 
 
 def _reason(build: TransformerBuild, each: UnitDecoder) -> str:
-    """Explain in the report why the unit was chosen."""
+    """The text for the placement report that says why the unit was chosen."""
     given, unit = build.source.message, each.unit.value
     is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
     why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"

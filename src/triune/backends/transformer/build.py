@@ -48,15 +48,15 @@ class TransformerBuild(Build):
     Attributes:
         decoders: the compiled decoder on each of its units, the preferred one first.
         left_out: why units of its config are left out, by unit.
-        verdicts: how far the logits of units differ from those of fp32 on the CPU.
+        verdicts: how far the logits of each unit differ from those of fp32 on the CPU.
         text: the tokenizer and the chat template.
         vocab_size: the number of rows of the embedding.
         limits: the limits of a step.
-        adapters: the digests of the LoRA adapters of the decoder's graph, by name, in their order.
+        adapters: the digests of the LoRA adapters in the decoder's graph, by name, in the order of their numbers there.
         options: the config's parameters.
         num_threads: the number of CPU threads in a step.
         duration_ns: how long the build took.
-        movable: the data that are needed to move running answers to another server.
+        movable: what a server needs to know to move running answers to another server.
     """
 
     decoders: tuple[UnitDecoder, ...]
@@ -230,9 +230,9 @@ def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
 
 
 def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: int, num_units: int) -> int:
-    """The number of blocks of a cache, at least 1. Their memory includes the cache of the draft model.
+    """The number of blocks of a unit's cache, at least 1. The memory for them includes the draft model's cache.
 
-    The caches of all units have equal shares of the memory that the config gives, or that is available.
+    All units get equal parts of the memory that the config allows, or of the available memory.
     """
     block_bytes, decoder = each.block_bytes, each.decoder
     if options.cache_bytes is not None:
@@ -255,8 +255,8 @@ def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: 
 
 def _source_tokens(graph: HeldModel, limits: SchedulerLimits, num_units: int) -> int:
     """The most tokens of prompts whose encoder outputs are in memory at once on each unit. This is enough for all
-    sequences, but at most a share of the free memory. Each output is in memory twice: by itself, and joined with those
-    of the other sequences of a step.
+    sequences, but at most the available memory divided by `_SHARE_OF_MEMORY`. Each output is in memory twice: by
+    itself, and joined with those of the other sequences of a step.
     """
     token_bytes = 2 * 4 * sum(memory_widths(graph.model.graph).values())
     available = usable_memory().available // _SHARE_OF_MEMORY // num_units

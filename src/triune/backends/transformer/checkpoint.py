@@ -23,7 +23,9 @@ _OTHERS: Final = {
     "BertConfig": ("an encoder (BERT)", "remove 'backend' from its config, and backend 'encoder' serves it"),
     "WhisperConfig": ("Whisper", "remove 'backend' from its config, and backend 'speech' serves it"),
 }
-"""Other kinds of checkpoints: a name for each, and how to serve it."""
+"""Checkpoints that this backend cannot serve, by the class of their config: a name for each kind, and how to
+serve it.
+"""
 
 _EXPORT: Final = ".onnx"
 
@@ -33,7 +35,7 @@ class DecoderFiles(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """The size of the logits."""
+        """The number of logits of a token."""
         ...
 
     @property

@@ -24,7 +24,7 @@ class Draft:
     """A draft model that is compiled.
 
     Attributes:
-        name: its name in the config.
+        name: the draft model's name in the config.
         decoder: the decoder with its cache.
         context_tokens: the most tokens of a sequence for which it proposes tokens.
     """
@@ -45,13 +45,14 @@ class Draft:
 def open_draft(
     options: TransformerOptions, source: Source, vocab_size: int, tokenizer: Tokenizer, given: Path | None = None
 ) -> DecoderFiles | None:
-    """Open the draft model of a model, which must have the same vocabulary; None if the config names none.
+    """Open the draft model that the config of a large model names; None if it names none. Both models must have the
+    same vocabulary.
 
     Args:
         options: the config's parameters.
-        source: the model.
-        vocab_size: the number of rows of its embedding.
-        tokenizer: its tokenizer.
+        source: the large model.
+        vocab_size: the number of rows of the large model's embedding.
+        tokenizer: the large model's tokenizer.
         given: the path of the checkpoint, if the config has only the model's name.
 
     Raises:

@@ -1,5 +1,5 @@
-"""Short trials of a model's decoders on several units: the time of their steps, alone and while another unit
-computes.
+"""Short trials of a model's decoders on several units: measures how long a step of each takes, alone and while the
+other units compute.
 """
 
 import logging
@@ -22,7 +22,7 @@ MOST_SECONDS: Final = 10.0
 _PROMPTS: Final = (32, 256)
 _ANSWERS: Final = (1, 8)
 _PAST: Final = 64
-"""The number of tokens of the answers that are tried."""
+"""The number of tokens that each sequence has in the cache when a step of answers is tried."""
 
 _NUM_RUNS: Final = 5
 _NS: Final = 1_000_000_000
@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, name: str, step_tokens: int) -> None:
-    """Measure the rates of each unit. This overwrites blocks of the caches, so no sequence may use them yet.
+    """Measure how long steps take on each unit, and record that in `UnitDecoder.rates`. This overwrites blocks of the
+    caches, so no sequence may use them yet.
 
     Args:
         units: the model's decoders, of the same machine.
@@ -57,7 +58,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
                 attempt.check()
     for (place, is_beside, (_, num_new), count), durations_ns in found.items():
         counts = (num_new, 0) if num_new > 1 else (0, count)
-        # The first run includes the runtime's preparations. It counts only if there is no other run.
+        # Leave out the first run, which includes the runtime's preparations, unless it is the only one.
         middle_ns = round(median(durations_ns[1:] or durations_ns))
         units[place].rates.record(*counts, middle_ns, is_beside=is_beside)
     for each in units:
@@ -68,7 +69,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
 
 
 def _steps(decoder: DecoderExecutable, step_tokens: int) -> Iterator[tuple[tuple[int, int], int]]:
-    """The steps to try. Each is given by the past and new tokens of a sequence, and the number of such sequences."""
+    """The steps to try: ((tokens of a sequence in the cache, its new tokens), number of such sequences)."""
     most = min(step_tokens, decoder.num_blocks * decoder.block_size)
     for num_tokens in _PROMPTS:
         if num_tokens <= most:
@@ -117,7 +118,7 @@ def _blocks(decoder: DecoderExecutable, num_tokens: int) -> int:
 
 
 def _told(each: UnitDecoder) -> str:
-    """Format the measurements of a unit for the log."""
+    """The text for the log with the measurements of a unit."""
     rates, parts = each.rates, list[str]()
     for is_beside, where in ((False, "alone"), (True, "beside the others")):
         prompt_ns = rates.prompt_ns(_PROMPTS[-1], is_beside=is_beside)

@@ -29,7 +29,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _SOURCE_TOKENS = 24
-"""The number of tokens of the text for an encoder with which a unit is compared."""
+"""The number of tokens of the sample text that an encoder reads when units are compared with `cpu`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class UnitDecoder:
         decoder: the decoder with its cache.
         runtime: the name of its runtime.
         draft: the draft model on the same unit; None if there is none.
-        rates: the measured times of its steps.
+        rates: the measured times of the decoder's steps.
         encoder: the encoder that reads prompts for the decoder, on the same unit; None if the model has none.
     """
 
@@ -87,12 +87,12 @@ class UnitDecoder:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The inputs for loading decoders.
+    """What `load_units` needs to load a model's decoders.
 
     Attributes:
         name: the model's name, for the log.
-        graph: its graph in the paged form.
-        encoder: the graph that reads prompts for it; None if it has none.
+        graph: the decoder's graph in the paged form.
+        encoder: the graph of the encoder that reads prompts for the decoder; None if there is none.
         draft_files: the files of the draft model; None if there is none.
         options: the config's parameters.
         context_tokens: the most tokens of a sequence.
@@ -150,18 +150,18 @@ def judge_units(
     """Compare the logits of each unit with fp32 on the CPU, and free the decoders of units that are wrong.
 
     Args:
-        loading: the checkpoint that the decoders were loaded from.
-        decoders: the decoders, whose caches are empty, and are enlarged if too small. Decoders of wrong units are
-            removed.
+        loading: what the decoders were loaded from.
+        decoders: the decoders, whose caches hold no sequences. Caches that are too small for the comparison are
+            enlarged. Decoders of wrong units are removed from this list.
         judge: the gate, and the key under which verdicts are stored.
         config: the model's config.
         vocab_size: the number of tokens.
 
     Returns:
-        the verdicts, and why units are left out.
+        the verdict on each unit, and for each unit that is left out the reason.
 
     Raises:
-        UnsupportedError: no unit is left.
+        UnsupportedError: the logits of all units are wrong.
     """
     gate, load_key = judge
 
@@ -208,7 +208,7 @@ def _memory(encoder: SourceEncoder | None, tokens: Sequence[int]) -> Memory:
 
 
 def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
-    """Compute the first steps, so that requests do not wait for the runtime's preparations in them."""
+    """Compute a unit's first steps, in which the runtime prepares itself, so that no request waits for that."""
     is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
     options = loading.options
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):

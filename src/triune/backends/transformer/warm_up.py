@@ -1,4 +1,4 @@
-"""Computes the first steps of a decoder, so that requests do not wait for the runtime's preparations in them."""
+"""Computes the first steps of a decoder, in which the runtime prepares itself, so that no request waits for that."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -69,7 +69,9 @@ def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
 
 
 def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
-    """Yield steps: a prompt, and tokens of several sequences, of equal and of different lengths."""
+    """Yield steps like those of requests: the tokens of one prompt, and then one token of each of several sequences,
+    whose past lengths are equal or differ.
+    """
     if num_tokens <= 1:
         return
     yield step_of(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))], memory)
@@ -83,8 +85,8 @@ def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_seq
 def step_of(
     decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]], memory: Memory = NO_MEMORY
 ) -> DecoderStep:
-    """A step of sequences, each with (past, new) tokens that are all 0. The last token of each sequence has logits.
-    Each sequence reads `memory`.
+    """A step of `sequences`, each given by its numbers of past and new tokens. All tokens are 0. Logits are computed
+    for the last token of each sequence. Each sequence reads `memory`.
     """
     past, new = (np.array(each, np.int32) for each in zip(*sequences, strict=True))
     held = -(-(past + new) // decoder.block_size)

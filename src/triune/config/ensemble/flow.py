@@ -66,7 +66,9 @@ def check_flow(name: str, inputs: Sequence[str], outputs: Sequence[str], steps: 
 
 
 def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
-    """The step that writes each tensor."""
+    """The step that writes each tensor, by the tensor's name. Raises InvalidArgumentError if two steps write one
+    tensor.
+    """
     writer: dict[str, Mapped] = {}
     for step in steps:
         for tensor in step.outputs.values():

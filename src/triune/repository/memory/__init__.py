@@ -1,1 +1,3 @@
-"""The memory of loaded models: the charge of each, unloading for room, and loading ahead."""
+"""The memory of loaded models: how much each is charged with, unloading models to make room for others, and loading
+them again before requests need them.
+"""

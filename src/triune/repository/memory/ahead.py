@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 _NS: Final = 1_000_000_000
 _PERIOD_NS: Final = 1 * _NS
-"""The time from one look at which models are in use, and which will be, to the next."""
+"""The time, in ns, between two calls of `Ahead.look`, which checks which models are in use or will be."""
 
 _AHEAD_NS: Final = 2 * _PERIOD_NS
-"""How long before its likely use a model is to be loaded."""
+"""How long before its likely use, in ns, the load of a model should have ended."""
 
 _AT_ONCE: Final = 50
-"""The models that are looked at in one turn of the event loop."""
+"""How many models are looked at in one iteration of the event loop."""
 
 
 class LoadsAhead(Protocol):
@@ -40,9 +40,9 @@ class Ahead:
     """Repeatedly loads unloaded models ahead of their next request. It starts when a model is first unloaded to make
     room.
 
-    A model is loaded `_AHEAD_NS` and the time of its load before the earliest time at which it is likely to be needed,
-    if there is room, or if unloading idle models that are needed later makes room. Otherwise its files are read into
-    the system's file cache.
+    The load of a model begins so early that it ends `_AHEAD_NS` before the earliest time at which the model is likely
+    to be needed. It begins only if there is room, or if unloading idle models that are needed later makes room.
+    Otherwise its files are read into the system's file cache.
     """
 
     def __init__(self, keeper: MemoryKeeper, loads: LoadsAhead, clock: Clock, tasks: Tasks) -> None:
@@ -128,7 +128,7 @@ class Ahead:
         ]
 
     async def _read(self, record: ModelRecord) -> None:
-        """Have the files of a model read into the system's cache, once before each use."""
+        """Read the files of a model into the system's file cache, once before each expected use."""
         source, last_ns = record.source, record.usage.pattern.last_ns
         if source is None or last_ns is None or self._read_for.get(record.name) == last_ns:
             return

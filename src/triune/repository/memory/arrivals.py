@@ -14,7 +14,7 @@ from typing import Final
 
 _NS: Final = 1_000_000_000
 _SAME_VISIT_NS: Final = 2 * _NS
-"""Uses with no longer pause between them are one visit."""
+"""Uses with pauses of at most this long, in ns, count as one use."""
 
 _NUM_GAPS: Final = 32
 _FEWEST_GAPS: Final = 3
@@ -84,5 +84,7 @@ class ArrivalPattern:
 
 
 def _percentile(values: Sequence[int], share: float) -> int:
-    """The smallest value such that at least this share of the sorted values is less than or equal to it."""
+    """The smallest of the sorted `values` such that at least the fraction `share` of them is less than or
+    equal to it.
+    """
     return values[max(0, math.ceil(share * len(values)) - 1)]

@@ -1,4 +1,4 @@
-"""Chooses which models to unload for room. It only decides, from figures, and changes nothing."""
+"""Chooses which models to unload to make room for another one. These functions only decide; they unload nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
     """The idle models to unload so that `lacking_bytes` become free, the least recently used first.
 
-    No model is unloaded needlessly: a chosen model is kept if the others free enough without it, checked from the most
-    recently used.
+    No model is unloaded needlessly: from the most recently used chosen model on, each is dropped from the choice if the
+    others free enough without it.
 
     Returns:
         the names; empty if all idle models together do not free enough.
@@ -38,9 +38,10 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
 
 
 def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
-    """The models to unload if the idle models do not free enough. They finish their requests one after the other.
+    """The models to unload, idle and busy ones, if unloading all idle models does not free enough. The chosen models
+    finish their requests and are unloaded one after the other.
 
-    Idle models come before busy ones, and among each the least recently used first. As in `choose`, no model is
+    Idle models are chosen before busy ones, and among either the least recently used first. As in `choose`, no model is
     unloaded needlessly.
 
     Returns:

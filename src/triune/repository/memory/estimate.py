@@ -9,8 +9,8 @@ from triune.config.transformer import TRANSFORMER
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".gguf")
-"""If a folder has files with one of these suffixes, only these are read, and copies of the weights in other formats are
-not.
+"""If a folder has files with one of these suffixes, only these files hold weights that are loaded. Other files, such as
+copies of the weights in other formats, are not counted.
 """
 
 

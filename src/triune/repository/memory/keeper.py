@@ -27,7 +27,9 @@ measurements).
 
 @dataclass(frozen=True, slots=True)
 class _Overlapped:
-    """A load that overlapped with others: model, version, charge, and the memory of its worker processes."""
+    """A load that overlapped with others: the model's record, the build, its charge, and the bytes of its worker
+    processes.
+    """
 
     record: ModelRecord
     build: Build
@@ -99,19 +101,20 @@ class MemoryKeeper:
         Args:
             record: the model.
             build: the loaded version.
-            charge: its charge.
-            growth: the memory that its load added to this process.
-            process_bytes: the memory of its worker processes.
+            charge: the charge of the version, which is changed.
+            growth: the memory that the load added to this process.
+            process_bytes: the memory of the version's worker processes, in bytes.
         """
         message, files = build.source.message, build.source.stamp.versions.get(build.version, {})
-        # The growth is less than the memory in use if freed memory was used again, if a cache is not touched yet, or if
-        # a unit's memory is not the process's.
+        # Charge at least the weights and caches. The process may grow by less if the load used memory that was freed
+        # before, if a cache was not written to yet, or if a unit has memory of its own.
         least = sum(weight_files(files).values()) + build.cache_bytes
         before = record.usage.measured_bytes(message, build.version, files) or 0
         expected = 0 if growth.own_bytes is not None and growth.is_certain else charge.num_bytes
         grown = growth.own_bytes or 0
         if not growth.is_certain:
-            # Most of the growth may be memory of requests, and no other model should be unloaded for that.
+            # Limit the charge: most of the growth may be memory of requests, for which no other model should be
+            # unloaded.
             grown = min(grown, _MOST_UNCERTAIN * expected)
         charge.resize(max(grown + process_bytes, expected, least, before))
         if growth.own_bytes is not None:
@@ -162,7 +165,7 @@ class MemoryKeeper:
             record.usage.touched_ns = self._clock.now_ns()
 
     def expected_ns(self, name: str) -> int:
-        """The time until a model is loaded: see `Waking.expected_ns`."""
+        """The expected time until a model is loaded, in ns: see `Waking.expected_ns`."""
         record, waking = self._residents.models.get(name), self._waking.get(name)
         if record is None:
             return 0

@@ -22,7 +22,7 @@ def settled_bytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The growth of memory by a load, in bytes, as far as it is known.
+    """How much memory a load added to the process, in bytes, as far as that is known.
 
     Attributes:
         group: a number that loads share if they overlapped each other.
@@ -46,8 +46,8 @@ class LoadMeter:
         self, read_bytes: Callable[[], int] = settled_bytes, read_requests: Callable[[], int] = lambda: 0
     ) -> None:
         """Args:
-        read_bytes: reads the memory of the process.
-        read_requests: reads how much of that memory running requests have reserved.
+        read_bytes: returns the memory of the process, in bytes.
+        read_requests: returns how many of these bytes running requests have reserved.
         """
         self._read_bytes = read_bytes
         self._read_requests = read_requests
@@ -64,8 +64,8 @@ class LoadMeter:
                 return
             self._group += 1
             self._is_overlapped = False
-        # A load that begins while the memory is read belongs to the same group, and its first allocations may be
-        # missed.
+        # The lock is not held here: a load that begins while the memory is read joins this group, and its first
+        # allocations may be missed.
         self._start_bytes, self._start_requests = self._read_bytes(), self._read_requests()
 
     def end(self) -> Growth:

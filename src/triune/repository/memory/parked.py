@@ -1,4 +1,6 @@
-"""A stand-in for a version that was unloaded to make room: it has the model loaded, and passes requests on to it."""
+"""A servable in place of a version that was unloaded to make room: at a request, it has the model loaded again, and
+then passes the request on to the loaded model.
+"""
 
 import asyncio
 import math
@@ -219,7 +221,7 @@ def _again(call: Call, loaded: LoadedVersion) -> Call:
 
 
 def wake_up(future: "asyncio.Future[None]") -> None:
-    """Set a future that someone may wait for."""
+    """Set the result of a future, unless it is done already."""
     if not future.done():
         future.set_result(None)
 

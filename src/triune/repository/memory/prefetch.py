@@ -10,13 +10,13 @@ from triune.core.files import open_file
 from triune.repository.memory.estimate import weight_files
 
 _F_RDADVISE = 44
-"""macOS's `fcntl` command of that name (sys/fcntl.h): read a part of a file into the cache. Its argument is a struct
-radvisory of an offset (8 bytes) and a count (4 bytes, signed).
+"""macOS's `fcntl` command F_RDADVISE (sys/fcntl.h): read a part of a file into the system's cache. Its argument is a
+struct radvisory of an offset (8 bytes) and a count (4 bytes, signed).
 """
 
 _STEP_BYTES = 128 << 10
-"""The bytes of one request to the system. If a request is larger, Linux reads only as much as the disk's queue takes:
-when one request asked for 192 MiB of a file, 8 MiB were read (Linux 6, ext4).
+"""The number of bytes that one request asks the system to read. If a request is larger, Linux reads only as much as the
+disk's queue takes: when one request asked for 192 MiB of a file, 8 MiB were read (Linux 6, ext4).
 """
 
 

@@ -22,26 +22,32 @@ _log = logging.getLogger(__name__)
 
 _NS: Final = 1_000_000_000
 _PATIENCE_NS: Final = 1 * _NS
-"""How long a load waits for a model to become idle. Then one that is busy finishes its requests, and new ones wait."""
+"""How long, in ns, a load that needs room waits for a model to become idle. Then a busy model is unloaded: it finishes
+its requests, and new requests to it wait.
+"""
 
 _SHORTEST_PAUSE_NS: Final = 5_000_000
 _LONGEST_PAUSE_NS: Final = 80_000_000
-"""How long a load that waits for room pauses before it looks again."""
+"""The longest pause, in ns, before a load that waits for room looks for it again."""
 
 _AT_ONCE: Final = 20
-"""The models that are looked at in one turn of the event loop."""
+"""How many models are looked at in one iteration of the event loop."""
 
 _MOST_NAMED: Final = 8
-"""The models that a refusal names, the largest first."""
+"""How many models the error of a refused load names, the largest first."""
 
 _LONGEST_STAY_NS: Final = 10 * _NS
-"""How long a model that was just loaded keeps its place at most, if its load took longer."""
+"""A model that was just loaded stays loaded for at least as long as its load took, but for at most this time, in ns."""
 
 _SHRINK_NS: Final = 10 * _NS
-"""How long models are unloaded as they become idle, after one took more than was expected."""
+"""After a model took more memory than was expected, models that become idle within this time, in ns, may be
+unloaded.
+"""
 
 _TOUCH_NS: Final = 2 * _NS
-"""How long a model counts as busy after a front end asked for it: the request may still be read into tokens."""
+"""How long, in ns, a model counts as busy after a front end looked it up: the front end may still be turning the
+request into tokens.
+"""
 
 
 class Residents(Protocol):
@@ -234,8 +240,8 @@ class Room:
         while self.ledger.free_bytes < 0 and self._clock.now_ns() < until_ns and not self._is_closed:
             if not self._making.locked():
                 async with self._making:
-                    # More memory is in use than the budget allows, so models may be unloaded however short they have
-                    # been loaded.
+                    # More memory is in use than the budget allows, so models that were loaded just now may be unloaded
+                    # too.
                     candidates = [replace(each, is_settled=True) for each in await self.candidates(record.name)]
                     names = choose(candidates, -self.ledger.free_bytes - self.ledger.leaving_bytes)
                     await self.park_all(names, f"model '{record.name}' took more than was expected")
@@ -261,7 +267,7 @@ class Room:
         )
 
     def _holders(self) -> str:
-        """Describe what takes the memory, and why each part stays loaded."""
+        """The text for an error that lists what takes the memory, and why each model stays loaded."""
         words = [f"{name} takes {num_bytes}" for name, num_bytes in self.ledger.fixed.items()]
         now_ns = self._clock.now_ns()
         charged = sorted(self.ledger.by_model().items(), key=lambda each: -each[1])

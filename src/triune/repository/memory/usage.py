@@ -15,9 +15,9 @@ class Measured:
     """The measured memory of a version.
 
     Attributes:
-        files: the files of the version.
-        message: the model's config.
-        num_bytes: the bytes that it was charged with after the load.
+        files: the fingerprints of the version's files at the load.
+        message: the model's config at the load.
+        num_bytes: the bytes that the version was charged with after the load.
     """
 
     files: FileStamps

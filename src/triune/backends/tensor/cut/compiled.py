@@ -28,7 +28,9 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 MAX_DEPTH: Final = 3
-"""How often a stretch is halved that its unit refuses or computes wrongly, so that only the necessary part is moved."""
+"""The most times that a stretch is halved because its unit refuses or computes it wrongly. Halving moves only the
+necessary part to another unit.
+"""
 
 _NUM_RUNS: Final = 5
 _MAX_SECONDS: Final = 1.0
@@ -92,7 +94,7 @@ class StretchCompiler:
         """Compile stretches, each on the first of its choices that accepts it and computes it within the tolerance.
 
         A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that as few nodes as possible move
-        to another unit. Neighbours that end on the same choice become one.
+        to another unit. Neighbouring stretches with the same final choice are joined.
 
         Returns:
             the compiled stretches in order; a single one if the whole graph is on one choice.

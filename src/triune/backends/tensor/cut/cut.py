@@ -60,7 +60,8 @@ class Cut:
         Closing the last of them closes the cut.
 
         Args:
-            share_of: makes a segment's share of the hardware of its unit; None if no other model competes for it.
+            share_of: makes the `BlockingShare` with which a segment waits for its turns on the hardware of its unit;
+                None lets it compute at any time.
         """
         self._segments = tuple(replace(each, share=share_of(each.unit)) for each in self._segments)
         self._num_open = len(self._segments) if self.is_pipeline else 1

@@ -132,5 +132,7 @@ def _computed(
 
 
 def without_path(error: TriuneError, path: Path, what: str) -> TriuneError:
-    """An error that names `what` instead of a file that is gone when the message is read."""
+    """The same error with `what` in place of the path of a temporary file, which no longer exists when the message is
+    read.
+    """
     return reworded(error, f"{error}".replace(f"'{path}'", what))

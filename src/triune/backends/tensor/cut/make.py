@@ -166,7 +166,8 @@ class _Maker:
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
     """Make the result of a plan that runs the whole model on one unit."""
-    # A unit in the config means its own precision. So a stretch in fp32 on a unit with another precision becomes `cpu`.
+    # A config can name a unit only in the unit's own precision. So a whole model in fp32 on a unit with another
+    # precision goes to `cpu`.
     unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
     note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"

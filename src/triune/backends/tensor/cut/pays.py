@@ -37,7 +37,8 @@ class Comparison:
 
     Attributes:
         cut_ms: the time of a call of the cut model or, in a pipeline, the time between two results.
-        wholes: the best single unit first: each unit with the time of a call of the whole model, and its executable.
+        wholes: for each single unit, the time of a call of the whole model in ms, and its executable; the fastest unit
+            first.
         refusals: the units that cannot run the whole model, with the reason.
     """
 

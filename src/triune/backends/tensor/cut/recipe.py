@@ -68,7 +68,7 @@ def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, g
                 named[dim.dim_param] = shape.choices[0][axis]
             elif axis == 0 and rows:
                 named.setdefault(dim.dim_param, 1 if rows == 1 else Range(1, rows))
-    # If two named dimensions have one size in the sample, that size cannot be assigned to either name.
+    # Leave out sizes that two named dimensions have in the sample: which of the names is meant is not known.
     sized = {size: named[name] for size, (name, *more) in by_size.items() if not more and name in named}
     texts: list[str] = []
     for value in piece.model.graph.input:

@@ -150,8 +150,7 @@ def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit
         )
     if len(able) == len(target.units):
         return ()
-    # Apple's CPU is left out, as when the planner chooses among all units, since its matrix unit is always at least as
-    # good.
+    # Leave out Apple's CPU, as the planner does: its matrix unit (`amx`) is always at least as fast.
     has_matrix_unit = target.is_scored and Unit.AMX in able
     return tuple(unit for unit in able if unit is not Unit.CPU or not has_matrix_unit)
 
@@ -167,7 +166,7 @@ def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
 def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Choice, ...]:
     """The ways to compute a stretch: on its unit, there in fp32 if the runtime can, on other units, and on `cpu`.
 
-    An emulated unit is taken only if the plan chose it.
+    An emulated unit is among them only if the plan chose it.
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
