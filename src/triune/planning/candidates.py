@@ -81,7 +81,7 @@ def candidates(request: Request, target: Target) -> Candidates:
     """Compute the costs of a request's operations on the units of a target, and which operations their rules refuse.
 
     Raises:
-        InvalidArgumentError: the target has no such unit.
+        InvalidArgumentError: the target lacks a unit that the request names.
     """
     present = target.units
     if lacking := [unit.value for unit in request.units if unit not in present]:

@@ -29,7 +29,8 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
     """Plan a model for a chip or this machine.
 
     Raises:
-        InvalidArgumentError: the target has no such unit, or a limit is given for another goal than energy.
+        InvalidArgumentError: the target lacks a unit that the request names, or a limit is given for another goal than
+            energy.
         UnsupportedError: no unit supports an operation, or no plan is within the limit.
     """
     if request.latency_limit_ms is not None and request.goal is not Goal.ENERGY:
