@@ -68,7 +68,7 @@ class Subject:
 
 
 class _NoModels:
-    """The models that others may call: none, since a tensor model calls no other."""
+    """The models that the model may call: none, since a tensor model calls no other."""
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         raise NotFoundError(f"there is no model '{name}', version {version}, beside the one that is tuned")
