@@ -22,7 +22,7 @@ def fault_in(model: ModelProto, faults: Faults) -> str:
     bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]
     if not any(_has_fault(node, faults) for body in bodies for node in _within(body)):
         return ""
-    # The sizes of values in functions are not known.
+    # Infer the sizes of the main graph's values; those in functions stay unknown.
     bodies[0] = infer_bare(model, is_strict=True).graph
     return next((said for body in bodies for said in _found(body, None, faults)), "")
 

@@ -82,7 +82,7 @@ def _drop_trailing(node: NodeProto) -> int:
     num_given = len(node.input)
     fewest = 0
     if num_given and not node.input[-1] and _schemas.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
-        # The schema of Loop requires two inputs; both may be "".
+        # Keep as many inputs as the schema requires: that of Loop requires two, and both may be "".
         fewest = _schemas.get_schema(node.op_type, "" if node.domain == "ai.onnx" else node.domain).min_input
     while num_given > fewest and not node.input[num_given - 1]:
         num_given -= 1
@@ -142,7 +142,7 @@ def _may_overflow(node: NodeProto, values: Values) -> bool:
     if node.op_type != "Div" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return False
     if node.input[0] == node.input[1]:
-        # x / x is 1, or an error for 0: `checks` inserts such divisions.
+        # x / x never overflows: it is 1, or an error for 0. `checks` inserts such divisions.
         return False
     elem_type = _elem_type(node, values)
     if elem_type and elem_type not in _WIDE:

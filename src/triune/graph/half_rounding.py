@@ -162,7 +162,8 @@ class _Rounding:
         attributes = {each.name: each for each in node.attribute}
         inner = [self.graph(each.g, types) for each in node.attribute if each.HasField("g")]
         if inner:
-            # The first output of a Loop's body is its condition, so the last ones are counted.
+            # Match outputs from the last one: the body of a Loop has one more output than the node, the condition,
+            # which comes first.
             types.update(zip(node.output, inner[0][-len(node.output) :], strict=True))
             return
         stated = attributes.get(_TYPE_ATTRIBUTES.get(node.op_type, ""))

@@ -59,7 +59,7 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
         node.op_type = f"{_HIDDEN}{node.op_type}"
     inferred = model
     try:
-        # Inferred types of one node may show that the next node is safe.
+        # Repeat inference: the types that it infers for one node may show that the next node is safe.
         while _restore_safe(model.graph, inferred.graph, None) or inferred is model:
             inferred = onnx.shape_inference.infer_shapes(model, **options)
     finally:

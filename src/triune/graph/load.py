@@ -155,7 +155,7 @@ def require_valid(model: ModelProto) -> None:
     paged_attention.register()
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
-        # The checker, unlike ONNX's specification, requires a type for each input and output. Any type will do.
+        # Give each input and output without a type any type: the checker, unlike ONNX's specification, requires one.
         checked = ModelProto()
         checked.CopyFrom(model)
         for value in (*checked.graph.input, *checked.graph.output):
@@ -163,8 +163,8 @@ def require_valid(model: ModelProto) -> None:
                 value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or TensorProto.FLOAT
                 value.type.tensor_type.shape.SetInParent()
     try:
-        # onnx leaves a type argument of its annotation open.
-        # A function may be of another operator set than the model; it is upgraded separately.
+        # Pyright is silenced since onnx's annotation of `check_model` is incomplete. The check of operator sets is
+        # skipped: a function may be of another operator set than the model, and is upgraded separately.
         onnx.checker.check_model(  # pyright: ignore[reportUnknownMemberType]
             checked, skip_opset_compatibility_check=True
         )

@@ -47,7 +47,8 @@ class PieceFolder:
             try:
                 os.link(source, target)
             except OSError:
-                # The target may be on another file system, or the file system may have no links.
+                # Copy a file that cannot be linked: the folder may be on another file system, or the file system may
+                # have no links.
                 shutil.copyfile(source, target)
             self._linked[location] = name
         return self._linked[location]

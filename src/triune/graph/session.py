@@ -249,7 +249,8 @@ def set_aside(model: ModelProto) -> Weights:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
             if helper.tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin != 1:
-                # ONNX Runtime accepts only arrays of numpy's own types, which do not include 4-bit integers and bf16.
+                # Leave weights of 4-bit integers and bf16 in the model: ONNX Runtime accepts only arrays of numpy's own
+                # types.
                 if tensor.data_location == TensorProto.EXTERNAL:
                     load_data(tensor)
                 continue

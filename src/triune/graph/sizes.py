@@ -284,5 +284,5 @@ def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:
 
 
 def _symbol(text: str) -> str | None:
-    # Some exporters write "?" for every size that they do not know.
+    # Only text that begins like an identifier is a name: some exporters write "?" for every size that they do not know.
     return text if text and (text[0].isalpha() or text[0] == "_") else None

@@ -165,10 +165,10 @@ def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str,
         # There is no earlier node to merge with. Replace the Transpose only if it just moves axes of size 1.
         return node.op_type == "Transpose" and not view.needs_transpose
     if node.op_type == "Transpose":
-        # Two Transposes become one, one becomes none, or the Transpose moves before an Unsqueeze.
+        # Replace the Transpose if two Transposes become one, if one becomes none, or if it moves before an Unsqueeze.
         return before.needs_transpose or not view.needs_transpose or None in before.axes
     if before.needs_transpose and view.needs_transpose:
-        # Worth it only if the Transpose before this node disappears: if this node is its only reader.
+        # Replacing this node is worth it only if the Transpose before it disappears: if this node is the only reader.
         return _num_nodes(index, view) == 1 and index.only_reader(x) is not None
     return before.needs_transpose or _num_nodes(index, view) <= _num_nodes(index, before)
 

@@ -30,7 +30,7 @@ class KnownShapes(LayoutPass):
             if shape is not None:
                 before = index.dims(node.output[0]) or ()
                 node.input[1] = shape
-                # The shape may now contain 0, which without `allowzero` means the operand's size.
+                # Remove `allowzero`: the shape may now contain 0, which without `allowzero` means the operand's size.
                 kept = [each for each in node.attribute if each.name != "allowzero"]
                 del node.attribute[:]
                 node.attribute.extend(kept)

@@ -25,7 +25,7 @@ class SizedInputs:
 
     def of(self, size: float) -> InputSet:
         """The inputs with numbers up to `size`."""
-        # An input in fp16 has no numbers beyond 65504.
+        # In an input of fp16, numbers beyond 65504 become infinite; numpy would warn of that.
         with np.errstate(over="ignore"):
             larger = {name: (self.arrays[name] * size).astype(self.arrays[name].dtype) for name in self.sized}
         return InputSet(f"{self.kind} up to {size:g}", {**self.arrays, **larger})

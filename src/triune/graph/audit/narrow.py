@@ -131,7 +131,9 @@ _KINDS: Final = _kinds(
 
 
 def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
-    """Kinds with numbers a little above, a little below and far from each constant that a model reads."""
+    """Kinds of inputs (`Kind`) with numbers a little above, a little below and far from each constant that a model
+    reads.
+    """
     fills: dict[str, Fill] = {}
     for number in numbers[:_MOST_NUMBERS]:
         for sign, word in ((1, ""), (-1, "-")):

@@ -162,7 +162,8 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
         if num > _MOST_IN_BRANCH:
             left.append(each)
         else:
-            # The gate itself computes in fp32 too, since it passes on the numbers of that side, which may be small.
+            # The gate itself (the If, Where, Max, Min or Clip) computes in fp32 too, since it passes on the numbers of
+            # its untaken side, which may be small.
             found |= side | ({each.value: node} if side else {})
     return found, left
 

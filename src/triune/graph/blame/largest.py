@@ -30,7 +30,7 @@ def largest_note(
     seconds: float,
     run_seconds: float,
 ) -> str | None:
-    """Find from which size of inputs on the outputs in fp16 are wrong, by bisection: in ten runs at most.
+    """Find how large inputs must be for outputs in fp16 to be wrong, by bisection: in ten runs at most.
 
     Args:
         inputs: the inputs that are made larger.
@@ -42,8 +42,8 @@ def largest_note(
         run_seconds: how long a set of inputs takes.
 
     Returns:
-        the size and what is lost beyond it, for the user; "" if no answer is lost, or no input can be made larger; None
-        if there was no time to try.
+        the size, and what is wrong with the outputs beyond it, for the user; "" if no output becomes wrong, or if no
+        input can be made larger; None if there was no time to try.
     """
     if not inputs:
         return ""
@@ -95,7 +95,7 @@ class _Search:
             try:
                 expected, actual = self._right(inputs.arrays), self._result(inputs.arrays)
             except (InvalidArgumentError, UnsupportedError, InternalError):
-                # If the source or the conversion refuses these values, the two cannot be compared.
+                # Skip inputs that the source or the conversion refuses: the two cannot be compared on them.
                 continue
             if what := self._compared(inputs, expected, actual):
                 return f"{inputs.name} {what}"

@@ -193,7 +193,7 @@ def _first_wrong(
     if not set(beyond).isdisjoint(first):
         first = list(dict.fromkeys([*first, *beyond]))
     fresh = [name for name in first if name not in blamed]
-    # If nodes were blamed and are still wrong, their operands are rounded too much.
+    # Prefer nodes that were not blamed before: if blamed nodes are still wrong, their operands are rounded too much.
     return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
 
 

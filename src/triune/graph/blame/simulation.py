@@ -64,7 +64,7 @@ class Node:
 
 
 class Simulation:
-    """A prepared graph and its variants.
+    """A prepared graph in fp32, and its variants in fp16 and with noise.
 
     Attributes:
         nodes: the nodes with results of floats, in order, by the name of the first result. Those that compute constants
@@ -119,7 +119,8 @@ class Simulation:
     def halved(self, wide: Collection[str], *, is_watched: bool = True) -> "Halved":
         """The graph in fp16, in which the nodes with these first results compute in fp32."""
         model = Halve(self._keep, wide, self._file)(_copy(self._model))
-        # This drops what no node reads, such as the values of a TopK that is read for its indices.
+        # `keep_half_rounding` drops results that no node reads, such as the values of a TopK that is read for its
+        # indices.
         keep_half_rounding(model)
         made = {name for node in model.graph.node for name in node.output}
         names: dict[str, str] = {}
@@ -128,7 +129,7 @@ class Simulation:
                 found = next((each for each in (f"{name}/fp32", name) if each in made), None)
                 if found is not None:
                     names[name] = found
-        # Halve and the rounding leave some values without types.
+        # Infer the types of all values: `Halve` and `keep_half_rounding` leave some without types.
         typed = infer_bare(model)
         model.graph.ClearField("value_info")
         model.graph.value_info.extend(typed.graph.value_info)

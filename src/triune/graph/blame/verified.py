@@ -150,7 +150,8 @@ def _narrowly_wrong(
             expected = right(each.arrays)
             actual = result(each.arrays)
         except (InvalidArgumentError, UnsupportedError, InternalError):
-            # If the source or the conversion refuses these sizes or values, the two cannot be compared.
+            # Skip inputs whose sizes or values the source or the conversion refuses: the two cannot be compared on
+            # them.
             continue
         if any(error_of(array, actual[name], tolerance) > 1 for name, array in expected.items() if _is_float(array)):
             found.append(Wrong(each, actual))

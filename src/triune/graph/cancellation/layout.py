@@ -56,7 +56,7 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
     try:
         orders = _run(node, own, constants, version)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        # The node is not valid, or the evaluator lacks its operator.
+        # Follow no elements if the node is not valid, or if ONNX's reference evaluator lacks its operator.
         return {}
     found: dict[str, Curve] = {}
     for name, order in zip(node.output, orders, strict=True):

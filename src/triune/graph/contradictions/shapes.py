@@ -31,7 +31,7 @@ def _same_count(facts: Facts, given: Sequence[int | None], result: Sequence[int 
     """Compare the numbers of elements before and after a Reshape. Sizes that are unknown in both are equal."""
     before = math.prod(dim for dim in given if dim is not None)
     after = math.prod(dim for dim in result if dim not in (None, -1))
-    # A size that is copied by 0 is unknown in both shapes, and equal in both.
+    # If a target size of 0 copies an unknown size, the size is unknown in both shapes, but equal.
     is_free = len([dim for dim in given if dim is None]) > len([dim for dim in result if dim is None])
     is_open = -1 in result
     if is_open:

@@ -147,7 +147,7 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
         tensor.shape.dim.add()
     for axis, dim in enumerate(tensor.shape.dim):
         sizes = {choice[axis] for choice in shape.choices}
-        # Some exporters write 0 for a free size.
+        # A size of 0 counts as free: some exporters write 0 for a free size.
         if dim.dim_value:
             if sizes != {dim.dim_value}:
                 raise InvalidArgumentError(

@@ -43,7 +43,8 @@ def _is(node: NodeProto, *op_types: str) -> bool:
 
 
 def _labels(node: NodeProto) -> Sequence[str | int]:
-    # Read only these attributes: those of a tree ensemble have an element for each of its nodes, which would be slow.
+    # Read only the attributes with labels: others of a tree ensemble have an element for each tree node, so that
+    # reading them would be slow.
     own = attributes_of(NodeProto(attribute=[each for each in node.attribute if each.name in _LABELS]))
     given: list[list[str | int]] = [each for each in own.values() if each]
     return given[0] if given else []

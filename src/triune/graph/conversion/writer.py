@@ -108,7 +108,7 @@ class GraphWriter(ABC, Generic[V]):
     def message_of(self, error: Exception) -> str:
         """The message of an exception of the vendor's library, in one line."""
         text = " ".join(str(error).split())
-        # A message such as KeyError's says little without the name of the class.
+        # Add the name of the class: a message such as KeyError's says little without it.
         return f"{type(error).__name__} {text}" if isinstance(error, (LookupError, AssertionError)) else text
 
     def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:

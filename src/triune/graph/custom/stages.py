@@ -186,7 +186,7 @@ def typed_model(model: ModelProto, ops: CustomOps, at: Collection[int]) -> tuple
     weights = {tensor.name: tensor for tensor in copy.graph.initializer}
     found: dict[int, CustomNode] = {}
     for position in sorted(at):
-        # Types after one custom node are inferred with the types of its outputs.
+        # Infer types again for each custom node: those after a custom node follow from the types of its outputs.
         copy = Infer()(copy)
         node = copy.graph.node[position]
         op = ops.ops[node.domain, node.op_type]

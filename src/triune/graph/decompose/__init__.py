@@ -113,8 +113,8 @@ class Decompose(GraphPass):
         if decomposition is None:
             return []
         if table is self._table and any(name and values.type(name) is None for name in node.input):
-            # The types are unknown because of an earlier operator that ONNX does not know. Decompositions of other
-            # domains check types themselves.
+            # Leave a node of ONNX's domain for the next round: its types are unknown because of an earlier operator
+            # that ONNX does not know. Decompositions of other domains check types themselves.
             return None
         if node.domain not in ("", "ai.onnx") and any(name in read for name in node.output):
             # Check the node only now: the types of its operands may come from an operator of another domain that was

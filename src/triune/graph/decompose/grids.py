@@ -27,7 +27,7 @@ def affine_grid(c: Context) -> bool:
     sizes = b.cast(c.input(1), TensorProto.INT64)
     whole = b.op("Slice", sizes, b.ints(_AFTER_BATCH_AND_CHANNELS), b.ints(size[0]))
     positions = b.op("Concat", whole, b.ints(1), axis=0)
-    # Coordinates are x, y, z; axes are depth, height, width.
+    # The axes (depth, height, width) are reversed, since coordinates are in the order x, y, z.
     lines = [b.op("Expand", _line(c, sizes, axis, num_axes, kind), positions) for axis in reversed(range(num_axes))]
     ones = b.op("Expand", b.typed(1, kind), positions)
     points = b.op("Reshape", b.op("Concat", *lines, ones, axis=-1), b.ints(-1, num_axes + 1))

@@ -55,7 +55,7 @@ def hardmax(c: Context) -> bool:
     count = b.constant(depth, np.int64) if depth is not None else _dim(c, x, axis)
     zero_one = b.constant([0, 1], helper.tensor_dtype_to_np_dtype(c.values.elem_type(x)))
     if shape is not None and len(shape) == 1:
-        # OneHot does not accept a scalar as indices.
+        # The index of a vector's largest element keeps its axis, since OneHot does not accept a scalar.
         c.give(b.op("Reshape", b.op("OneHot", b.op("ArgMax", x, axis=0), count, zero_one), b.ints(-1)))
     else:
         c.give(b.op("OneHot", b.op("ArgMax", x, axis=axis, keepdims=0), count, zero_one, axis=axis))

@@ -40,7 +40,7 @@ def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int
     if weights is not None and points is not None and weights.ndim >= len(axes):
         points = points.astype(np.int16)
         if points.ndim == 1 and points.size > 1:
-            # There is one zero point for each column of a matrix, or for each channel of a kernel.
+            # Align the zero points: there is one for each column of a matrix, or for each channel of a kernel.
             points = points if axes == (-2,) else points.reshape(-1, *[1] * (weights.ndim - 1))
         used = tuple(axes) if weights.ndim > 1 else None
         return int(np.abs(weights.astype(np.int16) - points).sum(axis=used, dtype=np.int64).max(initial=0))
@@ -88,7 +88,9 @@ def _adds_little(c: Context, node: NodeProto, name: str) -> bool:
 
 
 def digits_of(b: Builder, x: str, bits: int) -> list[str]:
-    """Build the digits of whole numbers from -255 to 255 in fp32, the lowest first; the last one has the sign."""
+    """Build the digits, of `bits` bits each, of whole numbers from -255 to 255: fp32 tensors, the lowest digit first.
+    The last one has the sign.
+    """
     base = 1 << bits
     found: list[str] = []
     for _ in range(8 // bits - 1):

@@ -98,7 +98,7 @@ class Bounds:
                 total = summed(given[0], self.count(node))
                 return (1.0, total[1]) if self._is_sum_of_softmax(node) else total
             case "CumSum":
-                # The sums of the first 0 (if exclusive), 1, ..., all elements of the axis.
+                # The results are the sums of the first 0 (if exclusive), 1, ..., all elements of the axis.
                 return union([(0.0, 0.0), given[0], summed(given[0], self._axis_size(node))])
             case "ReduceProd":
                 return multiplied(given[0], self.count(node))

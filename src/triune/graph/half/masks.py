@@ -129,8 +129,8 @@ class _Masks:
             if array is None:
                 is_chosen_again = index.producer(inputs[position], "Where") is not None
                 if is_chosen_again or self._sums.masks(self._sums.terms(inputs[position])):
-                    # If a row is masked entirely by two masks, the higher mask decides; if both became equal, neither
-                    # would.
+                    # Keep a Where whose scores have another mask: in a row that both mask entirely, the higher mask
+                    # decides, but not if both became -30000.
                     return choice.output[0]
             elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:

@@ -142,7 +142,8 @@ class _Scores:
             return False
         if not all(self.operands.is_own_constant(node, 1) for node in terminals if node.op_type in LAYERS):
             return False
-        # A quotient of integers may be exact; the product with the reciprocal is not.
+        # A Div is moved only by powers of two: a quotient of integers may be exact, while the product with the
+        # reciprocal is not.
         return last.op_type == "Mul" or scale.is_power_of_two
 
     def _chain(self, name: str, scale: Scale, depth: int = 0) -> list[NodeProto]:
@@ -170,7 +171,8 @@ class _Scores:
         before: list[NodeProto] = []
         for position in _CHOICES[node.op_type]:
             operand = node.input[position]
-            # The product of a scale that is not a constant and a constant mask may be beyond fp16.
+            # A computed scale is not moved through a Where with a constant mask: the product of both may be beyond
+            # fp16.
             if scale.name and node.op_type == "Where" and self._values.constant(operand) is not None:
                 return []
             if not is_of_one and self._values.rank(operand) != rank and operand in self._producers:

@@ -11,6 +11,6 @@ def carries_state(node: NodeProto) -> bool:
     """Whether a node is a recurrent layer, or a Loop that carries floats from one step to the next."""
     if node.op_type != "Loop":
         return node.op_type in _RECURRENT
-    # The first inputs of the body are the number of the step and the condition.
+    # The first two inputs of the body are the number of the step and the condition; the others are carried.
     carried = attributes_of(node)["body"].input[2:]
     return any(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in carried)

@@ -94,7 +94,7 @@ class Comparison:
             try:
                 self._answers(position, is_plain=is_plain)
             except (InvalidArgumentError, UnsupportedError):
-                # If the source accepts no set of inputs, `verify` raises this error later.
+                # Skip a set of inputs that the source refuses. If it accepts none, `verify` raises the error later.
                 continue
             if time.monotonic() - started > seconds:
                 return

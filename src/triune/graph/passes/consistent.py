@@ -38,7 +38,7 @@ class Consistent(GraphPass):
 
 def require_none(found: Iterable[tuple[NodeProto, str]]) -> None:
     """Raise an InvalidArgumentError that lists these nodes and their contradictions, if there are any."""
-    # Nodes that replace the same node of the user's model have its name, so that messages may be equal.
+    # Remove equal messages: nodes that replace the same node of the user's model have its name.
     told = list(dict.fromkeys(f"{_called(node)}: {why}" for node, why in found))
     if told:
         text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"

@@ -211,7 +211,7 @@ def _upgraded(node: NodeProto, body: FunctionProto, model: ModelProto, values: V
         if found is not None:
             value.type.CopyFrom(found)
         inputs.append(value)
-    # If a call leaves out inputs or outputs, the body may not compute all of the function's outputs.
+    # Drop outputs that the body does not compute: a call that leaves out inputs or outputs may have such a body.
     defined = {*defined_names(body.node), *body.input}
     outputs = [ValueInfoProto(name=name) for name in body.output if name in defined]
     graph = helper.make_graph(body.node, body.name, inputs, outputs)
@@ -244,7 +244,7 @@ def _renamed_body(node: NodeProto, body: FunctionProto, prefix: str, graph: Grap
         if not name:
             continue
         if formal in body.input or names[formal] in node.output:
-            # The output is itself an input of the function, or the same value as another output.
+            # An Identity gives an output that is itself an input of the function, or the same value as another output.
             given.append(helper.make_node("Identity", [names[formal]], [name]))
         else:
             names[formal] = name

@@ -54,7 +54,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         nodes.append(node)
     for value in graph.output:
         if value.name in outer:
-            # The output of a branch is a value of an outer graph that was replaced.
+            # An Identity gives the output of a branch if that is a value of an outer graph that was replaced.
             given = names.value(f"{value.name}/given")
             nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
             value.name = given

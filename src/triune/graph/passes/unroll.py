@@ -53,7 +53,7 @@ def _num_steps(loop: NodeProto, values: Values) -> int | None:
         return None
     steps = num_steps(loop, values, _MOST_STEPS)
     num_scanned = len(body.output) - len(body.input) + 1
-    # With 0 steps the scan outputs would be empty.
+    # A Loop of 0 steps with scan outputs stays, since these would be empty.
     if steps is None or len(body.node) * steps > _MOST_NODES or (num_scanned and not steps):
         return None
     return steps

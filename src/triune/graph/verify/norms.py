@@ -45,7 +45,7 @@ def _write(graph: GraphProto, names: Names, opset: int) -> None:
 
 def _replacement(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
     attributes = attributes_of(node)
-    # Older versions of MeanVarianceNormalization had other attributes.
+    # Leave older versions of MeanVarianceNormalization, which had other attributes, as they are.
     if (
         node.op_type == "MeanVarianceNormalization"
         and not {"across_channels", "normalize_variance"} & attributes.keys()

@@ -133,7 +133,9 @@ class Builder(ABC, Generic[V]):
         return self.alike("And", x, y)
 
     def where(self, condition: V, x: Operand[V], y: Operand[V]) -> V:
-        """Where. At least one of `x` and `y` must be a value, not a number."""
+        """Select elements of `x` where the condition is true, else of `y`. At least one of the two must be a value, not
+        a number.
+        """
         return self.alike("Where", condition, x, y)
 
     def clip(self, x: V, low: Operand[V], high: Operand[V]) -> V:

@@ -40,7 +40,7 @@ def non_max_suppression(c: NodeContext[V]) -> None:
     if not isinstance(limit, float) or not isinstance(count, int) or limit < count:
         is_late = b.greater(b.cumsum(b.cast(is_kept, "int32"), 1), limit)
         is_kept = b.both(is_kept, b.elementwise("Not", is_late))
-    # ONNX's order of the results: by image, then class, then falling score.
+    # The results are in ONNX's order: by image, then class, then falling score.
     found = b.nonzero_indices(is_kept)
     box, row = b.gather_nd(order, found), b.slice(found, 1, 0, 1)
     # Look up image and class rather than computing them from `row`: if no box is kept, arithmetic that broadcasts kills

@@ -123,7 +123,8 @@ def q_linear_average_pool(c: Context) -> bool:
     kernel = own["kernel_shape"]
     window = window_of(own, kernel)
     if own.get("ceil_mode", 0) and own.get("count_include_pad", 0) and window.auto_pad not in SAME:
-        # ONNX Runtime divides by the size of the whole kernel, as if the elements added by `ceil_mode` were padding.
+        # ONNX Runtime divides by the size of the whole kernel, as if the elements added by `ceil_mode` were padding. So
+        # a Pad adds them.
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         x = b.op("Pad", x, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         own = {name: value for name, value in own.items() if name not in ("auto_pad", "ceil_mode", "pads")}

@@ -82,7 +82,7 @@ def _dropout(c: Context) -> None:
     rewrite(c, given, without=["ratio", "is_test", "consumed_inputs"])
     mask = c.output(1)
     if mask and c.values.elem_type(mask) not in (0, TensorProto.BOOL):
-        # Until operator set 10 the mask had the type of the data.
+        # Cast the mask: until operator set 10 it had the type of the data.
         c.build.nodes[-1].output[1] = c.build.name()
         c.build.put("Cast", [c.build.nodes[-1].output[1]], [mask], to=c.values.elem_type(mask))
 
