@@ -26,8 +26,8 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
     """Make a program that computes a model.
 
     Args:
-        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set the paths; the
-            files are read now, and not needed afterwards.
+        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set the paths of
+            its files, which are read now, and not needed afterwards.
         precision: with fp16, nodes that fp16 cannot compute stay in fp32, integers are narrowed to int32, and inputs
             with a default become constants.
         most_bytes: see `Program`.
