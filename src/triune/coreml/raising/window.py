@@ -43,7 +43,7 @@ def padding(given: Given, x: Tensor, kernel: list[int], strides: list[int], dila
 
 
 def _same(size: int | None, kernel: int, stride: int, dilation: int) -> int | None:
-    """The total padding of a dimension; None if it depends on an unknown size."""
+    """The total SAME padding of a dimension; None if it depends on an unknown size."""
     reach = (kernel - 1) * dilation + 1
     if size is None:
         return reach - 1 if stride == 1 else None
