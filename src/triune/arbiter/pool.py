@@ -191,7 +191,9 @@ class Pool:
         del self._times[bisect_left(self._times, (share.asked_ns, number))]
 
     def move_waiting(self, share: "Share", tag_ns: float) -> None:
-        """Set the clock of a share that waits. The caller holds the lock."""
+        """Set the clock (`tag_ns`) of a share that waits, and put it at its new place in the order of the waiting ones.
+        The caller holds the lock.
+        """
         number = self._remove(share)
         share.tag_ns = tag_ns
         self._insert(share, number)
@@ -245,7 +247,9 @@ class Pool:
         return 0.0 if least_ns == math.inf else least_ns
 
     def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
-        """Whether a batch of a model is short enough to run beside the others."""
+        """Whether a batch of a model, which is expected to take `expected_ns`, may run beside the running ones: it is
+        short enough, and no other batch runs beside them.
+        """
         if self._num_beside:
             return False
         is_short = expected_ns * SHORT_RATIO < self.wait_ns(now_ns)

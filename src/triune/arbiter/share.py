@@ -281,7 +281,9 @@ class Share:
             self._pool.leave(self)
 
     def take_turn(self, now_ns: int, *, is_beside: bool = False) -> None:
-        """End the wait: the next `start` succeeds. The caller holds the pool's lock."""
+        """End the wait: the next `start` succeeds. The caller holds the pool's lock. `is_beside` says whether the batch
+        runs beside a longer batch that has not ended.
+        """
         self._end_wait(now_ns)
         self._granted = Running(self, None, is_beside, now_ns, self.asked_ns)
         self._pool.add_running(self._granted)

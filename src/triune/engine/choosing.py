@@ -78,8 +78,8 @@ def _taken(sequence: Sequence, chosen: Sample) -> Sample:
 
 
 def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
-    """Whether the next row of logits is valid, because the chosen token equals the draft token for which it was
-    computed.
+    """Whether the next row of logits is valid, because the chosen token equals draft `place`, for which it was
+    computed, and the sequence has not ended.
     """
     return (
         chosen.token != FAILED.token
@@ -103,8 +103,8 @@ def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -
 
 
 def _failed(sequence: Sequence, error: BaseException) -> Sample:
-    """Fail one sequence of a step. An invalid request, and even a defect in the code, does not affect the other
-    sequences.
+    """Record an error as the end of one sequence, and return FAILED in place of its token. An invalid request, and even
+    a defect in the code, does not affect the step's other sequences.
     """
     if not isinstance(error, TriuneError):
         error = defect_of("the next token could not be chosen", error)

@@ -174,7 +174,13 @@ class Engine:
     async def _deltas(
         self, num_answers: int, begin: Callable[[Ticket], Awaitable[Group]], place: int = 0
     ) -> AsyncGenerator[Delta]:
-        """Yield the deltas of answers, from their admission to their end."""
+        """Yield the deltas of answers, from their admission to their end.
+
+        Args:
+            num_answers: the number of answers, which are admitted or refused together.
+            begin: makes the group of the answers, and has replicas compute them.
+            place: the index of the prompt in the client's request.
+        """
         ticket = self._admission.enter(num_answers, place)
         group: Group | None = None
         failure: TriuneError | None = None

@@ -234,6 +234,12 @@ class TextModel(Protocol):
         """Write a conversation in the form that the model reads (see `ChatTemplate.render`). The result is a prompt for
         a `Generation` with `is_templated`.
 
+        Args:
+            messages: the messages as in OpenAI's API.
+            tools: descriptions of functions, as in OpenAI's API; None if the model may call none.
+            add_generation_prompt: whether to add the beginning of the assistant's next message.
+            variables: other variables that the template may read, such as "enable_thinking".
+
         Raises:
             InvalidArgumentError: the template refuses the conversation.
             UnsupportedError: the model has no chat template.
@@ -242,6 +248,10 @@ class TextModel(Protocol):
 
     async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
         """The token ids of a text as `generate` reads it.
+
+        Args:
+            text: the text.
+            is_templated: whether a chat template made the text, so that no special tokens are added to it.
 
         Raises:
             InvalidArgumentError: the text cannot be encoded as UTF-8.

@@ -69,7 +69,13 @@ class ModelServable(Generic[M]):
         await self.model.close()
 
     def respond(self, call: Call, outputs: Mapping[str, Array], *, is_final: bool = True) -> InferenceResponse:
-        """Make a response, and convert it to the form that the client requested."""
+        """Make a response, and convert it to the form that the client requested.
+
+        Args:
+            call: the request.
+            outputs: the response's tensors by name.
+            is_final: whether no response to this request follows.
+        """
         response = InferenceResponse(self._name, self._version, dict(outputs), call.request.id, is_final=is_final)
         return response if call.finish is None else call.finish.convert(response)
 

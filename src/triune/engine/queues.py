@@ -54,7 +54,8 @@ class Queues:
         return sequence.priority - (now_ns - sequence.arrived_ns) // int(self._ageing_seconds * 1e9)
 
     def begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
-        """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
+        """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece, which
+        has at most `budget` tokens.
 
         Returns:
             the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence must wait.

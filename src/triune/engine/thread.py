@@ -132,7 +132,9 @@ class EngineThread:
                 self._break(error)
 
     def _wait(self, has_checked: bool) -> bool:
-        """Wait for a command, and run it. Returns False if there was none for long enough to check the invariants."""
+        """Wait for a command, and run it. Returns False if none came for _CHECK_SECONDS, so that there is time to check
+        the invariants. If `has_checked`, they need no check, and this waits without a limit.
+        """
         try:
             command = self._commands.get(timeout=None if has_checked else _CHECK_SECONDS)
         except queue.Empty:

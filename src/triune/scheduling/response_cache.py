@@ -127,7 +127,9 @@ def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
 
 
 def key_of(call: Call, owner: int) -> bytes:
-    """The cache key of a request: a hash of the servable, the inputs, the requested outputs and the parameters."""
+    """The cache key of a request: a hash of the servable's number `owner`, the inputs, the requested outputs and the
+    parameters.
+    """
     digest = hashlib.blake2b(digest_size=32)
     request = call.request
     asked = [(output.name, output.num_classes) for output in request.outputs]
@@ -234,7 +236,13 @@ class CachedServable:
         return future
 
     def _keep(self, key: bytes, looked_ns: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """Store a response that was computed. Errors are not stored."""
+        """Store a response that was computed. Errors are not stored.
+
+        Args:
+            key: the request's key.
+            looked_ns: how long the look-up in the cache took, for the statistics.
+            future: the response, which is done.
+        """
         if future.cancelled() or future.exception() is not None or self._is_refusing:
             return
         response = future.result()

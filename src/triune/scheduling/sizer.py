@@ -59,7 +59,9 @@ class BatchSizer:
         return 1 << chosen if chosen < largest else num_rows
 
     def _due(self, classes: Sequence[int], best: int, num_rows: int) -> int:
-        """The size class to be tried again that has waited for the most rows; `best` if none is due."""
+        """The size class to be tried again that has waited for the most rows; `best` if none is due. `num_rows` is the
+        number of rows that wait.
+        """
         costs, most, found = self._costs, 0, best
         for each in classes:
             passed = self._total_rows - self._ran_at[each]

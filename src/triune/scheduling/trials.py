@@ -45,7 +45,9 @@ class LaneTrials:
         return None
 
     def started(self, lane: Lane, *, is_trial: bool) -> None:
-        """Record that a batch has started, and after how many further batches its lane is measured again."""
+        """Record that a batch has started, and after how many further batches its lane is measured again. That number
+        doubles, up to _MOST_INTERVAL, if the batch `is_trial`: if it runs on this lane only to measure it.
+        """
         self._num_batches += 1
         if lane.cost.num_batches >= _NUM_FIRST:
             self._interval[lane] = min(2 * self._interval[lane], _MOST_INTERVAL) if is_trial else _INTERVAL

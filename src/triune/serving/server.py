@@ -287,7 +287,8 @@ class Server:
             raise _stopping()
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """Scan the repository, and return name, version, state and reason of each version of a model.
+        """Scan the repository, and return name, version, state and reason of each version of a model; if
+        `is_ready_only`, only of the versions that are ready.
 
         Raises:
             InvalidArgumentError: the repository cannot be read now, and could not be read before.
@@ -318,7 +319,17 @@ class Server:
         await self._repository.load(name, config_json=config_json, files=files or {})
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        """Unload a model when its running requests have finished. Raises the errors of `load`."""
+        """Refuse new requests for a model, and unload it when the running ones have finished. An unknown model is
+        ignored.
+
+        Args:
+            name: the model.
+            unload_dependents: whether to unload also the models that it needs, unless a client loaded them by name or
+                another model needs them (Triton's name and rule).
+
+        Raises:
+            UnavailableError: the repository's control mode does not allow it.
+        """
         await self._repository.unload(name, unload_dependents=unload_dependents)
 
     async def drain(self) -> None:

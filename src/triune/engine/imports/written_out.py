@@ -176,7 +176,9 @@ def _window(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int
 
 
 def _require_causal(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int, window: int) -> None:
-    """Require that the mask is the causal one, in a window, and that nothing else is added to the scores."""
+    """Raise UnsupportedError unless the mask is the causal one, limited to the last `window` tokens (0: not limited),
+    and nothing else is added to the scores.
+    """
     sizes = probe.sizes
     scored, expected = _scored(probe, product, softmax, num_heads, 0.0), _causal(sizes, window)
     where = f"for {sizes.past} earlier and {sizes.new} new tokens, before {label(softmax)}"
@@ -187,7 +189,9 @@ def _require_causal(probe: Probe, product: NodeProto, softmax: NodeProto, num_he
 
 
 def _causal(sizes: Sizes, window: int) -> NDArray[np.bool_]:
-    """The causal mask: whether a query attends to a key, BOOL [new, total]."""
+    """The causal mask, limited to the last `window` tokens (0: not limited): whether a query attends to a key, BOOL
+    [new, total].
+    """
     distance = sizes.positions[:, np.newaxis] - np.arange(sizes.total)
     return (distance >= 0) & (distance < (window or sizes.total))
 

@@ -196,8 +196,8 @@ class DiskTier:
             self._shrink()
 
     def _list(self, *, is_first: bool) -> None:
-        """List the files, including those of other servers. The first time, delete files that are not blocks, such as a
-        half-written file of a killed server.
+        """List the files, including those of other servers. If `is_first`, delete files that are not blocks,
+        such as a half-written file of a killed server.
         """
         found: list[tuple[int, BlockHash]] = []
         with os.scandir(self._folder) as entries:

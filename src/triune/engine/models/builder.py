@@ -125,7 +125,8 @@ class ModelBuilder(Builder):
 
     def linears(self, x: str, names: Sequence[str], *, has_bias: bool = False) -> list[str]:
         """The products of `x` with several matrices, as `linear` computes each. Matrices of one form are computed as
-        one product, whose columns are split: a runtime then starts one operation instead of several.
+        one product, whose columns are split: a runtime then starts one operation instead of several. `has_bias` says
+        whether all matrices have a bias; otherwise none has.
         """
         joined = joined_rows([self._tensor(f"{name}.weight") for name in names])
         if joined is None:

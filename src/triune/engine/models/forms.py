@@ -61,8 +61,20 @@ class Form(Protocol):
         distance_bias: str = "",
     ) -> str:
         """Build the causal attention of a layer, [..., heads * size]. Call it once for each layer, in the order of
-        layers. `distance_bias` is added to the scores: FP32 [heads, distances], column d for a key that is d tokens
-        before its query; keys further back have the last column.
+        layers.
+
+        Args:
+            query: the queries [..., heads * size].
+            key: the keys [..., kv heads * size].
+            value: the values [..., kv heads * size].
+            num_heads: the number of heads of the queries.
+            num_kv_heads: the number of heads of keys and values, each of which several heads of queries may share.
+            head_size: the width of a head.
+            scale: the factor of the scores.
+            sliding_window: the number of tokens to which a token attends, itself included; 0 for all.
+            softcap: the limit c of the scores, which become c * tanh(score / c); 0 for none.
+            distance_bias: added to the scores, FP32 [heads, distances]: column d for a key that is d tokens before its
+                query; keys further back have the last column. "" for none.
         """
         ...
 

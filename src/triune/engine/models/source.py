@@ -60,7 +60,7 @@ class PagedSource:
     """
 
     def __init__(self, graph: ModelBuilder, width: int, *, is_masked: bool) -> None:
-        """`width` is heads * size, the width of keys and values."""
+        """`width` is heads * size, the width of keys and values. `is_masked` says whether there is a `cross_mask`."""
         self._graph = graph
         self._width = width
         self._rows = graph.input("token_rows", TensorProto.INT64, "sequences", "longest")

@@ -129,8 +129,14 @@ def distance_buckets(
     """Compute the bucket, INT64 [distances], of each distance from a query to a key, which is positive if the key is
     later (T5's relative position bias).
 
-    Half of the buckets are for single distances, the others for ranges that grow up to `max_distance`. If attention is
-    not causal, later keys have half of all buckets.
+    Half of the buckets are for single distances, the others for ranges that grow up to `max_distance`.
+
+    Args:
+        distances: the key's position minus the query's.
+        num_buckets: the number of all buckets.
+        max_distance: all larger distances share the last bucket.
+        is_causal: whether a query attends to earlier keys only. If not, the second half of all buckets is for later
+            keys.
     """
     offset = np.zeros_like(distances)
     if is_causal:

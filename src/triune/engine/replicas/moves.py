@@ -162,7 +162,7 @@ class Moves:
 
 
 def _state_of(job: Job, num_tokens: int) -> SequenceState:
-    """A job's state from its tokens, without keys and values."""
+    """The state of a job after `num_tokens` tokens of its answer, made from the tokens, without keys and values."""
     sequence = job.sequence
     assert sequence is not None
     begin = len(job.prompt)

@@ -88,16 +88,20 @@ class Rates:
         self._step_tokens = step_tokens
 
     def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int, *, is_beside: bool) -> None:
-        """Record how long a step took: see `Speeds.record`."""
+        """Record how long a step took (`Speeds.record`), in `beside` if `is_beside`, else in `alone`."""
         (self.beside if is_beside else self.alone).record(num_prompt_tokens, num_answers, duration_ns)
 
     def prompt_ns(self, num_tokens: int, *, is_beside: bool) -> float:
-        """The time to read `num_tokens` tokens of prompts, in as many steps as they need, in ns."""
+        """The time to read `num_tokens` tokens of prompts, in as many steps as they need, in ns. If `is_beside`, that
+        is the time while another replica computes; if it was never measured, the time alone.
+        """
         curve = self.beside.prompts if is_beside and self.beside.prompts else self.alone.prompts
         whole, rest = divmod(num_tokens, self._step_tokens)
         return whole * curve.of(self._step_tokens) + (curve.of(rest) if rest else 0.0)
 
     def answer_ns(self, num_answers: int, *, is_beside: bool) -> float:
-        """The time of a step that gives a token to each of `num_answers` answers, in ns."""
+        """The time of a step that gives a token to each of `num_answers` answers, in ns. `is_beside` is that of
+        `prompt_ns`.
+        """
         curve = self.beside.answers if is_beside and self.beside.answers else self.alone.answers
         return curve.of(num_answers)

@@ -41,7 +41,7 @@ class Outlook:
 
     def reading_ns(self, num_tokens: int, *, is_beside: bool) -> float:
         """The time in ns from now until a prompt of `num_tokens` tokens is read, after the prompts that wait before
-        it.
+        it. `is_beside` says whether another replica computes meanwhile.
         """
         missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
         wait_ns = 0.0
@@ -54,7 +54,7 @@ class Outlook:
 
     def answering_ns(self, num_answers: int, num_tokens: int, *, is_beside: bool) -> float:
         """The time in ns for `num_answers` more answers of `num_tokens` tokens each, computed together with its present
-        ones.
+        ones. `is_beside` says whether another replica computes meanwhile.
         """
         together = min(self.num_answers + num_answers, self.max_answers)
         return num_tokens * self.rates.answer_ns(together, is_beside=is_beside)
@@ -125,8 +125,8 @@ def _finish_ns(outlooks: Sequence[Outlook], place: int, asked: Asked) -> float:
 
 
 def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> float:
-    """The delay in ns of the answers of the other computing replica if the replica `place` begins to compute beside it.
-    0 unless exactly one other replica computes.
+    """The delay in ns of the answers of the other computing replica if the replica `place` begins to compute beside it
+    for `finish_ns`. It is 0 unless exactly one other replica computes.
     """
     busy = [other for other, each in enumerate(outlooks) if each.num_answers]
     if len(busy) != 1 or busy[0] == place:
@@ -142,7 +142,9 @@ def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> floa
 
 
 def _parted(outlooks: Sequence[Outlook], asked: Asked, best_ns: float) -> Choice | None:
-    """Choose one unit to read the prompt and another to decode; None if no such pair is faster."""
+    """Choose one unit to read the prompt and another to decode. None if no such pair takes less than the part _PAYS of
+    `best_ns`, the time on the best single unit.
+    """
     found: Choice | None = None
     limit_ns = _PAYS * best_ns
     for place, one in enumerate(outlooks):

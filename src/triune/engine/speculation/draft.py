@@ -140,7 +140,8 @@ class DraftModel:
 
     def _has_room(self, cursor: "_Cursor", num_tokens: int, wanted: Mapping[Sequence, int]) -> bool:
         """Allocate blocks of the small model's cache for a sequence's first `num_tokens` tokens, and return whether
-        there were enough. If there are not, blocks of sequences that want no guesses now are freed first.
+        there were enough. If there are not, blocks of sequences that want no guesses now (not in `wanted`) are freed
+        first.
         """
         if cursor.table.grow(num_tokens):
             return True

@@ -113,8 +113,8 @@ class Speculator:
         return sequence.matcher.forced()[:MAX_DRAFTS] if sequence.matcher is not None else ()
 
     def _num_worth(self, sequence: Sequence, least_rate: float) -> int:
-        """How many tokens are worth guessing for a sequence: as many as `Accuracy.num_worth` says, but not more than
-        the answer may still have.
+        """How many tokens are worth guessing for a sequence: as many as `Accuracy.num_worth` says for `least_rate`,
+        but not more than the answer may still have.
         """
         left = sequence.ending.max_tokens - sequence.num_answered - 1
         if self._proposer is None or left < 1:

@@ -217,8 +217,8 @@ class SpeechEngine:
             at += num_samples
 
     def _cut(self, text: WindowText, at: int, num_samples: int) -> tuple[list[Segment], int]:
-        """The segments of a window that begins at sample `at`, and the number of samples that they cover: the next
-        window begins there.
+        """The segments of a window of `num_samples` samples that begins at sample `at`, and the number of samples that
+        they cover: the next window begins there.
         """
         pieces, seconds = cut(text.tokens, self._special, num_samples / RATE)
         segments: list[Segment] = []
@@ -245,7 +245,9 @@ class SpeechEngine:
     def _with_words(
         self, segments: list[Segment], memory: Memory, request: SpeechRequest, at: int, num_samples: int
     ) -> list[Segment]:
-        """The segments of a window that begins at sample `at`, with the times of their words."""
+        """The segments of a window of `num_samples` samples that begins at sample `at`, with the times of their
+        words.
+        """
         tokens = [token for segment in segments for token in self._special.text_tokens(segment.tokens)]
         words = self._aligner.words(
             memory,

@@ -91,8 +91,8 @@ def _fitted(weights: Array, counted: Array, scales: Array, dtype: np.dtype[Any])
 
 
 def _counted(weights: Array, scales: Array, zeros: Array, top: int) -> Array:
-    """The best codes for these scales and zero points, minus the zero points: whole numbers as FP32 [rows, blocks,
-    block size].
+    """The best codes from 0 to `top` for these scales and zero points, minus the zero points: whole numbers as FP32
+    [rows, blocks, block size].
     """
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
     counted = weights * inverse[..., np.newaxis]

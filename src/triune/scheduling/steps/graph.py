@@ -177,7 +177,9 @@ class StepGraph:
             self._is_pumping = False
 
     def _start(self, run: Run, number: int, has_slot: bool) -> None:
-        """Start a step whose input tensors are available. If too many requests run in that step, this request waits."""
+        """Start step `number` of a request, whose input tensors are available. If too many requests run in that step,
+        this request waits, unless it `has_slot` already, since another request left it one.
+        """
         step = self._steps[number]
         if run.future.done():
             if has_slot:

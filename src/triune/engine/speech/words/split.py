@@ -112,8 +112,8 @@ def with_punctuation(words: Sequence[Word]) -> list[Word]:
 
 
 def within(words: Sequence[Word], start: float, end: float, longest: float) -> list[Word]:
-    """The words of a segment, with the first and the last shortened to `longest` seconds, and to the segment if they
-    exceed it by more than half a second.
+    """The words of a segment that lasts from `start` to `end`, in seconds, with the first and the last shortened to
+    `longest` seconds, and to the segment if they exceed it by more than half a second.
     """
     found = list(words)
     first = found[0]

@@ -104,8 +104,8 @@ def names_of(config: WhisperConfig) -> Iterator[tuple[str, str, slice | None]]:
 
 
 def _linears(name: str, variable: str, kinds: tuple[str, ...], width: int) -> Iterator[tuple[str, str, slice | None]]:
-    """Yield what `names_of` yields, for linear layers whose rows are joined in one variable. Layers of keys have no
-    bias: the joined bias is 0 there.
+    """Yield what `names_of` yields, for the linear layers `kinds`, whose rows (`width` each) are joined in one variable
+    in this order. Layers of keys have no bias: the joined bias is 0 there.
     """
     for at, kind in enumerate(kinds):
         rows = slice(at * width, (at + 1) * width) if len(kinds) > 1 else None

@@ -159,7 +159,8 @@ def _read_place(reader: Reader, name: str, file_name: str, alignment: int) -> Pl
 
 
 def _checked(reader: Reader, places: Mapping[str, Place], data_start: int, file_bytes: int) -> Mapping[str, Place]:
-    """Check that all tensors lie within the file and do not overlap.
+    """Check that all tensors lie within the file and do not overlap. Their data begin at byte `data_start`, from which
+    the starts of `places` count.
 
     Returns the places, with starts that count from the file's start.
     """

@@ -80,7 +80,9 @@ def build_tokenizer(metadata: Mapping[str, Value], name: str) -> tokenizers.Toke
 
 
 def special_texts(metadata: Mapping[str, Value]) -> dict[str, str]:
-    """The texts of special tokens, by the names that chat templates have for them."""
+    """The texts of the special tokens in a file's metadata, by the names that chat templates have for them, such as
+    "bos_token".
+    """
     tokens = metadata.get("tokenizer.ggml.tokens")
     texts: dict[str, str] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
@@ -234,7 +236,9 @@ _MODELS: Final[Mapping[str, Callable[[Vocabulary], tokenizers.Tokenizer]]] = {
 
 
 def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: bool) -> None:
-    """Make the tokenizer add bos before a text and eos after it, if the file says so."""
+    """Make the tokenizer add bos before a text and eos after it, if the file says so. If it says nothing, bos is added
+    if `adds_bos`, and eos is not.
+    """
     fields = vocabulary.fields
     parts = {"bos": fields.flag("add_bos_token", adds_bos), "eos": fields.flag("add_eos_token", False)}
     ids = {what: vocabulary.number(what) for what, is_added in parts.items() if is_added}

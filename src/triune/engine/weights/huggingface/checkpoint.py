@@ -130,7 +130,7 @@ def _sources(store: Store, config: ModelConfig, packing: Packing | None, where: 
 
 
 def _drop_idle_biases(sources: dict[str, _Source], store: Store, config: ModelConfig) -> None:
-    """Leave out biases that are all 0 and that the architecture does not have. GPTQ's tools write them."""
+    """Remove biases from `sources` that are all 0 and that the architecture does not have. GPTQ's tools write them."""
     if not isinstance(config, LlamaConfig):
         return
     expected = tensor_shapes(config)

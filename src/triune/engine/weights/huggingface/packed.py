@@ -183,8 +183,8 @@ def _sizes(module: str, packing: Packing) -> tuple[int, int]:
 
 
 def _group_order(store: Store, module: str, columns: int, groups: int) -> Array | None:
-    """The group of each column, [columns], if GPTQ has reordered the columns; None if each group is of neighbouring
-    columns.
+    """The group of each column, INT [columns], from 0 to `groups` - 1, if GPTQ has reordered the columns; None if each
+    group is of neighbouring columns.
     """
     name = f"{module}.g_idx"
     if name not in store.shapes:

@@ -23,7 +23,11 @@ _KINDS: Final = {each: each for each in ("default", "linear", "dynamic", "yarn",
 def read_ropes(fields: Fields, head_dim: int, default_theta: float, local_theta: float | None) -> tuple[Rope, Rope]:
     """The rotary embeddings of layers that attend to all tokens, and of layers with a sliding window.
 
-    `local_theta` is the base for layers with a window; None if it is the same as for the others.
+    Args:
+        fields: config.json.
+        head_dim: the width of a head.
+        default_theta: the base if the file has none.
+        local_theta: the base for layers with a window if the file has none; None if it is the same as for the others.
 
     Raises:
         UnsupportedError: the kind of scaling, or one of its settings, is not known here.

@@ -132,7 +132,7 @@ def _tojson(
     separators: Sequence[str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON as text, without jinja2's escapes for HTML."""
+    """Write JSON as text, without jinja2's escapes for HTML. The arguments are those of `json.dumps`."""
     if indent is not None and not 0 <= indent <= _MAX_INDENT:
         raise InvalidArgumentError(f"the chat template indents JSON by {indent}; at most {_MAX_INDENT} are taken")
     for _ in range(1 + (indent or 0)):

@@ -83,7 +83,7 @@ class Tokenizer:
         return [each.ids for each in found]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD.
+        """The text of ids, without special tokens if `skip_special_tokens`. Bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             InvalidArgumentError: an id is not in the vocabulary, or the model's decoder fails on the ids.
