@@ -6,7 +6,7 @@ from typing import Final
 from onnx import GraphProto
 
 PAST: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)")
-"""An input with the keys or values of a layer's earlier tokens."""
+"""The form of the name of an input with the keys or values of a layer's earlier tokens."""
 
 
 def has_caches(graph: GraphProto) -> bool:

@@ -68,4 +68,4 @@ _TYPES: Final = {number: name.lower() for name, number in onnx.TensorProto.DataT
     onnx.TensorProto.FLOAT: "float",
     onnx.TensorProto.DOUBLE: "double",
 }
-"""The names of element types in schemas, by number."""
+"""Maps each TensorProto.DataType to the name that it has in the schemas of operators."""

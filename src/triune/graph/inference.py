@@ -116,7 +116,9 @@ def _error_at(
 
 
 def plain_words(error: Exception) -> str:
-    """The message of an error of ONNX's inference or checker in one line, without the names of its parts."""
+    """The message of an error of ONNX's inference or checker in one line, without tags such as "[TypeInferenceError]"
+    and "(op_type:Add, ...)".
+    """
     return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)
 
 

@@ -18,7 +18,7 @@ from triune.graph.audit.uses import Uses
 
 Array: TypeAlias = NDArray[Any]
 Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
-"""A function that draws fp64 values of a shape."""
+"""A function that draws an array of fp64 values, of a given shape."""
 
 Kind: TypeAlias = tuple[Fill, Fill, bool]
 """How floats are drawn, how integers are drawn, and whether the values are extreme (`InputSet.is_extreme`)."""
@@ -220,7 +220,9 @@ def _noise(scale: float) -> Fill:
 
 
 def _near(value: float) -> Fill:
-    """Draw numbers near `value`. Terms cancel: differences are small, and Sigmoid and Tanh are near their limits."""
+    """Draw numbers near `value`, so that terms cancel: differences are small, and Sigmoid and Tanh are near their
+    limits.
+    """
     return lambda rng, shape: value + rng.standard_normal(shape) * 0.1
 
 

@@ -15,10 +15,10 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
 
 SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"])
-"""Each element of the result is one of the first operand."""
+"""Operators that copy elements of the first operand."""
 
 _COMBINES_MASKS = frozenset(["Mul", "Min", "Max", "Where"])
-"""The result is a mask if the operands are masks."""
+"""Operators whose result is a mask if the operands are masks."""
 
 _LARGE = 1e4
 """A factor of at least this turns 1 - mask into an attention mask: exporters use 10,000 and more."""
@@ -32,7 +32,7 @@ _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4
 """Operators with an input for the lengths of sequences, and its position."""
 
 _DIVISORS: Mapping[str, int] = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
-"""Operators that divide floats by a scale before they round them to integers, and its position."""
+"""Operators that divide floats by a scale before they round them to integers, and the position of the scale."""
 
 
 @dataclass(frozen=True, slots=True)

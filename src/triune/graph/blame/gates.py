@@ -93,7 +93,7 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An operand of a Max, Min or Clip that may not contribute any element to the result.
+    """An operand of a Max, Min or Clip, which perhaps contributes no element to the result.
 
     Attributes:
         node: the Max, Min or Clip.

@@ -13,7 +13,7 @@ from triune.graph.audit import InputSet, SizedInputs
 from triune.graph.verify import Answers, Compute, OnnxModel, Verdict
 
 SMALLEST: Final = 8.0
-"""The ordinary sets of inputs show whether inputs of this size are right."""
+"""The smallest of `_SIZES`. It is not tried: the ordinary sets of inputs show whether inputs of this size are right."""
 
 _SIZES = (SMALLEST, *(2.0**power for power in range(4, 16)), 60_000.0, 1e6)
 """The sizes of inputs that may be tried. The last is beyond fp16: results are right only if all nodes that read inputs

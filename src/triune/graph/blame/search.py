@@ -187,8 +187,8 @@ def _first_wrong(
         if name in leading and any(_is_off(sample.expected[each], actual.get(each)) for each in node.results)
     }
     first = [name for name, node in wrong.items() if not wrong.keys() & node.operands]
-    # Results that fp16 does not hold are wrong whatever is in fp32 before them: a deep network may have dozens, one
-    # after the other.
+    # If a first wrong result is beyond fp16, return all such results at once: they stay wrong whatever computes in fp32
+    # before them, and a deep network may have dozens, one after the other.
     beyond = [name for name, node in wrong.items() if any(_is_beyond(sample.expected[each]) for each in node.results)]
     if not set(beyond).isdisjoint(first):
         first = list(dict.fromkeys([*first, *beyond]))

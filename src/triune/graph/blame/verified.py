@@ -48,9 +48,10 @@ class Verified:
         verdicts: a verdict for each output, on ordinary inputs.
         wide: the names of the first results of nodes that should compute in fp32; the conversion is then to be done and
             verified again.
-        notes: why; and what is not known of the conversion.
+        notes: why these nodes should compute in fp32, and what is not known of the conversion.
         doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
-        largest: how large inputs may be for outputs to be right, and what is lost beyond; "" if nothing was found lost.
+        largest: how large inputs may be for outputs to be right, and which output is wrong for larger ones; "" if none
+            was found wrong.
         num_tried: the number of sets of inputs that were tried until the time for that was over.
         num_sets: the number of sets that there are.
     """

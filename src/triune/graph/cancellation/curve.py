@@ -24,15 +24,15 @@ class Curve:
         errors: FP64 [n, *sizes], how far the elements may be off if the input, the constants and the result of each
             node are rounded to fp16.
         nodes: the nodes that compute the value, in order.
-        layout: the value that the last node that reorders elements computes, or the input: elements of values of one
-            layout are functions of the same element of the input.
+        layout: the name of the result of the last node that reorders elements, or of the input. In values of equal
+            layouts, elements at the same place are functions of the same element of the input.
         places: INT64, of the value's shape: for each element, which of all inputs' elements it is computed from. None
             if the value has the input's layout, or this is not known.
         is_zero: BOOL [n, *sizes], whether a sum in the value changes its sign beside this number.
         crossed: FP64 [*sizes], the largest number for which the value itself, a sum, is 0; NaN if there is none. None
             if it is no sum.
         is_scaled: whether a node multiplies by a constant, or computes a function.
-        is_sampled: whether a constant was read in part, so that these are some of the value's elements alone.
+        is_sampled: whether a constant was read in part, so that the curve has only some of the value's elements.
     """
 
     sources: tuple[str, ...]
@@ -82,7 +82,7 @@ def sign_changes(numbers: Array, values: Array) -> Array:
 
 def zero_of(numbers: Array, values: Array) -> tuple[Array, Array]:
     """For each element, the largest number at which its curve is 0, by linear interpolation, or NaN. Also returns
-    whether its sign changes next to each number.
+    whether the curve's sign changes next to each number.
     """
     changes = sign_changes(numbers, values)
     is_zero = np.zeros(values.shape, bool)

@@ -89,7 +89,8 @@ _MOST = 1 << 19
 
 
 def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve | None:
-    """The curve of a node's result; None if its operands are functions of different elements, or it is too large.
+    """The curve of a node's result; None if its operands are functions of different elements, or if the curve is too
+    large.
 
     Args:
         node: of one of `OPERATORS`.

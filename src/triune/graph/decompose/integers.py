@@ -67,7 +67,7 @@ def dynamic_levels(b: Builder, x: str) -> tuple[str, str, str]:
 
 
 def dynamic_quantize_linear(c: Context) -> bool:
-    """DynamicQuantizeLinear: levels, scale and zero point."""
+    """DynamicQuantizeLinear: the levels, the scale and the zero point of `dynamic_levels`."""
     levels, scale, point = dynamic_levels(c.build, c.input(0))
     c.give(c.build.cast(levels, TensorProto.UINT8))
     c.give(scale, 1)
@@ -105,7 +105,7 @@ def _give_whole(c: Context, x: str, axes: tuple[int, ...], multiply: Callable[[s
         c: the node.
         x: integers in fp32, at most 255.
         axes: the axes of the second operand over which it is summed.
-        multiply: builds the product of its argument, which is linear in it.
+        multiply: builds the product of its argument and the second operand, such as a MatMul or a Conv.
     """
     b = c.build
     largest = largest_sum(c, axes, 1, 3)

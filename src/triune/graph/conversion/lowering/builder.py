@@ -28,7 +28,7 @@ class Builder(ABC, Generic[V]):
     runtime: str
     """The name of the target runtime in messages: "Core ML"."""
 
-    # Types and shapes of values.
+    # Methods for the types and shapes of values.
 
     @abstractmethod
     def dtype(self, x: V) -> np.dtype[Any]:
@@ -58,7 +58,7 @@ class Builder(ABC, Generic[V]):
         """Whether the dtype is bool."""
         return self.dtype(x) == np.bool_
 
-    # Constants.
+    # Methods that make constants.
 
     @abstractmethod
     def constant(self, array: NDArray[Any] | np.generic) -> V:
@@ -72,7 +72,7 @@ class Builder(ABC, Generic[V]):
     def iota(self, count: Dim[V]) -> V:
         """Range: 0, 1, ..., count - 1 in int32."""
 
-    # Element by element.
+    # Methods that compute element by element.
 
     @abstractmethod
     def elementwise(self, op: str, *operands: V, **attributes: Any) -> V:
@@ -154,7 +154,7 @@ class Builder(ABC, Generic[V]):
     def inverse_root(self, x: V) -> V:
         """1 / sqrt(x)."""
 
-    # Products, and reductions along axes.
+    # Methods for products, and for reductions along axes.
 
     @abstractmethod
     def matmul(self, x: V, y: V, *, is_transposed: bool = False) -> V:
@@ -172,7 +172,7 @@ class Builder(ABC, Generic[V]):
     def cumsum(self, x: V, axis: int) -> V:
         """CumSum."""
 
-    # Shapes.
+    # Methods that change shapes.
 
     @abstractmethod
     def sizes(self, x: V, start: int, end: int) -> V:
@@ -210,7 +210,7 @@ class Builder(ABC, Generic[V]):
         """Stack: concatenate the values along a new axis."""
         return self.concat([self.unsqueeze(value, [axis]) for value in values], axis)
 
-    # Reading and writing by index.
+    # Methods that read and write by index.
 
     @abstractmethod
     def slice(self, x: V, axis: int, start: Dim[V], end: Dim[V]) -> V:
@@ -259,7 +259,7 @@ class Builder(ABC, Generic[V]):
     def nonzero_indices(self, x: V) -> V:
         """NonZero, transposed to (count, rank): the indices of the elements of `x` that are not 0."""
 
-    # Control flow.
+    # Methods for control flow.
 
     @abstractmethod
     def loop(self, limit: Dim[V], starts: Sequence[V], step: Callable[..., Sequence[V]]) -> list[V]:
@@ -269,7 +269,7 @@ class Builder(ABC, Generic[V]):
         same types and shapes.
         """
 
-    # Sizes.
+    # Methods that compute with sizes.
 
     def product(self, dims: Sequence[Dim[V]]) -> Dim[V]:
         """The product of sizes, each a number or a value."""
