@@ -1,1 +1,1 @@
-"""Hardware detection: compute units, and why one is absent."""
+"""Detects this machine's compute units, and says why a unit is absent."""

@@ -1,4 +1,4 @@
-"""The precisions and features of each unit, with the runtimes that Triune uses for it.
+"""The precisions and features of each unit, when the runtimes that Triune uses for the unit compute on it.
 
 On Linux they were tested with small models on each unit. For Apple's units they are taken from the documentation of
 Core ML and MLX, and from the table of chips.
@@ -15,7 +15,9 @@ _YES = "yes"
 _NO = "no"
 
 _FAST_INT8 = ("amx_int8", "avx512_vnni", "avx_vnni", "FEAT_I8MM", "FEAT_DotProd", "i8mm", "asimddp")
-"""Instructions for products of 8 bits: of x86 by Linux's names, of Arm by macOS's and by Linux's."""
+"""Instructions for products of 8-bit integers: those of x86 by Linux's names, those of Arm by macOS's and Linux's
+names.
+"""
 
 
 _INSTRUCTIONS = {
@@ -26,7 +28,7 @@ _INSTRUCTIONS = {
     ),
     Unit.AMX: ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16", "FEAT_SME", "FEAT_SME2"),
 }
-"""Instructions that matter to models, by the systems' names."""
+"""Instructions that make models faster, by unit, with the names that the operating systems give them."""
 
 
 def precisions(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, Support]:
@@ -74,8 +76,8 @@ def _named(fp32: Support, fp16: Support, bf16: Support, int8: Support, int4: Sup
 def _state(unit: Unit, cpu: Cpu) -> str:
     if unit is Unit.ANE:
         return "no: caches are inputs and outputs, since Core ML's states failed there (error -14)"
-    # On systems that are not Apple's, Core ML and Core AI models run through ONNX Runtime and OpenVINO, not through
-    # MLX.
+    # States exist only in Core ML and Core AI models. Outside Apple's systems, these run through ONNX Runtime and
+    # OpenVINO, not through MLX on the GPU.
     return _NO if unit is Unit.GPU and not cpu.is_apple_silicon else "of Core ML and Core AI models"
 
 

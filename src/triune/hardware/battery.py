@@ -9,7 +9,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Battery:
-    """A battery.
+    """The state of the machine's battery.
 
     Attributes:
         percent: how full it is, from 0 to 100.

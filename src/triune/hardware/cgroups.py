@@ -16,7 +16,7 @@ def own_membership() -> str:
 
 
 def cgroup_folders(membership: str, root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the process's cgroup and of its ancestors, whose limits apply too, for cgroups v1 and v2.
+    """The folders of the process's cgroup and of its parent cgroups, whose limits apply too, for cgroups v1 and v2.
 
     Args:
         membership: the text of /proc/self/cgroup.

@@ -6,10 +6,10 @@ from typing import Final
 from triune.hardware.figures import Fact, Figure
 
 UNIT: Final = "unit"
-"""In the metadata of a section's field: the unit of the figure."""
+"""The key of a field's metadata that has the unit of the figure, such as "GB/s"."""
 
 CHOICES: Final = "choices"
-"""In the metadata of a section's field: the values that the fact may have."""
+"""The key of a field's metadata that has the allowed values, for fields that are words."""
 
 
 _CORES: Final = {UNIT: "cores"}

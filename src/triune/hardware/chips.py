@@ -1,4 +1,4 @@
-"""Published facts of Apple's chips, read from `chips.toml`.
+"""Published figures of Apple's chips, read from `chips.toml`.
 
 Each figure has a source, and the kind of the source. A figure that nobody published is None, never a guess.
 `docs/chips.md` says how to add a chip.
@@ -70,7 +70,7 @@ def parse_chips(text: str, file: str = "chips.toml") -> tuple[Chip, ...]:
 
 
 class _Reader:
-    """Reads the content of one table."""
+    """Reads the table of chips, with the line numbers of its fields for errors."""
 
     def __init__(self, text: str, file: str, content: Mapping[str, Any]) -> None:
         self._lines = dict(_lines(text))

@@ -25,12 +25,11 @@ _BY_NVML: Final = "derived from what NVML tells"
 
 
 def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is_installed) -> tuple[UnitFacts, ...]:
-    """Describe each unit, in the order of `Unit`, without the facts of runtimes and without measurements on this
-    machine.
+    """Describe each unit, in the order of `Unit`, without its runtimes and without measurements on this machine.
 
     Args:
-        outputs: the texts that this machine's system printed. A fact that they lack is marked unavailable, with the
-            reason.
+        outputs: the texts that this machine's system printed. A field whose value they lack is listed in
+            `UnitFacts.unavailable`, with the reason.
         is_installed: returns whether a Python package is installed.
     """
     cpu = outputs.cpu()
@@ -43,7 +42,7 @@ def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is
 
 
 def expected_rate(unit: Unit, *, is_apple: bool) -> str:
-    """The name of the most important rate of a unit. If it is missing, the facts say why."""
+    """The name of the most important rate of a unit. If that figure is missing, `UnitFacts.unavailable` says why."""
     match unit:
         case Unit.CPU:
             return "matmul_fp32_tflops"
@@ -150,7 +149,9 @@ class _Describer:
         caches: Sequence[Cache] = (),
         unavailable: Mapping[str, str] = MappingProxyType({}),
     ) -> UnitFacts:
-        """Complete the facts of a unit that shares the CPU's memory with the table's figures of the memory."""
+        """Complete the description of a unit that uses the CPU's memory: add `figures`, and the chip's figures of the
+        memory.
+        """
         memory = self._figures("memory", left_out=("size_gb",))
         known = {**{f"memory_{name}": figure for name, figure in memory.items()}, **figures}
         expected = ("memory_gb_per_s", expected_rate(facts.unit, is_apple=self.cpu.is_apple_silicon))

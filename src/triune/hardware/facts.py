@@ -1,4 +1,4 @@
-"""The facts of one compute unit of this machine, also as JSON. `docs/units.md` describes the JSON."""
+"""The description of one compute unit of this machine, also as JSON. `docs/units.md` describes the JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from triune.hardware.figures import Figure
 Json: TypeAlias = dict[str, Any]
 
 SCHEMA: Final = 1
-"""The version of the JSON. It changes when a field changes or goes; fields may be added."""
+"""The version of the JSON. It changes when a field is changed or removed, not when one is added."""
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8", "int4")
 
@@ -22,13 +22,13 @@ class Support(Enum):
     """How a unit handles a precision. The value is its name in JSON."""
 
     COMPUTES = "computes"
-    """Products are computed in it."""
+    """Products are computed in the precision."""
     CONVERTED = "converted"
-    """Tensors may have it, and products are computed in another precision."""
+    """Tensors may have the precision, but products are computed in another one."""
     WEIGHTS = "weights"
-    """Weights may be packed in it, and are unpacked for products."""
+    """Weights may be stored in the precision, and are converted to another one for products."""
     NO = "no"
-    """Models with it are refused."""
+    """Models with tensors of the precision are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RuntimeVersion:
     """An installed runtime that serves a unit.
 
     Attributes:
-        name: the name of its backend, "onnxruntime".
+        name: the name of the backend in configs, such as "onnxruntime".
         title: the library's name, "ONNX Runtime".
         version: the version of its package; "" if its package is unknown.
     """
@@ -53,7 +53,7 @@ class UnitFacts:
     Attributes:
         status: whether the machine has it, its description, and why it is absent or emulated.
         name: the hardware, "Apple M2 Pro"; "" if the machine has none.
-        cores: the number of cores of each kind; empty if unknown or if it has none.
+        cores: the number of cores of each kind; empty if unknown, or if the unit has no cores.
         caches: for a CPU, the caches of its fastest cores.
         memory_bytes: the memory that the unit can use; None if unknown.
         is_memory_shared: whether the unit uses the CPU's memory.

@@ -8,11 +8,11 @@ class FigureKind(Enum):
     """The kind of a figure's source. The value is its name in `chips.toml` and in JSON."""
 
     PUBLISHED = "published"
-    """The maker of the hardware."""
+    """The source is the maker of the hardware."""
     MEASURED = "measured"
-    """Someone who measured it: whoever the source names, or this machine."""
+    """The figure was measured, by whom the source names, or on this machine."""
     CLAIMED = "claimed"
-    """Someone who does not say how it was measured, or derived it from other figures."""
+    """The source does not say how the figure was measured, or derived it from other figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Parses macOS's descriptions of its GPU and Neural Engine. If a text lacks a fact, the fact is None, with the
+"""Parses macOS's descriptions of its GPU and Neural Engine. What a text does not tell is None, with the
 reason.
 """
 

@@ -15,7 +15,7 @@ _CORES_PER_SM: Final = {(7, 0): 64, (7, 5): 64, (8, 0): 64, (8, 6): 128, (8, 9):
 
 @dataclass(frozen=True, slots=True)
 class NvidiaGpu:
-    """One GPU. Facts that its driver does not report are None.
+    """One of NVIDIA's GPUs. What its driver does not report is None.
 
     Attributes:
         name: "NVIDIA H200".
@@ -25,7 +25,7 @@ class NvidiaGpu:
         compute_capability: CUDA's compute capability, such as (9, 0) for Hopper.
         bus_width_bits: the width of the memory's bus.
         core_clock_mhz: the highest clock of the cores.
-        memory_clock_mhz: the highest clock of the memory, which moves two bits a pin in each cycle.
+        memory_clock_mhz: the highest clock of the memory, which moves two bits for each line of the bus in a cycle.
     """
 
     name: str

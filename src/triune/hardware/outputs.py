@@ -1,4 +1,4 @@
-"""The system's texts about this machine. Tests replay the texts of other machines."""
+"""Reads what the operating system prints about this machine, as texts. Tests replay the texts of other machines."""
 
 import platform
 import subprocess
@@ -19,12 +19,12 @@ from triune.hardware.nvml import read_nvml
 from triune.hardware.tiles import ask_for_tiles
 
 _SECONDS: Final = 20
-"""A command that takes longer is stopped. system_profiler takes one or two seconds."""
+"""A command that takes longer than this many seconds is stopped. system_profiler takes one or two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The texts of one machine.
+    """The texts that the operating system prints about one machine.
 
     Attributes:
         system: "darwin" or "linux".
@@ -33,7 +33,7 @@ class Outputs:
         memory_bytes: the memory that this process may use.
         texts: the texts by name. On macOS they are "sysctl", "displays" and "neural_engine"; on Linux "cpuinfo",
             "caches", "tiles", "nvml", and "nvidia" with the GPUs that the driver lists. A missing text is "".
-        failures: why a text is missing.
+        failures: for each missing text, by name, why it is missing.
     """
 
     system: str

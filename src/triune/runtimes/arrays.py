@@ -77,7 +77,7 @@ def ordered(names: Sequence[str], values: Sequence[_Value]) -> dict[str, _Value]
     """
     if len(values) != len(names):
         raise InternalError(f"the runtime gave {len(values)} outputs, and {len(names)} were asked for")
-    # `strict` is left out, since it takes as long as the rest of the function.
+    # `strict` is left out: the lengths were compared above, and it takes as long as the rest of the function.
     return dict(zip(names, values))  # noqa: B905
 
 

@@ -13,7 +13,9 @@ from triune.core.files import open_file, read_file
 _LARGEST_BYTES = 1 << 26
 
 Sums: TypeAlias = Mapping[str, tuple[int, str]]
-"""Size and SHA-256 by the file's path relative to the entry; path "" for an entry that is a file itself."""
+"""The size in bytes and the SHA-256 of each file of a cache entry, by its path relative to the entry. If the entry is a
+file itself, its path is "".
+"""
 
 
 def checksums_of(entry: Path) -> Sums:
@@ -22,14 +24,16 @@ def checksums_of(entry: Path) -> Sums:
 
 
 def write_checksums(sums: Sums, target: Path) -> None:
-    """Write the checksums atomically. Raises OSError."""
+    """Write the checksums to the file `target`, atomically. Raises OSError."""
     written = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
     written.write_text(json.dumps(sums))
     written.replace(target)
 
 
 def what_is_wrong(entry: Path, sums: Path) -> str | None:
-    """The difference between an entry and its checksums; None if they match. Additional files are ignored."""
+    """A text that says how an entry differs from the checksums in the file `sums`; None if it does not. Additional
+    files are ignored.
+    """
     try:
         noted = cast("dict[str, Any]", json.loads(read_file(sums, _LARGEST_BYTES)))
         for name, (size, _) in noted.items():

@@ -35,7 +35,7 @@ _CORE_AI = (("graph", "coreai"), ("coreai-core", "onnx"))
 
 
 class CompiledCache:
-    """A cache folder."""
+    """A folder with an entry, a file or a folder, for each converted or compiled model."""
 
     def __init__(self, folder: Path | None = None, *, name: str = "coreml") -> None:
         """Args:
@@ -86,7 +86,7 @@ class CompiledCache:
         with contextlib.ExitStack() as stack:
             try:
                 if notes.is_file():
-                    # Remove the lock file of earlier versions.
+                    # Remove the lock file that earlier versions of Triune kept for the entry.
                     notes.unlink(missing_ok=True)
                 notes.mkdir(parents=True, exist_ok=True)
                 is_held = stack.enter_context(patient_lock(notes / f"{name}.lock"))
@@ -98,7 +98,7 @@ class CompiledCache:
 
     @contextlib.contextmanager
     def _making_folder(self) -> Generator[Path]:
-        # Remove the folders of processes that were killed.
+        # Remove the temporary folders of processes that were killed while they made an entry.
         sweep(self.folder, _MAKING)
         try:
             folder = HeldFolder(self.folder, _MAKING)
@@ -131,7 +131,8 @@ def functions_digest(paths: Mapping[str, Path], options: str) -> str:
 
 
 def optimization_digest(path: Path, options: str) -> str:
-    """The key of an optimized graph: a hash of the ONNX file, its weights, the options, and what optimizes it. Raises
+    """The key of an optimized graph: a hash of the ONNX file, its weights, the options, and the versions of the
+    optimizing libraries. Raises
     the errors of `conversion_digest`.
     """
     return _onnx_digest(path, options, ("graph",), ("onnx", "onnxruntime"))

@@ -10,8 +10,8 @@ from triune.hosting import Limits, MemoryLimitError, run_in_process
 _SPARE_SECONDS = 60
 
 _SHARE_OF_MEMORY = 0.75
-"""The largest share of the machine's memory that a conversion may take. If it took more, the system might kill the
-server.
+"""The fraction of the machine's memory that a conversion may take by default. If it took more, the system might kill
+the server.
 """
 
 
@@ -39,8 +39,8 @@ def convert_within(
         InternalError: the process ended early, exceeded the memory limit, or could not be started.
         UnavailableError: the conversion exceeded the time limit, and was ended.
     """
-    # While a library holds the GIL, the process cannot notice that the server has died. Then the limit of CPU time ends
-    # it.
+    # The limit of CPU time is for a process that a library keeps from noticing, by holding the GIL, that the server has
+    # died.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
     limits = Limits(load_seconds=seconds, memory_bytes=limit_of(memory_bytes), cpu_seconds=cpu_seconds)
     try:

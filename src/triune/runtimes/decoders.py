@@ -65,10 +65,12 @@ _MOST_EVALUATED: Final = 1 << 30
 """The largest size of weights, in bytes, for ONNX's evaluator."""
 
 _LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
-"""The runtimes that can, the preferred one first, each with a function that imports its decoder."""
+"""The runtimes that can run decoders, the preferred one first, each with a function that imports its decoder."""
 
 _NEURAL_ENGINE: Final = "coreml"
-"""The runtime of decoders on the Neural Engine. It computes only what names that unit: one sequence after the other."""
+"""The runtime of decoders on the Neural Engine. It is used only for models whose config names `ane`, since it computes
+one sequence after the other.
+"""
 
 
 def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
@@ -96,8 +98,7 @@ def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
     fitting = [name for name in able if not wanted.isdisjoint(machine.runtimes[name].units())]
     if not fitting and unit is None:
         raise UnsupportedError(f"{_lacking(able)}; or name the unit 'gpu', which is emulated")
-    # If no runtime supports the unit, return any runtime. The config is then refused later, with an error about its
-    # unit.
+    # If no runtime supports the unit, return any runtime: the config is refused later, with an error about its unit.
     return (fitting or able[-1:])[0]
 
 
@@ -125,7 +126,8 @@ def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | N
     It runs in OpenVINO if that is installed, else in ONNX's reference evaluator, which takes about three times as long.
 
     Returns:
-        the decoder; None if the weights exceed a share of the free memory, or 1 GiB for the evaluator.
+        the decoder; None if the weights exceed the available memory divided by `_SHARE_OF_MEMORY`, or 1 GiB for the
+            evaluator.
 
     Raises:
         UnsupportedError: the decoder cannot be compiled.

@@ -18,7 +18,7 @@ from triune.runtimes.registry import served
 from triune.runtimes.versions import runtimes_by_unit
 
 _MEASURE: Final = "triune units --measure"
-"""The command that reasons recommend if measuring would give the figure."""
+"""The command that the reason for a missing figure recommends if measuring would give the figure."""
 
 
 def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
@@ -73,7 +73,7 @@ def times_folder() -> Path:
 
 
 def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
-    """Complete the facts of a Neural Engine with its number of cores, which Core ML reports if the system did not."""
+    """Complete the description of a Neural Engine: if the system did not report the number of cores, ask Core ML."""
     has_core_ml = any(each.name == "coreml" for each in facts.runtimes)
     if facts.unit is not Unit.ANE or facts.presence is not Presence.PRESENT or facts.cores or not has_core_ml:
         return facts
@@ -83,7 +83,7 @@ def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
 
 
 def with_neural_engine_cores(facts: UnitFacts, num_cores: int | None) -> UnitFacts:
-    """The facts, with `num_cores` as the number of cores of the Neural Engine; unchanged if that is None."""
+    """The description of a Neural Engine with `num_cores` as its number of cores; unchanged if that is None."""
     if num_cores is None:
         return facts
     unavailable = {name: why for name, why in facts.unavailable.items() if name != "cores"}

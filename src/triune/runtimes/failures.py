@@ -41,7 +41,7 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
-# Matches the innermost node: the error of an If also contains that of its body.
+# Matches the innermost node of ONNX Runtime's message: the error of an If also contains that of a node in its body.
 _ONNXRUNTIME_NODE = re.compile(r".*while running (\w+) node\. Name:'(.*)' Status Message: ?", re.DOTALL)
 _OPENVINO_NODE = re.compile(
     r".*?(?:\[CPU\] (?P<kind>\w+) node with name '(?P<name>[^']*)'|Node (?P<named>\S+) of type (?P<type>\w+))"
@@ -131,10 +131,11 @@ def lost_unit(error: Exception) -> UnitLostError | None:
 
 
 def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
-    """Parse the text of an error.
+    """Parse the text of an ONNX Runtime error.
 
     Returns:
-        the node that failed (empty if unknown), the rest of the text, and whether the node refused its input.
+        the node that failed (empty if unknown), the text without the part that names the node, and whether the node
+        refused its input.
     """
     found = _ONNXRUNTIME_NODE.match(text)
     if found is not None:
@@ -152,7 +153,7 @@ def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
 
 
 def _plain(text: str) -> str:
-    """Join the lines, and remove stack traces and source locations."""
+    """Join the lines of a vendor's message, and remove stack traces and source locations."""
     text = _ONNXRUNTIME_CODE.sub("", _OPENVINO_TRACE.sub("", text))
     return _CONDITION.sub("", " ".join(_SOURCE_PLACE.sub("", " ".join(text.split())).split()))
 
@@ -183,7 +184,7 @@ def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]
 
 
 def _given_shapes(inputs: Mapping[str, Array]) -> str:
-    """The shapes of inputs that are too large for `given_values`."""
+    """The text for a message with the shapes of inputs whose values are too many for `given_values`."""
     shown = [f"{name} {format_shape(array.shape)}" for name, array in inputs.items() if array.size > _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (of shapes {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""

@@ -16,7 +16,7 @@ from triune.runtimes.registry import available, stand_ins
 
 @dataclass(frozen=True)
 class Machine:
-    """The units and runtimes for loading models. It can be pickled, for worker processes.
+    """The units and runtimes with which models are loaded. It can be pickled, for worker processes.
 
     Attributes:
         runtimes: the runtimes by backend name, the default one first.
@@ -62,8 +62,7 @@ class Machine:
         Args:
             backend: the backend.
             unit: the unit.
-            where: the end of the error message, which says where another unit can be named: " in parameters 'units'"
-                for configs.
+            where: the end of the error message: where another unit can be named, such as " in parameter 'units'".
 
         Raises:
             UnsupportedError: no installed runtime supports the unit.

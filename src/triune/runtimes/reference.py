@@ -83,7 +83,8 @@ class _ReferenceExecutable:
         for spec in self.signature.inputs:
             array = inputs.get(spec.name)
             if array is not None:
-                # Copy the inputs: some operators return the array that they were given.
+                # Copy the inputs: some operators return the array that they were given, and the caller owns the
+                # outputs.
                 is_text = spec.datatype is DataType.BYTES
                 feed[spec.name] = to_text(spec.name, array, self._text_reader) if is_text else np.array(array)
             elif not spec.is_optional:

@@ -1,4 +1,4 @@
-"""Run decoders in ONNX's evaluator, which is slow but simple, to check other runtimes."""
+"""Runs decoders in ONNX's reference evaluator, which is slow but simple, to check other runtimes."""
 
 from collections.abc import Sequence
 from typing import Any

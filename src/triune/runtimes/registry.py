@@ -33,7 +33,7 @@ class RuntimeSetup:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A runtime.
+    """A runtime, as this list describes it.
 
     Attributes:
         name: the backend's name in config.pbtxt, which is also the name of the extra that installs its library.
@@ -42,14 +42,15 @@ class Row:
         distributions: the packages of the library, by their names in a package index. Another version of one may load
             models differently.
         make: creates the runtime, and imports its library.
-        units: the units that it serves, as its own `units` tells: by this machine's units, and by those that the
-            runtimes of the rows above serve. Imports nothing.
+        units: returns the units that the runtime serves, from this machine's units and those that the runtimes of the
+            rows above serve: the same as `Runtime.units`, but without importing the library.
         platform: its name in the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
         is_folder: whether these files are folders.
         is_always_here: whether its library is always installed with Triune, without an extra.
-        stands_in_for: other backends whose files it can load, with the units for which it does, since their own
-            runtimes do not support these. If several rows can, the first one that is installed is used.
+        stands_in_for: other backends whose files this runtime can load, each with the units on which it does so, since
+            the backend's own runtime does not support them. If several rows can, the first one that is installed is
+            used.
     """
 
     name: str
@@ -86,7 +87,7 @@ def _mlx(setup: RuntimeSetup) -> Runtime:
 def _coreai(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreai import CoreAi
 
-    # For each unit, the runtime that runs an asset that was converted to ONNX.
+    # For each unit, the runtime that runs ONNX models made from assets.
     raised = {unit: runtime for runtime in reversed(setup.runtimes) for unit in runtime.units()}
     return CoreAi(setup.units, raised, conversion_bytes=setup.conversion_bytes, run_bytes=setup.run_bytes)
 

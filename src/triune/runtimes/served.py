@@ -10,22 +10,22 @@ CORE_ML_UNITS: Final = (Unit.ANE, Unit.GPU, Unit.AMX)
 
 
 def onnxruntime_units() -> Sequence[Unit]:
-    """Only the CPU."""
+    """The units of ONNX Runtime: only the CPU."""
     return (Unit.CPU,)
 
 
 def openvino_units(units: Sequence[UnitStatus]) -> Sequence[Unit]:
-    """`amx`, if this CPU has it, then `cpu`."""
+    """The units of OpenVINO: `amx`, if this CPU has it, then `cpu`."""
     return (Unit.AMX, Unit.CPU) if _presence(units)[Unit.AMX] is Presence.PRESENT else (Unit.CPU,)
 
 
 def mlx_units(units: Sequence[UnitStatus]) -> Sequence[Unit]:
-    """`gpu`, if the machine has one or emulates it."""
+    """The units of MLX: `gpu`, if the machine has one or emulates it."""
     return (Unit.GPU,) if _presence(units)[Unit.GPU] is not Presence.ABSENT else ()
 
 
 def coreai_units(units: Sequence[UnitStatus], raised: Collection[Unit], *, has_core_ai: bool) -> Sequence[Unit]:
-    """The units of Core AI, if the system has it; those of the ONNX runtimes; and the emulated Neural Engine.
+    """The units of Core AI, if the system has it; the units `raised`; and the emulated Neural Engine.
 
     Args:
         units: this machine's units.

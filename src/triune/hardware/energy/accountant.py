@@ -1,4 +1,6 @@
-"""The accountant: a thread that reads the meter at an interval, and when somebody waits for a bill."""
+"""The accountant: a thread that reads the meter at an interval, and earlier if a caller waits until the energy of
+ended works is charged.
+"""
 
 import asyncio
 import logging
@@ -12,16 +14,16 @@ from triune.hardware.energy.meter import EnergyMeter
 _log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 0.1
-"""How often the meter is read."""
+"""The time between two readings of the meter, in seconds."""
 
 _SHORTEST_SECONDS: Final = 0.001
-"""The shortest interval, so that the thread leaves time to others."""
+"""The shortest time between two readings, in seconds, so that the thread leaves time to other threads."""
 
 _IDLE_SECONDS: Final = 1.0
-"""How often it is read while no rail is available."""
+"""The time between two readings, in seconds, while no rail is available."""
 
 _SETTLE_SECONDS: Final = 2.0
-"""How long a bill, or the end of the server, waits for the meter."""
+"""How long, in seconds, a request's bill, or the end of the server, waits for the meter."""
 
 
 class EnergyAccountant:
@@ -51,8 +53,8 @@ class EnergyAccountant:
         self._thread = start_thread(self._work, "triune-energy")
 
     async def settle(self) -> bool:
-        """Wait until every work that has ended is charged. This takes at most the meter's resolution and the time of a
-        reading.
+        """Wait until the energy of every ended `Work` is charged. This takes at most the meter's resolution and the
+        time of a reading.
 
         Returns:
             False if the meter does not answer within two seconds, or is closed.

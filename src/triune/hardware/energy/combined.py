@@ -1,4 +1,4 @@
-"""Combines several meters into one, and has a meter for units whose energy cannot be read."""
+"""Two meters: one combines several meters, and one stands for units whose energy cannot be read."""
 
 from collections.abc import Mapping, Sequence
 

@@ -95,7 +95,7 @@ def linux_meter(units: Sequence[HasPresence], clock: Clock, load: Import) -> Ene
 def _with_reasons(
     meters: Sequence[EnergyMeter], units: Sequence[HasPresence], reasons: dict[Unit, str], clock: Clock
 ) -> EnergyMeter:
-    """Combine the meters, and give the reason for each of the machine's units that no meter counts."""
+    """Combine the meters. For units of the machine that no meter counts, the result says why (`AbsentMeter`)."""
     counted = {unit for meter in meters for rail in meter.rails if rail.role is RailRole.COMPUTE for unit in rail.units}
     present = {each.unit for each in units if each.presence is Presence.PRESENT}
     absent = {unit: reasons[unit] for unit in Unit if unit in present - counted}

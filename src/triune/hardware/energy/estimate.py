@@ -15,7 +15,7 @@ class LoadPower:
 
     Attributes:
         name: the part, such as "ane".
-        units: the units that this part is.
+        units: the units that draw this power.
         watts: the power, above 0.
         source: the source of the figure, and how it was determined.
     """

@@ -11,7 +11,7 @@ class HandMeter:
 
     def __init__(self, rails: Sequence[Rail], clock: Clock, resolution_seconds: float = 0.0) -> None:
         """Args:
-        rails: its rails, all available at first.
+        rails: the meter's rails, all available at first.
         clock: the clock of the readings.
         resolution_seconds: see `EnergyMeter`.
         """

@@ -14,8 +14,8 @@ from triune.hardware.energy.meter import CLOSED, CumulativeCounter, Rail, RailRo
 
 
 class AppleEnergyMetrics(Protocol):
-    """The fields of `zeus_apple_silicon.AppleEnergyMetrics` that are read here, in millijoules; None if the chip does
-    not report it.
+    """The fields of `zeus_apple_silicon.AppleEnergyMetrics` that are read here, in millijoules; None for a part that
+    the chip does not report.
     """
 
     cpu_total_mj: int | None
@@ -50,13 +50,13 @@ _FIELDS: Final[Sequence[tuple[str, str, frozenset[Unit], RailRole]]] = (
     ("gpu", "gpu_mj", frozenset({Unit.GPU}), RailRole.COMPUTE),
     ("ane", "ane_mj", frozenset({Unit.ANE}), RailRole.COMPUTE),
     ("dram", "dram_mj", _ALL, RailRole.MEMORY),
-    # It is undocumented whether the GPU's energy includes its SRAM's, so this is not added.
+    # Not added to the GPU's energy, since it is not documented whether that includes the SRAM's.
     ("gpu-sram", "gpu_sram_mj", frozenset({Unit.GPU}), RailRole.DETAIL),
 )
 
 _ONE_OF_TWO: Final = frozenset({"cpu", "gpu"})
-"""The rails for which zeus-apple-silicon 1.1.0 keeps one channel. An Ultra has a channel for each of its two dies
-("DIE_0_CPU Energy"); so half of the energy might be told.
+"""The rails for which zeus-apple-silicon 1.1.0 reads only one channel of IOReport. An Ultra chip has a channel for each
+of its two dies ("DIE_0_CPU Energy"), so the library may report half of the energy: these rails are unavailable there.
 """
 
 

@@ -1,4 +1,4 @@
-"""Charges the energy between two readings of a meter to the works of that time."""
+"""Charges the energy between two readings of a meter to the works (`Work`) that ran in that time."""
 
 import threading
 import weakref
@@ -19,7 +19,7 @@ forgotten, and their energy counts as idle.
 """
 
 _TOLERANCE: Final = 1e-9
-"""Rounding errors of sums, relative to the sum."""
+"""The largest rounding error of a sum of joules, relative to the sum, that `check` allows."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,8 @@ class RailTotals:
 
     Attributes:
         metered: the joules that the meter counted while it was available.
-        charged: the joules of models. They are charged to the models' accounts if all rails of the unit are available.
+        charged: the joules of times in which models computed. They are added to the models' accounts only if all rails
+            of the unit are available.
         idle: the joules of times in which none of the rail's units computed for a model: idle power, other programs,
             and the server's own work.
         watts: the mean power between the last two readings; None while the rail is unavailable.
@@ -56,7 +57,7 @@ class RailStatus:
 
 
 class Settles(Protocol):
-    """Protocol: makes the ledger take a sample."""
+    """Makes the ledger read its meter now, for callers that wait for their energy."""
 
     async def settle(self) -> bool:
         """Implements `Accountant.settle`."""
@@ -64,7 +65,7 @@ class Settles(Protocol):
 
 
 class EnergyLedger:
-    """Reads a meter, and charges each work its part.
+    """Reads a meter, and charges the joules to the works that ran.
 
     Any thread may call `record`. Only one thread at a time may call `sample`. If another method is called while
     `sample` runs, its numbers may be one interval old.
@@ -214,7 +215,7 @@ class EnergyLedger:
 def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
     """Charge each account and bill its part of the joules of an interval.
 
-    Units in `missing` are left out. Otherwise the energy of their memory rail would look like their total energy.
+    Units in `missing` are not charged: the joules of a rail of role MEMORY alone would look like all of their energy.
     """
     for work, part in division.works:
         if work.account.unit in missing:

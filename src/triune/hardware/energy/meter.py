@@ -17,7 +17,8 @@ class RailRole(Enum):
     MEMORY = "memory"
     """The memory that the units use. Its joules are counted in addition to the units'."""
     DETAIL = "detail"
-    """A rail that is, or may be, contained in another one. It is shown, and not charged."""
+    """A part of the hardware whose joules are, or may be, contained in those of another rail. They are shown, and not
+    charged."""
 
 
 @dataclass(frozen=True, slots=True)

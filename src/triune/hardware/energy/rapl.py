@@ -19,7 +19,9 @@ POWERCAP: Final = Path("/sys/class/powercap")
 """The folder in which the kernel lists power zones."""
 
 _ROLES: Final = {"package": RailRole.COMPUTE, "dram": RailRole.MEMORY}
-"""Zones by the beginning of their name. `core` and `uncore` are parts of a package, `psys` contains all of them."""
+"""The roles of power zones, by the beginning of the zone's name. Other zones are only shown: `core` and `uncore` are
+parts of a package, and `psys` contains all packages.
+"""
 
 _UNITS: Final = frozenset({Unit.CPU, Unit.AMX})
 

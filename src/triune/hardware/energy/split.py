@@ -25,13 +25,13 @@ def divide(begin_ns: int, end_ns: int, works: Sequence[Work], quick_ns: Mapping[
     """Divide an interval among works. At each moment, the works that run at that moment have equal parts.
 
     It is not recorded when quick batches ran, so they count as spread over the interval: if they took n of its N ns,
-    they weigh n / N of a work at each moment.
+    they count at each moment as n / N of a running work.
 
     Args:
-        begin_ns: where the interval begins.
-        end_ns: where it ends, after `begin_ns`.
+        begin_ns: the time at which the interval begins.
+        end_ns: the time at which it ends, later than `begin_ns`.
         works: the works that may have run in the interval.
-        quick_ns: the time of each account's quick batches in it.
+        quick_ns: the total time of each account's quick batches in the interval, in ns.
     """
     whole_ns = end_ns - begin_ns
     density = {account: min(1.0, spent / whole_ns) for account, spent in quick_ns.items() if spent > 0}

@@ -24,7 +24,7 @@ def read_mac_heat() -> Heat:
 
 
 def mac_heat(pmset: str, state: int | None) -> Heat:
-    """The thermal pressure.
+    """The thermal pressure that macOS reports, as `Heat`.
 
     Args:
         pmset: the output of `pmset -g therm`. It has only notes if there was no warning since the system started; else

@@ -1,4 +1,4 @@
-"""The heat of this machine."""
+"""Reads the heat of this machine, by its operating system and its GPU's driver."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,7 @@ from triune.hardware.heat.readings import Heat
 
 
 def read_heat() -> Heat:
-    """The heat of this machine. On macOS this runs a command, which takes about 10 ms."""
+    """Read the heat of this machine. On macOS this runs a command, which takes about 10 ms."""
     if sys.platform == "darwin":
         return read_mac_heat()
     return replace(read_linux_heat(), slowed=parse_slowing(read_nvidia_slowing()))

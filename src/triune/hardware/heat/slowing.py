@@ -9,19 +9,23 @@ from typing import Final
 
 _WEIGHT: Final = 0.05
 _NUM_SETTLED: Final = 40
-"""A mean of recent batches counts after this number of them; then the first one weighs about an eighth."""
+"""The number of batches from which on the mean of recent batches is used. In that mean, the first batch then has a
+weight of about an eighth.
+"""
 
 SLOW_RATIO: Final = 1.5
-"""A unit has slowed down if batches take this times their best mean..."""
+"""A unit counts as slowed down once the recent mean time of batches is this many times the best mean."""
 
 RECOVERED_RATIO: Final = 1.2
-"""... until they take less than this."""
+"""A slowed unit counts as recovered once the recent mean time is less than this many times the best mean."""
 
 LASTING_NS: Final = 10_000_000_000
-"""A ratio counts once it has lasted for this long: other programs and other models may take a unit for some seconds."""
+"""A unit's state changes only after the ratio has lasted for this long, in ns: other programs and models may use a unit
+for some seconds.
+"""
 
 _MAX_SIZES: Final = 64
-"""The most sizes that are watched: clients choose them."""
+"""The most sizes of batches that are watched. There must be a limit, since clients choose the sizes."""
 
 
 class _Size:
@@ -71,7 +75,7 @@ class SpeedWatch:
         """
         ratio = self._sizes.setdefault(num_elements, _Size()).record(duration_ns)
         if len(self._sizes) > _MAX_SIZES:
-            # The statistics of rare sizes never settle. So forget the size that was seen least.
+            # Forget the size that was seen least: rare sizes never have enough batches for a mean.
             del self._sizes[min(self._sizes, key=lambda size: self._sizes[size].count)]
         if not ratio:
             return False

@@ -1,4 +1,4 @@
-"""Which operations a unit refuses, and why: `rules.toml` as data, and its test of an operation.
+"""Which operations a unit refuses, and why: reads the rules in `rules.toml`, and tests operations by them.
 
 The operations are those of ONNX graphs and of MIL programs. In both cases `Facts` describes an operation, and a rule
 depends on nothing else.
@@ -24,7 +24,7 @@ _WIDE_FLOATS: Final = frozenset({"fp32", "fp64", "bf16"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The facts of an operation that rules depend on.
+    """The properties of an operation that rules depend on.
 
     Attributes:
         op: the operator's name, such as "Conv" in ONNX and "conv" in MIL.
@@ -33,7 +33,7 @@ class Facts:
             "fp32", "int32" or "bool".
         shapes: the shapes of its results; unknown sizes count as 1.
         kernel: the sizes of a convolution's kernel or a pool's window, the width last; empty for others.
-        inner: the inner dimension of a matrix product; 0 for others.
+        inner: the inner dimension of a matrix product; 0 for other operations.
         has_integers: whether it reads or writes integers that are computed when the model runs.
         has_computed_index: whether its indices, or the start of its slice, are computed when the model runs.
     """
@@ -159,7 +159,7 @@ def _over(sizes: Sequence[int], limit: int) -> int:
 
 
 def _kernel_width(facts: Facts, limit: int) -> int:
-    # Apple's compiler splits a square kernel whose size exceeds the limit by one.
+    # A square kernel of a convolution may exceed the limit by one: Apple's compiler splits it.
     is_square = len(facts.kernel) > 1 and facts.kernel[-1] == facts.kernel[-2]
     is_conv = facts.op.lower().startswith("conv")
     return _over(facts.kernel[-1:], limit + 1 if is_square and is_conv else limit)
@@ -177,5 +177,5 @@ CONDITIONS: Final[Mapping[str, Callable[[Facts, int], int]]] = {
     "plane": lambda facts, limit: _over([size for shape in facts.shapes for size in shape[-2:]], limit),
     "rank": lambda facts, limit: _over([len(shape) for shape in facts.shapes], limit),
 }
-"""The conditions of rules: each takes an operation and a limit, and gives the size that breaks it, 1, or 0 if it holds
-not."""
+"""The conditions of rules. Each takes the properties of an operation and a limit. It returns the size that exceeds the
+limit, or 1 for a condition without a limit; 0 if the condition does not hold."""

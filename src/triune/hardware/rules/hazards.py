@@ -1,4 +1,4 @@
-"""Causes of wrong results in fp16 or bf16 on a unit: `hazards.toml` as data, and its test of computed values.
+"""Causes of wrong results in fp16 or bf16 on a unit: reads the hazards in `hazards.toml`, and tests values by them.
 
 A rule (`rules`) describes operations that a unit refuses. A hazard describes values for which a unit computes wrong
 results.
@@ -19,7 +19,7 @@ from triune.hardware.rules import NEWEST_TIER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """The facts of an operation, computed in fp32, that hazards test.
+    """The properties of an operation and of its values, computed in fp32, that hazards test.
 
     Attributes:
         op: ONNX's operator.
@@ -48,7 +48,7 @@ class Hazard:
 
     Attributes:
         name: the hazard's name in messages.
-        unit: the unit that has it; None if the number format alone decides.
+        unit: the unit that has the hazard; None if every unit has it that computes in one of `precisions`.
         precisions: the precisions in which it occurs.
         ops: ONNX's operators; "*" stands for all.
         when: the condition, a key of `CONDITIONS`.
@@ -120,7 +120,7 @@ def _over(value: float, limit: float) -> float:
 
 
 def _cancellation(observed: Observed, limit: float) -> float:
-    """The ratio of the largest operand to the result, if it exceeds the limit."""
+    """The ratio of the largest operand to the result if it exceeds the limit, else 0."""
     if not observed.operand:
         return 0.0
     return _over(observed.operand / observed.result if observed.result else math.inf, limit)
@@ -136,6 +136,6 @@ CONDITIONS: Final[Mapping[str, Callable[[Observed, float], float]]] = {
     "nan": lambda observed, limit: float(observed.has_nan),
     "zero_operand": lambda observed, limit: float(observed.has_zero),
 }
-"""The conditions of hazards. Each takes the facts of an operation and a limit. It returns the value that exceeds the
-limit, or 1 for a condition without a limit; 0 if the condition does not hold.
+"""The conditions of hazards. Each takes the properties of an operation and a limit. It returns the value that exceeds
+the limit, or 1 for a condition without a limit; 0 if the condition does not hold.
 """

@@ -22,11 +22,11 @@ OPTION_NAMES = (FUNCTION, STATES, EXECUTOR, PRECISION, SHAPES, CONVERSION_SECOND
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a model.
+    """The values of a model's options for Core AI.
 
     Attributes:
         function: the function of the asset to serve; None means "main", or the only one.
-        has_explicit_states: whether the states of the function become inputs and outputs.
+        has_explicit_states: whether the states of the function become inputs and outputs of the model.
         executor: the library that computes on an emulated unit: ONNX Runtime, with the asset converted to ONNX, or
             Apple's slow interpreter.
         precision: the floating-point format of a converted model.

@@ -69,7 +69,9 @@ class CoreAi:
         self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
 
     def units(self) -> Sequence[Unit]:
-        """The units of Core AI, if the system has it; those of the ONNX runtimes; and the emulated Neural Engine."""
+        """The units of Core AI, if the system has it; the units of the runtimes that run ONNX models made from assets;
+        and the emulated Neural Engine.
+        """
         return coreai_units(tuple(self._statuses.values()), self._raised, has_core_ai=self._has_core_ai)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
@@ -116,7 +118,7 @@ class CoreAi:
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
-        # The converted model computes in the precision of the program, except on `amx`, which computes in bf16.
+        # The ONNX model that was made of the program computes in the program's precision, except on `amx` (bf16).
         precision = inner.precision if unit is Unit.AMX else function.precision
         return FunctionExecutable(inner, unit, precision, source or signature, signature)
 
@@ -143,7 +145,8 @@ class FunctionExecutable:
     ) -> None:
         """Args:
         inner: the executable that computes the function; its tensors have the function's names.
-        unit, precision, signature: the properties to report. For a converted model, the signature of its source.
+        unit, precision, signature: what this executable reports as its own. For an ONNX model that was converted to an
+                asset, this is the signature of the ONNX model.
         function: the function's description.
         """
         self.unit = unit
@@ -154,7 +157,8 @@ class FunctionExecutable:
         self._inner = inner
         self._given = {spec.name: spec for spec in function.inputs}
         self._wanted = {spec.name: spec for spec in signature.outputs}
-        # A raised function has another name for an output that has the name of an input (`coreai.raising.function`).
+        # An ONNX model made from a program names an output "NAME/output" if an input is called NAME
+        # (`coreai.raising.function`).
         inner_outputs = {spec.name for spec in inner.signature.outputs}
         self._inner_names = {name: name if name in inner_outputs else f"{name}/output" for name in self._wanted}
 

@@ -59,7 +59,7 @@ def _convert(path: Path, target: Path, options: LowerOptions) -> None:
 
 
 def _raise(path: Path, function: str, target: Path) -> None:
-    # This imports Apple's library.
+    # Imported only here, since the module imports Apple's library.
     from triune.coreai.raising import raise_function
 
     target.mkdir()

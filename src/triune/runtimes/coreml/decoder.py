@@ -1,4 +1,6 @@
-"""Decoders of the transformer engine on the Neural Engine: a ladder of functions of one Core ML package."""
+"""Decoders of the transformer engine on the Neural Engine: functions of one Core ML package, for caches of several
+sizes (`runtimes.ladder`).
+"""
 
 import functools
 import logging
@@ -27,7 +29,9 @@ from triune.runtimes.ladder.decoder import LadderDecoder
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 3600
-"""The time limit of a conversion. The limit of a model's load ends it before, if there is one."""
+"""The time limit of a conversion, in seconds. If the load of the model has a shorter limit, that ends the conversion
+first.
+"""
 
 _PRECISIONS: Final[Mapping[str, Precision]] = {"fp16": Precision.FP16, "fp32": Precision.FP32}
 
@@ -47,8 +51,8 @@ def load_ladder_decoder(
 ) -> LadderDecoder:
     """Convert a decoder to a package, unless that was done before, and load it.
 
-    Keys and values are arguments of its functions, since programs with states did not run on the Neural Engine when
-    this was tried (`hardware/rules`). With the cache type `fp16` they are states, since arguments of a package are
+    Keys and values are arguments of its functions, since programs with states did not run on the Neural Engine in
+    tests (`hardware/rules`). With the cache type `fp16` they are states, since arguments of a package are
     fp32.
 
     Args:
@@ -57,7 +61,7 @@ def load_ladder_decoder(
         model: the decoder, a `DecoderModel`.
         unit: the unit.
         num_threads: the number of CPU threads, if the unit is emulated.
-        num_blocks: the number of sequences.
+        num_blocks: the number of sequences whose keys and values can be kept at the same time.
         precision: the floating-point format; None means fp16.
         cache_type: the type of keys and values; None means fp32.
         is_reproducible: must be False, since reproducible answers are not supported.

@@ -43,12 +43,12 @@ class PackageExecutable:
         function: the function's name; None means the default function.
         source: for a converted model, the names and ranks of tensors in the ONNX model.
         is_steady: whether the time of a run depends only on the shapes of the inputs.
-        report: the report of where it computes.
+        report: the text of `Executable.report`: where the function computes.
         """
         self.is_steady = is_steady
         self.report = report
         self.unit = unit
-        # The CPU computes in fp32. It is the reference for the other units.
+        # `cpu` computes in fp32 whatever the program's precision is: it is the reference for the other units.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
         self.signature = signature
         self._model = Model(package, function=function, executor=executor)
@@ -102,7 +102,7 @@ class CompiledExecutable:
     def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature, report: str) -> None:
         """Args:
         model: coremltools' `CompiledMLModel`.
-        unit, precision, signature, report: the properties to report.
+        unit, precision, signature, report: what this executable reports as its own.
         """
         self.report = report
         self.unit = unit

@@ -28,7 +28,7 @@ OPTION_NAMES = (FUNCTION, STATES, EXECUTOR, PRECISION, LAYOUT, TARGET, SHAPES, M
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a model.
+    """The values of a model's options for Core ML.
 
     Attributes:
         function: the function of the package to serve; None means the default one.

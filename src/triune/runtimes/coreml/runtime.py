@@ -76,7 +76,7 @@ class CoreMl:
         self._run_bytes = run_bytes
 
     def units(self) -> Sequence[Unit]:
-        """The units of Core ML, or the emulated Neural Engine; then the CPU."""
+        """The units of Core ML, or, on systems without Core ML, the emulated Neural Engine; then the CPU."""
         return coreml_units(tuple(self._statuses.values()))
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
@@ -145,9 +145,9 @@ class CoreMl:
         host = functools.partial(self._hosted, path, package_path, signature, unit, num_threads, settings)
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
         if is_interpreted and not is_own_process:
-            # numpy has no memory limit.
+            # Triune's interpreter computes in numpy, which has no memory limit: the separate process has one.
             return host()
-        # The interpreter reads weights from mapped files. ONNX Runtime copies them when the model is loaded.
+        # Map the weights only for the interpreter: ONNX Runtime copies them when the model is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
         executor: Executor
         is_steady = False

@@ -1,4 +1,6 @@
-"""Translate the features of a Core ML model to the server's tensors (`coreml.signature`): states, and values."""
+"""Translates states and output values of a Core ML model to the server's tensors; `coreml.signature` translates the
+interface.
+"""
 
 from dataclasses import replace
 from typing import Any, cast

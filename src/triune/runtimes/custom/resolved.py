@@ -1,4 +1,4 @@
-"""ONNX files in which custom operators have their bodies; these files are kept on disk."""
+"""Makes ONNX files in which custom operators have their bodies, and keeps these files on disk."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final

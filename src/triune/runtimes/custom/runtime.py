@@ -96,7 +96,7 @@ class WithCustomOps:
         return HostedExecutable(staged, f"'{path}' on '{unit.value}'", limits=limits)
 
     def _staged(self, path: Path, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> "StagedExecutable":
-        """Cut a model, and compile its pieces."""
+        """Cut a model at the operators that numpy computes, and compile the pieces between them."""
         model = load(path)
         signature = self._runtime.inspect(path, options)
         pieces = Pieces()
@@ -123,7 +123,7 @@ class Pieces:
         self._is_interrupted = False
 
     def add(self, executable: Executable) -> int:
-        """Add a piece; returns its number."""
+        """Add the executable of a piece, and return the piece's number."""
         self._executables.append(executable)
         return len(self._executables) - 1
 
@@ -132,7 +132,9 @@ class Pieces:
         return list(dict.fromkeys(each.report for each in self._executables if each.report))
 
     def run(self, number: int, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run a piece. Raises the errors of `Executable.run`, and UnavailableError after an interruption."""
+        """Run the piece with this number. Raises the errors of `Executable.run`, and UnavailableError after an
+        interruption.
+        """
         self._running = self._executables[number]
         try:
             self.check()

@@ -1,4 +1,4 @@
-"""Decoders with explicit caches of several sizes, as functions of one program."""
+"""Decoders with explicit caches of several sizes, as functions of one program (a "ladder")."""
 
 from triune.runtimes.ladder.ladder import (
     DECODE,

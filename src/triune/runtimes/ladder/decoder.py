@@ -1,4 +1,4 @@
-"""A ladder as a decoder of the transformer engine."""
+"""A `DecoderExecutable` for the transformer engine that computes with a `Ladder`."""
 
 from collections.abc import Sequence
 
@@ -31,11 +31,11 @@ class LadderDecoder(LogitsOnHost):
         num_blocks: int,
     ) -> None:
         """Args:
-        ladder: the functions, which the decoder closes.
+        ladder: the functions of the program, which the decoder closes.
         unit: the unit that they are loaded for.
         precision: the precision that they compute in.
         heads: the number and size of heads, of the keys, then of the values of each layer.
-        vocab_size: the length of logits.
+        vocab_size: the number of logits of a token.
         num_blocks: the number of sequences in the cache.
         """
         self.unit = unit

@@ -18,10 +18,10 @@ from triune.core.tensors import Signature
 from triune.graph.state_names import new_state
 
 PREFILL: Final = "prefill"
-"""The function that reads several tokens."""
+"""The kind of functions that take several new tokens in a call."""
 
 DECODE: Final = "decode"
-"""The function that reads one token."""
+"""The kind of functions that take one new token in a call."""
 
 
 _SMALLEST: Final = 256
@@ -35,12 +35,12 @@ _PREFILL_TOKENS: Final = 64
 
 
 def function_name(kind: str, context: int) -> str:
-    """The name of a function: prefill_256."""
+    """The name of the function of a kind (`PREFILL` or `DECODE`) for a cache of `context` tokens: "prefill_256"."""
     return f"{kind}_{context}"
 
 
 def contexts_up_to(most: int) -> tuple[int, ...]:
-    """The sizes of caches for contexts of up to `most` tokens: 256, 1024, ... and `most` itself."""
+    """The sizes of caches, in tokens, for contexts of up to `most` tokens: 256, 1024, ... and `most` itself."""
     found: list[int] = []
     size = _SMALLEST
     while size < most:
@@ -67,8 +67,8 @@ def functions_of(contexts: Sequence[int]) -> dict[str, ExplicitSize]:
 
 
 class LadderFunction(Protocol):
-    """A function of the program, with the interface of `core.executable.Executable`: states are inputs, and outputs
-    under the names of `new_state`.
+    """A function of the program, with the interface of `core.runtime.Executable`. Caches that are states of the program
+    are inputs here, and outputs with the names that `new_state` gives.
     """
 
     @property
@@ -202,11 +202,13 @@ class _Function:
         self._news = {name: new_name(name) if new_name(name) in known else new_state(name) for name in self._caches}
 
     def empty(self) -> dict[str, Array]:
-        """Caches of zeros."""
+        """Empty caches of the function's size, filled with zeros, by name."""
         return {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in self._caches.items()}
 
     def call(self, held: Held, ids: NDArray[np.int64], past: int) -> NDArray[np.float32]:
-        """Compute tokens that follow `past` others. Returns the logits [vocabulary] of the last token."""
+        """Compute the new tokens `ids` [n], which follow `past` tokens in the cache. Returns the logits [vocabulary] of
+        the last token.
+        """
         given = given_for(self.size, ids, past, self._windows, len(ids) - 1)
         given = {name: each.astype(self._specs[name].datatype.dtype, copy=False) for name, each in given.items()}
         found = self._function.run({**given, **held.caches}, ["logits", *self._news.values()])

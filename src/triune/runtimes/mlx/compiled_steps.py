@@ -1,4 +1,4 @@
-"""Steps of one new token of each sequence on NVIDIA's GPUs: whole steps that MLX compiles.
+"""Computes steps with one new token for each sequence on NVIDIA's GPUs, by functions that MLX compiles for whole steps.
 
 Without compilation, it takes about 9 ms to describe a step to MLX and to start it, whatever its size. A compiled step
 is described only once for its sizes. It also needs fewer kernels, since Triune's own kernels write to caches that MLX
@@ -52,8 +52,8 @@ class CompiledSteps:
         """Args:
         program: the decoder's graph, which reads no encoder and has no adapters.
         attention: the object that computes its attention.
-        names: the values of the graph that are caches of layers.
-        ids: limits token ids and positions to their tables.
+        names: the names of the graph's inputs that are caches of layers.
+        ids: limits token ids and positions to the graph's tables of embeddings and positions.
         """
         self._program, self._attention, self._names, self._ids = program, attention, names, ids
         self._compiled: OrderedDict[tuple[Any, ...], Callable[..., Value]] = OrderedDict()
@@ -68,11 +68,12 @@ class CompiledSteps:
         Args:
             step: a step that fits.
             before: INT32 [rows], the tokens of the previous step; None if all tokens are known.
-            finish: a function that is the same object in each step.
+            finish: computes the result from the logits. It must be the same object in each step, since compiled steps
+                are kept by it.
             caches: the caches of the layers.
 
         Returns:
-            the result, with at least as many rows as there are sequences.
+            the result of `finish`, with at least as many rows as there are sequences.
         """
         given = single_tokens(step, self._ids)
         rows, columns = given.rows, given.columns
@@ -111,7 +112,7 @@ class CompiledSteps:
 
 
 def _wide(tokens: Value) -> Value:
-    """Pad tokens [rows] with zeros, so that few different numbers of rows occur."""
+    """Pad tokens [rows] with zeros to a power of two of rows, so that few different shapes are compiled."""
     rows = tokens.shape[0]
     width = max(_FEWEST_TOKENS, 1 << (rows - 1).bit_length())
     return tokens if rows == width else mx.concatenate([tokens, mx.zeros(width - rows, dtype=tokens.dtype)])

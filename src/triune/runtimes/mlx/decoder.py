@@ -71,7 +71,8 @@ class MlxDecoder:
                 16-bit types are slower.
             cache_type: the type of keys and values; None means the type of the precision.
             is_reproducible: must be False, since the order in which MLX adds numbers depends on the size of the step.
-            has_guesses: has no effect, since each token's numbers in the cache are independent of those of others.
+            has_guesses: has no effect: a wrong guess changes no numbers of other tokens in the cache, since floats
+                share no scale.
 
         Raises:
             UnsupportedError: MLX cannot compute an operator of the graph, or the unit is another one.
@@ -158,12 +159,12 @@ class MlxDecoder:
         return self._read(self._begin(step, None, _widened))[: len(step.logits_indices)]
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
-        """Implements `DecoderExecutable.begin`. `before` is of this decoder."""
+        """Implements `DecoderExecutable.begin`. `before` must be the result of this decoder's previous `begin`."""
         assert before is None or isinstance(before, MlxTokens)
         return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
-        """Start to compute `finish(logits)` of a step in MLX. The logits may have additional rows at the end."""
+        """Start to compute `finish(logits)` for a step in MLX. The logits may have rows of padding at the end."""
         step.require_fitting(self.num_blocks, self.block_size)
         self._memory.require(step.memory)
         self._require_cache()
@@ -257,12 +258,12 @@ class MlxDecoder:
             self._write(targets, copies)
 
     def _blocks(self, cache: Value, heads: int) -> Value:
-        """A cache as [blocks, 2, heads, block size, size]."""
+        """View a layer's cache as [blocks, 2 (keys, values), heads, block size, head size]."""
         return cache.reshape((self._num_blocks, 2, heads, self.block_size, -1))
 
     def _taken(self, indices: Sequence[int]) -> list[Value]:
         """Copy blocks out of the cache: for each layer, the keys and then the values, [blocks, heads, block size,
-        size].
+        head size].
         """
         places = from_numpy(np.asarray(indices, np.int32))
         found: list[Value] = []

@@ -11,12 +11,14 @@ from triune.metal.library import Value, from_numpy
 
 
 class EncoderMemory:
-    """Copies the memory of steps (`DecoderStep.memory`) to MLX, and again only if a step has another mapping."""
+    """Copies the encoder's outputs that a step reads (`DecoderStep.memory`) to MLX. Steps with the same mapping object
+    share one copy.
+    """
 
     def __init__(self, names: Collection[str], kind: Any) -> None:
         """Args:
         names: the names of the encoder's outputs that the decoder reads; empty if there is no encoder.
-        kind: MLX's type in which it computes.
+        kind: the element type of MLX in which the decoder computes.
         """
         self._names = names
         self._kind = kind

@@ -11,7 +11,7 @@ PRECISION = "mlx.precision"
 OPTION_NAMES = (PRECISION,)
 
 Precision: TypeAlias = Literal["source", "bf16", "fp16"]
-"""See `metal.lower`."""
+"""The precision in which MLX computes a model; "source" keeps the model's own (see `metal.lower`)."""
 
 _PRECISIONS: Mapping[str, Precision] = {"source": "source", "bf16": "bf16", "fp16": "fp16"}
 

@@ -1,4 +1,4 @@
-"""Combine the arrays of a step in one array, which MLX copies at once."""
+"""Combines the arrays of a decoder's step in one array, so that MLX makes one copy instead of several."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ _FEWEST_COLUMNS: Final = 8
 
 
 class Ids:
-    """Limits token ids and positions to the tables that a graph reads with them, since MLX checks no index."""
+    """Limits token ids and positions to the sizes of the tables that a graph indexes by them, since MLX checks no
+    index.
+    """
 
     def __init__(self, graph: GraphProto) -> None:
         rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
@@ -46,7 +48,7 @@ def uploaded(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class SingleTokens:
-    """A step of one new token for each sequence.
+    """A step with one new token for each sequence, as one array.
 
     Attributes:
         array: INT32 [4 * rows + rows * columns]: token ids, positions, tokens in the cache (-1 for rows beyond the last
@@ -87,6 +89,8 @@ def single_tokens(step: DecoderStep, ids: Ids) -> SingleTokens:
 
 
 def _rows(count: int) -> int:
-    """The next of 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, ...: two to each power of two, from 8 on."""
+    """The smallest number of rows that is at least `count`, among 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, ...: from 8 on,
+    there are two sizes for each power of two.
+    """
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if power >= 16 and count <= power * 3 // 4 else power

@@ -47,7 +47,7 @@ def most_probable(logits: Value) -> Value:
 
 @fused
 def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
-    """The token ids if `sources` is negative, else the tokens, with NO_TOKEN replaced by 0."""
+    """For each row: its token id in `ids` if `sources` is negative, else its token in `tokens`, with 0 for NO_TOKEN."""
     return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
 
 

@@ -27,8 +27,7 @@ def has_foreign_ops(model: ModelProto) -> bool:
 
 
 def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
-    """Register the operators of libraries with these SessionOptions. Raises InvalidArgumentError if a library cannot be
-    loaded.
+    """Register the operators of shared libraries with the SessionOptions `options`.
 
     Raises:
         InvalidArgumentError: a library cannot be loaded.

@@ -1,5 +1,5 @@
-"""Say what a run of ONNX Runtime asked for beyond the memory limit of its arena (`graph.arenas`), and return the memory
-of runs to the system.
+"""Keeps the memory of ONNX Runtime's runs within a limit: makes the error for a run that exceeds the limit of its arena
+(`graph.arenas`), and returns memory of past runs to the system.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from triune.runtimes.onnxruntime.options import NO_LOG
 # `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime
 
-# How long the arena keeps a run's memory for the next run.
+# How long the arena keeps a run's memory for the next run, in seconds.
 _KEPT_SECONDS = 2.0
 # Outputs of at least this size are tracked.
 _TRACKED_BYTES = 1 << 20
@@ -39,7 +39,8 @@ class RunMemory:
         session: an onnxruntime.InferenceSession.
         signature: its inputs and outputs.
         max_bytes: the memory limit of a run; None sets no limit.
-        is_by_values: whether the memory of a run depends on the values of inputs. Then it is returned soon.
+        is_by_values: whether the memory of a run depends on the values of inputs. If so, it is returned to the system
+                soon after each run.
         """
         self._session: Any = session
         self._signature = signature
@@ -50,14 +51,15 @@ class RunMemory:
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._options.terminate = True
-        # The garbage collector may free an output at any point, so that this code must not wait for a lock.
+        # Changed without a lock: the garbage collector may free an output, and so call `_drop`, at any point.
         self._held: dict[int, int] = {}
         self._numbers = itertools.count()
         self._due = threading.Lock()
         self._is_closed = threading.Event()
         self._shrinking = threading.Lock()
         self._has_freed_much = False
-        # A thread that is inside the library when the interpreter ends would abort the process.
+        # At the end of the interpreter, wait until no arena shrinks: a thread inside the library would abort the
+        # process.
         weakref.finalize(self, _end, self._is_closed, self._shrinking)
 
     def watch(self, outputs: Mapping[str, Array]) -> None:
@@ -137,7 +139,7 @@ class RunMemory:
         self._due.release()
         self._shrink()
         if self._has_freed_much:
-            # glibc keeps up to 64 MiB of what the arena has freed.
+            # The arena has returned its memory to glibc, which keeps up to 64 MiB of it.
             self._has_freed_much = False
             HEAP.give_back_soon()
 

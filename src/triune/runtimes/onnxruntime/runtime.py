@@ -142,7 +142,8 @@ class OnnxRuntime:
         source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
         session_options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
         del model
-        # A separate process enforces the limit if no arena can.
+        # If the session has no arena, or labels of unknown size leave the arena, only a separate process enforces the
+        # limit.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
         if (source.hosting_reason or not has_limit or libraries) and not is_own_process:
             del source
@@ -174,7 +175,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The facts of a model that its file states."""
+    """What the file of a model tells about it."""
 
     signature: Signature
     precision: str

@@ -26,7 +26,7 @@ class OnnxSource:
         model: its file, or its bytes.
         names, weights: the names and contents of external weight files; not needed once the session exists.
         hosting_reason: why the model must run in a separate process; empty if it need not.
-        gives_labels: whether each element of a numeric input may become a string in an output.
+        gives_labels: whether each element of a numeric input may become a string in an output, as class labels do.
         string_copies: the bytes of strings that a run holds, as a multiple of those in the request.
     """
 
@@ -88,8 +88,8 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
 
 
 def _locate(model: ModelProto, path: Path) -> None:
-    """Make all large weights initializers of the main graph that refer to the location of their data, and read the
-    others.
+    """Make all large weights initializers of the main graph, as references to their external files, and read the small
+    ones into the model.
     """
     # In older IR versions ONNX Runtime refuses initializers in subgraphs that are not inputs.
     free_initializers(model)

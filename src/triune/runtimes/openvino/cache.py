@@ -18,9 +18,10 @@ _PARAMETER_BYTES: Final = 8
 class Cache:
     """The keys or the values of one layer.
 
-    In floats a block is [heads, block, size]. In 8 bits a number is (code - zero point) * scale: values have a scale
-    and a zero point for each token, before its codes, [heads, block, 8 + size]; keys for each channel of a block, in 8
-    rows before those of the tokens, [heads, 8 + block, size] (as seen in openvino 2026.4.1).
+    A block of floats is [heads, tokens of a block, head size]. In a cache of 8 bits, a number is (code - zero point) *
+    scale. Values have a scale and a zero point for each token, in the 8 bytes before its codes: a block is [heads,
+    tokens, 8 + head size]. Keys have them for each channel of a block, in 8 rows before those of the tokens: [heads, 8
+    + tokens, head size] (as seen in openvino 2026.4.1).
 
     Attributes:
         blocks: the memory that the plugin reads and writes, [num_blocks, *block].
@@ -67,7 +68,7 @@ class Cache:
         return tensor
 
     def tokens(self, indices: Sequence[int], num_tokens: int) -> NDArray[np.float32]:
-        """Read the first tokens of blocks as FP32 [tokens, heads, size]."""
+        """Read the first `num_tokens` tokens of blocks as FP32 [tokens, heads, head size]."""
         blocks = self.blocks[list(indices)]
         if blocks.dtype == np.uint8:
             scales, zeros, codes = self._parts(blocks)
@@ -75,7 +76,7 @@ class Cache:
         return tokens_of(blocks, num_tokens)
 
     def put_tokens(self, indices: Sequence[int], tokens: NDArray[np.float32]) -> None:
-        """Write FP32 [tokens, heads, size] to blocks that have room for all of them."""
+        """Write tokens, FP32 [tokens, heads, head size], to blocks that have room for all of them."""
         numbers = blocks_of(tokens, len(indices), self.block_size)
         if self.blocks.dtype != np.uint8:
             self.blocks[list(indices)] = numbers
@@ -92,8 +93,8 @@ class Cache:
         self.blocks[list(indices)] = blocks
 
     def put_new(self, slots: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
-        """Write FP32 [tokens, heads * size] to a cache of floats, each token to its slot, counted in tokens from the
-        first block.
+        """Write tokens, FP32 [tokens, heads * head size], to a cache of floats, each token to its slot, counted in
+        tokens from the first block.
         """
         block_size = self.block_size
         rows = tokens.reshape(len(slots), self.heads, self.head_size)

@@ -84,8 +84,8 @@ class OpenVinoDecoder:
                 bf16 and the weights are quantized. The weights are then in memory twice, unless one precision turns out
                 to be faster for every step.
             cache_type: the type of keys and values; None means the plugin's default on this CPU.
-            num_few_tokens: the value of the attribute; None measures it. It has no effect if one precision computes all
-                steps.
+            num_few_tokens: the value of the attribute `num_few_tokens`; None measures it. It has no effect if one
+                precision computes all steps.
             is_exact: whether activations are not rounded to 8 bits where they are multiplied by quantized weights. In
                 bf16 they are never rounded, since with many tokens rounding is slower (measured on AMX).
             is_reproducible: whether a token's logits have the same bits regardless of the other tokens in its step and

@@ -15,7 +15,7 @@ _PROMPT_TOKENS: Final = 512
 """The number of tokens of a prompt that is measured."""
 
 _NUM_TIMED: Final = 12
-"""How often each program computes a step of up to 8 tokens."""
+"""How often each program computes a step of up to 8 tokens. The first two times are not counted."""
 
 _NUM_TIMED_LONG: Final = 5
 """How often each program computes a longer step. The first two times, which include the creation of kernels, are not
@@ -26,8 +26,8 @@ Run: TypeAlias = Callable[[DecoderStep], object]
 
 
 def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | None:
-    """The most tokens of a step that `few` computes faster than `many`; 0 if there are none, None if it computes steps
-    of any number faster.
+    """The most tokens of a step that `few` computes faster than `many`; 0 if it computes none faster, None if it
+    computes all steps faster.
 
     Steps of 1, 2, 4 to 64 sequences are timed, each with one token, as they are decoded; and then one of a prompt.
 
@@ -54,8 +54,8 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
 
 
 def _is_faster(few: Run, many: Run, step: DecoderStep) -> bool:
-    """Whether `few` computes the step faster. Both run in turn, since other work of the machine then slows both, and
-    their least times are compared.
+    """Whether `few` computes the step faster. They run alternately, so that other work on the machine slows down
+    both, and their least times are compared, without the first two runs.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(_NUM_TIMED if len(step.input_ids) <= 8 else _NUM_TIMED_LONG):

@@ -1,9 +1,9 @@
 """Steps with reproducible results: a token's logits do not depend on the other tokens of the step.
 
 OpenVINO sums in another order if a product has one row, or if a sequence has one new token in attention. So the last
-bits of a token's logits would depend on the other tokens. Therefore each token becomes a separate sequence, which
-shares the blocks of the real one, and no product has a single row. All keys and values of a step are written before any
-is read. Then a row's sums do not depend on the other rows (measured, not promised by OpenVINO;
+bits of a token's logits would depend on the other tokens. Therefore each token becomes a separate sequence, which reads
+the blocks of the sequence that it belongs to, and no product has a single row. All keys and values of a step are
+written before any is read. Then a row's sums do not depend on the other rows (measured, not promised by OpenVINO;
 `tests/unit/runtimes/openvino/test_reproducible.py` tries it).
 """
 

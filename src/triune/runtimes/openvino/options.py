@@ -29,7 +29,7 @@ OPTION_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options' values.
+    """The values of a model's options for OpenVINO.
 
     Attributes:
         num_threads: the number of CPU threads of one call, at least 1.

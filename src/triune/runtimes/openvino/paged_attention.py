@@ -25,8 +25,8 @@ def extension() -> Any:
 
 
 def is_convertible(graph: GraphProto) -> bool:
-    """Whether all attention of a graph is what OpenVINO's operator computes: it has no soft cap of scores, and no bias
-    of distances.
+    """Whether OpenVINO's operator can compute all attention of a graph: it supports neither a soft cap of scores nor a
+    bias of distances.
     """
     nodes = [node for node in graph.node if node.domain == DOMAIN and node.op_type == OP_TYPE]
     return not any(
@@ -84,7 +84,7 @@ def _convert(context: Any) -> list[Any]:
         node.get_rt_info()[name] = number
     for name in ("num_k_heads", "num_v_heads"):
         node.get_rt_info()[name] = num_kv_heads
-    # `make_paged` removes the outputs that stand for the caches: the operator has none of them.
+    # Triune's operator has further outputs, the new caches, which OpenVINO's lacks: `make_paged` removes them.
     return node.outputs()
 
 

@@ -23,11 +23,13 @@ CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf
 """OpenVINO's names for the types of caches."""
 
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
-"""The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
+"""In a model for OpenVINO's ONNX front end, the location of external data that means that their offsets are memory
+addresses.
+"""
 
 
 class Program:
-    """The graph, compiled in one precision.
+    """A decoder's graph, compiled by OpenVINO in one precision.
 
     Attributes:
         precision: fp32 or bf16.
@@ -78,7 +80,7 @@ class Program:
         self._has_rows = not ROW_NAMES.isdisjoint(self._step_ports)
 
     def port(self, name: str) -> Any:
-        """The input of this name."""
+        """The compiled model's input of this name."""
         return self._compiled.input(name)
 
     def give(self, name: str, tensor: Any) -> None:

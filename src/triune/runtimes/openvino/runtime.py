@@ -144,7 +144,7 @@ class OpenVino:
 
 
 class _OpenVinoExecutable:
-    """A compiled model and its one infer request."""
+    """A model that OpenVINO has compiled, with one infer request, so that one call runs at a time."""
 
     def __init__(
         self,
@@ -203,12 +203,14 @@ class _OpenVinoExecutable:
 
     @property
     def report(self) -> str:
-        """The devices, and how many of the compiled kernels are for AMX or are chosen when the model runs."""
+        """The report of `Executable.report`: the devices, how many kernels are for AMX, and how many are chosen when
+        the model runs.
+        """
         compiled = self._request.get_compiled_model()
         kernels = [_kernel_of(each) for each in compiled.get_runtime_model().get_ordered_ops()]
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         on_amx = sum("_amx" in each for each in kernels)
-        # If shapes are free, the plugin chooses kernels in each call.
+        # "undef": for free shapes, the plugin chooses the kernel in each call.
         open_ones = sum(each.startswith("undef") for each in kernels)
         return f"{devices}: {on_amx} of {len(kernels)} kernels for AMX, {open_ones} chosen in each call"
 

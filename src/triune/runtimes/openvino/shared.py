@@ -17,7 +17,7 @@ _Key: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 class SharedModels:
     """The models that executables hold at this moment. May be called from any thread.
 
-    A model is read again when the size, the time or the inode of one of its files has changed.
+    A model's file is read again if the size, the modification time or the inode of one of its files has changed.
     """
 
     def __init__(self, read: Callable[[Path], Any]) -> None:

@@ -1,9 +1,9 @@
 """Changes activations that are quantized to uint8 with the zero point 128 to int8 without a zero point.
 
 Both forms hold the same numbers: (code - 128) * scale of a uint8 code is (code - 128) * scale of the int8 code `code -
-128`. OpenVINO's CPU plugin computes the int8 form in less time (seen in 2026.4.1 with AMX, CPU time: 0.93 of it for
-ResNet-50's shape, 0.85 for MiniLM), since it corrects each product for a zero point. ONNX Runtime is slower with int8
-activations, so files have uint8.
+128`. OpenVINO's CPU plugin computes the int8 form in less time, since it corrects each product for a zero point (seen
+in 2026.4.1 with AMX: 0.93 times the CPU time for ResNet-50's shape, 0.85 times for MiniLM). ONNX Runtime is slower with
+int8 activations, so files have uint8.
 """
 
 from typing import Any, Final
@@ -13,7 +13,7 @@ import numpy as np
 from triune.runtimes.openvino.library import opset
 
 _MIDDLE: Final = 128
-"""The zero point of uint8 codes whose range is as wide below 0 as above it."""
+"""The zero point of uint8 codes whose numbers have the same range below 0 as above 0."""
 
 
 def make_activations_signed(model: Any) -> int:

@@ -1,4 +1,6 @@
-"""Products of whole numbers in OpenVINO, split into parts that its CPU plugin computes exactly: see `whole_sums`."""
+"""Builds products and sums of integers in OpenVINO from parts that its CPU plugin computes exactly: see
+`whole_sums`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -9,7 +11,7 @@ from triune.runtimes.openvino.library import opset
 from triune.runtimes.openvino.whole_ranges import Range
 
 _BITS: Final = 8
-"""The number of bits of a digit."""
+"""The number of bits of a digit, when integers are split into digits."""
 
 MOST_DIGIT: Final = (1 << _BITS) - 1
 
@@ -27,12 +29,13 @@ def numbers(*values: int) -> Any:
 
 
 def int32(output: Any) -> Any:
-    """A value as INT32."""
+    """Build the conversion of a value to INT32."""
     return opset.convert(output, "i32").output(0)
 
 
 def digits_of(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
-    """The digits of integers, the lowest first: each with the bits below it and its largest distance from 0.
+    """Split integers into digits, the lowest first: for each, (its value, the number of bits below it, its largest
+    distance from 0).
 
     Args:
         x: INT32.
@@ -59,7 +62,7 @@ def shifted_left(x: Any, bits: int) -> Any:
 
 
 def joined(sums: Sequence[tuple[Any, int]]) -> Any:
-    """Build the sum of INT32 values, each multiplied by a power of two; larger numbers wrap around."""
+    """Build the sum of INT32 values, each shifted left by a number of bits; larger numbers wrap around."""
     total = None
     for value, shift in sums:
         shifted = shifted_left(value, shift)
@@ -68,12 +71,14 @@ def joined(sums: Sequence[tuple[Any, int]]) -> Any:
 
 
 def part_of(x: Any, axis: int, some: slice) -> Any:
-    """Build the slice `some`, with step 1, of an axis."""
+    """Build the slice of `x` along `axis` from `some.start` to `some.stop`."""
     return opset.slice(x, numbers(some.start), numbers(some.stop), numbers(1), numbers(axis)).output(0)
 
 
 def product_of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str, Any]) -> Any:
-    """The sum of the products of parts of two INT32 values: their elements `parts` of the axis that a MatMul sums."""
+    """Build a MatMul of two INT32 values as the sum of MatMuls, one for each slice `parts` of the axis that is
+    summed.
+    """
     is_vector = [x.get_partial_shape().rank.get_length() == 1 for x in (a, b)]
     axis_a = -2 if flags["transpose_a"] and not is_vector[0] else -1
     axis_b = -1 if flags["transpose_b"] or is_vector[1] else -2
@@ -85,7 +90,7 @@ def product_of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str,
 
 
 def transposed(x: Any, lift: int) -> Any:
-    """Transpose the last two axes; if `lift` is 1, the two axes before the last one."""
+    """Build the exchange of the last two axes or, if `lift` is 1, of the two axes before the last one."""
     order = list(range(x.get_partial_shape().rank.get_length()))
     at = len(order) - 2 - lift
     order[at], order[at + 1] = order[at + 1], order[at]

@@ -1,4 +1,4 @@
-"""Find the ranges of the integers in OpenVINO's graph."""
+"""Finds the ranges of the integers that values of an OpenVINO graph can have."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -21,7 +21,7 @@ _TYPES: Final = {
 }
 
 INT32: Final[Range] = (-(1 << 31), (1 << 31) - 1)
-"""The range that is assumed for other integers: they are computed in 32 bits."""
+"""The range that is assumed where nothing more is known: the plugin computes integers in 32 bits."""
 
 _HAND_ON: Final = frozenset(
     {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Broadcast", "Gather", "StridedSlice", "Slice", "Identity"}
@@ -29,7 +29,7 @@ _HAND_ON: Final = frozenset(
 """Operators whose results are elements of their first operand."""
 
 _DEEPEST: Final = 8
-"""The largest number of operators in a row that are followed."""
+"""How many operators are followed back from a value, at most, to find its range."""
 
 
 _IN_FLOATS: Final = frozenset(
@@ -41,7 +41,7 @@ _IN_FLOATS: Final = frozenset(
 """Operators of integers that the CPU plugin computes in fp32 (measured with 2026.4.1), beside sums and products."""
 
 _INDEXED: Final = frozenset({"Gather", "GatherElements", "GatherND"})
-"""Operators whose result has elements of their first operand alone."""
+"""Operators whose first operand is indexed by another operand: the result has only elements of the first."""
 
 
 def inputs_in_floats(model: Any) -> Mapping[str, str]:

@@ -1,7 +1,8 @@
-"""Sums of whole numbers that are exact: OpenVINO's CPU plugin adds integers in fp32 (seen in 2026.4.1).
+"""Makes sums of integers exact in OpenVINO, whose CPU plugin adds integers in fp32 (seen in 2026.4.1).
 
-fp32 has all integers up to 2^24. A product of integer matrices, a convolution or a sum whose numbers may be larger is
-replaced: the axis is summed in parts whose sums stay below, and numbers of more than 8 bits are taken apart into
+fp32 represents all integers up to 2^24. A product of integer matrices, a convolution or a sum whose numbers may be
+larger is replaced: the axis is summed in parts whose sums stay below that, and numbers of more than 8 bits are taken
+    apart into
 digits. The plugin computes Add, CumSum and shifts of integers in 32 bits. What cannot be replaced is refused.
 """
 
@@ -31,7 +32,7 @@ from triune.runtimes.openvino.whole_parts import (
 from triune.runtimes.openvino.whole_ranges import constant_of, largest_of, range_of
 
 _WIDTH: Final = 32
-"""The number of bits of a sum."""
+"""The number of bits of the integers that are summed, and of the result."""
 
 _MOST_PARTS: Final = 64
 """An axis of a known size with more parts is summed like one of an unknown size."""
@@ -75,7 +76,7 @@ def _bodies(node: Any) -> list[Any]:
 
 
 def _is_read_as_float(node: Any) -> bool:
-    """Whether no node computes with a node's result, or only in floats."""
+    """Whether a node's result is read only as an output of the model, or by conversions to floats."""
     readers = [each.get_node() for each in node.output(0).get_target_inputs()]
     return all(
         each.get_type_name() == "Result"
@@ -85,7 +86,9 @@ def _is_read_as_float(node: Any) -> bool:
 
 
 def _replace(node: Any, value: Any) -> None:
-    """Let the readers of a node's result read a value, shifted by 0 bits (`shifted_left`)."""
+    """Replace a node's result by `value` for all nodes that read it. A shift by 0 bits is put between them (see
+    `shifted_left`).
+    """
     kind, old = node.get_output_element_type(0), node.output(0)
     readers, names = old.get_target_inputs(), old.get_names()
     new = opset.convert(shifted_left(int32(value), 0), kind.get_type_name()).output(0)
@@ -134,8 +137,8 @@ def _terms(node: Any, left: Any, right: Any) -> int | None:
 
 
 def _parts_of_constant(node: Any, left: Any, right: Any) -> list[slice] | None:
-    """The parts in which a product by a constant matrix of small numbers is exact; None if no operand is such a
-    matrix.
+    """The parts of the summed axis in which a MatMul is exact, if an operand is a constant matrix of small numbers;
+    else None.
     """
     largest = largest_of(left)
     if largest > MOST_DIGIT or largest_of(right) > MOST_DIGIT:
@@ -222,7 +225,13 @@ def _convolution(node: Any) -> Any | None:
 
 
 def _is_small(kernel: Any, largest: int, axis: int) -> bool:
-    """Whether the sums of a convolution by a constant kernel are exact in fp32."""
+    """Whether the sums of a convolution are exact in fp32, because its kernel is constant and has small numbers.
+
+    Args:
+        kernel: the kernel.
+        largest: the largest distance from 0 of the convolution's input.
+        axis: the first of the kernel's axes that are summed.
+    """
     array = constant_of(kernel)
     if array is None:
         return False

@@ -1,6 +1,6 @@
 """Rounds the zero points of quantized weights to integers, and adds a small product that corrects the difference.
 
-OpenVINO's fast products round activations to 8 bits and multiply whole numbers. They take weights whose zero points are
+OpenVINO's fast products round activations to 8 bits and multiply integers. They take weights whose zero points are
 integers (seen in 2026.4.1); others are unpacked to fp32 first. Some forms of weights (Q4_1, Q4_K) have an offset for
 each block, and so zero points that are not integers.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triune.runtimes.openvino.library import library, opset
 
 _LARGEST: Final = {"u4": 15, "u8": 255}
-"""The largest zero point, by the type of the codes."""
+"""The largest integer that can be a zero point, by OpenVINO's name for the type of the codes."""
 
 
 def make_zero_points_whole(model: Any) -> int:
