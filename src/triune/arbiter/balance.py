@@ -177,7 +177,9 @@ class Balance:
                     share.count_wanting()
 
     def _portions(self, parts: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The part of a pool's busy time that each model's requests need, at least _LEAST_PART: [models, pools]."""
+        """The part of a pool's busy time that each model's requests need, at least _LEAST_PART: [models, pools].
+        `parts` is the result of `_divide`, `times` that of `_times`.
+        """
         used = parts * np.where(np.isfinite(times), times, 0.0)
         return np.maximum(used / np.maximum(used.sum(axis=0), 1e-9), _LEAST_PART)
 
@@ -206,8 +208,9 @@ class Balance:
         return times
 
     def _divide(self, members: Sequence[_Member], times: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Divide the models' demand over the pools. Returns a lower bound of the load of the fullest pool, and the part
-        of each model's requests that each pool gets: [models, pools].
+        """Divide the models' demand over the pools, so that the fullest pool has as little load as possible. `times` is
+        the result of `_times`. Returns a lower bound of the load of the fullest pool, and the part of each model's
+        requests that each pool gets: [models, pools].
         """
         prices, rows, chosen, load = self._prices, np.arange(len(times)), np.zeros_like(times), 0.0
         scale = _STEP / times.min(axis=1).sum()

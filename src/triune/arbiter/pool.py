@@ -248,7 +248,8 @@ class Pool:
 
     def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
         """Whether a batch of a model, which is expected to take `expected_ns`, may run beside the running ones: it is
-        short enough, and no other batch runs beside them.
+        short enough, no other batch runs beside them, and the model computes no similar requests already
+        (`Share.has_peers`).
         """
         if self._num_beside:
             return False
@@ -284,7 +285,9 @@ class Pool:
         return None
 
     def _first_short(self, most_ns: float, now_ns: int) -> "Share | None":
-        """The share whose clock is furthest behind, among those that wait with a batch of less than `most_ns`."""
+        """The share whose clock is furthest behind, among those that wait with a batch of less than `most_ns`,
+        and whose models compute no similar requests already (`Share.has_peers`). None if there is none.
+        """
         for each in self.waiting:
             if each.asked_ns < most_ns and not each.has_peers(each.asked_ns, now_ns):
                 return each

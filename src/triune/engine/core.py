@@ -322,7 +322,7 @@ class EngineCore:
         self._steps.forget()
 
     def step(self) -> list[tuple[Sequence, Sample | None]]:
-        """Compute one step: see `Steps.step`."""
+        """Compute one step (`Steps.step`), after blocks that waiting sequences need were read from files."""
         if self._second_tier is not None:
             self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
         began_ns = self._clock.now_ns()
@@ -337,8 +337,8 @@ class EngineCore:
         self.speculator.check()
 
     def close(self) -> None:
-        """Write the blocks of the prefix cache to files, if there is a second tier. There must be no sequences left,
-        and no calls afterwards.
+        """Write the blocks of the prefix cache to files, if there is a second tier, and give up the `share`. There must
+        be no sequences left, and no calls afterwards.
         """
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())

@@ -93,6 +93,15 @@ class Queues:
         sequence itself.
 
         Sequences that are part of the plan already keep their blocks.
+
+        Args:
+            sequence: the sequence, which is not part of the plan.
+            num_tokens: the number of its tokens that need room, in total.
+            planned: the sequences in the plan, by `id`.
+            now_ns: the time.
+
+        Returns:
+            whether the sequence has the blocks; False if it was preempted itself.
         """
         while not sequence.table.grow(num_tokens):
             others = [each for each in self.by_urgency(self.running, now_ns) if id(each) not in planned]

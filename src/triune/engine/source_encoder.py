@@ -45,7 +45,8 @@ class SourceEncoder:
 
 def _parted(rows: Mapping[str, Array], counts: Seq[int]) -> list[Memory | TriuneError]:
     """Split the encoder's rows, [tokens of all texts, width], into [1, tokens, width] of each text; `counts` has its
-    tokens. Each part is copied, since a view would hold the memory of all texts.
+    tokens. Each part is copied, since a view would hold the memory of all texts. A part with
+    NaN or infinity becomes an error.
     """
     found: list[Memory | TriuneError] = []
     begin = 0

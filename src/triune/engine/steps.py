@@ -124,7 +124,7 @@ class Steps:
         return self._update(running, samples, following)
 
     def forget(self) -> None:
-        """Free resources of sequences that have ended. Call this after a sequence ended without a step."""
+        """Free what the last step keeps, if no sequence is left. Call this after a sequence ended without a step."""
         if self._scheduler.num_waiting or self._scheduler.num_running:
             return
         if self._ahead is not None:

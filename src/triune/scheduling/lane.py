@@ -216,7 +216,8 @@ class EligibleLanes:
         """The unit that a request names; None if it names none.
 
         Raises:
-            InvalidArgumentError: the model has no lane of that unit.
+            InvalidArgumentError: the model has no lane of that unit, or is cut into segments on several units.
+            UnitLostError: the hardware of that unit is gone.
         """
         name = request.parameters.get(UNIT_PARAMETER)
         if name is None:

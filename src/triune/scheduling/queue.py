@@ -176,7 +176,7 @@ class RequestQueue:
 
     def begin(self, pending: Pending) -> None:
         """Remove a request that runs now. If the policy is fair, its size counts as that of a request that overtook the
-        oldest one.
+        oldest one; if it is the oldest one itself, the count begins anew.
         """
         if self._policy.is_fair:
             is_oldest = any(waiting and waiting[0] is pending for waiting in self._levels[pending.level])

@@ -58,7 +58,9 @@ Stored: TypeAlias = Codes | Floats
 
 
 def group_of(group: int | None, columns: int) -> tuple[int, str]:
-    """Choose the group size for rows of `columns` weights. Returns it, and a note if it is not the requested size."""
+    """Choose the group size for rows of `columns` weights. `group` is the requested size; None for one group a row.
+    Returns the size, and a note if it is not the requested one.
+    """
     if group is None:
         return columns, ""
     if columns % group == 0:

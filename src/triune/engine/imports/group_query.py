@@ -94,7 +94,7 @@ def _refuse_others(given: Mapping[int, str], flags: Mapping[str, Any]) -> None:
 
 def _require_plain_sequences(probe: Probe, given: Mapping[int, str]) -> None:
     """Raise UnsupportedError unless a node's sequence lengths and position ids are those of sequences without
-    padding.
+    padding, and its bias of the scores, if it has one, is 0 for all tokens up to the query's own.
     """
     sizes = probe.sizes
     expected = {

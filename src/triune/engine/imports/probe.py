@@ -53,7 +53,11 @@ class Probe:
     """
 
     def __init__(self, model: ModelProto, interface: Interface, sizes: Sizes) -> None:
-        """`model` is a result of `prepare`; not changed."""
+        """Args:
+        model: a result of `prepare`; not changed.
+        interface: the model's inputs and outputs.
+        sizes: the numbers of sequences and tokens for which values are computed.
+        """
         self.sizes = sizes
         copy = ModelProto()
         copy.CopyFrom(model)

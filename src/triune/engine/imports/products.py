@@ -95,7 +95,9 @@ def _as(tensor: TensorProto, name: str, elem_type: int, shape: tuple[int, ...]) 
 
 
 def _zero_points(zeros: TensorProto | None, name: str, bits: int, shape: tuple[int, int]) -> TensorProto:
-    """Zero points [out, blocks]. If there are none, the middle of the range represents 0."""
+    """Make the constant of the zero points, UINT4 or UINT8 `shape` = [out, blocks]. If the node has none, the middle of
+    the range of `bits` bits represents 0.
+    """
     if zeros is None:
         codes: NDArray[Any] = np.full(shape, 1 << (bits - 1), np.uint8)
     elif bits == 8:

@@ -81,7 +81,9 @@ def find_written_out(index: Index, past: Past, probes: Sequence[Probe]) -> Found
 
 
 def _joined(index: Index, past: str) -> tuple[str, str]:
-    """Find the new keys or values, and the value with earlier and new ones together."""
+    """Find the Concat of the cache `past` and the new keys or values. Returns the names of the new ones, and of earlier
+    and new ones together. Raises UnsupportedError if anything else reads the cache.
+    """
     readers = [node for node in index.readers(past) if node.op_type != "Shape"]
     node = readers[0] if len(readers) == 1 else None
     axis = attributes_of(node).get("axis") if node is not None and node.op_type == "Concat" else None
@@ -95,7 +97,9 @@ def _joined(index: Index, past: str) -> tuple[str, str]:
 
 
 def _product(index: Index, name: str) -> NodeProto:
-    """The only MatMul whose second operand is computed from the keys or values `name`."""
+    """The only MatMul whose second operand is computed from the keys or values `name`. Raises UnsupportedError if there
+    is not exactly one, or if nodes of other kinds read them.
+    """
     found: dict[int, NodeProto] = {}
     waiting, seen = [name], {name}
     while waiting:
@@ -156,7 +160,7 @@ def _scored(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int
 
 def _curve(probe: Probe, product: NodeProto, softmax: NodeProto) -> tuple[float, float]:
     """Measure the factor by which scores are multiplied between `product` and `softmax`, and their soft cap; a cap of 0
-    means none.
+    means none. Raises UnsupportedError if they go through another function.
     """
     shape = probe.shape(product.output[0])
     assert shape is not None

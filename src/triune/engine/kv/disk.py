@@ -109,7 +109,9 @@ class DiskTier:
             return (block_hash in self._files or block_hash in self._pending) and not self._is_off
 
     def store(self, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
-        """Write a block, whose arrays have the shapes and types of the layout, unless it is in a file already."""
+        """Have the thread write a block, whose arrays have the shapes and types of the layout, unless it is in a file
+        already. If too many blocks wait to be written (MAX_PENDING), it is dropped.
+        """
         with self._lock:
             if self._is_off or block_hash in self._files or block_hash in self._pending:
                 return

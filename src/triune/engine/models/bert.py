@@ -14,7 +14,7 @@ def write_bert(config: BertConfig, weights: Weights, form_name: EncoderFormName)
 
     Outputs: `last_hidden_state` FP32 [..., width]. If the config says how texts are pooled, `sentence_embedding` FP32
     [batch, width]; if it has a head, `logits` FP32 [batch, labels] or [..., labels] of tokens; else, if it has a
-    pooler, `pooler_output` FP32 [batch, width].
+    pooler and does not say how texts are pooled, `pooler_output` FP32 [batch, width].
     """
     graph = ModelBuilder("bert", weights)
     form = encoder_form_of(form_name, graph)

@@ -45,7 +45,9 @@ def write_t5_encoder(
 
 
 def write_t5_decoder(config: T5Config, weights: Weights, form_name: FormName, num_positions: int) -> HeldModel:
-    """Write T5's decoder in the form `form_name`. `forms` and `source` describe its inputs and outputs."""
+    """Write T5's decoder in the form `form_name`, for contexts of up to `num_positions` tokens. `forms` and `source`
+    describe its inputs and outputs.
+    """
     graph = ModelBuilder("t5_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=True, num_attended=config.num_heads * config.d_kv)

@@ -50,7 +50,9 @@ def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memo
 def write_whisper_decoder(
     config: WhisperConfig, weights: Weights, form_name: FormName, num_positions: int
 ) -> HeldModel:
-    """Write Whisper's decoder in the form `form_name`. `forms` and `source` describe its inputs and outputs."""
+    """Write Whisper's decoder in the form `form_name`, for contexts of up to `num_positions` tokens. `forms` and
+    `source` describe its inputs and outputs.
+    """
     graph = ModelBuilder("whisper_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=False)

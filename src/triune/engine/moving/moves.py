@@ -50,7 +50,8 @@ def state_of(
 
 
 def replay(sequence: Sequence, state: SequenceState, matcher: Matcher | None) -> None:
-    """Append the answer of `state` to a new sequence, which has only the prompt, and set its random numbers.
+    """Append the answer of `state` to a new sequence, which has only the prompt, and set its random numbers and its
+    matcher, which has accepted this answer already.
 
     Raises:
         InvalidArgumentError: the answer is complete under its constraint; or the state of random numbers is invalid.

@@ -41,8 +41,9 @@ class Candidates:
     def usable(self) -> list[Replica]:
         """The replicas that a new answer may go to, at least one.
 
-        Units that failed, hang or are drained are excluded. Emulated units, units that the power mode avoids, and hot
-        units are excluded too, unless no unit would remain.
+        Units that `Replica.refusal` refuses are excluded. If none remains, all units are included that are neither lost
+        nor hang, or else all units. Emulated units, units that the power mode avoids, and hot units are excluded too,
+        unless no unit would remain.
         """
         now_ns = self._clock.now_ns()
         able = [each for each in self._all if not each.refusal(now_ns)]
@@ -109,7 +110,9 @@ class Candidates:
         return Choice(place, then, choice.reason)
 
     async def _cached(self, job: Job) -> Mapping[Replica, int]:
-        """The number of tokens of a prompt that each replica has in its prefix cache."""
+        """The number of tokens of a job's prompt that each replica has in its prefix cache. Empty for a job whose keys
+        and values the cache cannot have: one that brings its own, or has a salt of its own.
+        """
         if job.state is not None or job.salt:
             return {}
 

@@ -134,7 +134,9 @@ class Replica:
             self._num_failures = 0
 
     def refusal(self, now_ns: int) -> str:
-        """Why the replica gets no new answers now; empty if it gets new answers."""
+        """Why the replica gets no new answers now: it is lost, hangs, is drained, or a step failed shortly before.
+        Empty if it gets new answers.
+        """
         if self.thread.failure is not None:
             return f"'{self.placement.unit.value}' is lost: {self.thread.failure}"
         if self.stalled or self.drained:

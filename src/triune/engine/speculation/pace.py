@@ -96,7 +96,9 @@ class StepCost:
         self._guess_seconds: float | None = None
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """Record the duration of a step in which each sequence had one token and its guesses."""
+        """Record the duration of a step of `num_tokens` tokens, in which each sequence had one token and its guesses.
+        Steps of more than _MAX_TOKENS are ignored.
+        """
         if num_tokens > _MAX_TOKENS:
             return
         for count in self._weights:
@@ -135,7 +137,9 @@ class StepCost:
         return min(max(_MARGIN * num_sequences * cost / seconds, _LEAST_RATE), 1.0)
 
     def _line(self, num_tokens: int) -> tuple[float, float]:
-        """The slope of the line, in seconds a token, and its value in seconds at `num_tokens` tokens."""
+        """Fit a line to the durations of steps by their numbers of tokens. Returns its slope, in seconds a token, and
+        its value in seconds at `num_tokens` tokens.
+        """
         points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
         # Add an assumed step of 8 tokens more than the most frequent number. Unlike a measured step, which may have
         # been slow by chance, it is never forgotten, so that guesses are tried again.

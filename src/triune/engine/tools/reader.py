@@ -291,7 +291,9 @@ def _string(text: str | None) -> str | None:
 
 
 def _typed(text: str, schema: Any) -> Any:
-    """The value of a parameter. It is written without quotes if its schema says that it is a string."""
+    """The value of a parameter, which is written as JSON; but as plain text if its schema says that it is a string. A
+    text that is not JSON is taken as it is.
+    """
     kind: Any = cast("Mapping[str, Any]", schema).get("type") if isinstance(schema, dict) else None
     if kind == "string":
         return text

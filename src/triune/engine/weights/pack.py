@@ -33,7 +33,14 @@ def rows_in_part(columns: int) -> int:
 def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inexact: Inexact, where: str) -> Tensor:
     """Make a tensor from rows that arrive in parts. Rows are along the last axis of `shape`.
 
-    Matrices without offsets are kept exactly. `where` names the tensor in errors.
+    Matrices without offsets are kept exactly. Tensors of another number of dimensions become dense.
+
+    Args:
+        parts: the rows, in order; at least one part.
+        shape: the tensor's shape.
+        form: the name of the form in the file (`Tensor.form`).
+        inexact: what becomes of matrices with offsets.
+        where: names the tensor in errors.
 
     Raises:
         InvalidArgumentError: a scale or an offset is not finite.

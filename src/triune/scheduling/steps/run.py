@@ -113,8 +113,9 @@ class Run:
 def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None:
     """Add or remove the batch dimension of a tensor, as the model that reads it expects (Triton's `ReshapeTensorDims`).
 
-    The tensor stays as it is if both models have a batch dimension or neither has; or if the reader has none and `dims`
-    fits the whole shape. Otherwise a batch dimension of 1 is added or removed.
+    If only the reader has a batch dimension, and `dims` fits the whole tensor, a first dimension of 1 is added. If only
+    the tensor has one, of 1 row, and `dims` does not fit the whole tensor, it is removed. In all other cases the tensor
+    stays as it is.
 
     Args:
         value: the tensor.

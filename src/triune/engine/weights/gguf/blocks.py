@@ -51,7 +51,7 @@ class Blocks:
     block_size: int
 
     def affine(self, rows: Array, block_bytes: int) -> Affine:
-        """Unpack rows of blocks: UINT8 [rows, bytes of a row]."""
+        """Unpack rows, UINT8 [rows, bytes of a row], which consist of blocks of `block_bytes` bytes."""
         num_rows = len(rows)
         # numpy shall not warn of scales that are NaN or infinite, which a damaged file may have: `make_tensor` refuses
         # them later.

@@ -253,7 +253,9 @@ def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: b
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:
-    """Add the tokens that the tokenizer must recognise in a text before the text is split into words."""
+    """Add the tokens that the tokenizer must recognise in a text before the text is split into words. Raises
+    InvalidArgumentError if they are not among the vocabulary's tokens.
+    """
     added = [
         AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)

@@ -114,7 +114,9 @@ def _factor(part: Any) -> float:
 
 
 def _of_map(step: dict[str, Any]) -> float:
-    """The longest replacement of SentencePiece's table of characters: the bytes of a trie, then texts that end in 0."""
+    """The most bytes that SentencePiece's table of characters makes of one byte, by its longest replacement; infinite
+    if the table cannot be read. The table has the bytes of a trie, then the replacements, each of which ends in 0.
+    """
     try:
         table = base64.b64decode(step.get("precompiled_charsmap") or "")
     except binascii.Error:
