@@ -34,7 +34,7 @@ class Checks:
     def __init__(self) -> None:
         self.is_changed = False
         self.crash_risk = ""
-        # Results that are computed from constants, without a size of 0.
+        # The names of results that are computed from constants and have no size of 0.
         self._filled: set[str] = set()
         self._node_names: set[str] = set()
 

@@ -60,8 +60,8 @@ class _Sources:
     _counts: dict[_Key, int] = field(default_factory=dict[_Key, int])
 
     def count(self, nodes: Iterable[NodeProto], constants: set[str]) -> int:
-        """Count such nodes among `nodes` and in their subgraphs. The names of results that are constants are added to
-        `constants`, which has those of the initializers.
+        """Count the nodes that make a large constant of small ones, among `nodes` and in their subgraphs. The names of
+        results that are constants are added to `constants`, which has those of the initializers.
         """
         num = 0
         for node in nodes:
@@ -79,7 +79,9 @@ class _Sources:
         return num
 
     def _of_function(self, key: _Key) -> int:
-        """Count such nodes in the body of a function, as if all inputs of the call were constants."""
+        """Count the nodes that make a large constant of small ones in the body of a function, as if all inputs of the
+        call were constants.
+        """
         if key not in self._counts:
             # A function that calls itself is invalid, which the runtime reports; this entry ends the recursion.
             self._counts[key] = 0

@@ -90,8 +90,8 @@ def infer_node(node: NodeProto, values: Values) -> None:
     found = _error_at(node, OPSET, known, data)
     version = OPSET
     while found is not None and _OTHER_TYPE in str(found):
-        # Inference may fail only because this operator set does not allow the type. An older set may allow it, and
-        # computes the same.
+        # Try an older operator set: inference may fail only because this one does not allow the type. The older one may
+        # allow it, and computes the same.
         version = _schemas.get_schema(node.op_type, version, "").since_version - 1
         if not version or not _schemas.has(node.op_type, version, ""):
             break

@@ -107,7 +107,8 @@ def dequantized(node: NodeProto, tensor: Callable[[str], TensorProto | None]) ->
     """Dequantize the weights of a DequantizeLinear whose constants `Packed` cannot represent; the result has the type
     of the scale.
 
-    These are floats of 8 or 4 bits, and blocks whose last one is shorter than the others. None for any other node.
+    Such weights are floats of 8 or 4 bits, or blocks of which the last one is shorter than the others. None for any
+    other node.
     """
     if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
         return None

@@ -40,7 +40,9 @@ _LISTS = (7, 8, 9)
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 _PART_BYTES = 1 << 18
-"""The size of a part. Protobuf parses some 250 MB of nodes a second, so a part takes a millisecond."""
+"""The size of the parts in which a file is parsed. Protobuf parses some 250 MB of nodes a second, so a part takes a
+millisecond.
+"""
 
 _LONGEST_VARINT = 10
 

@@ -1,7 +1,7 @@
 """Replace `triune::PagedAttention` by standard ONNX operators, for runtimes whose own operator for it lacks a feature.
 
-The graph then reads its caches, and its outputs are the keys and values of the step's tokens. No cache is an output, so
-that none is copied: the caller of the graph writes the new keys and values to the caches after the step.
+The graph then reads its caches, and its outputs are the keys and values of the decoding step's tokens. No cache is an
+output, so that none is copied: the caller of the graph writes the new keys and values to the caches after the step.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,8 +26,8 @@ _INPUTS: Final[Mapping[str, Sequence[str]]] = {
     "token_counts": ("sequences",),
     "block_table": ("sequences", "most blocks"),
 }
-"""Inputs of the graph, INT64, and the names of their dimensions. They are computed from the step's own arrays: see
-`core.step_rows.rows_of`.
+"""INT64 inputs of the new graph, and the names of their dimensions. The caller computes them from the arrays of each
+decoding step: see `core.step_rows.rows_of`.
 """
 
 

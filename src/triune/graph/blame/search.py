@@ -70,7 +70,7 @@ def search(
         deadline: the time, by `time.monotonic`, at which the search ends.
 
     Returns:
-        the nodes by their first results; {} if the outputs are not right with any that may be found.
+        the nodes by their first results; {} if no nodes that the search may find make the outputs right.
     """
     found: dict[str, Node] = {}
     blamed: set[str] = set()

@@ -194,7 +194,9 @@ def _normalized(node: NodeProto, x: Curve, operands: Sequence[Curve | Array | No
 
 
 def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]) -> tuple[Array, Array] | None:
-    """The values of a function, and their errors if its operands have the errors `off`; None if there are too many."""
+    """The values of a function, and their errors if its operands have the errors `off`; None if there are too many
+    values.
+    """
     try:
         size = math.prod(np.broadcast_shapes(*(each.shape for each in given)))
     except ValueError:

@@ -32,7 +32,7 @@ of several.
 """
 
 _MOST = 1 << 19
-"""Values of more elements are followed only if all elements are the same function, or axes are exchanged."""
+"""Values of more elements are followed only if all elements are the same function, or if a node only exchanges axes."""
 
 
 def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> dict[str, Curve]:

@@ -25,7 +25,7 @@ _ROUNDS = 4
 _PARTS = 8
 
 _MOST_BRACKETS = 64
-"""The largest number of sign changes that are examined more closely for each input."""
+"""The largest number of sign changes of sums that are examined more closely for each input."""
 
 _MOST_ELEMENTS = 1 << 17
 """The most elements that a `Curve` may have. If it would have more, fewer sign changes of the sums are examined."""

@@ -144,7 +144,7 @@ def _pads(facts: Facts, rank: int) -> Sequence[int]:
 
 
 def _unpool(facts: Facts) -> Iterator[str]:
-    """Yield what is wrong with a MaxUnpool: the indices must have the shape of X."""
+    """Check MaxUnpool: the indices must have the shape of X."""
     given = facts.shape(0)
     if given is not None:
         yield from must_be(facts, 1, given)

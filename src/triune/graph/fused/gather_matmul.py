@@ -18,7 +18,7 @@ class FuseGatherMatMul(FusePattern):
     name = "fuse_gather_matmul"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """Yield a call for each such product in the graph."""
+        """Yield a call for each product with gathered matrices in the graph."""
         for node in index.graph.node:
             found = match_gather_matmul(index, node)
             if found is not None:

@@ -41,7 +41,7 @@ def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodePro
     masks = {name for name, use in uses_of(graph).items() if use.kept is not None}
     lost: set[str] = set()
     for name, curve in cancelling_curves(graph, producers.values, OPSET, can_sample=True).items():
-        # After a node in fp32, the difference is already accurate.
+        # Skip a difference after a node in fp32: it is accurate already.
         is_known = any(output in lost for node in curve.nodes for output in node.output)
         if not is_known and masks.isdisjoint(curve.sources) and _is_lost(name, curve, producers):
             lost.add(name)

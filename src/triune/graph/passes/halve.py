@@ -24,8 +24,8 @@ ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
 _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
-"""The positions of operands and results that stay fp32 although their node computes in fp16. ONNX allows only fp32 for
-most of them. The regions of a Resize are image coordinates, for which fp16 is too coarse.
+"""For each operator, the positions of operands or results that stay fp32 although the node computes in fp16. ONNX
+allows only fp32 for most of them. The regions of a Resize are image coordinates, for which fp16 is too coarse.
 """
 
 _LARGEST = float(np.finfo(np.float16).max)

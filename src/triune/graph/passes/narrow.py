@@ -45,7 +45,7 @@ _WRAPS = frozenset(
 """Operators whose results may exceed an integer type of 8 or 16 bits, for instance -128 / -1 = 128."""
 
 _SCATTERS = frozenset(["ScatterND", "ScatterElements"])
-"""Operators whose results may exceed such a type if their attribute `reduction` is add or mul."""
+"""Operators whose results may exceed an integer type of 8 or 16 bits if their attribute `reduction` is add or mul."""
 
 _BEYOND_INT32 = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
 """Integer types with numbers that int32 cannot represent."""

@@ -23,7 +23,8 @@ class Tidy(GraphPass):
 
 
 def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
-    """Tidy a graph.
+    """Remove a graph's Identity nodes and nodes whose results are not read, and turn its Constant nodes into
+    initializers.
 
     Args:
         graph: changed in place.

@@ -38,7 +38,7 @@ def _join(edit: Edit) -> None:
 
 
 def permutation(edit: Edit, node: NodeProto) -> list[int] | None:
-    """The axes of a Transpose; None if it has none and its rank is not known."""
+    """The permutation of a Transpose; None if it lacks the attribute and its rank is not known."""
     found = attributes_of(node).get("perm")
     if found is not None:
         return [int(axis) for axis in found]

@@ -20,7 +20,7 @@ from triune.graph.audit import (
 from triune.graph.conversion.shapes import InputShape
 
 YOURS: Final = "yours"
-"""The kind of inputs that the user gave."""
+"""The name of a set of inputs that the user gave."""
 
 _WITHIN_HALF = frozenset(
     ["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends", "nearly equal numbers"]
@@ -45,7 +45,7 @@ def samples_of(
         model: the model. Its weights are not read.
         shapes: the limits of the free dimensions, by input.
         given: the user's arrays by input.
-        samples: whole sets of inputs of the user's.
+        samples: sets of all inputs that the user gave.
         is_half: whether one of the two programs computes in fewer bits than fp32.
 
     Raises:

@@ -9,7 +9,7 @@ from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, required, rewrite
 
 _ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
-"""Element i of the result is read at coordinate i / scale of the operand."""
+"""The attributes of a Resize that reads element i of the result at coordinate i / scale of the operand."""
 
 
 def _resize(c: Context) -> None:
