@@ -52,7 +52,7 @@ class HostTier:
 
     @property
     def pays(self) -> bool:
-        """Whether copies are faster than computing again, by the measurements so far."""
+        """Whether copies are faster than computing again, by the measurements so far; True before the first ones."""
         return not self._compute_ns or self._copy_ns < self._compute_ns
 
     def observe(self, num_tokens: int, duration_ns: int) -> None:
