@@ -179,7 +179,7 @@ class Pool:
         self._num_beside -= running.is_beside
 
     def add_waiting(self, share: "Share") -> None:
-        """Add a share that waits. Its `tag_ns` and `asked_ns` are set. The caller holds the lock."""
+        """Add a share that waits. Its `tag_ns` and `asked_ns` must be set already. The caller holds the lock."""
         self._num_waits += 1
         self._insert(share, self._num_waits)
         time = (share.asked_ns, self._num_waits)

@@ -205,7 +205,7 @@ class Share:
             turn: a turn of this share.
             alone_ns: how long the batch would have taken alone, on the model's fastest unit.
             next_ns: how long the model's next batch is expected to take, if it has one; then it waits for its turn
-                from now on, unless it is its turn.
+                from now on, unless its turn has come already.
         """
         pool, running = self._pool, turn.running
         if self.demand is not None and self.demand.has_waiting is (next_ns is None):

@@ -55,7 +55,7 @@ class Ending:
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A sequence that the engine generates. Only the scheduler changes it.
+    """A sequence that the engine generates. Only the thread of its `EngineCore` changes it.
 
     Attributes:
         prompt: the prompt's token ids, at least one.

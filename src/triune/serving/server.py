@@ -120,8 +120,8 @@ class Server:
         return not self._has_failed
 
     def fail(self, why: str) -> None:
-        """Make the server not live from now on, without ending the process (as Triton does). Call this if the repository
-        could not be opened, so that the server is not ready either. `why` is written to the log.
+        """Make the server not live from now on, without ending the process (as Triton does). Call this if the
+        repository could not be opened, so that the server is not ready either. `why` is written to the log.
         """
         self._has_failed = True
         _log.error("the server is neither live nor ready, and serves no model: %s; then start it again", why)

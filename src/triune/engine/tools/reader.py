@@ -82,7 +82,7 @@ class ToolCallReader:
                 start = cursor.at
                 opening = yield from cursor.take(*_OPENINGS)
                 if not opening or not (yield from self._calls(opening)):
-                    # This was no call, but a call may begin right behind its first characters.
+                    # This was no call. Take only its first characters as text, since a call may begin behind them.
                     cursor.at = start
                     self._write(opening or letter)
             else:
