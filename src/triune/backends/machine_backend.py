@@ -55,6 +55,7 @@ class MachineBackend:
         settings: ModelSettings = DEFAULT_SETTINGS,
         *,
         try_first: TryFirst | None = None,
+        is_trial: bool = False,
         shared: Shared = ALONE,
     ) -> None:
         """Args:
@@ -62,6 +63,7 @@ class MachineBackend:
         clock: the clock of all measurements.
         settings: defaults for all models.
         try_first: the function to call before a version is compiled, see `TryFirst`; None compiles directly.
+        is_trial: whether builds are closed without serving: their caches are then the smallest ones.
         shared: the objects that all models of a server share. By default there are none, as for a single model.
         """
         self._machine = machine
@@ -70,6 +72,7 @@ class MachineBackend:
         self._clock = clock
         self._settings = settings
         self._try_first = try_first
+        self._is_trial = is_trial
         self._energy = shared.energy
         self._power = shared.power
         self._arbiter = shared.arbiter

@@ -1,9 +1,12 @@
 """The backends by their names in the field `backend` of configs."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend
 from triune.backends.machine_backend import Shared, TryFirst
-from triune.backends.registry import ENSEMBLE, Backends
+from triune.backends.registry import ENSEMBLE, AnyBackend, Backends
 from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
@@ -14,6 +17,15 @@ from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock
 from triune.runtimes.machine import Machine
 from triune.scheduling.response_cache import ResponseCache
+
+CHECKPOINT_BACKENDS: Final[Mapping[str, type[EncoderBackend | SpeechBackend | TransformerBackend]]] = {
+    ENCODER: EncoderBackend,
+    SPEECH: SpeechBackend,
+    TRANSFORMER: TransformerBackend,
+}
+"""The backends that build models of checkpoint files. The first load of a version, in a process of its own, uses the
+same table (`repository.trials`).
+"""
 
 
 def make_backends(
@@ -33,11 +45,8 @@ def make_backends(
         shared: the objects that all models share.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
-    others = {
-        ENSEMBLE: EnsembleBackend(clock, settings),
-        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, shared=shared),
-        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, shared=shared),
-        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, shared=shared),
-    }
+    others: dict[str, AnyBackend] = {ENSEMBLE: EnsembleBackend(clock, settings)}
+    for name, backend in CHECKPOINT_BACKENDS.items():
+        others[name] = backend(machine, clock, settings, try_first=try_first, shared=shared)
     tensor = TensorBackend(machine, clock, settings, try_first=try_first, shared=shared)
     return Backends(tensor, clock, others=others, cache=cache)

@@ -13,29 +13,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from triune.backends.attempt import Attempt
-from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.machine_backend import Shared
-from triune.backends.registry import AnyBackend, typed_failures
-from triune.backends.speech.backend import SpeechBackend
+from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.compile import MORE_MEMORY
-from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
-from triune.config.encoder import ENCODER
 from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
-from triune.config.speech import SPEECH
 from triune.config.stamps import Stamp
-from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
 from triune.core.oldest import forget_oldest
 from triune.core.runtime import Executable
 from triune.hosting import Limits, MemoryLimitError, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.backends import CHECKPOINT_BACKENDS
 from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
@@ -220,18 +215,14 @@ def _load(
     # The server logs the same messages when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
-    checkpoints: dict[str, AnyBackend] = {
-        ENCODER: EncoderBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts)),
-        SPEECH: SpeechBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts)),
-        TRANSFORMER: TransformerBackend(
-            machine, MonotonicClock(), settings, is_trial=True, shared=Shared(verdicts=verdicts)
-        ),
-    }
-    if source.message.backend in checkpoints:
+    shared = Shared(verdicts=verdicts)
+    checkpoint_backend = CHECKPOINT_BACKENDS.get(source.message.backend)
+    if checkpoint_backend is not None:
+        of_files = checkpoint_backend(machine, MonotonicClock(), settings, is_trial=True, shared=shared)
         with typed_failures(name, version):
-            checkpoints[source.message.backend].build(source, version, None, Attempt()).close()
+            of_files.build(source, version, None, Attempt()).close()
         return
-    backend = TensorBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts))
+    backend = TensorBackend(machine, MonotonicClock(), settings, shared=shared)
     if has_own_process(source.message):
         backend.configure(source, version)
         return

@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
-from triune.backends.machine_backend import ALONE, MachineBackend, Shared, TryFirst
+from triune.backends.machine_backend import MachineBackend
 from triune.config.configure import Source
 from triune.config.links import require_checkpoint_near
 from triune.config.model_config import ModelConfig
-from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer, named_unit
-from triune.core.clock import Clock
 from triune.core.servable import Servable
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
-from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
 
 if TYPE_CHECKING:
@@ -26,20 +23,6 @@ class TransformerBackend(MachineBackend):
     """The `Backend` of transformers. The libraries of the extra `engine` are imported when a model needs them."""
 
     supports: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
-
-    def __init__(
-        self,
-        machine: Machine,
-        clock: Clock,
-        settings: ModelSettings = DEFAULT_SETTINGS,
-        *,
-        try_first: TryFirst | None = None,
-        is_trial: bool = False,
-        shared: Shared = ALONE,
-    ) -> None:
-        """Implements `MachineBackend.__init__`. If `is_trial`, builds are only tried, with the smallest cache."""
-        super().__init__(machine, clock, settings, try_first=try_first, shared=shared)
-        self._is_trial = is_trial
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, and read the head of its files: see `Backend.configure`."""
