@@ -158,7 +158,7 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
     tolerance = TOLERANCES[precision_of(model)]
     result = OnnxModel(with_half_rounding(model), tolerance)
     with Model(path, function=function, executor="interpreter") as program:
-        limits = {name: _shape(each) for name, each in program.interface.limits.items()}
+        limits = declared_shapes(program)
         sets = samples_of(model, limits, given, is_half=tolerance > TOLERANCES["fp32"])
 
         def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -176,6 +176,11 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
             return {**outputs, **{new_state(name): state.read(name) for name in state.names}}
 
         return verify(sets, source, result.run, result, tolerance)
+
+
+def declared_shapes(program: Model) -> dict[str, InputShape]:
+    """The shapes that inputs of a function may have, by input, if the conversion recorded them."""
+    return {name: _shape(each) for name, each in program.interface.limits.items()}
 
 
 def _shape(limits: Limits) -> InputShape:

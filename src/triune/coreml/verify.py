@@ -113,10 +113,16 @@ def verify_raised(
         outputs, after = interpreter.run(inputs, {name: arrays[name] for name in states})
         return {**outputs, **{new_state(name): array for name, array in after.items()}}
 
-    declared = {each.name: shape for each in features if (shape := _declared(each)) is not None}
+    declared = declared_shapes(package, name)
     defaults = {each.name: shape for each in features if (shape := _default(each)) is not None}
     sets, otherwise = (samples_of(model, shapes, given, is_half=is_half) for shapes in (declared, defaults))
     return verify(sets, source, result.run, result, tolerance, otherwise=otherwise)
+
+
+def declared_shapes(package: Package, function: str) -> dict[str, InputShape]:
+    """The shapes that the inputs of a function may have, by input; those that have only one are left out."""
+    features = package.description.functions[function].inputs
+    return {each.name: shape for each in features if (shape := _declared(each)) is not None}
 
 
 def _declared(feature: Feature) -> InputShape | None:
@@ -145,6 +151,8 @@ def _default(feature: Feature) -> InputShape | None:
 
 
 def _dim(bounds: Bounds) -> Dim:
+    if bounds.lower == bounds.upper:
+        return bounds.lower
     return Range(bounds.lower, _LARGEST if bounds.upper is None else bounds.upper)
 
 

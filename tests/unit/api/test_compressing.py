@@ -20,6 +20,7 @@ from triune.api.compressing import programs
 from triune.cli import app
 from triune.core.errors import UnsupportedError
 from triune.core.units import Presence
+from triune.graph.conversion.shapes import parse_shapes
 
 PAGE = (Path(__file__).parents[3] / "docs/compress.md").read_text()
 
@@ -104,6 +105,28 @@ def test_packages_are_compressed_too(source: Path, tmp_path: Path) -> None:
     classifier = save_classifier(tmp_path)
     with pytest.raises(UnsupportedError, match="is no array"):
         triune.compress(classifier, target, weights="int8")
+
+
+@pytest.mark.parametrize("ending", ["mlpackage", "aimodel"])
+@pytest.mark.parametrize("origin", ["mlpackage", "aimodel"])
+def test_programs_keep_the_limits_of_their_sources(origin: str, ending: str, tmp_path: Path) -> None:
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    model, source = tmp_path / "m.onnx", tmp_path / f"m.{origin}"
+    target, samples = tmp_path / f"small.{ending}", tmp_path / "samples.npz"
+    onnx.save(model_of([node], {"x": (onnx.TensorProto.FLOAT, ["n", 64])}, ["y"], {"w": matrix(64, 40)}), model)
+    np.savez(samples, x=matrix(8, 64, 5))
+    triune.convert(model, source, shapes={"x": "2..4,64"})
+
+    for calibrate in (None, samples):
+        done = triune.compress(source, target, weights="int8", calibrate=calibrate)
+        assert done.report.agreement > 0.999
+        assert programs.limits_of(target) == parse_shapes(["x=2..4,64"])
+        with triune.load(target) as program:
+            assert program.run({"x": matrix(4, 64)})["y"].shape == (4, 40)
+
+    triune.compress(source, target, weights="int8", shapes={"x": "1..8,64"})
+    with triune.load(target) as program:
+        assert program.run({"x": matrix(8, 64)})["y"].shape == (8, 40)
 
 
 FORMS = [

@@ -20,7 +20,7 @@ from triune.api.compressing.forms import (
     least_agreement,
     options_of,
 )
-from triune.api.compressing.programs import convert_compressed, outputs_of_program, require_arrays
+from triune.api.compressing.programs import convert_compressed, limits_of, outputs_of_program, require_arrays
 from triune.api.compressing.results import layers_of, notes_of, require_agreement, timed
 from triune.api.compressing.text import compress_text
 from triune.api.planning import opened_graph
@@ -105,7 +105,8 @@ def compress(
         unit: the unit for which the form is chosen if `weights` is None.
         keep_accuracy: the least agreement of each output with the source's, 0 to 1: as many layers as it needs go back
             to a higher precision, fewest first.
-        shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512".
+        shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512". Inputs of a .mlpackage
+            or .aimodel have its own limits if they are left out.
         measure: whether to measure source and result on the units of this machine.
         force: whether to write the result whatever its agreement is.
         report: called with a message at each step.
@@ -144,7 +145,7 @@ def compress(
         original = stack.enter_context(opened_graph(source, None, tell))
         # The model is checked without its weights, which ONNX's checker does not accept.
         require_valid(without_weights(original))
-        given = parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
+        given = limits_of(source) | parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
         options = options_of(original, unit, target, written_form(), calibration)
         samples = _samples(original, calibrate, given)
         file = stack.enter_context(WeightFile())

@@ -18,8 +18,11 @@ from triune.compression.samples import Samples
 from triune.compression.save import save
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
+from triune.coreai import verify as coreai_verify
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
+from triune.coreai.model import Model as CoreAiModel
+from triune.coreml import verify as coreml_verify
 from triune.coreml.description import ArrayFeature
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.package import read_package
@@ -87,6 +90,17 @@ def convert_compressed(
         elif options.weights is WeightForm.SPARSE:
             pack_zeros(target)
     return notes
+
+
+def limits_of(source: Path) -> dict[str, InputShape]:
+    """The shapes that the inputs of a model may have, by input, where a Core ML package or Core AI asset says so."""
+    if source.suffix == ".aimodel":
+        with CoreAiModel(source, executor="onnxruntime") as program:
+            return coreai_verify.declared_shapes(program)
+    if source.suffix == ".onnx":
+        return {}
+    package = read_package(source)
+    return coreml_verify.declared_shapes(package, package.description.default_function)
 
 
 def _telling(samples: Samples) -> Sequence[Mapping[str, Array]]:
