@@ -38,7 +38,9 @@ _WHOLE = frozenset(
 )
 
 _BEYOND_INT32 = (1000, -3_000_000_000, 3_000_000_000, 1_700_000_000_000)
-"""Numbers that fit into INT64 but not into int32; the last is a time in milliseconds."""
+"""Numbers for floats that are cast to INT64: 1000, and numbers that fit into INT64 but not into int32; the last is a
+time in milliseconds.
+"""
 
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 

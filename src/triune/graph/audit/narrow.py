@@ -198,7 +198,7 @@ def _pairs(floats: Sequence[Input], inputs: Sequence[Input], seed: int) -> list[
 
 
 def _apart(floats: Sequence[Input], inputs: Sequence[Input], seed: int) -> list[InputSet]:
-    """Sets in which one float input is small, or large, compared with the others."""
+    """Sets of inputs in which one float input is small, or large, compared with the others."""
     if len(floats) < 2:
         return []
     sets: list[InputSet] = []

@@ -148,7 +148,8 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
     for each in untaken:
         node = simulation.nodes.get(each.value)
         if node is None or node.node.op_type != each.op_type:
-            # A Max, Min or Clip may be missing because its operands were folded or fused.
+            # Report only a missing If or Where: a Max, Min or Clip may be missing because its operands were folded or
+            # fused.
             left += [each] if each.op_type in ("If", "Where") else []
             continue
         if each.op_type == "If":

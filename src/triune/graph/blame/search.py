@@ -26,8 +26,8 @@ _FEW_NODES = 48
 """All nodes of a graph of at most this many nodes may compute in fp32."""
 
 _SHARE = 0.15
-"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult. For the user's
-own there is no limit.
+"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult. For inputs
+that the user gave there is no limit.
 """
 
 _MARGIN = 0.6

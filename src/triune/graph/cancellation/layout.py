@@ -135,7 +135,7 @@ def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
     """
     if operand.places is not None:
         try:
-            # A constant that was added may have repeated the elements.
+            # Broadcast the places: a constant that was added may have repeated the elements.
             return np.broadcast_to(operand.places, shape)
         except ValueError:
             return None

@@ -64,7 +64,7 @@ class Facts:
         return self.values.constant(self.name(index))
 
     def integers(self, index: int) -> list[int] | None:
-        """The elements of an operand of integers, as one list; None if it is not constant or has other elements."""
+        """The elements of an operand of integers, as one list; None if it is not constant, or not of integers."""
         array = self.constant(index)
         return None if array is None or array.dtype.kind not in "iu" else [int(each) for each in array.reshape(-1)]
 

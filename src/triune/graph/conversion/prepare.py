@@ -105,7 +105,8 @@ def _prepared(
     copy, dropped = numbers_of(copy)
     free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))
-    # This runs before any pass: a pass would remove the default of an input that no node reads, and keep the input.
+    # `make_constants` runs before any pass: a pass would remove the default of an input that no node reads, and keep
+    # the input.
     make_constants(copy.graph)
     apply_shapes(copy, options.shapes)
     tell("bringing the graph to core operators")

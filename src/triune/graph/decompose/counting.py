@@ -1,4 +1,4 @@
-"""Unique and TfIdfVectorizer."""
+"""Decompose Unique and TfIdfVectorizer."""
 
 from itertools import pairwise
 

@@ -54,7 +54,7 @@ def num_bits(largest: int, added: int = 0) -> int | None:
     """The number of bits of a digit with which sums are exact in fp32; None if sums are exact without digits.
 
     Args:
-        largest: the largest sum of the other operand (`largest_sum`).
+        largest: the largest sum (`largest_sum`) of the operand that is not split into digits.
         added: the largest number that is added to a sum.
     """
     if _LARGEST * largest + added <= MOST_EXACT:

@@ -63,7 +63,7 @@ def fit_half(
         # FoldVariances runs before ConvAffine, which folds a BatchNormalization into the weights of the convolution
         # before it.
         FoldVariances(),
-        # This must run before ScaleBefore and FitMasks, whose patterns have no Cast.
+        # DropIdleCasts must run before ScaleBefore and FitMasks, whose patterns have no Cast.
         DropIdleCasts(),
         # ConvAffine runs before ScaleBefore, which need not move a scale that is folded into weights.
         *(() if is_laid_out else (ConvAffine(file),)),

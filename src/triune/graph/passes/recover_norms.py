@@ -162,6 +162,6 @@ def _uncentred(edit: Edit, name: str) -> str | None:
 
 
 def _is_vector(edit: Edit, name: str, x: str) -> bool:
-    """Whether a value has one element for each of the last axis of x."""
+    """Whether a value is a vector with an element for each index of the last axis of x."""
     shape, sizes = edit.values.shape(name), edit.values.shape(x)
     return bool(sizes) and shape is not None and len(shape) == 1 and shape[0] is not None and shape[0] == sizes[-1]

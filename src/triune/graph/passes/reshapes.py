@@ -51,7 +51,9 @@ def _join(edit: Edit) -> None:
 
 
 def _alone_before(edit: Edit, node: NodeProto, *op_types: str) -> NodeProto | None:
-    """The node of one of these operators whose result is read only by this node."""
+    """The node that computes the first operand of `node`, if it has one of the operators `op_types` and only `node`
+    reads its result; else None.
+    """
     first = edit.producer(node.input[0], *op_types)
     return first if first is not None and edit.only_reader(first.output[0]) is node else None
 

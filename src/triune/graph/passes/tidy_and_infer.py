@@ -12,7 +12,8 @@ from triune.graph.weights import Large
 class TidyAndInfer(GraphPass):
     """Given a model in which some values have no type. Result: types for all values, and no values that are not read.
 
-    Large weights are kept out of the model meanwhile: ONNX's shape inference copies it, and fails beyond 2 GiB.
+    Large weights are kept out of the model while types are inferred: ONNX's shape inference copies it, and fails beyond
+    2 GiB.
     """
 
     name = "tidy_and_infer"

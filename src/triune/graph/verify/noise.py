@@ -150,7 +150,7 @@ class _Noise:
 
     def _moved(self, name: str, step: float, *, has_masks: bool) -> tuple[list[NodeProto], str]:
         """Build nodes that add noise to a value, relative to its largest element, since smaller ones may be sums whose
-        terms cancel. Masked scores are not counted if it `has_masks`: -10,000, -3.4e38 or infinite.
+        terms cancel. If the value `has_masks`, masked scores (-10,000, -3.4e38 or infinite) are not counted.
         """
         sizing, largest = self._largest(name, has_masks=has_masks)
         random, noise = self._random(name, step, largest)

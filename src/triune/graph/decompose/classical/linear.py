@@ -1,4 +1,4 @@
-"""LinearRegressor and LinearClassifier."""
+"""Decompose LinearRegressor and LinearClassifier."""
 
 import numpy as np
 

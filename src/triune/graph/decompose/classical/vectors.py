@@ -82,7 +82,7 @@ def svm_classifier(c: Context) -> bool:
 
 
 def _linear(c: Context, x: str, count: int) -> None:
-    """An SVMClassifier without support vectors, as in liblinear: a vector of weights for each class."""
+    """Decompose an SVMClassifier without support vectors, as in liblinear: each class has a vector of weights."""
     b, weights = c.build, _floats(c, "coefficients").reshape(count, -1)
     scores = b.op("Add", b.op("MatMul", x, b.constant(weights.T.copy())), b.constant(_floats(c, "rho")[:1]))
     c.give(post_transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)

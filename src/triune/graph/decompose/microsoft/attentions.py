@@ -1,4 +1,4 @@
-"""Attention, QAttention and MultiHeadAttention of com.microsoft."""
+"""Decompose Attention, QAttention and MultiHeadAttention of com.microsoft."""
 
 from dataclasses import replace
 

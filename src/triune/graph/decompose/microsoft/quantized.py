@@ -45,7 +45,7 @@ def q_linear_add(c: Context) -> bool:
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    # The constant is zc - (sa / sc) * za - (sb / sc) * zb.
+    # The constant of the sum is zc - (sa / sc) * za - (sb / sc) * zb.
     ratios = [b.op("Div", c.input(position), c.input(6)) for position in (1, 4)]
     shifts = [b.op("Mul", ratio, _zero(c, position)) for ratio, position in zip(ratios, (2, 5), strict=True)]
     fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
