@@ -79,7 +79,7 @@ def request_of(prompt: str, options: Options) -> Generation:
     rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     try:
         return Generation(prompt, SamplingParameters(**sampling), **rest)
-    # A value of a wrong type raises TypeError when it is compared with its limits.
+    # `Generation` compares the values of options with their limits, which raises TypeError for a value of a wrong type.
     except TypeError as error:
         raise InvalidArgumentError(f"an option of the answer has a value of a wrong type: {error}") from error
 

@@ -29,8 +29,8 @@ _SIZE: Final = 2048
 """Rows and columns of each matrix: beyond the caches, and within what the Neural Engine takes."""
 
 _PRODUCTS: Final = {Unit.CPU: 4, Unit.AMX: 16, Unit.GPU: 128, Unit.ANE: 16}
-"""The number of consecutive products in a run, so that it takes long compared with the transfer of its input and
-output.
+"""The number of consecutive products in a run, by unit: so many that the run takes long compared with the transfer of
+its input and output.
 """
 
 _SECONDS: Final = 2.0

@@ -33,8 +33,8 @@ def _cannot_write(output: Path, error: OSError) -> InvalidArgumentError:
 
 @contextmanager
 def staged(output: Path) -> Generator[Path]:
-    """A context with a path of the same name in a temporary folder on the same disk, which is removed at the end, or by
-    the next such context in that folder if this process is killed.
+    """A context with a path of the same name as `output` in a temporary folder on the same disk. The folder is removed
+    at the end of the context or, if this process is killed, by the next such context.
 
     Raises:
         InvalidArgumentError: the folder is not writable.

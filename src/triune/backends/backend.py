@@ -144,7 +144,7 @@ class Backend(Protocol[B]):
 
 
 def _are_same_but_for_policy(one: ModelConfigMessage, other: ModelConfigMessage) -> bool:
-    # Compare first, since copying the config takes much longer and holds the GIL.
+    # Compare the configs as they are first: copying them takes much longer, and holds the GIL.
     if one == other or one.version_policy == other.version_policy:
         return one == other
     return _without_policy(one) == _without_policy(other)

@@ -22,7 +22,9 @@ from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
 
 TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
-"""Called with a version before it is built. If it raises an error, the version is not built."""
+"""A function that is called with (source, version, attempt) before the version is built. If it raises an error, the
+version is not built.
+"""
 
 
 @dataclass(frozen=True, slots=True)

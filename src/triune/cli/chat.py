@@ -43,7 +43,7 @@ def chat(
     unit: UnitName = None,
 ) -> None:
     """Talk with a model. Each line that you write is a message."""
-    # With readline, `input` has a history and line editing. Not every Python has it.
+    # Importing readline gives `input` a history and line editing. Not every Python has this module.
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")
 

@@ -63,7 +63,9 @@ class LogWriter(logging.Handler):
         self.leave(lambda: self._target.handle(ready), len(ready.msg))
 
     def say(self, make: Callable[[], str]) -> None:
-        """Queue text for standard error that is not part of the log. `make` is called in the thread, and returns it."""
+        """Queue text for standard error that is not part of the log. `make` is called in the writer's thread, and
+        returns the text.
+        """
 
         def write() -> None:
             sys.stderr.write(make())

@@ -27,7 +27,8 @@ class Names:
     sources: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
 
     def find(self, name: str) -> str:
-        """The name in the model for a name in the model or in its source. If it is both, the former is meant.
+        """Convert a name to the name in the model. `name` is a name in the model or in its source; if two tensors have
+        it, one in the model and one in the source, the model's tensor is meant.
 
         Raises:
             InvalidArgumentError: the name is unknown; the message lists all names.

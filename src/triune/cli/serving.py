@@ -78,7 +78,7 @@ def _exit() -> NoReturn:
 def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:
     """Print the models and the addresses through `log`. If that fails, log the error and go on.
 
-    The table of many models takes long: it is made in the thread of `log`.
+    The table is made in the thread of `log`, since making it for many models takes long.
     """
     models = [(each, _ready(server, each)) for each in server.last_index()]
 
@@ -125,7 +125,7 @@ def _print_models(console: Console, models: Sequence[_Model]) -> None:
             f"{unit.value} ({'emulated, ' if unit in model.emulated else ''}{precision})"
             for unit, precision in model.precisions.items()
         )
-        # A copy, since the event loop changes it.
+        # Copy the dict, since the event loop changes it.
         verdicts = dict(model.statistics.verdicts)
         errors = ", ".join(f"{unit.value} {each.largest:.2g}" for unit, each in verdicts.items())
         table.add_row(escaped(entry.name), str(entry.version), units, errors)

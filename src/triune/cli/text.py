@@ -1,4 +1,6 @@
-"""Shared by `triune generate` and `triune chat`: choosing the model, its options, and showing an answer."""
+"""What `triune generate` and `triune chat` share: choosing the model, the options of an answer, and showing an
+answer.
+"""
 
 import sys
 from pathlib import Path
@@ -43,7 +45,8 @@ UnitName = Annotated[str | None, typer.Option(help="The unit to run on; the fast
 def open_engine(
     model: str, unit: str | None, adapter: str | None = None, draft: str | None = None
 ) -> tuple[Engine, str | None]:
-    """Load the model, and its draft model. Returns the engine, and the name of the adapter.
+    """Load the model and, if there is one, its draft model. Returns the engine, and the name of the LoRA adapter or
+    None.
 
     Raises:
         NotFoundError: there is no such file, folder or model.

@@ -30,8 +30,8 @@ LOGITS_OUTPUT: Final = "logits"
 COUNT_OUTPUT: Final = "num_tokens"
 
 PART_TEXTS: Final = 64
-"""The most texts that run as one part. Longer requests are split, so that the requests of other clients need not
-wait.
+"""The most texts of a request that are computed at once. A request with more texts is split into parts, so that
+requests of other clients need not wait for all of it.
 """
 
 _MODEL_TYPES: Final = frozenset({"bert"})

@@ -66,7 +66,8 @@ def _seconds(parameters: Mapping[str, str], name: str, default: float) -> float:
 
 
 class RunLimit(Generic[_Run]):
-    """Ends runs that take too long. One timer serves all runs. It fires when the oldest run exceeds the limit.
+    """Ends runs that take too long. One timer serves all runs: it fires when the oldest run
+    exceeds the limit.
 
     Everything runs on the event loop's thread.
     """

@@ -109,7 +109,7 @@ def _largest(rows: Array, count: int) -> Array:
 
 
 def _texts(values: Array, indices: Array, labels: Sequence[str]) -> list[bytes]:
-    """Format values and their indices, with their labels. An empty label is left out, as in Triton."""
+    """Format the values at `indices` as `value:index[:label]`. An empty label is left out, as in Triton."""
     form = "%f:%d" if values.dtype.kind == "f" else "%d:%d"
     texts: list[bytes] = []
     for value, index in zip(values.tolist(), indices.tolist(), strict=True):

@@ -17,10 +17,12 @@ from triune.core.files import open_file
 _BLOCK_BYTES = 1 << 20
 
 _MAX_DIGESTED_BYTES = 4 << 30
-"""A larger file is identified by inode and time: reading it would take longer than loading it again."""
+"""A file of more bytes is identified by inode and time instead of its content: reading it would take longer than
+loading the model again.
+"""
 
 _MAX_READ_BYTES = 16 << 30
-"""The most bytes to read for one fingerprint. Further files are identified by inode and time."""
+"""The most bytes that are read for one fingerprint of a folder. Further files are identified by inode and time."""
 
 _MAX_ENTRIES = 100_000
 """The limit for the number of files and folders in a model's folder."""

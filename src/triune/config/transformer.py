@@ -183,7 +183,7 @@ def _in_fp32(options: TransformerOptions) -> TransformerOptions:
 
 
 def named_unit(message: ModelConfigMessage) -> Unit | None:
-    """The unit that a config names; None if it leaves the choice to the runtime, or names no unit that exists."""
+    """The unit that a config names; None if the config leaves the choice to the runtime, or the unit does not exist."""
     word = message.parameters[UNITS_PARAMETER].string_value if UNITS_PARAMETER in message.parameters else ""
     if not word and message.instance_group:
         kinds = {ModelInstanceGroup.KIND_CPU: Unit.CPU, ModelInstanceGroup.KIND_GPU: Unit.GPU}

@@ -79,7 +79,7 @@ def refuse_unsupported(message: ModelConfigMessage, supports: Collection[str] = 
 
 
 def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_cache: bool = False) -> list[str]:
-    """The fields and parameters of a completed config that are set but have no effect.
+    """Texts that name the fields and parameters of a completed config that are set but have no effect.
 
     As in Triton, a model may have parameters that no backend reads; the config endpoints show them.
     """

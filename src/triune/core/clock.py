@@ -31,7 +31,7 @@ class Clock(Protocol):
 class MonotonicClock:
     """The clock of `time.monotonic_ns`; the running asyncio loop makes delayed calls."""
 
-    # This is the function itself, not a method that calls it, since each request reads the clock five times.
+    # `now_ns` is the function itself, not a method that calls it: each request reads the clock five times.
     now_ns = staticmethod(time.monotonic_ns)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
@@ -66,8 +66,8 @@ class _LoopTimer:
 
 
 class VirtualClock:
-    """The reference implementation, for tests and simulations: time stands still until `advance` is called. It needs no
-    event loop.
+    """A clock for tests and simulations, the reference implementation: its time stands still until `advance` is called.
+    It needs no event loop.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,9 @@ _REMEDIES: Final = {
 }
 
 _TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
-"""The C library's texts for these errors. Vendors' libraries put them into their own error messages."""
+"""The C library's text for each disk error, by its number. Vendors' libraries put these texts into their own
+messages.
+"""
 
 
 def disk_error(error: BaseException) -> OSError | None:

@@ -207,7 +207,8 @@ class Account:
         return bill
 
     def begin_batch(self, now_ns: int, rows: Sequence[tuple[int, Bill | None]]) -> Work:
-        """Record that a batch begins, as `begin` does. Its energy is divided among the requests by rows.
+        """Record that a batch begins, as `begin` does. Each request gets a part of the batch's energy in proportion to
+        its rows.
 
         Args:
             now_ns: the time, on the accountant's clock.

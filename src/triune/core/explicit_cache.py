@@ -41,8 +41,8 @@ def visible_name(window: int) -> str:
 
 
 def windows_of(names: Iterable[str]) -> dict[str, int]:
-    """Find the attention masks (see `visible_name`) among the inputs of a graph. Returns the window of each by its
-    name.
+    """Find the attention masks (see `visible_name`) among the inputs of a graph. Returns the window of each mask, in
+    tokens, by the mask's name.
     """
     known = visible_name(0)
     return {name: int(name.removeprefix(known).lstrip("_") or 0) for name in names if name.startswith(known)}

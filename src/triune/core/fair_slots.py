@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 _MOST_DONE: Final = 64
-"""Callers that no longer wait are removed from the lists once they exceed those that wait by about this many."""
+"""The lists also hold callers that no longer wait. These are removed once they are about this many more than the
+waiting ones.
+"""
 
 
 class _Waiting(NamedTuple):

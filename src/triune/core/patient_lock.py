@@ -41,7 +41,8 @@ def patient_lock(
         is_held = _wait(descriptor, silent_seconds)
         is_over = threading.Event()
         if is_held:
-            # If no thread can start, there is no heartbeat. Waiting processes then go on, and do the same work again.
+            # If no thread can start, there is no heartbeat. Then waiting processes go on without the lock, and repeat
+            # the work.
             with contextlib.suppress(NoThreadError):
                 start_thread(lambda: _beat(path, is_over, beat_seconds), "lock")
         try:
@@ -75,6 +76,6 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
 
 def _beat(path: Path, is_over: threading.Event, seconds: float) -> None:
     while not is_over.wait(seconds):
-        # The file, or its folder, may be removed during the work.
+        # The lock file, or its folder, may be removed while the lock is held.
         with contextlib.suppress(OSError):
             os.utime(path)

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 PREFIX: Final = "triune-held-"
-"""The prefix of such folders' names in the system's temporary folder."""
+"""The prefix of the names of held folders in the system's temporary folder."""
 
 _MAX_TRIES = 100
 
@@ -88,7 +88,8 @@ def _unwound_by_signals() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # A signal that is ignored, as SIGHUP by nohup, or that the caller handles, stays so.
+    # Handle only signals that still have their default action, not those that are ignored (SIGHUP by nohup) or that the
+    # caller handles.
     taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     for each in taken:
         signal.signal(each, _unwind)

@@ -5,7 +5,9 @@ from typing import Final
 from triune.core.datatypes import Array
 
 BYTES_ELEMENT_BYTES: Final = 96
-"""The memory of a BYTES element besides its content: a Python object here, and a string in the runtime."""
+"""The memory of a BYTES element besides its content, in bytes: a Python object in the server, and a string in the
+runtime.
+"""
 
 
 def array_bytes(array: Array) -> int:

@@ -44,8 +44,12 @@ def slots_of(step: DecoderStep, block_size: int) -> NDArray[np.int64]:
 
 
 def _rows(begins: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Unpack parts to rows [parts, longest]. Returns the packed index of each position, 0 beyond the end of a part, and
-    whether the position is inside its part.
+    """Unpack packed parts, which begin at `begins`, to rows of the longest part's length.
+
+    Returns:
+        INT64 [parts, longest], the packed index of each position, 0 beyond the end of a part; and BOOL [parts,
+        longest], whether the position is inside its part.
+
     """
     counts = np.diff(begins)
     steps: NDArray[np.int64] = np.arange(int(counts.max()), dtype=np.int64)

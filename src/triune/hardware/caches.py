@@ -36,7 +36,7 @@ def read_caches(folder: Path = SYSFS) -> str:
             try:
                 lines.append(f"{path.parent.name}/{path.name}: {path.read_text().strip()}\n")
             except OSError:
-                # A cache whose files cannot be read is left out, as if the kernel did not list it.
+                # Leave out a cache whose files cannot be read, as if the kernel did not list it.
                 continue
     return "".join(lines)
 

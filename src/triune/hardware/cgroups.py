@@ -28,6 +28,7 @@ def cgroup_folders(membership: str, root: Path, controller: str) -> Iterator[Pat
         if controllers and controller not in controllers.split(","):
             continue
         mount = root / controller if controllers else root
-        # In a container the path may be the host's path. Then only the mount point itself can be read.
+        # In a container, `path` may be the host's path, which does not exist there: then only the mount point can be
+        # read.
         group = mount / path.strip("/")
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))

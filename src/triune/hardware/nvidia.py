@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CUDA_LIBRARIES = "nvidia"
-"""The Python package of CUDA's libraries, which MLX's build for CUDA installs, and its build for CPUs does not."""
+"""The Python package of CUDA's libraries. If it is installed, MLX's build for CUDA is: MLX's build for CPUs does not
+install it.
+"""
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 

@@ -45,7 +45,7 @@ class HostedExecutable:
         self._load = load
         self._name = name
         self._limits = limits or Limits()
-        # The condition is the lock for the attributes below, and announces their changes.
+        # `_changed` is the lock for the attributes below, and announces their changes.
         self._changed = threading.Condition()
         self._process: WorkerProcess | None = None
         self._starting: WorkerProcess | None = None

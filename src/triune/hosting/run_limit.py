@@ -31,7 +31,7 @@ def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
 
 
 class OwnLimit:
-    """The limit within the worker process: it applies to the memory of its calls from now on."""
+    """The limit within the worker process. From its creation on, it limits the memory of the process's calls."""
 
     def __init__(self, max_bytes: int) -> None:
         """Args:

@@ -1,4 +1,4 @@
-"""The file descriptors of the process. Connections may use some of them; the rest is for models and files."""
+"""The file descriptors of the process. Connections may use some of them; the others are kept for models and files."""
 
 import contextlib
 import logging

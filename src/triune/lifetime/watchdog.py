@@ -23,8 +23,8 @@ class Watchdog:
         """Create and enter this on the loop's thread.
 
         Args:
-            limit_seconds: how long the loop may take to call the function.
-            pause_seconds: how long the thread waits after a call before it asks for the next one.
+            limit_seconds: how long the loop may take to call the watchdog's function.
+            pause_seconds: how long the thread waits after a call of the function before it asks for the next one.
         """
         self._limit_seconds = limit_seconds
         self._pause_seconds = pause_seconds

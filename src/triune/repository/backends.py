@@ -1,4 +1,4 @@
-"""The backends by their names in the field `backend` of configs."""
+"""Makes all backends, by the names that configs use in the field `backend`."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -29,7 +29,7 @@ class Dependencies:
         models: the ready models.
         records: the records of all models that were ever requested to load.
         bring: loads the model with this name, which another model needs, if the control mode allows that; never raises
-                a TriuneError.
+            a TriuneError.
         """
         self._models = models
         self._records = records

@@ -41,7 +41,7 @@ def find_models(repositories: Sequence[Path]) -> dict[str, Found]:
 
 
 class Finder:
-    """Lists the repositories again and again. If one cannot be read any more, its last listing is used."""
+    """Lists the repositories whenever it is asked to. If one cannot be read any more, its last listing is used."""
 
     def __init__(self, repositories: Sequence[Path]) -> None:
         self._repositories = repositories

@@ -22,7 +22,9 @@ class Retiring:
         self._is_refusing = False
 
     def add(self, servings: Iterable[Serving]) -> None:
-        """Register versions that `retire` will be called with, so that a drain waits for them from now on."""
+        """Register versions that `retire` will be called with later, so that the repository's `drain` waits for them
+        from now on.
+        """
         self.servables.update(each.loaded.servable for each in servings)
 
     def refuse(self) -> None:
@@ -47,7 +49,8 @@ class Retiring:
         if self._is_refusing:
             servable.refuse()
         else:
-            # Requests of ensembles should not wait for further requests to this version either, so drain it first.
+            # Drain this version first, so that the requests of ensembles to it do not wait for others to share a batch
+            # with.
             await servable.drain()
             await serving.loaded.holds.until_free()
         await servable.drain()

@@ -131,9 +131,8 @@ def functions_digest(paths: Mapping[str, Path], options: str) -> str:
 
 
 def optimization_digest(path: Path, options: str) -> str:
-    """The key of an optimized graph: a hash of the ONNX file, its weights, the options, and the versions of the
-    optimizing libraries. Raises
-    the errors of `conversion_digest`.
+    """The key of an optimized graph: a hash of the ONNX file, its weights, the options, Triune's passes, and the
+    versions of the libraries. Raises the errors of `conversion_digest`.
     """
     return _onnx_digest(path, options, ("graph",), ("onnx", "onnxruntime"))
 

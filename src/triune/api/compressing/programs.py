@@ -31,7 +31,7 @@ from triune.graph.conversion.shapes import InputShape
 from triune.graph.verify import Verdict
 
 _MOST_SAMPLES: Final = 16
-"""The most samples on which a program is compared to find what fp16 does not hold of them."""
+"""The most samples on which a program is compared with its source to find layers that overflow in fp16."""
 
 _ADVICE: Final = Advice(
     larger="give some with --calibrate, so that what loses them computes in fp32",
@@ -104,7 +104,9 @@ def limits_of(source: Path) -> dict[str, InputShape]:
 
 
 def _telling(samples: Samples) -> Sequence[Mapping[str, Array]]:
-    """The user's samples that the program is compared on: those with the largest numbers."""
+    """The user's samples with which the program is compared: `_MOST_SAMPLES` of them, those with the largest
+    numbers.
+    """
     if samples.is_made_up:
         return ()
     return sorted(samples.comparison, key=_largest, reverse=True)[:_MOST_SAMPLES]
@@ -115,7 +117,10 @@ def _largest(sample: Mapping[str, Array]) -> float:
 
 
 def _notes_on_halves(done: ConversionResult) -> list[str]:
-    """What fp16 costs, or that it is not known. Whether the program is written, its agreement with the source says."""
+    """Notes on the outputs that are wrong in fp16, or a note on why they are not known.
+
+    Whether the program is written is decided by its agreement with the source, not here.
+    """
     if done.not_compared:
         return [f"which layers fp16 does not hold was not found out: {done.not_compared}"]
     return [
@@ -124,7 +129,9 @@ def _notes_on_halves(done: ConversionResult) -> list[str]:
 
 
 def require_arrays(source: Path) -> None:
-    """Raises UnsupportedError if a Core ML package has images or labels, which a package made of it would not have."""
+    """Raise UnsupportedError if a Core ML package has images or labels, since the compressed package would have
+    neither.
+    """
     package = read_package(source)
     described = package.description.functions[package.description.default_function]
     for feature in (*described.inputs, *described.outputs):
@@ -148,7 +155,7 @@ def outputs_of_program(
         for sample, wanted in zip(samples, expected, strict=True):
             given = dict(zip(inputs, _in_order(sample, inputs), strict=True))
             found = program.run(given)
-            # A program's outputs keep their order; names that Core ML lacks are changed.
+            # Match outputs by their order: a name that Core ML does not allow is changed in the program.
             by_name = {
                 name: np.asarray(found[name if name in found else other])
                 for (name, _), other in zip(wanted.items(), names, strict=True)

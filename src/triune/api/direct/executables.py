@@ -18,14 +18,16 @@ MOST_KEPT: Final = 32
 """The most executables in the cache. The least recently used one is closed first."""
 
 BACKEND: Final = "onnxruntime"
-"""The backend of ONNX files, in which direct work is written. On some units other runtimes run such files."""
+"""The backend of ONNX files: direct work is written as ONNX. On some units other runtimes run the files of this
+backend.
+"""
 
 _FIXED_SHAPES: Final = ("coreml", "coreai")
 """The runtimes that compile for one set of shapes; the executables of the others compute all sizes, and as fast."""
 
 
 _FIXED_KERNELS: Final = ("openvino",)
-"""The runtimes that compile a convolution for the shape of its kernel."""
+"""The runtimes that must know the shape of a convolution's kernel when they compile the convolution."""
 
 
 class _Kept:

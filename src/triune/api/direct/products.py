@@ -103,8 +103,8 @@ class Direct:
         return self._units[unit].product(first, second, dtype)
 
     def tune(self, dtypes: Sequence[str] = tuple(NAMES.values())) -> Mapping[str, Times]:
-        """Measure products of these dtypes on each unit that `matmul` may choose, and keep the times. Returns the times
-        of all dtypes.
+        """Measure products of these dtypes on each unit that `matmul` may choose, and store the times. Returns the
+        stored times of all dtypes.
         """
         load, num_cores = os.getloadavg()[0], self._machine.num_cores
         if load > _BUSY * num_cores:
@@ -242,7 +242,7 @@ def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
     rows = 1 if shape == ROW else size
     batch = (BATCH,) if shape == BATCHED else ()
     of_name = {name: each for each, name in NAMES.items()}[dtype]
-    # The numbers reach 127, so that cast to int8 they are not all 0.
+    # Numbers up to 127: numbers between -1 and 1 would all be 0 when they are cast to int8.
     left, right = (
         np.clip(30 * random.standard_normal((*batch, n, size), np.float32), -127, 127).astype(of_name)
         for n in (rows, size)

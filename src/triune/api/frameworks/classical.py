@@ -73,7 +73,7 @@ def export_xgboost(request: Request) -> Export:
     is_booster = isinstance(model, xgboost.Booster)
     booster = model if is_booster else model.get_booster()
     names = _inputs(request, booster.num_features())
-    # onnxmltools supports features only by their numbers, not by names.
+    # Convert a copy without the names of features: onnxmltools supports features only by their numbers.
     plain = copy.deepcopy(model)
     (plain if is_booster else plain.get_booster()).feature_names = None
     written = _written(

@@ -20,7 +20,9 @@ from triune.graph.session import GraphSession
 from triune.graph.verify import samples_of
 
 TOLERANCE: Final = 1e-3
-"""How far an exported model may be from its source, as a part of an output's largest value."""
+"""The largest allowed difference between an output of an exported model and of its source, divided by the output's
+largest value.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def optimize(
             written.
         UnsupportedError: the result would differ from the source or cannot be compared with it, and `force` is not set.
     """
-    # The page is a template of some kilobytes, read only if it is asked for.
+    # Imported only if a page is asked for: the module reads a template of some kilobytes.
     from triune.api.optimizing.page import page_of
 
     source, target = model_in(Path(source)), Path(target)

@@ -45,7 +45,7 @@ class EncoderBackend(MachineBackend):
         return build_encoder(config, source, version, self._machine, self._clock, attempt, self._gate, key)
 
     def assemble(self, build: "EncoderBuild", models: Models) -> Servable:
-        """Create workers, a dispatcher, and a servable that divides requests: see `Backend.assemble`."""
+        """Create workers, a dispatcher, and a servable that divides large requests: see `Backend.assemble`."""
         del models
         from triune.backends.encoder.assemble import assemble_encoder
 

@@ -10,8 +10,8 @@ from triune.engine.weights.config import BertConfig
 
 
 def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
-    """Open a checkpoint, and complete its config: without a head and without files of sentence-transformers, texts are
-    pooled by the mean of their tokens, which is the default of sentence-transformers.
+    """Open a checkpoint, and complete its config: if it has neither a head nor files of sentence-transformers, the
+    embedding of a text is the mean of its tokens' outputs, as by default in sentence-transformers.
 
     Raises:
         UnsupportedError: the model is not an encoder, or it classifies tokens. The errors of `open_checkpoint` are

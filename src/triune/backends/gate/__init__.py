@@ -1,1 +1,1 @@
-"""The gate: before a unit serves a model, its outputs on samples are compared with those of fp32 on `cpu`."""
+"""The gate: before a unit serves a model, the unit's outputs for samples are compared with those of `cpu` in fp32."""

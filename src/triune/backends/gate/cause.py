@@ -33,11 +33,13 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _MOST_WEIGHTS: Final = 256 << 20
-"""Models with more bytes of weights are not examined, since they would be copied and compiled again."""
+"""Models with more bytes of weights than this are not examined, since the search copies and compiles the model
+again.
+"""
 
 _MOST_WATCHED: Final = 128
-"""The most values that are compared in one run. In a larger graph, values at equal distances are compared first, and
-then the values between the last right and the first wrong one.
+"""The most values of a graph that are compared in one run. In a larger graph, values at equal distances are compared
+first, and in the next run those between the last right and the first wrong value.
 """
 
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -134,7 +136,7 @@ class _Search:
         if not self._is_small or not nodes:
             return ""
         step = math.ceil(len(nodes) / _MOST_WATCHED)
-        # The nodes are sampled from the end, so that the last node is always tried.
+        # Take every `step`-th node, counted from the end, so that the last node is always among them.
         found = self._first_wrong(nodes[::-1][::step][::-1])
         if found is not None and step > 1:
             end = nodes.index(found) + 1

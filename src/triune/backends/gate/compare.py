@@ -96,7 +96,7 @@ def _errors(name: str, expected: Array, found: Array, tolerance: float) -> tuple
 
 
 def _is_float(array: Array) -> bool:
-    # numpy has no kind for bf16: ml_dtypes declares it as "V".
+    # "V" is the kind of bf16, which is a dtype of ml_dtypes, not of numpy.
     return array.dtype.kind in "fV"
 
 

@@ -27,7 +27,7 @@ class KeptVerdicts:
     """A folder with a file for each verdict. May be used from any thread, and by several processes."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is created when needed."""
+        """`folder` has a file for each verdict. It is created when a verdict is stored."""
         self._folder = folder
 
     def find(self, load_key: str, recipe: Recipe) -> Verdict | None:

@@ -57,8 +57,8 @@ divided by this number.
 """
 
 _CLEAR: Final = 0.5
-"""A row of logits is clear if its largest expected logit is above the second by more than this number * the tolerance *
-the spread of the row.
+"""The expected logits of a token (a row) are clear if the largest is above the second largest by more than this number
+* the tolerance * the spread of the row.
 """
 
 _SMALLEST: Final = 1e-3

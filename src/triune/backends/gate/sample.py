@@ -1,4 +1,4 @@
-"""Sample inputs for a model, and how they are passed to an executable."""
+"""The protocol of sample inputs with which a model's units are compared."""
 
 from collections.abc import Mapping
 from typing import Protocol

@@ -39,7 +39,8 @@ def assemble_speech(build: SpeechBuild, resources: Resources) -> Servable:
     if (account := resources.accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, resources.clock)
         build.aligner.charge(account, resources.clock)
-    # The decoder and the encoder compute in different threads, so each takes turns by a share of its own.
+    # The decoder and the encoder compute in different threads, so each needs a `BlockingShare` of its own to wait for
+    # its turns.
     build.encoder.take_turns(share_of(config, build.encoder.unit, resources.clock, resources.arbiter))
     statistics = new_statistics(config.message, has_distributions=resources.settings.has_distributions)
     statistics.accounts = resources.accounts

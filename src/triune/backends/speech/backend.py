@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES: Final = ("soundfile", "soxr")
 _RUNTIME: Final = "openvino"
-"""The runtime that is used if it is installed and the config names no other unit: measured to be fast enough for
-speech.
+"""The runtime for speech if it is installed and the config names no other unit than its own: it was measured to be fast
+enough.
 """
 
 

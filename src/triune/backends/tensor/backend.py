@@ -112,8 +112,8 @@ class TensorBackend(MachineBackend):
         known: Mapping[Unit, Verdict],
         attempt: Attempt,
     ) -> "_Measured":
-        """Compare the units' answers, and measure their speed. `known` has the verdicts of reused executables, which
-        are not computed again.
+        """Compare the units' answers, and measure the units' speed. `known` has the verdicts on reused executables,
+        which are not compared again.
         """
         config = placed.config
         if placed.cut is not None:
@@ -187,7 +187,7 @@ class _Measured:
 
 
 def _measured_cut(made: Made, cut: Cut) -> _Measured:
-    """The same of a model that is divided into segments: its segments were measured when its plan was made."""
+    """What was measured of a model that is divided into segments, when its plan was made."""
     config, verdict = made.config, made.verdict
     assert config.plan is not None
     verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}

@@ -22,8 +22,8 @@ _FILENAME: Final = "model.onnx"
 _LEFT_OUT: Final = "left_out.json"
 
 _SECONDS: Final = 24 * 3600.0
-"""The time limit of an optimization. It need not be shorter, since the time limit of a load ends the load's process and
-therefore the optimization.
+"""The time limit of an optimization, in seconds. It is long, since the time limit of a load already ends the load's
+process, and with it the optimization.
 """
 
 _log = logging.getLogger(__name__)

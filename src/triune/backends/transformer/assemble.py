@@ -93,7 +93,7 @@ def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondT
     if build.options.disk_cache_bytes is None:
         return None
     max_bytes = build.options.disk_cache_bytes // len(build.config.units)
-    # Keys and values depend on all of these files.
+    # The key of stored blocks includes all of these files, since keys and values depend on them.
     files = {**build.source.stamp.companions(), **build.source.stamp.versions.get(build.version, {})}
     words = [
         VERSION,

@@ -90,8 +90,8 @@ def _load(body: bytes) -> object:
 
 
 def _refusal(first: orjson.JSONDecodeError, last: orjson.JSONDecodeError) -> InvalidArgumentError:
-    """The error for a body that is not valid JSON. `first` is the parser's error; `last` is the error of parsing it
-    without NaN and infinities.
+    """The error for a body that is not valid JSON. `first` is the error of parsing the body as it is; `last` is that
+    of parsing it with 0 in place of NaN and infinities.
     """
     if "depth limit" in last.msg:
         return _too_deep()
@@ -99,7 +99,7 @@ def _refusal(first: orjson.JSONDecodeError, last: orjson.JSONDecodeError) -> Inv
 
 
 def _too_deep() -> InvalidArgumentError:
-    # Two parsers read the JSON. The limit of one of them depends on the depth of Python's stack.
+    # No depth is named in the message: two parsers read JSON, and the limit of one depends on Python's stack.
     return InvalidArgumentError(
         "the request's JSON is nested too deep: about 1,000 levels of arrays and objects are the limit; send it flat"
     )

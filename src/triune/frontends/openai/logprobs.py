@@ -1,4 +1,6 @@
-"""Probabilities of tokens, in the two forms of OpenAI's API."""
+"""Log-probabilities of tokens in the forms of OpenAI's API: one for chats and responses, another one for
+completions.
+"""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -83,7 +83,7 @@ class ResponseAnswer:
         return self._event("response.failed", response=self._document("failed", told(error)))
 
     def _grow(self, part: Part) -> list[bytes]:
-        """Append new text or parts to the answer. Returns the events that announce them."""
+        """Append a new part to the answer. Returns the events that tell the client of its text and calls."""
         events: list[bytes] = []
         self._logprobs += chat_logprobs(part.delta.logprobs)
         for piece in part.pieces:

@@ -33,12 +33,12 @@ class Block:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is text for the user."""
+        """Whether the block is text for the user, not reasoning or a call."""
         return self.name is None and not self.is_reasoning
 
     @property
     def text(self) -> str:
-        """The text, or the arguments."""
+        """The text of a text or of reasoning, or the JSON of a call's arguments."""
         return "".join(self.pieces)
 
 

@@ -29,8 +29,8 @@ _MAX_SIZES: Final = 64
 
 
 class _Size:
-    """The times of the batches that have one number of input elements: their count, their recent mean, and their best
-    mean.
+    """The times of the batches with the same number of input elements: how many there were, and their recent and best
+    mean time.
     """
 
     def __init__(self) -> None:

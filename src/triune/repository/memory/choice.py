@@ -53,8 +53,8 @@ def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence
 
 
 def _enough(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[Candidate]:
-    """The first candidates that together free enough, without those that turn out not to be needed; empty if all free
-    too little.
+    """The first candidates that together free `lacking_bytes`, without those that are not needed for that; empty if all
+    candidates together free too little.
     """
     chosen: list[Candidate] = []
     left = lacking_bytes

@@ -73,7 +73,7 @@ class MemoryLedger:
 
     @property
     def leaving_bytes(self) -> int:
-        """The bytes that will become free when the leaving versions are gone."""
+        """The bytes that will become free when the versions that are being freed are gone."""
         return sum(each.num_bytes for each in self.leaving())
 
     def by_model(self) -> dict[str, int]:

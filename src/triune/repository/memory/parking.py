@@ -1,5 +1,5 @@
-"""Puts a parked servable in the place of a model that was unloaded to make room or was never loaded. It loads the model
-when a request comes.
+"""Makes parked servables, which take the requests of a model that was unloaded to make room or was never loaded, and
+have it loaded when a request comes.
 """
 
 from collections.abc import Mapping

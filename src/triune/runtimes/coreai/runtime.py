@@ -146,7 +146,7 @@ class FunctionExecutable:
         """Args:
         inner: the executable that computes the function; its tensors have the function's names.
         unit, precision, signature: what this executable reports as its own. For an ONNX model that was converted to an
-                asset, this is the signature of the ONNX model.
+            asset, this is the signature of the ONNX model.
         function: the function's description.
         """
         self.unit = unit

@@ -131,7 +131,8 @@ class LadderDecoder(LogitsOnHost):
         self._blocks.clear()
 
     def _held(self, index: int, num_tokens: int) -> Held:
-        """A block that has at least `num_tokens` tokens. A block without tokens is created anew, with the smallest
+        """The block with this index, moved to a cache that holds `num_tokens` tokens if its own is too small. If no
+        tokens are in it (`num_tokens` is 0) or it does not exist, it is replaced by an empty block of the smallest
         cache.
         """
         held = self._blocks[index]

@@ -218,7 +218,7 @@ class MlxDecoder:
         try:
             yield
         except Exception as error:
-            # Caches are written in place, so their state before the step is lost.
+            # The step has failed after it may have written to the caches in place: what they held before is lost.
             self._lost = reason_of(error)
             raise InternalError(f"MLX failed in a step of {count} tokens: {self._lost}") from error
 

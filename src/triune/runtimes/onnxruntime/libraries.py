@@ -16,7 +16,9 @@ _KNOWN: Final = frozenset(
         *("com.microsoft", "com.microsoft.experimental", "com.microsoft.nchwc", "com.ms.internal.nhwc"),
     ]
 )
-"""The domains of ONNX and ONNX Runtime. That of onnxruntime-extensions, "ai.onnx.contrib", is none of them."""
+"""The domains of the operators that ONNX and ONNX Runtime define. "ai.onnx.contrib", the domain of
+onnxruntime-extensions, is not among them.
+"""
 
 
 def has_foreign_ops(model: ModelProto) -> bool:

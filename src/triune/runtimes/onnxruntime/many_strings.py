@@ -20,7 +20,9 @@ _MANY_BYTES = 64 << 20
 """The largest size of strings, in bytes, that a run may hold in the server's own process."""
 
 _MANY_NUMBERS = 1 << 20
-"""The limit for numbers that a model may map to strings. It is higher, since most such models return few strings."""
+"""The largest number of input elements of a model that may map each to a string, for a run in the server's own process.
+It is higher than MANY_STRINGS, since most such models return few strings.
+"""
 
 
 class ManyStringsExecutable:

@@ -40,7 +40,7 @@ class RunMemory:
         signature: its inputs and outputs.
         max_bytes: the memory limit of a run; None sets no limit.
         is_by_values: whether the memory of a run depends on the values of inputs. If so, it is returned to the system
-                soon after each run.
+            soon after each run.
         """
         self._session: Any = session
         self._signature = signature
@@ -144,7 +144,9 @@ class RunMemory:
             HEAP.give_back_soon()
 
     def _shrink(self) -> None:
-        """Return memory of the arena. ONNX Runtime does this after a run, so start a run and terminate it at once."""
+        """Have the arena return its free memory. ONNX Runtime does that only after a run, so start a run and terminate
+        it at once.
+        """
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
         # The run raises an error, because `terminate` ends it before its first node.

@@ -142,8 +142,8 @@ class OnnxRuntime:
         source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
         session_options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
         del model
-        # If the session has no arena, or labels of unknown size leave the arena, only a separate process enforces the
-        # limit.
+        # Use a separate process to enforce the memory limit if the session has no arena, or if the number of strings in
+        # the outputs depends on the inputs' values: an arena does not limit strings.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
         if (source.hosting_reason or not has_limit or libraries) and not is_own_process:
             del source

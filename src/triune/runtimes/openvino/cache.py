@@ -83,8 +83,8 @@ class Cache:
             return
         axis = 2 if self.is_by_channel else 3
         low, high = numbers.min(axis, keepdims=True), numbers.max(axis, keepdims=True)
-        # If all numbers of a channel are equal, as for a single token, their range is 0. Any step that represents them
-        # will do.
+        # If all numbers that share a scale are equal, as for a single token, their range is 0. Then any scale that
+        # represents the number exactly will do.
         step = np.maximum(np.where(high > low, high - low, np.abs(low)) / 255, np.finfo(np.float32).tiny)
         blocks = np.empty((len(indices), *self._shape), np.uint8)
         scales, zeros, codes = self._parts(blocks)

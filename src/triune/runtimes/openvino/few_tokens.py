@@ -74,7 +74,7 @@ def _new_sequences(count: int, length: int, widths: Mapping[str, int]) -> Decode
     per_sequence = -(-length // 16)
     begins = np.arange(count + 1, dtype=np.int32)
     num_tokens = count * length
-    # All positions are 0, since positions beyond the model's last would be read outside its tables.
+    # All positions are 0, since the plugin would read positions beyond the model's largest outside its tables.
     zeros = np.zeros(num_tokens, np.int64)
     return DecoderStep(
         zeros,

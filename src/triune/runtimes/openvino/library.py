@@ -1,4 +1,4 @@
-"""OpenVINO's module, imported without its model converter."""
+"""Imports OpenVINO's module without its model converter."""
 
 import contextlib
 import importlib

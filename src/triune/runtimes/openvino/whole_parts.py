@@ -112,8 +112,8 @@ def in_parts(x: Any, step: int) -> Any:
 
 
 def sum_over(x: Any, axis: int) -> Any:
-    """Build the sums of INT32 over an axis, which is removed: the last of the running sums, or 0 if there are no
-    elements.
+    """Build the sum of INT32 values over an axis, which is removed: the last element of CumSum, or 0 if the axis is
+    empty. The plugin computes CumSum in 32 bits.
     """
     rank = x.get_partial_shape().rank.get_length()
     at = axis % rank

@@ -45,8 +45,8 @@ _INDEXED: Final = frozenset({"Gather", "GatherElements", "GatherND"})
 
 
 def inputs_in_floats(model: Any) -> Mapping[str, str]:
-    """The integer inputs with which the plugin computes in fp32, which represents integers exactly only up to 2^24.
-    Each comes with the operator that computes so.
+    """The model's integer inputs with which the plugin computes in fp32, by name, each with the operator that does so.
+    fp32 represents integers exactly only up to 2^24.
     """
     found: dict[str, str] = {}
     holds: dict[tuple[str, int], set[str]] = {}
@@ -98,8 +98,8 @@ def range_of(output: Any, depth: int = _DEEPEST) -> Range:
 
 
 def constant_of(output: Any, depth: int = _DEEPEST) -> Array | None:
-    """The elements of a value that is computed from constants, as INT64. None if it is not, or if an operator on the
-    way is not supported here.
+    """The elements of a value that is computed from constants, as INT64. None if the value is not computed from
+    constants alone, or by an operator that is not supported here.
     """
     node = output.get_node()
     name = node.get_type_name()

@@ -1,9 +1,8 @@
 """Makes sums of integers exact in OpenVINO, whose CPU plugin adds integers in fp32 (seen in 2026.4.1).
 
 fp32 represents all integers up to 2^24. A product of integer matrices, a convolution or a sum whose numbers may be
-larger is replaced: the axis is summed in parts whose sums stay below that, and numbers of more than 8 bits are taken
-    apart into
-digits. The plugin computes Add, CumSum and shifts of integers in 32 bits. What cannot be replaced is refused.
+larger is replaced: the axis is summed in parts whose sums stay below that, and numbers of more than 8 bits are split
+into digits. The plugin computes Add, CumSum and shifts of integers in 32 bits. What cannot be replaced is refused.
 """
 
 import math

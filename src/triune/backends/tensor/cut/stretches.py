@@ -70,7 +70,7 @@ class Stretch:
         return self.choices[0]
 
     def moved(self, why: str) -> "Stretch":
-        """The stretch with the next of its `choices`, which must exist."""
+        """The same stretch on the next of its `choices`, of which there must be a further one. `why` becomes a note."""
         left = self.choices[1:]
         return replace(self, choices=left, notes=(*self.notes, f"{why}; it moved to {left[0]}"))
 

@@ -245,7 +245,8 @@ class Answering:
     async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
         """Write a large response piece by piece. `Pacer` limits all large bodies together."""
         parts.reverse()
-        # Free each piece after writing it. If the client disconnects, free the rest in steps: 1 GB at once takes 0.1 s.
+        # Free each piece after writing it. If the client disconnects, free the other pieces in steps: freeing 1 GB at
+        # once takes 0.1 s.
         try:
             while parts:
                 for piece in pieces([parts.pop()]):

@@ -77,7 +77,7 @@ class OrderedProtocol(HttpToolsProtocol):
             if running.future is not None:
                 running.future.cancel()
             if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # A running task uses the memory until it ends, and releases it then.
+                # Otherwise a task still uses the request's memory, and releases it when it ends.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too

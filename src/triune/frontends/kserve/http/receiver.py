@@ -9,7 +9,9 @@ from triune.frontends.bodies.compression import Body
 from triune.frontends.bodies.pacing import Pacer
 
 DIRECT_BYTES = 1 << 17
-"""If less than this remains of a body, it is received normally, since switching protocols takes about 10 us."""
+"""If fewer bytes than this of a body have not arrived yet, they are received by the parser as usual, since switching to
+`BodyReceiver` takes about 10 us.
+"""
 
 _COUNTED_BYTES = 1 << 20
 """The connection's `body_grows` is called once for this many bytes."""
@@ -94,7 +96,9 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._body = memoryview(bytearray(_SCRATCH_BYTES))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The buffer for the next read. It ends with the body, since another request may follow."""
+        """The buffer for the next read: the part of the body that has not arrived, and not more, since another request
+        may follow.
+        """
         if self._is_dropped:
             return self._body
         return self._body[self.num_received : self.num_received + _READ_BYTES]

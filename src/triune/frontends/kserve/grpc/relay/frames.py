@@ -65,7 +65,8 @@ def find_end(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
 def with_header(headers: bytes, last: int, name: bytes, value: bytes) -> bytes:
     """Add a header to the end of a header block, in one more CONTINUATION frame.
 
-    It is a literal header without indexing (RFC 7541, section 6.2.2), so that the HPACK tables of both ends stay equal.
+    The header is written as a literal without indexing (RFC 7541, section 6.2.2), so that the HPACK tables of client
+    and library stay equal.
 
     Args:
         headers: the frames of the header block.

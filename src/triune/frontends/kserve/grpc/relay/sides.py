@@ -24,7 +24,7 @@ _SMALL_FRAME_BYTES = 1024
 # whose headers exceed the limit.
 _MOST_HEADS = 2
 
-# A connection may send as many small frames at once as its limit allows in this time.
+# A connection may send a burst of small frames: as many as its limit per second allows in this many seconds.
 _BURST_SECONDS = 0.1
 
 # Ending a call counts as this many small frames: cancelling a call that runs costs more than any other small frame.
@@ -50,7 +50,7 @@ _PARTING_SECONDS = 1.0
 
 
 class Shared(Protocol):
-    """What all connections share.
+    """The limits, counts and buffer that all connections of the relay share.
 
     Attributes:
         limits: the limits on connections.
@@ -78,7 +78,7 @@ class LibrarySide(Side):
 
     def __init__(self, shared: Shared, client: "ClientSide") -> None:
         """Args:
-        shared: what all connections share.
+        shared: the limits, counts and buffer that all connections share.
         client: the client's connection.
         """
         super().__init__(shared.buffer, shared.limits.send_seconds, 0)
@@ -123,7 +123,7 @@ class ClientSide(Side):
 
     def __init__(self, shared: Shared) -> None:
         """Args:
-        shared: what all connections share.
+        shared: the limits, counts and buffer that all connections share.
         """
         super().__init__(shared.buffer, shared.limits.send_seconds, frames.PREFACE_BYTES)
         self._shared = shared
