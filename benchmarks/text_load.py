@@ -1,7 +1,9 @@
 """SmolLM2's answers under an open-loop load: Triune's server and llama-server, in turn, on the same GGUF file.
 
-Usage: text_load.py [--llama PATH] [--seconds 40] [--percents 50 80 95] [--rounds 1] [--traces fixed mixed]
+Usage: text_load.py [--llama PATH [--no-repack]] [--seconds 40] [--percents 50 80 95] [--rounds 1]
+                    [--traces fixed mixed]
     PATH: llama-server, built for this machine; left out without it
+    --no-repack: llama-server keeps weights in the file's form; build 11434 ends with SIGSEGV in its own AMX kernels
 
 Requests arrive at times drawn once (exponential pauses, seeded), whether or not earlier ones were answered; both
 servers get the same requests at the same times, through the `openai` client, streamed. Prompts are random tokens, so
@@ -165,11 +167,11 @@ async def capacity(url: str, trace: str, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def llama(program: Path, model: Path) -> Iterator[str]:
+def llama(program: Path, model: Path, *, repacks: bool) -> Iterator[str]:
     """llama-server with a slot of 1,024 tokens for each of the requests under way; its address."""
     command = [
         str(program), "-m", str(model), "--port", str(LLAMA_PORT), "-np", str(NUM_UNDER_WAY),
-        "-c", str(NUM_UNDER_WAY * 1024), "-t", "2", "--alias", MODEL,
+        "-c", str(NUM_UNDER_WAY * 1024), "-t", "2", "--alias", MODEL, "--repack" if repacks else "--no-repack",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -229,6 +231,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama", type=Path)
+    parser.add_argument("--no-repack", action="store_true")
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--percents", type=int, nargs="+", default=[50, 80, 95])
     parser.add_argument("--rounds", type=int, default=1)
@@ -242,7 +245,9 @@ def main() -> None:
             "triune": lambda: ours(Path(folder))
         }
         if options.llama is not None:
-            servers["llama-server"] = lambda: llama(options.llama, Path(folder, MODEL, "1", "model.gguf"))
+            servers["llama-server"] = lambda: llama(
+                options.llama, Path(folder, MODEL, "1", "model.gguf"), repacks=not options.no_repack
+            )
         capacities, found = measure(servers, options)
     for (trace, percent, name), seen in sorted(found.items()):
         rounds = [
