@@ -63,9 +63,9 @@ def verify_lowered(
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)], _ROUNDED if options.states else 0.0)
     sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
-    sets = [_with_rounded_states(each, lowered) for each in sets]
     makes_up = precision == "fp16" and not samples
     narrow = narrow_samples_of(model, options.shapes, known) if makes_up else []
+    sets, narrow = ([_with_rounded_states(each, lowered) for each in some] for some in (sets, narrow))
     sized = sized_samples_of(model, options.shapes, known) if makes_up else []
     gates = Gates(model)
     source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package, lowered.function)
@@ -74,7 +74,7 @@ def verify_lowered(
         taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
         outputs, after = executor.run(
             {lowered.inputs[name]: _as_package_input(name, array) for name, array in taken.items()},
-            {other: _as_state(arrays[name]) for name, other in lowered.states.items()},
+            {other: np.atleast_1d(_as_state(arrays[name])) for name, other in lowered.states.items()},
         )
         found = {name: outputs[other] for name, other in lowered.outputs.items()}
         return found | {options.states[name]: after[other] for name, other in lowered.states.items()}

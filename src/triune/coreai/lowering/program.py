@@ -32,7 +32,7 @@ from triune.coreai.lowering.images import floats_of, pixels_of
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.selections import selections, spreading
-from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
+from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, reshape, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.lowering.table import with_own
 from triune.graph.conversion.problems import Problem, Refusal, called
@@ -202,6 +202,9 @@ class FunctionWriter(GraphWriter[Value]):
                 Problem(f"output '{feature.next}'", f"it is not of the type and rank of state '{feature.name}'")
             )
             return None
+        if None in shape_of(value):
+            # The program computes the sizes; those of the state are fixed.
+            value = reshape(value, [int(size) for size in feature.shape if size is not None])
         return ops.write_handle(handle, value, token)
 
 

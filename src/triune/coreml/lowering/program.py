@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx import GraphProto, NodeProto, TensorProto
 
+from triune.core.errors import InvalidArgumentError
 from triune.coreml.lowering import (
     blocks,
     control,
@@ -29,7 +30,7 @@ from triune.coreml.lowering import (
 )
 from triune.coreml.lowering.builder import BUILDER
 from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
-from triune.coreml.lowering.interface import Interface
+from triune.coreml.lowering.interface import Feature, Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, is_fixed, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import in_fp32, marked_for_fp32
@@ -95,18 +96,34 @@ class ProgramWriter(GraphWriter[Var]):
                 scope.put(feature.source, feature.to_graph_value(function.inputs[feature.name]))
             self.write_nodes(self._graph, scope)
             for feature in self._interface.states:
-                self._update(function.inputs[feature.name], feature.next, scope)
+                self._update(function.inputs[feature.name], feature, scope)
             outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
             function.set_outputs([each for each in outputs if each is not None])
             add_negated_constants(function)
         program.add_function("main", function)
         return program
 
-    def _update(self, state: Var, source: str, scope: conversion.Scope[Var]) -> None:
-        """Write a state's next value. It is the last operation on the state."""
-        value = self.output(source, scope)
-        if value is not None:
-            mb.coreml_update_state(state=state, value=value if value.dtype == types.fp16 else _halved(value))
+    def _update(self, state: Var, feature: Feature, scope: conversion.Scope[Var]) -> None:
+        """Write a state's next value. It is the last operation on the state.
+
+        Raises:
+            InvalidArgumentError: the value has another shape than the state.
+        """
+        value = self.output(feature.next, scope)
+        if value is None:
+            return
+        shape, given = feature.shape or (1,), tuple(value.shape) or (1,)
+        if len(given) != len(shape) or any(
+            is_fixed(one) and one != other for one, other in zip(given, shape, strict=False)
+        ):
+            raise InvalidArgumentError(
+                f"state '{feature.source}' is {list(feature.shape)}, and its next value '{feature.next}' has the shape "
+                f"[{', '.join(map(str, value.shape))}]; a state has one fixed shape"
+            )
+        if tuple(value.shape) != shape:
+            # A scalar is a vector of one element in Core ML, and coremltools takes no value whose sizes are computed.
+            value = mb.reshape(x=value, shape=shape)
+        mb.coreml_update_state(state=state, value=value if value.dtype == types.fp16 else _halved(value))
 
     def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
         """Convert a value to an output of Core ML: at least rank 1, int32 in place of bool, with the output's name."""

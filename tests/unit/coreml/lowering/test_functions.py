@@ -47,6 +47,39 @@ def test_states_are_kept_between_calls(kind: int, precision: Precision, executor
     assert any("computes in fp32: it rounds past" in note for note in lowered.notes) == is_rounded
 
 
+@pytest.mark.parametrize("ending", ["mlpackage", "aimodel"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A state that is one number.
+        """g (float[2, 3] x, float past) => (float[2, 3] y, float next) {
+            m = ReduceMax <keepdims = 0> (x) next = Max (past, m) y = Mul (x, past) }""",
+        # A state whose next value has a size that is computed: the last columns of what came.
+        """g (float[2, n] x, float[2, 6] past) => (float[2, 1] y, float[2, 6] next) <int64[1] one = {1},
+          int64[1] all = {1000}> {
+            c = Concat <axis = 1> (past, x) s = Shape (x) n = Gather (s, one) next = Slice (c, n, all, one)
+            y = ReduceMax (next, one) }""",
+    ],
+)
+def test_states_of_one_number_and_of_computed_sizes(text: str, precision: Any, ending: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "m.onnx", tmp_path / f"m.{ending}"
+    onnx.save(graphs.model_of(text, opset=18), source)
+    shapes = {"x": "2,1..4"} if "[2, n]" in text else {}
+    done = triune.convert(source, target, precision=precision, shapes=shapes, states={"past": "next"}, verify=True)
+    assert done.verdict is Verdict.RIGHT
+
+
+def test_numbers_near_others_are_rounded_as_states_are(tmp_path: Path) -> None:
+    text = """g (float[4] past, float[4] x) => (float[4] next, float[4] y) { next = Identity (x)
+        y = Sub (past, x) }"""
+    onnx.save(graphs.model_of(text, opset=18), tmp_path / "m.onnx")
+    states = {"past": "next"}
+    done = triune.convert(tmp_path / "m.onnx", tmp_path / "m.mlpackage", precision="fp16", states=states, verify=True)
+    assert done.verdict is Verdict.RIGHT
+    assert "answers wrongly" not in " ".join(done.notes)
+
+
 @pytest.mark.parametrize(
     ("nodes", "accumulates"),
     [
