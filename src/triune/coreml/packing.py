@@ -39,7 +39,7 @@ def pack_zeros(path: Path) -> None:
     """Store weights with many zeros as the nonzero weights and a bit for each weight. Changes the package."""
 
     def packed(library: Any, model: Any) -> Any:
-        # Weights up to this magnitude count as 0: only zeros do.
+        # The pruner takes weights up to the magnitude `threshold` for zeros: with 0.0 only zeros, so nothing is lost.
         config = library.OpThresholdPrunerConfig(
             threshold=0.0, minimum_sparsity_percentile=_LEAST_ZEROS, weight_threshold=_SMALLEST
         )

@@ -148,7 +148,7 @@ def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
 
 
 def _rows(limit: int | None) -> Rows:
-    """Whether the first dimension is a batch dimension: see `signature_of`."""
+    """Whether the first dimension is a batch dimension; unknown if `limit`, the largest batch, is 0."""
     return Rows.UNKNOWN if limit == 0 else Rows.SAME
 
 

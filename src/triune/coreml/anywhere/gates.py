@@ -73,8 +73,9 @@ def _always_macos() -> bool:
 
 
 def _newest_macos() -> tuple[int, ...]:
-    # macOS 26 is the first version that reads specification version 10, the newest of coremltools 9. This code replaces
-    # the code of a function in coremltools, so that it cannot use names of this module.
+    # macOS 26 is the first version that reads specification version 10, the newest of coremltools 9. The version is
+    # written here as a literal: this function's code replaces that of a function in coremltools, where names of this
+    # module do not exist.
     return (26, 0)
 
 

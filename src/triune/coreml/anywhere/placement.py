@@ -139,7 +139,7 @@ def facts_of(operation: Operation, values: Values) -> Facts:
         if isinstance(kind, TensorType) and kind.dtype not in _FLOATS and kind.dtype is not DType.BOOL
     ]
     floats = [_FLOATS[kind.dtype] for kind in tensors if kind.dtype in _FLOATS]
-    # A float type other than fp16 in any operand or result decides, not only in the first result.
+    # If an operand or a result has a float type other than fp16, that type is the operation's.
     wide = next((dtype for dtype in floats if dtype != "fp16"), "")
     dtype = integers[0].value if integers else wide or next(iter(floats), "bool")
     weight = values.tensor(operation, "weight")

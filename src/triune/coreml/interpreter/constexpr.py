@@ -42,7 +42,7 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: A
     if lut.ndim != indices.ndim + 2:
         raise InvalidArgumentError(f"a table of {list(lut.shape)} for indices of {list(indices.shape)}")
     num_entries, length = lut.shape[-2:]
-    # For every index, repeat the table of its block, and take the entry that it names: (*indices, vector).
+    # Repeat the table of each block for all indices of the block, then take each index's entry: (*indices, vector).
     tables = _repeat_blocks(lut.reshape(*lut.shape[:-2], -1), (*indices.shape, num_entries * length))
     tables = tables.reshape(*indices.shape, num_entries, length)
     vectors = np.take_along_axis(tables, indices.astype(np.int64)[..., None, None], axis=-2)[..., 0, :]

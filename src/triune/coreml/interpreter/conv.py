@@ -86,7 +86,7 @@ def conv_transpose(
         (size - 1) * s + (length - 1) * d + 1 for size, s, length, d in zip(sizes, steps, kernel, gaps, strict=True)
     ]
     starts, wanted = _crop(pad_type, sizes, full, steps, [int(each) for each in pad], output_shape)
-    # The array must contain all windows, and the whole output, which may be larger.
+    # Make the array large enough for all windows and for the output, which may end behind the last window.
     room = [max(size, start + want) for size, start, want in zip(full, starts, wanted, strict=True)]
     out = np.zeros((x.shape[0], num_out * groups, *room), x.dtype)
     matrices = _by_position(weight.reshape(groups, num_in // groups, num_out, *kernel).swapaxes(1, 2))

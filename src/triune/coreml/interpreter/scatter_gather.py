@@ -44,7 +44,7 @@ def scatter(data: Array, indices: Array, updates: Array, axis: Any, mode: str, v
     """Return `data`, with slices along an axis updated."""
     axis = int(axis) % data.ndim
     places, is_kept = _written_indices(indices, data.shape[axis], validate_indices)
-    # Move the dimensions of the indices to the front of the updates, where numpy's index into the result has them.
+    # The updates have the dimensions of the indices from `axis` on. Move them to the front, where `_update` needs them.
     moved = np.moveaxis(updates, tuple(range(axis, axis + places.ndim)), tuple(range(places.ndim)))
     result = np.moveaxis(data.copy(), axis, 0)
     _update(result, places[is_kept], moved[is_kept], mode)

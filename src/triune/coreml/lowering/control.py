@@ -79,7 +79,7 @@ def _require_one_shape(name: str, values: Sequence[Var]) -> None:
     first = values[0]
     for value in values[1:]:
         pairs = [] if value.rank != first.rank else list(zip(value.shape, first.shape, strict=True))
-        # Sizes that are not known may differ: MIL writes ? for both.
+        # Two sizes that are not known count as equal: MIL writes each as ?.
         if value.rank != first.rank or any(
             bool(one != other) and (is_fixed(one) or is_fixed(other)) for one, other in pairs
         ):
@@ -186,10 +186,11 @@ def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
 
 
 def _without_number(value: Var) -> Var:
-    """A copy of a constant that coremltools treats as a computed value.
+    """A copy of a constant that coremltools treats as a computed value; other values are returned unchanged.
 
-    coremltools traces the first iteration with the initial numbers, and finds in one more iteration which of them
-    change. It does not find numbers that change only because another one has changed, and then refuses the loop.
+    coremltools takes a carried value of a loop for a constant if it begins as one and the first iteration does not
+    change it. If the value changes in a later iteration, since another carried value has changed, coremltools refuses
+    the loop.
     """
     if value.val is None:
         return value

@@ -24,7 +24,8 @@ def _gather(c: Context) -> None:
     if indices.val is not None and np.min(indices.val) < 0:
         indices = negative_from_end(indices, sizes_of(x)[axis])
     if indices.rank == 0 and x.rank == 1 and x.sym_val is not None:
-        # coremltools tries to compute with index inputs symbolically, and fails on a scalar index.
+        # `x` is a vector whose elements coremltools knows as symbols. It then fails on a scalar index, so gather by a
+        # vector of one index.
         one = mb.expand_dims(x=indices, axes=[0])
         c.give(through_int(x, lambda each: mb.squeeze(x=mb.gather(x=each, indices=one, axis=axis), axes=[0])))
         return

@@ -96,7 +96,7 @@ def _max_with_indices(c: Context, x: Var, window: Window, widths: Widths) -> tup
     origins: Var = None
     for offsets in np.ndindex(*window.kernel):
         begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
-        # End the slice before positions at which the remaining part of the window would exceed the padded image.
+        # A slice has one element of each window. It ends at that element of the last window within the padded image.
         ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
         values = mb.slice_by_index(
             x=padded,

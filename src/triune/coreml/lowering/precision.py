@@ -15,8 +15,8 @@ from triune.graph.half.states import carries_state
 from triune.graph.passes.halve import ALWAYS_FP32
 
 _KEPT = "fp32"
-"""The mark of operations that compute in fp32 because the user asked for it (`--keep-fp32`), or because they are in a
-step that carries a state.
+"""The mark of operations that compute in fp32 because the user asked for it (`--keep-fp32`), or because they belong to
+a recurrent layer or a Loop that carries floats from step to step.
 """
 
 _WIDE = "wide"

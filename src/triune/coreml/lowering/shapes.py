@@ -130,7 +130,7 @@ def _trilu(c: Context) -> None:
     elif k is not None and (k <= 0 if is_upper else k >= 0):
         c.give(mb.band_part(x=x, lower=-k if is_upper else -1, upper=-1 if is_upper else k))
     else:
-        # MIL's band_part always includes the main diagonal.
+        # MIL's band_part cannot leave out the main diagonal, so compare the indices of rows and columns instead.
         trilu(c)
 
 

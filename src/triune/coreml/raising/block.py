@@ -95,7 +95,7 @@ class BlockRaiser:
         match constant.stored:
             case Packed(data=data, shape=shape):
                 stored.add(data)
-                # Unpacking makes two arrays on the way, of one byte for each element.
+                # Count the memory of unpacking: it makes two arrays with one byte for each element.
                 stored.make(2, *shape)
             case tuple():
                 pass

@@ -32,7 +32,7 @@ def _constant(graph: Graph, given: Given, value: Array, dtype: DType, output: in
 
 
 def _affine_dequantize(graph: Graph, given: Given) -> Tensor:
-    """Compute scale * (quantized_data - zero_point). Both are scalars, or vectors along `axis`."""
+    """Compute scale * (quantized_data - zero_point). `scale` and `zero_point` are scalars, or vectors along `axis`."""
     data, scale, zero_point = given.array("quantized_data"), given.array("scale"), given.array("zero_point")
     axis = given.axis(of="quantized_data")
     for name, value in (("scale", scale), ("zero_point", zero_point)):

@@ -36,7 +36,7 @@ class FewerAxes(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Change `model` in place, and return it. The shapes of its values must have been inferred."""
         names = Names(model.graph)
-        names.value("axes")  # Collects all names of the graph before it is changed.
+        names.value("axes")  # `Names` collects the graph's names at its first call, which must precede any change.
         return Infer()(model) if self._change(model.graph, None, names) else model
 
     def _change(self, graph: GraphProto, outer: Values | None, names: Names) -> bool:

@@ -26,7 +26,7 @@ class FuseCasts(MilPass):
     name = "fuse_casts"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Remove or join the casts of `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):

@@ -22,7 +22,7 @@ class MergeConstants(MilPass):
     name = "merge_constants"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Merge the equal constants of `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 known: dict[tuple[str, tuple[int, ...], bytes], Any] = {}

@@ -25,7 +25,7 @@ class FuseGelu(MilPass):
     name = "fuse_gelu"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Fuse each Gelu of `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):

@@ -24,7 +24,7 @@ class FuseLinear(MilPass):
     name = "fuse_linear"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Fuse each product with its bias in `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):

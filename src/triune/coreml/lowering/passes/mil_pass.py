@@ -18,10 +18,10 @@ class MilPass(Pass[Any]):
 
     @abstractmethod
     def change(self, program: Any) -> None:
-        """Change coremltools' program in place."""
+        """Do what the subclass is for to coremltools' program, which is changed in place."""
 
     def __call__(self, model: Any) -> Any:
-        """Change the program in place and return it."""
+        """Apply `change` to a program, let coremltools validate the program, and return it."""
         with in_pass(self.name):
             self.change(model)
         model.validate()

@@ -22,7 +22,7 @@ class FuseLayerNorm(MilPass):
     name = "fuse_layer_norm"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Fuse each layer normalization of `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):

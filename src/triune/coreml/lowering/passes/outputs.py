@@ -20,7 +20,7 @@ class NameOutputs(MilPass):
         self._names = names
 
     def change(self, program: Any) -> None:
-        """Change the outputs of the function `main` of `program` in place."""
+        """Name the outputs of the function `main` of `program`, which is changed in place."""
         function = program.functions["main"]
         inputs = set(function.inputs.values())
         with function:

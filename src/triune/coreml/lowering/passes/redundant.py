@@ -23,7 +23,7 @@ class MergeEqual(MilPass):
     name = "merge_equal"
 
     def change(self, program: Any) -> None:
-        """Change `program` in place."""
+        """Merge the equal operations of `program`, which is changed in place."""
         for block in blocks_of(program):
             with block:
                 known: dict[Any, Any] = {}
