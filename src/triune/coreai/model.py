@@ -98,7 +98,7 @@ class Model(LoadedModel):
 
     @property
     def interface(self) -> Interface:
-        """The interface of the function. If it was converted for several shapes, the interface for the first shape."""
+        """The interface of the function; if it was converted for several shapes, that of the first variant."""
         return self._variants[0].interface
 
     @property

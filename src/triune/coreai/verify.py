@@ -83,7 +83,8 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    # The samples of numbers near others do not apply to images, whose pixels are bytes.
+    # Narrow samples have numbers that nearly equal constants or each other. Models with images get none, since pixels
+    # are whole bytes.
     makes_up = precision == "fp16" and not samples
     narrow = narrow_samples_of(model, options.shapes, known) if makes_up and not options.images else []
     sized = sized_samples_of(model, options.shapes, known, options.images) if makes_up else []

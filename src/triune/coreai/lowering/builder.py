@@ -77,8 +77,8 @@ class CoreAIBuilder(Builder[Value]):
         given = [like(value, x) if isinstance(x, (int, float)) else x for x in operands]
         if op in _OPS or len({shape_of(each) for each in given}) > 1:
             return self.elementwise(op, *given)
-        # With free sizes, a broadcasting operation becomes several in Core AI. Operands of the same shape do not need
-        # these.
+        # The operands have one shape, so write the operation that does not broadcast. Where sizes are free, Core AI
+        # makes several operations of one that broadcasts.
         name = _NAMES.get(op, op.lower())
         return getattr(ops, f"{name}_" if name in ("and", "or", "xor") else name)(*given)
 
@@ -159,7 +159,8 @@ class CoreAIBuilder(Builder[Value]):
     def take(self, x: Value, index: Dim, axis: int = 0) -> Value:
         if axis == 0:
             return row(x, index)
-        # Core AI does not infer that a slice from `index` to `index + 1` has one element, if `index` is computed.
+        # Declare that the slice from `index` to `index + 1` has one element: Core AI does not infer it if `index` is
+        # computed.
         end = index + 1 if isinstance(index, int) else self.add(index, 1)
         sizes = [1 if each == axis else size for each, size in enumerate(shape_of(x))]
         return squeeze(retyped(cut(x, axis, index, end), sizes), [axis])

@@ -17,7 +17,9 @@ LADDER = "_of_"
 """The separator between a function's name and the shapes for which a variant of it was converted."""
 
 Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
-"""For the ending of each function's name, such as `of_1x64`, the shapes of the inputs that have several shapes."""
+"""The shapes of the inputs that have several, for each variant of a function, by the ending of the variant's name
+(such as `of_1x64`).
+"""
 
 
 def ladder_of(interface: "Interface") -> Ladder:

@@ -62,8 +62,8 @@ def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
     with np.errstate(all="ignore"):
         first = 1 / one if inner.name == "divide" and inner.constant.is_right else one
         combined = first * other if outer.name == "mul" else first / other if outer.constant.is_right else other / first
-    # A model in fp16 approximates one in fp32. x * (a / b) rounds once less than (x * a) / b, and so is nearer to the
-    # latter in fp32, if a / b is in the range of fp16.
+    # In fp16, x * (a / b) counts as unchanged if a / b is in the range of fp16: it rounds once less than (x * a) / b,
+    # and so is nearer to what fp32 gives for (x * a) / b.
     return dtype == np.float32 or not _are_normal(combined, dtype)
 
 
@@ -78,8 +78,8 @@ def changes_sums(inner: Step, outer: Step, dtype: np.dtype[Any], *, is_bias: boo
             that the compiler may combine the bias with a batch normalization that follows.
     """
     one, other = inner.constant.numbers, outer.constant.numbers
-    # Sums of integers wrap around to the same number in any order. A model in fp16 approximates one in fp32: x + (a -
-    # b) rounds once less than (x + a) - b, and so is nearer to the latter in fp32.
+    # Sums of integers wrap around to the same number in any order. In fp16, x + (a - b) counts as unchanged: it rounds
+    # once less than (x + a) - b, and so is nearer to what fp32 gives for (x + a) - b.
     if dtype != np.float32:
         return False
     if one is None or other is None:

@@ -121,7 +121,7 @@ def _filter_radius(scale: Value, mode: str) -> Value:
 
 
 def _linear_weight(distance: Value) -> Value:
-    """max(1 - distance, 0)."""
+    """The weight in linear interpolation: max(1 - distance, 0)."""
     return ops.broadcasting_maximum(ops.broadcasting_sub(number(1), distance), number(0))
 
 

@@ -62,8 +62,8 @@ def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool
 def _counted(x: Value, axis: int) -> Value:
     """The size of a dimension as an fp32 scalar. If it is not known, its elements are counted at run time.
 
-    Apple's interpreter (1.0.0b3) derives the size of a gathered value, such as an image that was resized before, from
-    how the indices were made, and loses coordinates that are computed from that size.
+    The size is not taken from the value's shape, because of an error of Apple's interpreter (1.0.0b3): if `x` was
+    gathered, by an earlier Resize for example, the interpreter loses coordinates that are computed from its shape.
     """
     size = shape_of(x)[axis]
     if size is not None:

@@ -61,7 +61,8 @@ def _from_products(
 ) -> Complex:
     """Make a complex result, each part of which is f(x.real) * g(x.imaginary).
 
-    For each part, `real` and `imaginary` name the operators f and g. So exp(x) has the parts e^a cos(b) and e^a sin(b).
+    For each part of the result, `real` and `imaginary` name the operators f and g. For example, the parts of
+    exp(a + bi) are e^a cos(b) and e^a sin(b).
     """
     (x,) = operands
     pairs = [(graph.op(name, x.real), graph.op(other, x.imaginary)) for name, other in (real, imaginary)]

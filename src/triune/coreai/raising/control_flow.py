@@ -137,10 +137,10 @@ def _handles(view: Any) -> Iterator[Any]:
         for block in region.blocks:
             for operation in block.operations:
                 name = operation.operation.name
-                # An invoked graph that has a handle as operand may write its state.
+                # A graph or a group that is given a state's handle may write the state.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                # A group has its own arguments for the handles among its operands.
+                # Do not search a group: in it, handles have other names, and its operands are yielded above.
                 if name != "coreai.isolated_group":
                     yield from _handles(operation)
 

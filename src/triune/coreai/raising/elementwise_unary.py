@@ -92,7 +92,8 @@ def _saturated(graph: Graph, x: Tensor, element: Element) -> Tensor:
     known = graph.op("Where", is_none, graph.like(0, x), x, dtype=x.dtype)
     if element.bits <= 16:
         return _clamped(graph, known, element.lowest, element.highest)
-    # No float equals the largest integer, but one equals the next number: clamp to that, and subtract 1 as an integer.
+    # The largest integer, 2^31 - 1 for example, is no float, but 2^31 is one. So clamp floats to 2^31, and the integers
+    # that they become to 2^31 - 1.
     near = _clamped(graph, known, element.lowest, min(element.highest + 1, 1 << 62))
     return _clamped(graph, graph.cast(near, DType.INT64), element.lowest, min(element.highest, (1 << 63) - 1))
 

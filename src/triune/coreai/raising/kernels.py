@@ -9,7 +9,8 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
-# If integers overflow in the wider type, the result is still right: it wraps around when it is cast back.
+# For each type without kernels, the type in which to compute. If integers overflow in the wider type, the result is
+# still right: it wraps around when it is cast back.
 _WIDER = MappingProxyType(
     {
         DType.BOOL: DType.INT32,
