@@ -9,7 +9,7 @@ from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
 _MOST_PENDING = 64
-"""Every this many steps of a Loop, MLX computes the pending results."""
+"""MLX computes the pending results of a Loop each time that this many steps have been described."""
 
 
 def _if(c: Context) -> None:

@@ -55,7 +55,9 @@ class Images:
         return self.first(function(*(self._with_rank(x, rank) for x in operands)))
 
     def _with_rank(self, x: Value, rank: int) -> Value:
-        """An operand with channels last; a number is left as it is."""
+        """Give an operand `rank` axes, with axes of size 1 in front, and put its channels last. A scalar is returned
+        unchanged.
+        """
         if x.ndim == 0:
             return x
         return self.last(x if x.ndim == rank else x.reshape((*[1] * (rank - x.ndim), *x.shape)))

@@ -152,7 +152,7 @@ def _reserve(array: NDArray[Any]) -> tuple[Value, int]:
 def _address(value: Value) -> int:
     """The address of the elements of an array that is computed and contiguous."""
     if is_nvidia():
-        # DLPack, which is used below, would move the elements to managed memory.
+        # Ask a kernel for the address: DLPack, which is used below, would move the elements to managed memory.
         return int(_where(value).item())
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

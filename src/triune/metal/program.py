@@ -190,7 +190,7 @@ class Program:
     def _find_wavelengths(self, graph: GraphProto) -> dict[str, Value]:
         """Find the wavelengths of RotaryEmbedding's tables, from which MLX can compute the angles.
 
-        In fp32 the tables are used, which are more precise.
+        There are none if the program computes in fp32: it then uses the tables, which are more precise.
         """
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type in ROTARY}

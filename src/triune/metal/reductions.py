@@ -1,4 +1,4 @@
-"""ReduceMax and ReduceMin of booleans; all others are shared."""
+"""ReduceMax and ReduceMin of booleans. All other reductions are those of `graph.conversion.lowering.reductions`."""
 
 from collections.abc import Mapping
 

@@ -56,7 +56,7 @@ class Scope(conversion.Scope[Value]):
         """Implements `conversion.Scope.constant`. All values are known, except in a function that is being compiled."""
         tensor = self.tensor(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
-            # The file may have changed since the constant was made.
+            # Read the array that was made of the constant, not its file, which may have changed since.
             return self.known(self.value(name))
         return self.narrowed(tensor)
 
