@@ -84,9 +84,11 @@ class TextAccuracy:
 
     @property
     def agreement(self) -> float:
-        """exp(-divergence); 0 with NaN. By this factor per token, the result gives text from the source a lower
-        probability than the source does. Perplexity on a given text is not used, since it may fall although the model
-        has become worse.
+        """exp(-divergence), or 0 if a logit is NaN or infinite.
+
+        For text that the source writes, it is the mean factor, for each token, between the probability that the result
+        gives to the text and the one that the source gives. Perplexity on a given text is not used, since it may fall
+        although the model has become worse.
         """
         if not self.is_finite or not math.isfinite(self.divergence):
             return 0.0

@@ -12,14 +12,16 @@ from triune.core.units import Unit
 def form_for(unit: Unit, model: ModelProto, *, is_program: bool) -> Options:
     """The form of weights and activations with which a unit is fastest.
 
-    cpu: ONNX Runtime multiplies in 8 bits (VNNI). Convolutional networks gain from observed ranges; products of
-    matrices gain most from the range of each run. Weights that are stored in 8 or 4 bits alone are unpacked in each
-    run, which is slower than fp32 (docs/compress.md has the figures).
-    amx: OpenVINO multiplies in 8 bits with observed ranges, wide products and ResNet-50's convolutions at 1.6 times the
-    rate of bf16, EfficientNet's at 1.2 times, and MiniLM's products, which are small, at the same. In models without
-    convolutions SmoothQuant is applied, which reduces MiniLM's loss to a third. gpu: reading weights from memory is the
-    bottleneck, so they have 4 bits, in groups of 64. ane: it reads weights of 8 bits with a scale for each channel, and
-    computes in fp16 (coremltools' guide to optimization). Palettes are smaller, and lose more.
+    - cpu: ONNX Runtime multiplies in 8 bits (VNNI). Convolutional networks gain from activation ranges observed
+      beforehand; products of matrices gain most from the range of each run. If only the weights have 8 or 4 bits, each
+      run unpacks them, which is slower than fp32 (docs/compress.md has the figures).
+    - amx: OpenVINO multiplies in 8 bits, with observed ranges. The rate is 1.6 times that of bf16 for wide products and
+      for ResNet-50's convolutions, 1.2 times for EfficientNet's convolutions, and the same as bf16 for MiniLM's
+      products, which are small. In models without convolutions SmoothQuant is applied, with which MiniLM loses only a
+      third as much accuracy.
+    - gpu: reading weights from memory is the bottleneck, so they have 4 bits, in groups of 64.
+    - ane: it reads weights of 8 bits with a scale for each channel, and computes in fp16 (coremltools' guide to
+      optimization). Palettes are smaller, and lose more.
 
     Args:
         unit: the unit.

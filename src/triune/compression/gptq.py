@@ -107,12 +107,17 @@ def rounded(
 
 
 def _factor(second: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """Compute the factor U of H, with the damping that is needed for an inverse."""
+    """The upper Cholesky factor U of the inverse of H, which is damped as far as an inverse needs; None if H has none.
+
+    Args:
+        second: H, the second moments of the inputs.
+    """
     diagonal = np.diag(second)
     mean = float(diagonal.mean())
     if not mean > 0:
         return None
-    # An input that is always 0 gives H no entry: its weights are rounded to the nearest level.
+    # For an input that is always 0, H has a row of zeros. Set its diagonal, so that H has an inverse: the input's
+    # weights are then rounded to the nearest level.
     whole = second + np.diag(np.where(diagonal == 0, mean, 0))
     damping = _DAMPING
     while damping <= _MOST_DAMPING:

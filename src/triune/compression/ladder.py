@@ -8,7 +8,7 @@ _T = TypeVar("_T", bound="Tried")
 
 
 class Tried(Protocol):
-    """The result of compressing with a number of steps."""
+    """The result of compressing a model after a number of steps (`Step`), each of which makes a layer more precise."""
 
     @property
     def holds(self) -> bool:
@@ -53,7 +53,7 @@ def steps_of(noise: Mapping[str, Sequence[float]]) -> list[Step]:
 
 
 def rungs_after(steps: Sequence[Step]) -> dict[str, int]:
-    """The rung of each layer that has gone back after these steps."""
+    """For each layer that some steps return to a higher precision, its rung after the last of them."""
     return {step.layer: step.rung for step in steps}
 
 

@@ -110,7 +110,7 @@ class _MinMax:
 
 
 class _Histograms:
-    """ONNX Runtime's histograms, which are given one sample at a time: it would keep all values of all samples."""
+    """ONNX Runtime's histograms. They are given one sample at a time: given all samples, they would keep all values."""
 
     def __init__(self, calibration: Calibration) -> None:
         # The library is imported when it is needed, since it takes a second.

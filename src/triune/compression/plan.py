@@ -102,7 +102,7 @@ class Plan:
         if is_static:
             self._nodes = tuple(activations.layers_of(self._base))
             self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration)
-            # The quantizer of activations writes the weights of these nodes itself.
+            # Leave out the weights of these nodes: the quantizer of activations quantizes them, too.
             found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
         self.weights: Final[Sequence[Weight]] = found
         self.kept: Final[Sequence[Kept]] = kept

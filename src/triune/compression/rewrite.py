@@ -105,7 +105,7 @@ class _Rewriting:
         self._file = file
         self._is_standard = is_standard
         self._names = Names(model.graph)
-        self._names.value("compressed")  # The names are collected before the graph is changed.
+        self._names.value("compressed")  # `Names` collects the graph's names at its first call, before any change.
         self._first: list[NodeProto] = []
         self._instead: dict[str, list[NodeProto]] = {}
         self._added: list[TensorProto] = []

@@ -114,7 +114,7 @@ def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | 
         returned = {name: _word(rungs[name][after[name]]) for name in names}
         return Found(forms, built, outputs, returned, sensitivity, holds=agreement_of(outputs) >= least)
 
-    # Without any compressed layer there is nothing to write.
+    # Do not take all steps: the last one would leave no layer compressed, and nothing to write.
     return fewest(len(steps) - 1, attempt) if len(steps) > 1 else replace(first, sensitivity=sensitivity)
 
 
