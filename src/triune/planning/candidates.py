@@ -24,7 +24,9 @@ stored.
 """
 
 _PASSED_TWICE = 2
-"""Data that passes from one unit to another is written and read once more, since each unit has its own layout."""
+"""How often each byte that passes from one unit to another is moved: it is written and read once more, since each unit
+has its own layout.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Candidates:
 
     Attributes:
         ops: the operations.
-        units: the units, in the order of the columns.
+        units: the units, in the order of the columns of `time` and `energy`.
         time: the costs in milliseconds.
         energy: the costs in joules.
         costs: for each unit, the parts of which its costs are composed.

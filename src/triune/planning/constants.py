@@ -10,7 +10,7 @@ from typing import Any, Final
 from triune.core.errors import NotFoundError
 
 _FEWEST_ROWS: Final = 8
-"""A group of models has an error of its own if at least this many measurements (rows) are of it."""
+"""A group of models has an error of its own if at least this many measurements (rows) are of such models."""
 
 _GROUPS: Final[Mapping[str, str]] = {
     "all": "all models",

@@ -128,7 +128,7 @@ def costs_of(sizes: Sizes, rates: Rates) -> Costs:
     """Predict the time and the energy of operations on a unit."""
     shares = np.array([rates.efficiency.get(each, 1.0) for each in CLASSES])[sizes.op_class]
     fill = sizes.rows / (sizes.rows + rates.half_rows) * sizes.columns / (sizes.columns + rates.half_columns)
-    # Only products fill an array of multipliers.
+    # Only products reach less of the peak with few rows or columns, which leave a part of the multipliers idle.
     is_product = np.isin(sizes.op_class, _PRODUCTS)
     compute_ms = sizes.flops / (rates.tflops * 1e9 * shares * np.where(is_product, fill, 1.0))
     bits = np.where(np.isnan(sizes.weight_bits), 8 * rates.element_bytes, sizes.weight_bits)

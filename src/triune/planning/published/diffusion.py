@@ -83,7 +83,10 @@ def _residual(net: Sketch, channels: int, width: int, batch: int, side: int) -> 
 
 
 def _transformer(net: Sketch, width: int, batch: int, side: int) -> None:
-    """Attention to pixels and to the text. Apple's conversion writes its matrix products as 1x1 convolutions."""
+    """Add a transformer block: attention to the pixels and to the text, and a feed-forward network.
+
+    Its matrix products are 1x1 convolutions, as Apple's conversion writes them.
+    """
     pixels, heads = side * side, 8
     rows, high = batch * pixels, batch * side
     net.norm(rows * width)

@@ -25,8 +25,8 @@ Part = tuple[Sequence[Op], float]
 """Operations that run as one segment, and how often."""
 
 _SEED = 31
-"""The first number for which 30 to 37% of all rows are held out, and 15 to 55% of each class. It was chosen before
-anything was fitted.
+"""The seed that decides which rows are held out. It is the smallest one that holds out 30 to 37% of all rows and 15 to
+55% of each class, and was chosen before anything was fitted.
 """
 
 
@@ -214,17 +214,17 @@ _KERNELS: Mapping[str, Callable[[], Sketch]] = {
     "matmul 2048^3": lambda: kernels.product(2048, 2048, 2048),
     "matmul 4096^3": lambda: kernels.product(4096, 4096, 4096),
     "matvec 2560x2560 const weights": lambda: kernels.product(1, 2560, 2560),
-    # Assumed: one row, "decode-shaped", with 4096 outputs.
+    # The source calls this product "decode-shaped", and gives only the inner size. Assumed: one row and 4096 columns.
     "matmul inner-4096 (bandwidth-bound)": lambda: kernels.product(1, 4096, 4096),
-    # The guide's part 3, chapter 10 names the sizes of the products.
+    # The sizes of these two products are in part 3, chapter 10 of sbryngelson/ane-guide.
     "GEMM K=256 floor": lambda: kernels.product(64, 256, 256),
     "GEMM K=4096 compute": lambda: kernels.product(256, 4096, 4096),
-    # Assumed: 28x28, the size at which the guide measures a single convolution of this kind.
+    # Assumed: images of 28x28, the size at which ane-guide measures a single convolution of this kind.
     "Conv stack 16x 3x3 256ch": lambda: kernels.conv_stack(16, 256, 28 * 28, 3),
-    # Assumed: ViT-B's width.
+    # Assumed: width 768 and 12 heads, as in ViT-B.
     "Attention ViT S=197": lambda: kernels.attention_block(197, 768, 12),
     "Attention S=512": lambda: kernels.attention_block(512, 768, 12),
-    # Assumed: large enough to fill the unit.
+    # Assumed: products of 4096, which are large enough to keep the unit busy.
     "saturated matmul": lambda: kernels.product(4096, 4096, 4096),
     "fp32 GEMM/FLOP peak": lambda: kernels.product(4096, 4096, 4096),
 }

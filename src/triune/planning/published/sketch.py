@@ -7,7 +7,7 @@ from triune.planning.op import Op, OpClass
 
 
 class Sketch:
-    """The operations of an architecture. Each method adds one; sizes are of one call of the model."""
+    """The operations of an architecture. Each method adds operations; sizes are of one call of the model."""
 
     def __init__(self) -> None:
         self.ops: list[Op] = []
@@ -15,7 +15,7 @@ class Sketch:
     def conv(
         self, channels: int, filters: int, kernel: int | tuple[int, int], height: int, width: int, groups: int = 1
     ) -> None:
-        """A convolution with its bias and activation. `height` and `width` are those of the result."""
+        """Add a convolution with its bias and activation. `height` and `width` are those of the result."""
         high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
         inner, rows = channels // groups * high * wide, height * width
         self._add(
@@ -23,7 +23,7 @@ class Sketch:
             OpClass.DEPTHWISE if channels // groups < 8 and groups > 1 else OpClass.CONV,
             flops=2 * rows * filters * inner,
             weights=filters * inner,
-            # The number of input elements is counted as if the stride were 1: an operation reads its input once.
+            # The input is assumed to be as large as the result, as with stride 1; each element is read once.
             read=channels * rows,
             written=filters * rows,
             rows=rows,
@@ -32,7 +32,7 @@ class Sketch:
         )
 
     def linear(self, rows: float, inner: int, columns: int, weight_bits: float | None = None) -> None:
-        """A matrix product with constant weights, and its bias."""
+        """Add a matrix product with constant weights, and its bias."""
         self._add(
             "MatMul",
             OpClass.MATMUL,
@@ -47,7 +47,7 @@ class Sketch:
         )
 
     def experts(self, rows: float, inner: int, columns: int, used: int, held: int) -> None:
-        """Matrix products with the weights of `used` of the `held` experts for each row."""
+        """Add matrix products with the weights of `used` of the `held` experts for each row."""
         read = min(held, rows * used)
         self._add(
             "MatMul",
@@ -62,7 +62,7 @@ class Sketch:
         )
 
     def product(self, batch: int, rows: int, inner: int, columns: int) -> None:
-        """A matrix product of computed values."""
+        """Add a matrix product of computed values."""
         self._add(
             "MatMul",
             OpClass.PRODUCT,
@@ -75,7 +75,7 @@ class Sketch:
         )
 
     def attention(self, queries: float, keys: float, heads: int, size: int, kv_heads: int | None = None) -> None:
-        """Attention of `heads` heads of `size` elements."""
+        """Add attention of `heads` heads of `size` elements."""
         self._add(
             "Attention",
             OpClass.PRODUCT,
@@ -89,15 +89,15 @@ class Sketch:
         )
 
     def norm(self, elements: float) -> None:
-        """A norm, a softmax or a pool."""
+        """Add a norm, a softmax or a pool."""
         self._add("LayerNormalization", OpClass.REDUCE, flops=8 * elements, read=elements, written=elements)
 
     def pointwise(self, elements: float, num_read: int = 1) -> None:
-        """An elementwise operation of `num_read` operands."""
+        """Add an elementwise operation of `num_read` operands."""
         self._add("Add", OpClass.ELEMENTWISE, flops=elements, read=num_read * elements, written=elements)
 
     def move(self, elements: float) -> None:
-        """A transpose, a concatenation, a gather or a resize."""
+        """Add a transpose, a concatenation, a gather or a resize."""
         self._add("Concat", OpClass.MOVE, read=elements, written=elements)
 
     def extend(self, other: "Sketch") -> None:
