@@ -29,7 +29,9 @@ class Stream:
 
 
 def parse_stream(text: str) -> Stream:
-    """Read a stream in the form FORM.
+    """Read a stream from text such as "minilm=poisson:20:4": the model, requests a second, and rows of each request.
+
+    The number of rows may be left out, and is then 1.
 
     Raises:
         InvalidArgumentError: the text has another form, or a rate or number of rows is not above 0.

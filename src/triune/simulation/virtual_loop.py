@@ -15,7 +15,9 @@ class _ClockSelector(selectors.SelectSelector):
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Advance the clock to its next call if the loop has nothing to do, which is when it may wait (None).
+        """Advance the clock to its next call if the loop has nothing to do.
+
+        `timeout` is then None: the loop would let its selector wait for any time.
 
         Raises:
             InternalError: the clock has no call either, so that the loop would wait forever.

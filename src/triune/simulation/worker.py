@@ -53,7 +53,7 @@ class SimulatedRunner:
         self.units = (unit,)
 
     def run(self, batch: Batch) -> None:
-        """Raise InternalError: a simulated worker runs batches."""
+        """Raise InternalError: `SimulatedWorker` runs the batches, and never calls its runner."""
         raise InternalError(f"a batch of {batch.num_rows} rows was given to a simulated runner")
 
     def interrupt(self) -> None:

@@ -160,7 +160,8 @@ def _batching(written: ModelConfigMessage, config: ModelConfig) -> list[Axis]:
     is_dynamic = config.message.HasField("dynamic_batching")
 
     def complete(message: ModelConfigMessage) -> None:
-        # Whether a config without these fields gets them depends on the others: once one is changed, all are written.
+        # Write the size and the dynamic batching that completing the config adds. It adds them to some configs only,
+        # and a change could prevent it.
         message.max_batch_size = message.max_batch_size or size
         if is_dynamic:
             message.dynamic_batching.SetInParent()
@@ -185,7 +186,7 @@ def _batching(written: ModelConfigMessage, config: ModelConfig) -> list[Axis]:
 
     sizes = _with_given([str(each) for each in _BATCH_SIZES], str(size))
     given_delay = str(written.dynamic_batching.max_queue_delay_microseconds) if is_dynamic else OFF
-    # A config without dynamic batching would lose the priorities, the order and the limits of the queue.
+    # Do not try OFF if the config sets priorities, the order or limits of the queue: they need dynamic batching.
     has_more = any(field.name not in (PREFERRED, DELAY) for field, _ in written.dynamic_batching.ListFields())
     delays = [*([] if has_more else [OFF]), *(str(each) for each in _DELAYS_US)]
     given_preferred = ",".join(str(each) for each in sorted(set(written.dynamic_batching.preferred_batch_size))) or NONE

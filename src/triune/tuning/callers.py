@@ -11,7 +11,9 @@ from triune.core.servable import Call, Servable
 from triune.tuning.measurement import LoadLevel
 
 _WARM_UP_SHARE = 0.25
-"""The fraction of a load's time that is not measured, at its beginning: the dispatcher tries units and batch sizes."""
+"""The fraction of the time in which callers send requests that is not measured. It is at the beginning, when the
+dispatcher tries units and batch sizes.
+"""
 _NUM_WARM_UP = 3
 
 

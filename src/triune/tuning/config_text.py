@@ -135,7 +135,7 @@ def _fields(text: str) -> Iterator[tuple[int, int]]:
         if token[0].isspace() or token[0] == "#":
             continue
         if depth == 0 and has_value and token not in ";," and not (token[0] in "\"'" and text[end - 1] in "\"'"):
-            # Several strings in a row are one value.
+            # A token after a value begins the next field, except a string after a string: both are one value.
             yield start, end
             start, has_value = -1, False
         if start < 0:

@@ -30,7 +30,7 @@ both were equally good, all runs of one would beat all runs of the other in 1 of
 """
 
 _FIRST_SECONDS: Final = 60.0
-"""The least time that the first trial may take."""
+"""The time limit of the first trial, in seconds, if the budget is smaller; else the budget is its limit."""
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0

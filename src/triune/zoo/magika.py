@@ -21,7 +21,7 @@ SETTINGS = "magika/models/standard_v3_3/config.min.json"
 NUM_BYTES = 1024
 """How many bytes of a file's beginning, and of its end, the model reads."""
 PADDING = 256
-"""The padding value, after a beginning and before an end that are shorter."""
+"""The value that pads a beginning or an end of fewer than NUM_BYTES bytes: after the beginning, before the end."""
 BLOCK_BYTES = 4096
 """Beginning and end are taken from blocks of this many bytes, after stripping white space at the file's ends."""
 

@@ -53,7 +53,8 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
     return {name: tensor.view(name, storages) for name, tensor in tensors.items()}
 
 
-# The unpickler returns tuples, and an object without attributes, which no BUILD operation of a pickle can change.
+# The unpickler makes only named tuples and an object without attributes. A pickle's BUILD operation, which sets
+# attributes, cannot change any of them.
 class _StorageType(NamedTuple):
     dtype: np.dtype[Any]
 
@@ -151,7 +152,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
     def persistent_load(self, pid: object) -> Any:
         match pid:
-            # The older format says that the storage is not a view of another one.
+            # In the older format, None follows: the storage is not a view of another one.
             case ("storage", _StorageType() as kind, str(key), str(), int(count), None) | (
                 "storage",
                 _StorageType() as kind,
