@@ -28,8 +28,8 @@ def smooth(
     """Find the scales of the common inputs of some matrices [out, in], if inputs and weights are quantized to 8 bits.
 
     The squared error of the outputs is estimated as a sum of two errors. That of the rounded weights is computed on
-    the samples. That of the rounded inputs is n d^2 / 12 times the sum of the squares of the weights, for n rows of inputs
-    whose rounding errors are evenly spread over a step d.
+    the samples. That of the rounded inputs is n d^2 / 12 times the sum of the squares of the weights, for n rows of
+    inputs whose rounding errors are evenly spread over a step d.
 
     Args:
         weights: the matrices.
