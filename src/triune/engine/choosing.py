@@ -17,8 +17,8 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
     """Draw the next tokens of each sequence from logits, and advance each sequence's sampling state and matcher by
     them.
 
-    Tokens are drawn from the rows of a piece in turn. Drawing stops at the first token that differs from the draft (the
-    guessed token) for which the next row was computed.
+    For each sequence, one token is drawn from each of its rows, in order. Drawing stops at the first token that differs
+    from the draft (the guessed token) for which the next row was computed.
 
     Args:
         plan: the step.
@@ -48,8 +48,8 @@ def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
 
 
 def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], list[Sample]]) -> list[list[Sample]]:
-    """Does the work of `choose`. `draw(rows, sequences, place)` gives a token for each of `rows`, INT64 [sequences],
-    the index of the row of logits that a sequence has after `place` drafts.
+    """Does the work of `choose`. `draw(rows, sequences, place)` returns a token for each of `sequences`. `rows`, INT64
+    [sequences], has the index of each sequence's row of logits: the row after its first `place` drafts.
     """
     pieces = plan.choosing
     firsts = np.cumsum([0, *(1 + len(piece.drafts) for piece in pieces)])[:-1]

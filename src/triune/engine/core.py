@@ -254,7 +254,7 @@ class EngineCore:
             most_tokens: the approximate number of tokens to write, at least one block.
 
         Returns:
-            whether keys and values are left that can be written, which `most_tokens` prevented.
+            whether more keys and values can be written, by another call: this one stopped at `most_tokens`.
 
         Raises:
             InvalidArgumentError: the keys and values belong to another model, or the adapter is unknown.

@@ -19,7 +19,9 @@ MAX_TOKENS: Final = 1024
 """The tokens of the longest step. More tokens would make no runtime faster, and take more memory."""
 
 _SHARED_STEPS: Final = 32
-"""After a request arrives while another one is computed, more are expected to do so for this many steps."""
+"""After a request has arrived while another one was computed, this many steps count as shared by several requests: more
+such requests are expected.
+"""
 
 _FIRST_TOKENS: Final = 512
 """The tokens of a step before a step was measured."""

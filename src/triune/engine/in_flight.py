@@ -80,8 +80,8 @@ class InFlight:
         self.replicas.stop()
 
     def _running_step(self) -> Iterator[tuple[Replica, int]]:
-        """Yield the running steps and the times at which they began. For a replica that has jobs and is between two
-        steps, the time is the present one.
+        """Yield each replica that has jobs, with the time at which its running step began. Between two steps of the
+        replica, this is the present time. Replicas whose step was given up are left out.
         """
         for each in self.replicas.all:
             if each.jobs and not each.stalled:

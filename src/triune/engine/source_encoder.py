@@ -44,9 +44,9 @@ class SourceEncoder:
 
 
 def _parted(rows: Mapping[str, Array], counts: Seq[int]) -> list[Memory | TriuneError]:
-    """Split the encoder's rows, [tokens of all texts, width], into [1, tokens, width] of each text; `counts` has its
-    tokens. Each part is copied, since a view would hold the memory of all texts. A part with
-    NaN or infinity becomes an error.
+    """Split the encoder's rows, [tokens of all texts, width], into [1, tokens, width] of each text. `counts` has the
+    number of tokens of each text. Each part is copied, since a view would hold the memory of all texts. A part with NaN
+    or infinity becomes an error.
     """
     found: list[Memory | TriuneError] = []
     begin = 0

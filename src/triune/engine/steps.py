@@ -81,7 +81,7 @@ class Steps:
         self._decoder = decoder
         self._reader = reader
         self._unreadable: Results = []
-        """Sequences that ended since the encoder could not read their sources, until `step` returns them."""
+        """Sequences that ended because the encoder could not read their sources, until `step` returns them."""
         self._scheduler = scheduler
         self._speculator = speculator
         self._clock = clock
@@ -221,7 +221,7 @@ class Steps:
             self.last_plan = running.plan = running.plan.going()
 
     def _end_unread(self, running: _Running) -> Results:
-        """End a step whose sequences have all ended, since the encoder could not read their sources."""
+        """End a step whose sequences have all ended because the encoder could not read their sources."""
         self._end(running)
         self.forget()
         return self._take_unreadable()

@@ -55,7 +55,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _whole(name: str, value: object) -> int:
     if isinstance(value, str):
-        # Older clients of the endpoint `generate` send numbers as strings.
+        # A string of digits is accepted, too, since older clients of the endpoint `generate` send numbers as strings.
         try:
             return int(value)
         except ValueError:

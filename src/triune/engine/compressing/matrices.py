@@ -54,7 +54,7 @@ class Made:
         outputs: by name of a matrix, the factors by which AWQ divided its rows.
         vectors: the weights of norms that AWQ changed, in the form that the graph reads.
         noise: by name of a matrix, the error of its product's outputs on the samples, relative to their size.
-        scaled: how AWQ scaled the inputs of each site, by the name of the inputs' value.
+        scaled: how AWQ scaled the inputs of each matrix product, by the name of the graph's value that has the inputs.
     """
 
     method: Method
@@ -151,8 +151,8 @@ class Matrices:
             made.noise[name] = moments.error(made.matrices[name].whole() - floats) / size if size > 0 else 0.0
 
     def _fold_of(self, site: Site) -> str | None:
-        """The name of the norm or matrix whose outputs are the inputs of this site only, so that AWQ can scale its
-        rows.
+        """The name of the norm or matrix whose outputs only this matrix product reads, so that AWQ can divide them by
+        the factors with which it multiplies the product's columns; None if there is none.
         """
         layer, _, kind = site.weights[0].removesuffix(".weight").rpartition(".")
         match kind:
@@ -169,8 +169,8 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # This matrix has been compressed already. Storing it again divides its rows by the AWQ scales, which
-            # changes the scales of the codes, not the codes.
+            # This matrix has been compressed already. It is stored again, with its rows divided by the AWQ scales. That
+            # changes the scales of its codes, but not the codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
             made.vectors[name] = self._source[name] / scales

@@ -18,7 +18,8 @@ class Norms(GraphPass):
     name = "norms"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which must be of a version of ONNX's operators that has RMSNormalization.
+        """Replace these operators in `model`, which is changed in place, and return it. Its operator set must have
+        RMSNormalization.
 
         Raises:
             InvalidArgumentError: a node lacks an operand.

@@ -45,7 +45,7 @@ class Paging:
         self._probes = probes
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, a result of `prepare`.
+        """Rewrite `model`, a result of `prepare`, in the paged form. It is changed in place, and returned.
 
         Raises:
             UnsupportedError: the masks or the number of earlier tokens are read elsewhere than in attention.
@@ -179,7 +179,9 @@ class _Positions:
         self.nodes: list[NodeProto] = []
 
     def add(self, name: str, rows: str, elem_type: int, form: str) -> None:
-        """Replace the value `name` of type `elem_type`; for `form` see `Paging._shape_of_positions`."""
+        """Replace the value `name`, which has the type `elem_type` and what `form` says (see
+        `Paging._shape_of_positions`), by nodes that compute it from `rows`, the positions of the packed tokens.
+        """
         key = elem_type, form
         if key not in self._made:
             build, (kind, rank) = self._build, form.split()

@@ -23,7 +23,9 @@ class Reshapes(GraphPass):
     name = "reshapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Run `Tidy` afterwards, which removes values that no node reads any more."""
+        """Replace these nodes in `model`, which is changed in place, and return it. Run `Tidy` afterwards, which
+        removes values that no node reads any more.
+        """
         index = Index(model.graph, "reshapes")
         nodes: list[NodeProto] = []
         parts: dict[str, PartlyKnown] = {}

@@ -20,10 +20,12 @@ from triune.graph.index import Index, label
 from triune.graph.values import attributes_of
 
 _MOVES: Final = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Cast", "Mul", "Div", "Identity")
-"""Operators that may stand between the cache and the product."""
+"""Operators that may stand between a cache and the MatMul that reads its keys or values."""
 
 _SEEN: Final = -1.0
-"""A key is masked if its score, which was 0, becomes less than `_SEEN * _LARGE` by the mask."""
+"""To find which keys are masked, all scores are set to 0 before the mask. A key is masked if its score is less than
+`_SEEN * _LARGE` after the mask.
+"""
 
 _LARGE: Final = 1e3
 

@@ -49,7 +49,7 @@ class Adapters:
         """Add the products of the tokens' adapters to `y`.
 
         Args:
-            y: the products of `x` with the matrices of layers, one after the other.
+            y: the products of `x` with the matrices of several layers, concatenated along the last axis.
             x: what the layers read.
             sizes: how many columns of `y` each of these layers has, by its name.
         """

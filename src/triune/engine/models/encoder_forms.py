@@ -19,7 +19,7 @@ class EncoderForm(Protocol):
 
     Attributes:
         ids: the input of token ids.
-        sizes: the names of a value's dimensions before the last one, which is the width: those of the ids.
+        sizes: the names of the dimensions of the ids. Values have these dimensions, then the width.
     """
 
     ids: str
@@ -35,7 +35,7 @@ class EncoderForm(Protocol):
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:
         """Build the attention of all tokens of a text, [..., heads * size]. `bias` is added to the scores: FP32 [1,
-        heads, tokens, tokens], for the positions `steps()`.
+        heads, tokens, tokens], for queries and keys at the positions that `steps` returns.
         """
         ...
 
@@ -140,8 +140,9 @@ class PackedEncoder(_Encoder):
     """The tokens of many texts, packed one after the other. Only attention and pooling use a padded form.
 
     Inputs: `input_ids` and maybe `position_ids` and `token_type_ids`, INT64 [tokens]; `token_rows` INT64 [batch,
-    longest], the packed token at each position of a text, any token beyond its end; `token_places` INT64 [tokens], the
-    position of each token in the flattened `token_rows`; `lengths` INT64 [batch], the number of tokens of each text.
+    longest], for each position of a text the index of its token among the packed tokens (beyond the text's end the
+    index of any token); `token_places` INT64 [tokens], the position of each token in the flattened `token_rows`;
+    `lengths` INT64 [batch], the number of tokens of each text.
     """
 
     def __init__(self, graph: ModelBuilder) -> None:

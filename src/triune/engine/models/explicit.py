@@ -137,7 +137,9 @@ class Explicit:
         return new_name(name)
 
     def _choice(self, name: str, *shape: int) -> str:
-        """An input of zeros and ones. The Clip declares this range for the analysis of fp16."""
+        """Declare an input of zeros and ones. A Clip from 0 to 1 follows it, which shows its range to `graph.half`: the
+        pass that finds what fp16 cannot compute.
+        """
         given = self._graph.input(name, TensorProto.FLOAT, *shape)
         return self._graph.op("Clip", given, self._graph.scalar(0), self._graph.scalar(1))
 

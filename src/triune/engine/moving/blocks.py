@@ -53,7 +53,7 @@ def put_into_cache(
         most_tokens: the approximate number of tokens to write at once, at least one block; None for all.
 
     Returns:
-        whether further blocks could be written, which `most_tokens` prevented.
+        whether more blocks can be written, by another call: this one stopped at `most_tokens`.
 
     Raises:
         InvalidArgumentError: the keys and values belong to another model, or the blocks have another form.

@@ -32,7 +32,8 @@ class MovableTextModel(Protocol):
 
         Raises:
             NotFoundError: there is no such answer.
-            UnsupportedError: the answer may call tools, or the model's weights have no key.
+            UnsupportedError: the answer may call tools, or the model has no key that identifies its weights
+                (`weights.key`).
             UnavailableError: the answer ended meanwhile, or takes more memory than was granted.
         """
         ...

@@ -56,7 +56,7 @@ class Candidates:
         return [each for each in able if each.placement.unit in units]
 
     def able_beside(self, source: Replica) -> list[Replica]:
-        """The replicas that can continue an answer of another replica that failed; perhaps there are none."""
+        """The replicas that can continue an answer of `source`, which failed; perhaps there are none."""
         now_ns = self._clock.now_ns()
         return [each for each in self.usable() if each is not source and not each.refusal(now_ns)]
 

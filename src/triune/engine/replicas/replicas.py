@@ -201,8 +201,8 @@ class Replicas:
         if times.num_read:
             return
         unit, speed = replica.placement.unit, replica.speed
-        # Units that share cores are slower while both compute. The watch must not report that as a slowdown, so the two
-        # cases are recorded apart.
+        # Units that share cores are slower while both compute. `speed` must not report that as a slowdown, so the times
+        # of steps beside another replica are recorded apart from the times of steps alone.
         has_changed = speed.record(2 * times.num_answers + is_beside, duration_ns, times.ended_ns)
         if speed.ratio:
             self._statistics.slowdowns[unit] = speed.ratio

@@ -87,8 +87,8 @@ class Speculator:
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
                 self.num_guessed += len(piece.drafts)
-                # `chosen` may be shorter than the guesses and one: if a guess completes the answer, no token follows
-                # it.
+                # Usually `chosen` has one token more than guesses were right. If a guess completes the answer, no token
+                # follows it.
                 num_right = sum(each.token == draft for each, draft in zip(chosen, piece.drafts, strict=False))
                 self.num_right += num_right
                 self.num_checked += min(num_right + 1, len(piece.drafts), len(chosen))

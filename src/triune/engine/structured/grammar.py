@@ -76,8 +76,8 @@ def _lark_of_gbnf(text: str) -> str:
     try:
         # Escapes are replaced before: the library would drop their leading zeros, so that \u0041b would become \u41b.
         return gbnf_to_lark(_ESCAPE.sub(_character, text))
-    # Any exception is the text's fault: the library raises plain ones, RecursionError for groups nested too deeply, and
-    # IndexError at some truncated texts.
+    # Any exception is the text's fault: besides its own class of errors, the library raises RecursionError for groups
+    # nested too deeply, and IndexError for some truncated texts.
     except Exception as error:
         raise InvalidArgumentError(f"the gbnf cannot be read: {error or type(error).__name__}") from error
 

@@ -78,7 +78,7 @@ class Trials:
                 with self._lock:
                     was_interrupted, self._is_trying, self._is_interrupted = self._is_interrupted, False, False
                 if was_interrupted:
-                    # The process was killed, even if it answered before.
+                    # `interrupt` killed the process, perhaps after its answer, so it cannot be used again.
                     self.close()
         except (WorkerEndedError, UnavailableError) as error:
             self.close()

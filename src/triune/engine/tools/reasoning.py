@@ -72,7 +72,9 @@ class ReasoningReader:
         return reasoning, self._taken(len(self._held))
 
     def _certain(self) -> int:
-        """The length of the held text without white space and a beginning of `</think>` at its end."""
+        """The length of the part of the held text that certainly belongs to the reasoning: all but what may be the
+        beginning of `</think>` at its end, and white space before that.
+        """
         length = len(self._held)
         for count in range(min(len(CLOSING) - 1, length), 0, -1):
             if self._held.endswith(CLOSING[:count]):

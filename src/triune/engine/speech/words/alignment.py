@@ -18,7 +18,8 @@ def first_frames(scores: NDArray[np.float32], num_frames: int) -> NDArray[np.int
     """The frame in which each token begins.
 
     Args:
-        scores: FP32 [heads, rows, frames], row N has the scores by which token N is chosen.
+        scores: FP32 [heads, rows, frames], the cross-attention scores. Row N belongs to the decoder's input token that
+            predicts token N.
         num_frames: the number of frames with sound; later frames are silence, with which the window is padded.
 
     Returns:
