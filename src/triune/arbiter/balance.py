@@ -54,7 +54,7 @@ _MODELS: Final = 20
 """For more models than this the time between updates is longer, in proportion."""
 
 _RARE: Final = 0.01e-9
-"""Models with fewer requests a nanosecond than this are left out."""
+"""Models with fewer requests a nanosecond than this (one in 100 s) are left out when the pools are divided."""
 
 _LEAST_PRICE: Final = 1e-6
 

@@ -85,5 +85,5 @@ class CostEstimate:
             for each, other in self._means.items():
                 if other.last > stale and (each - size) ** 2 < nearest:
                     mean, nearest = other, (each - size) ** 2
-            assert mean is not None  # The size of the last batch is never stale.
+            assert mean is not None  # At least one size is not stale: that of the last batch.
         return mean.ns / mean.num_elements * (num_elements or 1)

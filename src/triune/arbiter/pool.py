@@ -50,7 +50,7 @@ class Running:
         unit: the unit; None for a turn in which no batch has started yet.
         is_beside: whether they run beside the others without a turn, since they are short.
         started_ns: when the latest of the batches began.
-        expected_ns: the expected time of the batch.
+        expected_ns: how long the latest of the batches is expected to take.
         request_ns: how long the longest of their requests is expected to take by itself.
         num_batches: the number of batches; each instance of the model may have one.
     """

@@ -98,8 +98,7 @@ class Share:
     def bind(self, num_bound: int) -> None:
         """Set `num_bound`. The caller does not hold the pool's lock."""
         if (num_bound > 0) is (self.num_bound > 0):
-            # No turn is granted anew: who computes depends only on whether there are any such requests, which has not
-            # changed.
+            # Turns depend only on whether `num_bound` is 0, which has not changed, so that none has to be granted.
             self.num_bound = num_bound
             return
         pool = self._pool

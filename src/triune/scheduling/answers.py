@@ -1,4 +1,8 @@
-"""Answers a model's requests: makes responses, keeps their order if the config says so, and counts them."""
+"""Answers a model's requests: makes responses, keeps their order if the config says so, and counts them.
+
+A response is finished when the model's outputs have been converted to the form that the client asked for
+(`core.servable.Finisher`).
+"""
 
 import asyncio
 import logging
@@ -22,7 +26,7 @@ _log = logging.getLogger(__name__)
 class Answers:
     """Resolves the futures of a model's requests, and counts the requests as they are answered.
 
-    Everything here runs on the event loop's thread, except for the finishing of large responses.
+    Everything here runs on the event loop's thread, except that large responses are finished in another thread.
     """
 
     def __init__(
@@ -81,8 +85,8 @@ class Answers:
             await idle.wait()
 
     def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
-        """Answer a batch, and later finished ones, once its own answers are finished and all batches before it are
-        answered.
+        """Note that a batch is finished, if all its `tasks` are done, and answer all batches that may be answered now:
+        finished ones before which no unfinished one started.
         """
         if not all(task.done() for task in tasks):
             return

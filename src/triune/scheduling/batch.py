@@ -40,8 +40,9 @@ class Batch:
         outputs: the model's outputs, in order.
         has_rows: whether the first dimension of every tensor is a batch dimension.
         ragged: inputs whose rows may differ in shape.
-        answers: for each request its outputs or an error, from the runner. If its `finish` is slow, the dispatcher
-            replaces the outputs by the task that finishes them, so that the worker is free for the next batch.
+        answers: for each request its outputs or an error, from the runner. If the request's `Finisher`, which converts
+            outputs to the client's response, is slow, the dispatcher replaces the outputs by the task that runs it, so
+            that the worker is free for the next batch.
         num_executions: how often the model ran: 1, or more if the batch failed and each request then ran alone; 0 if
             the worker was not available.
         started_ns, ended_ns: when the run began and ended, on the clock.

@@ -17,8 +17,8 @@ _NUM_SIZES = 4
 _GAIN = 0.95
 """A smaller size is chosen only if its time per row beats a larger one's by this factor, which exceeds noise."""
 _PART = 0.003
-"""Other sizes than the best one are tried again, since the measurements depend on the load: each so rarely that this
-takes at most this part of the time more than the best size would take for the same rows.
+"""Sizes other than the best one are tried again, since the measurements depend on the load. A size is due when the
+extra time of such a trial is at most this part of the time for all rows that ran since the size was last used.
 """
 _INTERVAL = 8
 """At most one in this number of batches tries a size again."""
@@ -59,8 +59,8 @@ class BatchSizer:
         return 1 << chosen if chosen < largest else num_rows
 
     def _due(self, classes: Sequence[int], best: int, num_rows: int) -> int:
-        """The size class to be tried again that has waited for the most rows; `best` if none is due. `num_rows` is the
-        number of rows that wait.
+        """The size class to try again; `best` if none is due. If several are due, it is the one that was used least
+        recently, counted in rows. `num_rows` is the number of rows that wait.
         """
         costs, most, found = self._costs, 0, best
         for each in classes:
@@ -78,8 +78,8 @@ class BatchSizer:
         Args:
             num_rows: its rows.
             now_ns: the time.
-            busy_ns: how long the batch before it computed. Idle time above that does not count: it means that clients
-                sent no requests.
+            busy_ns: how long the batch before it computed. Idle time counts up to the same duration: more of it means
+                that clients sent no requests.
             waited_ns: how long the model has waited for its turn on the hardware since that batch started.
         """
         if self._num_rows:

@@ -54,7 +54,8 @@ def submit_with_reports(
     bill = call.bill = Bill()
     future = servable.submit(call)
     task = asyncio.ensure_future(_with_reports(future, bill, placement, asked))
-    # Cancelling the task cancels `future`, too. A task that is cancelled before it begins would not do so by itself.
+    # Cancelling the task must cancel `future`, too. The callback does it, since a task that is cancelled before it
+    # begins runs no code of its own.
     task.add_done_callback(lambda _: future.cancel())
     return task
 
