@@ -1,6 +1,8 @@
 """Who waits while somebody else's request is large: a tiny model's client and health checks, under each load below.
 
-Usage: liveness.py [--seconds 10] [--load NAME ...]
+Usage: liveness.py [--seconds 10] [--load NAME ...] [--floor]
+--floor: the server is one that does nothing: it answers HTTP with a constant, and refuses gRPC calls without reading
+    their messages. What the probes wait there is what asyncio and grpc.aio cost.
 
 The loads run in a process of their own, as do the probes: 50 requests a second to a tiny model, and as many health
 checks, each on one connection. What the probes see holds the machine's other work too: compare with "nothing".
@@ -12,6 +14,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,42 +26,94 @@ from pathlib import Path
 import grpc
 import numpy as np
 import onnx
+import psutil
 import requests
+import uvloop
 
 from load import encode
-from servers import Running, heading, triune
+from servers import heading, triune
 from triune.zoo.repository import build_repository
 
 TINY = "identity_fp32"
 FREE, STRINGS = "identity_any", "identity_strings"
 INTERVAL_SECONDS = 0.02
+PORT = 19200
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--load", nargs="+", default=["nothing", *LOADS])
+    parser.add_argument("--floor", action="store_true")
+    parser.add_argument("--be-floor", metavar="PORT", type=int, help="be the server that does nothing")
     parser.add_argument("--run", nargs=3, metavar=("NAME", "PORT", "SECONDS"), help="be the load")
     parser.add_argument("--probe", nargs=2, metavar=("PORT", "SECONDS"), help="be the probes; likewise")
     options = parser.parse_args()
-    if options.run:
+    if options.be_floor:
+        uvloop.run(do_nothing(options.be_floor))
+    elif options.run:
         run_load(options.run[0], int(options.run[1]), float(options.run[2]))
     elif options.probe:
         asyncio.run(probe(int(options.probe[0]), float(options.probe[1])))
     else:
-        report(options.load, options.seconds)
+        report(options.load, options.seconds, is_floor=options.floor)
 
 
-def report(loads: list[str], seconds: float) -> None:
-    print(heading("Liveness"), flush=True)
+def report(loads: list[str], seconds: float, *, is_floor: bool) -> None:
+    print(heading("Liveness of a server that does nothing" if is_floor else "Liveness"), flush=True)
+    if is_floor:
+        for name in loads:
+            process = subprocess.Popen([sys.executable, __file__, "--be-floor", str(PORT)])
+            try:
+                wait_for(PORT + 1)
+                memory = psutil.Process(process.pid).memory_info
+                measure(PORT, lambda memory=memory: memory().rss, name, seconds)
+            finally:
+                process.terminate()
+                process.wait()
+        return
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder)
         build_repository(repository, models=[TINY])
         save_identity(repository / FREE, onnx.TensorProto.FLOAT)
         save_identity(repository / STRINGS, onnx.TensorProto.STRING)
         for name in loads:
-            with triune(repository, port=19200) as server:
-                measure(server, name, seconds)
+            with triune(repository, port=PORT) as server:
+                measure(server.http_port, server.memory_bytes, name, seconds)
+
+
+async def do_nothing(port: int) -> None:
+    """Serve without doing anything: see the module's `--floor`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = next((each for each in head.split(b"\r\n") if each.startswith(b"content-length")), b":0")
+                await reader.readexactly(int(length.split(b":")[1]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def refuse(message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        del message
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this server does nothing")
+        return b""
+
+    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(refuse)}
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)])
+    server.add_insecure_port(f"127.0.0.1:{port + 1}")
+    await server.start()
+    async with await asyncio.start_server(answer, "127.0.0.1", port) as http:
+        await http.serve_forever()
+
+
+def wait_for(port: int) -> None:
+    """Wait until something listens on a port of this machine."""
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing listens on port {port} after 30 s")
 
 
 def save_identity(folder: Path, datatype: int) -> None:
@@ -70,22 +125,18 @@ def save_identity(folder: Path, datatype: int) -> None:
     onnx.save(model, folder / "1" / "model.onnx")
 
 
-def measure(server: Running, name: str, seconds: float) -> None:
+def measure(port: int, memory_bytes: Callable[[], int], name: str, seconds: float) -> None:
     """Print a line for one load."""
-    before = server.memory_bytes()
+    before = memory_bytes()
     peak = before
     arguments = [sys.executable, __file__]
-    probes = subprocess.Popen(
-        [*arguments, "--probe", str(server.http_port), str(seconds)], stdout=subprocess.PIPE, text=True
-    )
+    probes = subprocess.Popen([*arguments, "--probe", str(port), str(seconds)], stdout=subprocess.PIPE, text=True)
     load = None
     if name != "nothing":
-        load = subprocess.Popen(
-            [*arguments, "--run", name, str(server.http_port), str(seconds)], stdout=subprocess.PIPE, text=True
-        )
+        load = subprocess.Popen([*arguments, "--run", name, str(port), str(seconds)], stdout=subprocess.PIPE, text=True)
     while probes.poll() is None:
         with contextlib.suppress(Exception):
-            peak = max(peak, server.memory_bytes())
+            peak = max(peak, memory_bytes())
         time.sleep(0.02)
     assert probes.stdout is not None
     seen = json.loads(probes.stdout.read())
