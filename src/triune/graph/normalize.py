@@ -38,7 +38,7 @@ MAX_ROUNDS = 8
 """The largest number of rounds of passes. What one round inlines or folds may allow the next one to fold more."""
 
 
-def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
+def _round(keep: Collection[str], large: Large, fold: Fold) -> Sequence[GraphPass]:
     """The passes of one round, in order."""
     return (
         # Decompose needs inferred types and ranks.
@@ -52,7 +52,7 @@ def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
         Pack(large),
         # Infer the types of the new values of Decompose and Pack.
         Infer(),
-        Fold(),
+        fold,
         # Branches runs after Fold, which may have made the condition of an If constant.
         Branches(),
         # Unroll runs after Fold, which may have made the number of iterations constant.
@@ -110,9 +110,11 @@ def normalize(
     declared = take_output_shapes(copy)
     watch = None if check is None else Check(copy, check)
     copy = run_passes(infer_anew(copy), [Upgrade()], watch)
+    # One for all rounds, whose results have a limit together.
+    fold = Fold()
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
-        copy = run_passes(copy, _round(keep, large), watch)
+        copy = run_passes(copy, _round(keep, large, fold), watch)
         # Also take out the large constants that were in nodes and functions.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:

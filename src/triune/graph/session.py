@@ -14,7 +14,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.arenas import beyond_arena, own_arena
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.folded import FOLDED_BYTES, most_folded_bytes
+from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
@@ -109,7 +109,7 @@ class GraphSession:
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
-        options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
+        options.add_session_config_entry(FOLDED_BYTES, str(folded_of(model).most_bytes))
         without = [*fatal_fusions(model), _INEXACT]
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             options.add_session_config_entry(*_IN_FP32)

@@ -11,7 +11,8 @@ from onnx import GraphProto, TensorProto, helper
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.problems import called
-from triune.graph.values import names_read_by, subgraphs_of
+from triune.graph.folding_limit import folding_limit, result_bytes
+from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import array_of
 from triune.metal import attention, random_numbers
 from triune.metal.builder import MlxBuilder
@@ -37,7 +38,8 @@ class TooLargeError(MemoryError):
 
 
 class Program:
-    """Computes a graph. Values that depend on constants alone are computed once, when the program is made.
+    """Computes a graph. Values that depend on constants alone are computed once, when the program is made, as far as
+    they keep to `folding_limit` together; larger ones are computed in each run.
 
     Attributes:
         is_random: whether results differ from run to run.
@@ -211,16 +213,24 @@ class Program:
         builder, scope = self._builder(), self._scope(plan, None)
         left: list[Step] = []
         made: dict[str, Value] = {}
+        bytes_left, values = folding_limit(self._graph.initializer), Values(self._graph)
         for step in steps:
             names = names_read_by(step.node) - {""}
             is_constant = names <= known and not any(True for _ in subgraphs_of(step.node))
-            if not is_constant or step.node.op_type in random_numbers.OPS:
+            # Some lowerings compute at once, so that known sizes are looked at first.
+            is_large = sum(result_bytes(name, values) for name in step.node.output) > bytes_left
+            if not is_constant or is_large or step.node.op_type in random_numbers.OPS:
                 left.append(step)
                 continue
             self._step(step, scope, builder)
-            for name in filter(None, step.node.output):
-                made[name] = scope.value(name)
-                known.add(name)
+            # MLX has not computed them yet.
+            results = {name: scope.value(name) for name in step.node.output if name}
+            if (size := sum(value.nbytes for value in results.values())) > bytes_left:
+                left.append(step)
+                continue
+            bytes_left -= size
+            made.update(results)
+            known.update(results)
         plan.steps[:] = left
         # Weights that are packed for matrix products may have other consumers, which need them unpacked.
         read = {name for step in left for name in read_by(step, self._quantized)}

@@ -12,10 +12,13 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError
 
+from triune.graph.all_tensors import tensors_of
 from triune.graph.core_ops import OPSET
+from triune.graph.folding_limit import GROWS, folding_limit
 from triune.graph.inference import infer_shapes
+from triune.graph.passes.partly_known import PartlyKnown, partly_known
 from triune.graph.passes.run import GraphPass
-from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.values import Values, subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES
 
 MAX_ELEMENTS = 1 << 20
@@ -40,33 +43,59 @@ class Fold(GraphPass):
     Vectors computed from shapes are followed element by element: of the shape [?, 128, 768], [128, 768] is known.
     QuantizeLinear and DequantizeLinear are not folded, since they hold compressed weights. A DequantizeLinear of 16 or
     32 bits, such as the bias of a quantized layer, compresses little and is folded.
+
+    All results together take at most `folding_limit` of the first model that is given; nodes beyond that stay.
     """
 
     name = "fold"
 
-    def __init__(self, opset: int = OPSET, *, grows: bool = True) -> None:
+    def __init__(self, opset: int = OPSET, *, grows: bool = True, most_elements: int = MAX_ELEMENTS) -> None:
         """Args:
         opset: the version of ONNX's operator set that the model imports.
         grows: whether a result of LARGE_BYTES or more may take more bytes than its operands, as weights of 8 bits do
             that are cast to fp32.
+        most_elements: the most elements of a node's results.
         """
-        self._how = _How(opset, grows)
+        self._how = _How(opset, grows, most_elements)
+        self._left: _Left | None = None
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. Nodes that ONNX's reference evaluator cannot compute stay."""
-        _fold_graph(model.graph, None, {}, self._how)
+        if self._left is None:
+            self._left = _Left(folding_limit(tensors_of(model)))
+        _fold_graph(model.graph, None, {}, self._how, self._left)
         return model
 
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How nodes are folded: by which version of the operator set, and whether constants may grow."""
+    """How nodes are folded: by which version of the operator set, whether constants may grow, and to how many
+    elements.
+    """
 
     opset: int
     grows: bool
+    most_elements: int
 
 
-def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "PartlyKnown"], how: "_How") -> None:
+@dataclass(slots=True)
+class _Left:
+    """How many bytes further results may take."""
+
+    num_bytes: int
+
+    def take(self, results: Sequence[NDArray[Any]]) -> bool:
+        """Count results; False if they are too large."""
+        size = sum(array.nbytes for array in results)
+        if size > self.num_bytes:
+            return False
+        self.num_bytes -= size
+        return True
+
+
+def _fold_graph(
+    graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, PartlyKnown], how: _How, left: _Left
+) -> None:
     values = Values(graph, outer)
     parts: dict[str, PartlyKnown] = dict(outer_parts)
     nodes: list[NodeProto] = []
@@ -77,9 +106,9 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
 
     for node in graph.node:
         for subgraph in subgraphs_of(node):
-            _fold_graph(subgraph, values, parts, how)
+            _fold_graph(subgraph, values, parts, how, left)
         results = _evaluate(node, values, constant, parts, how)
-        if results is None:
+        if results is None or not left.take(results):
             nodes.append(node)
             continue
         for name, array in zip(node.output, results, strict=True):
@@ -99,7 +128,7 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 
 
 def _evaluate(
-    node: NodeProto, values: Values, constant: Any, parts: dict[str, "PartlyKnown"], how: "_How"
+    node: NodeProto, values: Values, constant: Any, parts: dict[str, PartlyKnown], how: _How
 ) -> Sequence[NDArray[Any]] | None:
     is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
     is_left = is_left or (how.opset < _FIRST_AS_TODAY and node.op_type in _OTHERWISE_BEFORE)
@@ -122,9 +151,10 @@ def _evaluate(
     if any(array.dtype == object for array in feeds.values()):
         return None
     shape = values.static_shape(node.output[0]) if node.output else None
-    if math.prod(_result_shape(node, feeds, how.opset) if shape is None else shape) > MAX_ELEMENTS:
+    shape = _result_shape(node, feeds, how.opset) if shape is None else shape
+    if (shape is None and node.op_type in GROWS) or math.prod(shape or ()) > how.most_elements:
         return None
-    results = _run(node, feeds, how.opset)
+    results = _run(node, feeds, how)
     if results is not None and not how.grows:
         size = sum(array.nbytes for array in results)
         if size >= LARGE_BYTES and size > sum(array.nbytes for array in feeds.values()):
@@ -143,8 +173,8 @@ def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
     return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) in _NOT_COMPRESSED
 
 
-def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> tuple[int, ...]:
-    """Infer the shape of a node's first result from the values of its inputs; () if it is not known.
+def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> tuple[int, ...] | None:
+    """Infer the shape of a node's first result from the values of its inputs; None if it is not known.
 
     The caller checks it before evaluating the node, since a Range or an Expand may produce gigabytes.
     """
@@ -160,12 +190,12 @@ def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
-        return Values(infer_shapes(model).graph).static_shape(node.output[0]) or ()
+        return Values(infer_shapes(model).graph).static_shape(node.output[0])
     except (InferenceError, ValueError, RuntimeError):
-        return ()
+        return None
 
 
-def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> Sequence[NDArray[Any]] | None:
+def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], how: _How) -> Sequence[NDArray[Any]] | None:
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in feeds.items()
@@ -173,7 +203,7 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> Sequ
     names = [name for name in node.output if name]
     outputs = [helper.make_empty_tensor_value_info(name) for name in names]
     model = helper.make_model(
-        helper.make_graph([node], "one", inputs, outputs), opset_imports=[helper.make_opsetid("", opset)]
+        helper.make_graph([node], "one", inputs, outputs), opset_imports=[helper.make_opsetid("", how.opset)]
     )
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -185,109 +215,6 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> Sequ
     arrays = dict(zip(names, results, strict=True))
     if any(not isinstance(array, (np.ndarray, np.generic)) for array in arrays.values()):
         return None
-    if sum(array.size for array in arrays.values()) > MAX_ELEMENTS:
+    if sum(array.size for array in arrays.values()) > how.most_elements:
         return None
     return [np.asarray(arrays[name]) if name else np.empty(0) for name in node.output]
-
-
-class PartlyKnown:
-    """An integer tensor of rank 0 or 1 with some known elements, for instance a shape with a free batch size."""
-
-    def __init__(self, elements: Sequence[int | None], *, is_scalar: bool, dtype: np.dtype[Any]) -> None:
-        self.elements = tuple(elements)
-        self.is_scalar = is_scalar
-        self.dtype = dtype
-
-    @property
-    def is_known(self) -> bool:
-        """Whether every element is known."""
-        return None not in self.elements
-
-    def cast(self, dtype: np.dtype[Any]) -> "PartlyKnown":
-        """The tensor in another integer type. Values that do not fit wrap around, as in ONNX Runtime."""
-        elements = [None if each is None else int(np.int64(each).astype(dtype)) for each in self.elements]
-        return PartlyKnown(elements, is_scalar=self.is_scalar, dtype=dtype)
-
-    def array(self) -> NDArray[Any]:
-        """The tensor as an array. Every element must be known."""
-        array = np.array(self.elements, self.dtype)
-        return array[0] if self.is_scalar else array
-
-
-def partly_known(
-    node: NodeProto, values: Values, constant: Any, parts: Mapping[str, PartlyKnown]
-) -> PartlyKnown | None:
-    """The known elements of a node's result, if the node computes on shapes (Shape, Gather, Concat ...); else None."""
-
-    def part(name: str) -> PartlyKnown | None:
-        if name in parts:
-            return parts[name]
-        if len(values.shape(name) or ()) > 1:
-            return None
-        array = constant(name)
-        if array is None or array.ndim > 1 or array.dtype.kind != "i" or array.size > 64:
-            return None
-        return PartlyKnown([int(each) for each in array.reshape(-1)], is_scalar=array.ndim == 0, dtype=array.dtype)
-
-    attributes = attributes_of(node)
-    int64 = np.dtype(np.int64)
-    match node.op_type:
-        case "Shape":
-            shape = values.shape(node.input[0])
-            if shape is None:
-                return None
-            return PartlyKnown(shape[attributes.get("start", 0) : attributes.get("end")], is_scalar=False, dtype=int64)
-        case "Size":
-            shape = values.static_shape(node.input[0])
-            return None if shape is None else PartlyKnown([math.prod(shape)], is_scalar=True, dtype=int64)
-        case "Identity" | "Unsqueeze" | "Squeeze" | "Cast":
-            given = part(node.input[0])
-            if given is None:
-                return None
-            if node.op_type == "Unsqueeze":
-                # In older operator sets `axes` is an attribute, not an input.
-                axes = attributes.get("axes") if len(node.input) < 2 else constant(node.input[1])
-                if not given.is_scalar or axes is None or len(axes) != 1:
-                    return None
-            if node.op_type == "Squeeze" and len(given.elements) != 1:
-                return None
-            if node.op_type == "Cast":
-                if attributes["to"] not in helper.get_all_tensor_dtypes():
-                    return None
-                dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
-                return given.cast(dtype) if dtype.kind == "i" else None
-            is_scalar = {"Unsqueeze": False, "Squeeze": True}.get(node.op_type, given.is_scalar)
-            return PartlyKnown(given.elements, is_scalar=is_scalar, dtype=given.dtype)
-        case "Gather":
-            given, indices = part(node.input[0]), constant(node.input[1])
-            if given is None or given.is_scalar or indices is None or indices.ndim > 1:
-                return None
-            size = len(given.elements)
-            positions = [int(each) for each in indices.reshape(-1)]
-            if any(not -size <= position < size for position in positions):
-                return None
-            return PartlyKnown(
-                [given.elements[position] for position in positions], is_scalar=indices.ndim == 0, dtype=given.dtype
-            )
-        case "Slice":
-            given = part(node.input[0])
-            limits = [constant(name) if name else None for name in (*node.input[1:], "", "", "")[:4]]
-            if given is None or given.is_scalar or limits[0] is None or limits[1] is None:
-                return None
-            if (len(node.input) > 4 and node.input[4] and limits[3] is None) or limits[0].size != 1:
-                return None
-            step = 1 if limits[3] is None else int(limits[3].reshape(-1)[0])
-            begin, end = int(limits[0].reshape(-1)[0]), int(limits[1].reshape(-1)[0])
-            if step <= 0:
-                return None
-            return PartlyKnown(given.elements[begin:end:step], is_scalar=False, dtype=given.dtype)
-        case "Concat":
-            given_parts = [part(name) for name in node.input]
-            if any(each is None or each.is_scalar for each in given_parts):
-                return None
-            elements = [element for each in given_parts if each is not None for element in each.elements]
-            return PartlyKnown(
-                elements, is_scalar=False, dtype=next(each for each in given_parts if each is not None).dtype
-            )
-        case _:
-            return None

@@ -19,7 +19,7 @@ from triune.core.units import Unit
 from triune.graph.arenas import own_arena
 from triune.graph.by_values import by_values
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.folded import FOLDED_BYTES, most_folded_bytes
+from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.load import read_model
 from triune.graph.only_nodes import only_nodes
 from triune.graph.precision import precision_of
@@ -140,7 +140,7 @@ class OnnxRuntime:
         )
         libraries = self._op_libraries if has_foreign_ops(model) else ()
         source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
-        session_options.add_session_config_entry(FOLDED_BYTES, str(most_folded_bytes(model)))
+        session_options.add_session_config_entry(FOLDED_BYTES, str(folded_of(model).most_bytes))
         del model
         # Use a separate process to enforce the memory limit if the session has no arena, or if the number of strings in
         # the outputs depends on the inputs' values: an arena does not limit strings.

@@ -23,6 +23,7 @@ from triune.graph.by_values import by_values
 from triune.graph.crash_risk import fault_in
 from triune.graph.exact_parts import MOST_EXACT
 from triune.graph.faults import OPENVINO_FAULTS
+from triune.graph.folded import folded_of
 from triune.graph.load import external_data, has_external_data, locate_data, read_model
 from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import packed
@@ -124,8 +125,9 @@ class OpenVino:
             limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
         others = sorted(external_data(graph, path.absolute()))
-        del graph
         try:
+            folded_of(graph).require("OpenVINO")
+            del graph
             model = self._models.read(path, others)
             make_sums_exact(model)
             make_activations_signed(model)
