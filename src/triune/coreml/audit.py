@@ -126,8 +126,8 @@ class Audit:
         try:
             after = _Snapshot(program, self._version, self._inputs)
         except TriuneError as error:
-            # Some passes leave a program that is not valid yet: tensors of more than five dimensions, weights that are
-            # not cast, or packed weights whose scales are cast already.
+            # Go on with the next pass: some passes leave a program that is not valid yet, with tensors of more than
+            # five dimensions, weights that are not cast, or packed weights whose scales are cast already.
             self._refusal = str(error)
             return
         steps, self._pending = self._pending, []

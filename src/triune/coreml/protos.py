@@ -40,7 +40,7 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
     Raises:
         InvalidArgumentError: the bytes are not a message of this type.
     """
-    # The type of a parsing error depends on the implementation of protobuf: ValueError, or protobuf's DecodeError.
+    # Translate both types of parsing errors: implementations of protobuf raise ValueError or protobuf's DecodeError.
     from google.protobuf.message import DecodeError
 
     try:
@@ -53,8 +53,8 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
 # The result is cached, since this is called for every message that is read or written.
 @functools.cache
 def _module(name: str) -> Any:
-    # Except on Apple's systems, coremltools warns about each class of its compiled module, which is missing there and
-    # not needed here.
+    # Silence coremltools for the import. Except on Apple's systems, it warns about each class of its compiled module,
+    # which is missing there and not needed here.
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)

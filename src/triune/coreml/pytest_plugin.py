@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.platform == "darwin":
         return
     with warnings.catch_warnings():
-        # The header of the run says the same as this warning.
+        # Suppress the warning, since the header of the run says the same.
         warnings.simplefilter("ignore")
         # Import here, not at the top of the file: the import itself changes coremltools.
         from triune.coreml import anywhere

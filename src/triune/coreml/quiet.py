@@ -24,7 +24,7 @@ class _NoiseFilter(logging.Filter):
     """Drops log records that tell nothing about the model."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # Passes of coremltools log every constant that they remove.
+        # Drop everything below a warning: passes of coremltools log every constant that they remove.
         if record.levelno < logging.WARNING:
             return False
         text = record.getMessage()
@@ -47,7 +47,7 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            # Passes of coremltools compute with constants that may be infinite, of which numpy would warn.
+            # Ignore numpy's warnings: passes of coremltools compute with constants that may be infinite.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -143,7 +143,7 @@ def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
     kind = next((value.type for value in values if value.name == name), None)
     if not isinstance(kind, TensorType) or kind.shape is None:
         return ()
-    # Core ML has no arrays of rank 0.
+    # A scalar has the shape (1,), since Core ML has no arrays of rank 0.
     return tuple(-1 if size is None else size for size in kind.shape) or (1,)
 
 

@@ -92,7 +92,7 @@ class WeightFile:
         if dtype.bits < 8:
             packed = np.frombuffer(self._data, np.uint8, num_bytes, start)
             return Constant(Packed(packed, dtype.bits, dtype is DType.INT4, shape), dtype)
-        # An empty tensor may begin at the end of the file, where numpy's frombuffer fails.
+        # Do not read an empty tensor: it may begin at the end of the file, where numpy's frombuffer fails.
         array: Array = (
             np.frombuffer(self._data, dtype.numpy, math.prod(shape), start) if num_bytes else np.empty(0, dtype.numpy)
         )

@@ -51,7 +51,7 @@ def all_devices() -> list[Any]:
 
 
 def _device(class_name: str, proxy: Any) -> Any:
-    # Subclass coremltools' class, which does not print the device's name.
+    # Subclass coremltools' class, to print the device's name, which coremltools' class does not print.
     base: Any = getattr(importlib.import_module("coremltools.models.compute_device"), class_name)
 
     def show(_: Any) -> str:

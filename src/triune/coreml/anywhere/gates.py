@@ -64,7 +64,7 @@ def close_gates(module: ModuleType) -> None:
 
 def _check_functions(checks: Any) -> tuple[FunctionType, FunctionType]:
     """The functions by which coremltools checks for macOS, and asks for its version."""
-    # `_macos_version` is wrapped by a cache, which is a C object without code to replace.
+    # Return the function in the cache that wraps `_macos_version`: the cache is a C object without code to replace.
     return checks._is_macos, checks._macos_version.__wrapped__
 
 

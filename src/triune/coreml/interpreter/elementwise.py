@@ -69,7 +69,7 @@ def clip(x: Array, alpha: Array, beta: Array) -> Array:
     return np.minimum(np.maximum(x, alpha), beta)
 
 
-# coremltools' front ends also write type names of Python and numpy.
+# Names of element types in Python and numpy, which coremltools' front ends write beside MIL's.
 _SPELLINGS: Mapping[str, str] = {
     "double": "fp64",
     "float": "fp32",
@@ -89,7 +89,7 @@ def cast(x: Array, dtype: str) -> Array:
     if target is DType.STRING or x.dtype == object:
         raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
     if target.numpy.kind == "u" and x.dtype.kind == "f":
-        # In C, casting a negative float directly to an unsigned integer is undefined.
+        # Cast through int64: in C, casting a negative float directly to an unsigned integer is undefined.
         return np.trunc(x).astype(np.int64).astype(target.numpy)
     return x.astype(target.numpy)
 

@@ -194,7 +194,7 @@ def _crop(image: Array, corners: Array, target: tuple[int, int], mode: str, pad_
     row = _points_between(top, bottom, target[0], mode)[:, None] + np.zeros((1, target[1]))
     column = _points_between(left, right, target[1], mode)[None, :] + np.zeros((target[0], 1))
     pixels = sample(image, column, row, True, "border", 0.0)
-    # Because of rounding errors, a point on the border may be slightly outside.
+    # Because of rounding errors, a point on the border may be slightly outside: allow this fraction of a pixel.
     slack = 1e-4
     inside = (row >= -slack) & (row <= image.shape[1] - 1 + slack)
     inside &= (column >= -slack) & (column <= image.shape[2] - 1 + slack)

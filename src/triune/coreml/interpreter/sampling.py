@@ -39,7 +39,7 @@ def nearest(x: Array, axis: int, points: Array, is_floor: bool) -> Array:
 
     For a point halfway between two pixels, that is the pixel before it.
     """
-    # Because of a rounding error, a point that should be at a pixel may be slightly before it.
+    # Because of a rounding error, a point that should be at a pixel may be slightly before it: move it by 1e-6.
     places = np.floor(points + 1e-6) if is_floor else np.ceil(points - 0.5 - 1e-6)
     return np.take(x, np.clip(places.astype(np.int64), 0, x.shape[axis] - 1), axis)
 

@@ -75,7 +75,8 @@ def scatter_nd(data: Array, indices: Array, updates: Array, mode: str, validate_
     return result
 
 
-# `ufunc.at` applies an update for every occurrence of an index; `result[index] += updates` only once.
+# Use `ufunc.at`, which applies an update for every occurrence of an index: `result[index] += updates` would apply only
+# one.
 _MODES: Mapping[str, Callable[..., Any]] = {
     "add": np.add.at,
     "sub": np.subtract.at,

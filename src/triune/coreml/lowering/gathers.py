@@ -53,7 +53,7 @@ def _cut_to(x: Var, indices: Var, axis: int) -> Var:
         known = [0 if place == axis else int(indices.shape[place]) for place in range(x.rank)]
         return mb.slice_by_index(x=x, begin=[0] * x.rank, end=known, end_mask=masks)
     cut = mb.slice_by_index(x=x, begin=[0] * x.rank, end=as_vector(ends))
-    # If sizes are free, coremltools requires the same symbol as in the shape of the indices.
+    # Declare the shape of the indices: if sizes are free, coremltools requires the same symbols in both shapes.
     return mb.reshape(x=cut, shape=as_vector(ends))
 
 

@@ -48,7 +48,7 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
     """
     marks: list[str] = []
     is_wide = node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name)
-    # A comparison showed that such a node itself is wrong in fp16, not only its operands.
+    # A comparison showed that a node of `options.wide` is wrong in fp16 itself, not only its operands.
     is_blamed = not options.wide.isdisjoint(node.output)
     is_named = bool(options.keep_fp32 & {node.name, node.op_type})
     is_carrier = options.fits_half and carries_state(node)

@@ -121,7 +121,8 @@ class ProgramWriter(GraphWriter[Var]):
                 f"[{', '.join(map(str, value.shape))}]; a state has one fixed shape"
             )
         if tuple(value.shape) != shape:
-            # A scalar is a vector of one element in Core ML, and coremltools takes no value whose sizes are computed.
+            # Reshape the value to the state's fixed shape: a scalar is a vector of one element in Core ML, and
+            # coremltools takes no value whose sizes are computed.
             value = mb.reshape(x=value, shape=shape)
         mb.coreml_update_state(state=state, value=value if value.dtype == types.fp16 else _halved(value))
 
@@ -170,14 +171,14 @@ class ProgramWriter(GraphWriter[Var]):
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
             reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML's limit is rank {MAX_RANK}: reshape it before"
-            # A pass of coremltools later reduces the rank of a transpose between two reshapes to 5.
+            # Accept a transpose between two reshapes, whose rank a pass of coremltools later reduces to 5.
             if node.op_type not in ("Reshape", "Transpose"):
                 raise Refusal(reason)
             self.deep.append(Problem(called(node), reason))
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
         if any(is_fixed(dim) and dim < 0 for dim in value.shape):
-            # coremltools may infer negative sizes, and only fails later, when it writes the program.
+            # Refuse a negative size, which coremltools may infer: it would fail only later, when it writes the program.
             shape = ", ".join(str(dim) for dim in value.shape)
             raise Refusal(f"its result would have the shape [{shape}]; correct its attributes or sizes")
 

@@ -58,5 +58,5 @@ def specification_of(program: Any, version: int, folder: Path) -> Any:
     except RuntimeError as error:
         if _WRITER not in str(error):
             raise
-        # coremltools' error does not give the reason.
+        # Raise EIO, since coremltools' error does not give the reason.
         raise OSError(errno.EIO, os.strerror(errno.EIO)) from error

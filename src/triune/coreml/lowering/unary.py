@@ -16,9 +16,9 @@ def _relu(x: Var) -> Var:
 
 def _reciprocal(x: Var) -> Var:
     if x.op is not None and x.op.op_type == "sqrt":
-        # `passes.norms` looks for rsqrt after a mean of squares, in order to fuse layer normalizations.
+        # Write rsqrt: `passes.norms` looks for it after a mean of squares, in order to fuse layer normalizations.
         return mb.rsqrt(x=x.op.x, epsilon=like(x, 0))
-    # MIL's operation `inverse` computes 1 / (x + epsilon).
+    # Divide 1 by x, since MIL's operation `inverse` computes 1 / (x + epsilon).
     return mb.real_div(x=like(x, 1), y=x)
 
 
@@ -27,7 +27,7 @@ def _neg(x: Var) -> Var:
 
 
 def _log(x: Var) -> Var:
-    # MIL's log computes log(x + epsilon). With its default epsilon the logarithm of 0 would be finite.
+    # MIL's log computes log(x + epsilon). Set epsilon to 0: with its default the logarithm of 0 would be finite.
     return mb.log(x=x, epsilon=like(x, 0))
 
 

@@ -186,7 +186,7 @@ def _float(words: Words, word: Word) -> float:
         number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
     except OverflowError:
         number = math.inf
-    # Python converts a decimal number that is too large to infinity.
+    # Refuse a number that is too large for a float: Python converts it to infinity.
     if math.isinf(number) and "inf" not in word.text:
         words.fail("the number does not fit into a float", word)
     return number

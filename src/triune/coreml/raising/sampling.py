@@ -186,7 +186,7 @@ def _points_of_boxes(
 
 
 def _is_inside(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
-    # Because of rounding errors, a point on the border may be slightly outside.
+    # Because of rounding errors, a point on the border may be slightly outside: allow this fraction of a pixel.
     slack = 1e-4
     last = graph.op("Add", graph.cast(size, DType.FP32), graph.constant(slack - 1, DType.FP32))
     return graph.op(
@@ -280,8 +280,7 @@ def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tens
     """
     start = graph.constant(-edge, DType.FP32)
     span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
-    # For an image of one pixel and `edge` 0, the distance between the two lines would be 0, by which nothing can be
-    # divided.
+    # Divide by at least 1e-6: for an image of one pixel and `edge` 0, the distance between the two lines is 0.
     span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
     distance = graph.op("Abs", graph.op("Sub", pixels, start))
     turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)

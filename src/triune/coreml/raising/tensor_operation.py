@@ -23,7 +23,7 @@ def _band_part(graph: Graph, given: Given) -> Tensor:
     """
     x = given["x"]
     lower, upper = given.integer("lower"), given.integer("upper")
-    # ONNX has Trilu for int32, but ONNX Runtime lacks it.
+    # Write Trilu in int64: ONNX has it for int32, too, but ONNX Runtime lacks that.
     part = graph.cast(x, DType.INT64) if x.dtype is DType.INT32 else x
     if lower >= 0:
         part = graph.op("Trilu", part, graph.constant(-lower, DType.INT64), upper=1)

@@ -54,7 +54,7 @@ def _fuse(block: Any, centred: Any) -> None:
     beta, end = _scale_or_shift(end, "add", centred.x, axes)
     kind = dtype_of(centred.x).type
     if gamma is None and beta is not None:
-        # coremltools' layer_norm takes no beta without a gamma.
+        # Make a gamma of ones: coremltools' layer_norm takes no beta without a gamma.
         gamma = np.ones(np.shape(beta), kind)
     result = mb.layer_norm(
         x=centred.x,

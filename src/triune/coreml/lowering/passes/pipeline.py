@@ -33,7 +33,7 @@ PASSES: Sequence[Pass[Any]] = (
     FuseLinear(),
     VendorPass("common::dead_code_elimination"),
     MergeEqual(),
-    # The pass that casts to fp16 identifies values by name, so that names must be unique.
+    # This pass makes names unique: the pass that casts to fp16 identifies values by their names.
     VendorPass("common::dedup_op_and_var_names"),
     VendorPass(FP16),
     # From iOS17 on, MIL's gathers accept no negative indices: this pass adds the size of the dimension to them.
