@@ -71,7 +71,7 @@ def _compared(
             try:
                 reference = computed(before, options, each.arrays)
             except TriuneError as error:
-                # The program may refuse generated inputs.
+                # Go on with other inputs, since a program may refuse generated ones.
                 refusal = error
                 continue
             is_answered = True

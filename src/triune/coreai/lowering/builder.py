@@ -86,7 +86,7 @@ class CoreAIBuilder(Builder[Value]):
         return cast(x, dtype)
 
     def summable(self, x: Value) -> Value:
-        # Core AI sums fp16 in fp16, which overflows even for the mean of moderate numbers.
+        # Sum in fp32: Core AI sums fp16 in fp16, which overflows even for the mean of moderate numbers.
         return cast(x, np.float32) if dtype_of(x) == np.float16 else x
 
     def mod(self, x: Value, y: Any) -> Value:

@@ -74,8 +74,8 @@ def _gather_elements(c: Context) -> None:
     indices = _indices_from_front(c, [axis])
     ends: list[Dim] = [dim_of(x, each) if each == axis else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
-        # Core AI requires that the dimensions of `x` other than the axis have the sizes of the indices. ONNX reads the
-        # first elements along them.
+        # Along all dimensions but the axis, slice `x` to the sizes of the indices: Core AI requires equal sizes, and
+        # ONNX reads only the first elements.
         x = ops.slice_(x, int32s([0] * rank_of(x)), vector(ends), int32s([1] * rank_of(x)))
     c.give(ops.gather_along_axis(x, indices, int32(axis)))
 
@@ -203,7 +203,8 @@ def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
     is_turned = ops.broadcasting_greater(expand(lengths, [0]), step)
     places = ops.broadcasting_where(is_turned, mirrored, step)
     own = spread(along(iota(rows), 1, 2), [steps, rows])
-    # A size may be known for `x` or `lengths` only, and Core AI cannot concatenate [..., ?] and [..., 1].
+    # Give both operands the sizes that are known of either, `x` or `lengths`: Core AI cannot concatenate [..., ?] and
+    # [..., 1].
     tuples = concat(with_known_sizes([expand(places, [2]), expand(own, [2])], 2), 2)
     turned = ops.gather_nd(transpose(x, order), tuples)
     return transpose(turned, [int(each) for each in np.argsort(order)])

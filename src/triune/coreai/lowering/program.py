@@ -203,7 +203,7 @@ class FunctionWriter(GraphWriter[Value]):
             )
             return None
         if None in shape_of(value):
-            # The program computes the sizes; those of the state are fixed.
+            # Reshape the value to the sizes of the state, which are fixed: the program computes those of the value.
             value = reshape(value, [int(size) for size in feature.shape if size is not None])
         return ops.write_handle(handle, value, token)
 

@@ -50,7 +50,7 @@ def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
     one, other = inner.constant.numbers, outer.constant.numbers
     if one is None or other is None:
         return True
-    # The compiler misreads subnormal constants of fp16: 3e-5 as 2e-7.
+    # The result changes if a constant of fp16 is subnormal: the compiler misreads these, 3e-5 as 2e-7 for example.
     if dtype == np.float16 and not (_are_normal(one, dtype) and _are_normal(other, dtype)):
         return True
     # Multiplying by 1 or -1 does not round. But a division combined with another factor becomes a product, which rounds

@@ -1,6 +1,6 @@
-"""Lowering of reductions over axes that may have no elements.
+"""Lowering of reductions over axes that may have no elements: the neutral element is then chosen as the result.
 
-For these Apple's interpreter returns the result of the call before, or what is in the memory.
+Apple's interpreter would return the result of the call before, or what is in the memory.
 """
 
 from typing import Any

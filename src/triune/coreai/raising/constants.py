@@ -42,7 +42,8 @@ class Constants:
         if word in _BUFFERED:
             # Do not copy: a splat stores one value, but may declare any number of elements.
             values = np.asarray(attribute)
-            # For a splat (one value for all elements) of bool, the bindings return only eight elements.
+            # Repeat the value of a splat (one value for all elements): for bool, the bindings return only eight
+            # elements.
             return np.broadcast_to(values.flat[0], shape) if attribute.is_splat else values.reshape(shape)
         return _written(attribute, element, shape)
 

@@ -61,7 +61,7 @@ def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
         if before is not None:
             x, y = _operands(before)
             low = _number(y)
-            # If the rank of the constant is higher, max(x, constant) broadcasts x.
+            # Return None if the rank of the constant is higher, since max(x, constant) then broadcasts x.
             return None if low is None or y.rank > x.rank else (x, low)
     return None
 

@@ -130,7 +130,7 @@ class Given:
         if name in _PICKING:
             return self._is_of_sizes(owner.operands[0], depth - 1)
         if name == "coreai.concat":
-            # The first operand is the axis.
+            # Skip the first operand, which is the axis.
             return all(self._is_of_sizes(each, depth - 1) for each in list(owner.operands)[1:])
         return name == "coreai.get_shape"
 

@@ -20,7 +20,7 @@ _COMBINERS = ("Add", "Mul", "Min", "Max")
 
 
 def _reduced(graph: Graph, op_type: str, x: Tensor, axes: list[int]) -> Tensor:
-    # ONNX takes an empty list of axes as all axes.
+    # Without axes, return `x`: ONNX takes an empty list of axes as all axes.
     return computed_over(graph, op_type, x, axes) if axes else x
 
 
