@@ -21,8 +21,8 @@ def _is_whole(x: Value) -> bool:
 def _divide(x: Value, y: Value) -> Value:
     if not _is_whole(x):
         return mx.divide(x, y)
-    # ONNX's Div of integers rounds towards 0. On a CPU, dividing by 0, or the lowest number by -1, would end the
-    # process.
+    # ONNX's Div of integers rounds towards 0. Replace the divisors 0 and -1 by 1, and negate for -1: on a CPU, dividing
+    # by 0, or the lowest number by -1, would end the process.
     is_negation = y == -1 if mx.issubdtype(y.dtype, mx.signedinteger) else mx.array(False)
     divisor = mx.where((y == 0) | is_negation, _number(1, y), y)
     low = mx.floor_divide(x, divisor)

@@ -23,7 +23,7 @@ def _gather(c: Context) -> None:
 
 def _gather_elements(c: Context) -> None:
     x, axis, indices = c.input(0), _axis(c), c.input(1)
-    # Along the other dimensions only as many elements are read as the indices have.
+    # Along all dimensions but the axis, ONNX reads only as many elements of `x` as the indices have: slice it to these.
     x = x[tuple(slice(None if each == axis else size) for each, size in enumerate(indices.shape))]
     c.give(mx.take_along_axis(x, _within(c, indices, x.shape[axis]), axis))
 

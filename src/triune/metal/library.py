@@ -31,7 +31,7 @@ _KINDS: Mapping[np.dtype[Any], Any] = {
         )
     },
     np.dtype(np.bool_): mx.bool_,
-    # MLX has no fp64 on GPUs.
+    # fp64 becomes fp32, since MLX has no fp64 on GPUs.
     np.dtype(np.float64): mx.float32,
     BF16: mx.bfloat16,
 }
@@ -42,8 +42,8 @@ _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.it
 # MLX reads this variable at the first matrix product.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
-# On CUDA, MLX compiles kernels when they are first needed, for minutes in all. By default it caches them in a temporary
-# folder, which differs in a worker process and is empty after a restart of the machine.
+# Keep the kernels that MLX compiles on CUDA when they are first needed, for minutes in all. By default it caches them
+# in a temporary folder, which differs in a worker process and is empty after a restart of the machine.
 os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))
 
 KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])
@@ -51,7 +51,7 @@ KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])
 
 _SHARE_OF_MEMORY = 16
 
-# MLX keeps the memory of freed arrays for later arrays, by default without a limit.
+# Limit the memory of freed arrays that MLX keeps for later arrays; by default it has no limit.
 mx.set_cache_limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE_OF_MEMORY)
 
 _LOCK = threading.Lock()

@@ -197,7 +197,7 @@ class PagedAttention:
             c.give(rows, place)
         self._done += 1
         if self._done % _PART == 0:
-            # The GPU begins to compute while this thread still describes the following layers.
+            # Hand these layers to the GPU, so that it computes while this thread still describes the following ones.
             self.compute(whole)
 
     def _joined(self, key: Value, value: Value) -> Value:

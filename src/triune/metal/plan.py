@@ -147,7 +147,8 @@ class Plans:
                     self.of(each)
             kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
             for name in kinds:
-                # Operators of other domains choose the types of their outputs themselves.
+                # Take only types of ONNX's own operators from the graph: those of other domains choose the types of
+                # their outputs themselves.
                 elem_type = values.elem_type(name) if node.domain in STANDARD else 0
                 try:
                     if elem_type:

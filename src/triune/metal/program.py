@@ -131,7 +131,7 @@ class Program:
     def _make(self, tensor: TensorProto) -> Value:
         array = self._read(tensor)
         if tensor.data_type in _BYTES:
-            # MLX has no integers of 4 bits.
+            # Put each integer of 4 bits into a byte, since MLX has none of 4 bits.
             array = array.astype(_BYTES[tensor.data_type])
         # A convolution kernel becomes a view of an array with channels last, as MLX reads it. Otherwise each run would
         # copy it.
@@ -170,7 +170,7 @@ class Program:
         scope = context.scope
         for name, kind in step.kinds.items():
             value = scope.value(name)
-            # MLX allocates memory later, and would end the process if there is not enough.
+            # Check the size now: MLX allocates memory later, and would end the process if there is not enough.
             if value.nbytes > self._most_bytes:
                 raise TooLargeError(called(step.node), value.nbytes)
             if kind is not None and value.dtype != kind:
