@@ -142,12 +142,12 @@ def quantized(
                 {
                     "MatMulConstBOnly": True,
                     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-                    # If outputs were quantized, nearly equal scores of classes would become equal.
+                    # Do not quantize outputs of products: nearly equal scores of classes would become equal.
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
                 },
             )
             quantizer.quantize_model()
-            # The quantizer appends its nodes, and sorts them only when it writes a file itself.
+            # Sort the nodes: the quantizer appends its own, and sorts them only when it writes a file itself.
             quantizer.model.topological_sort()
     except (ValueError, TypeError, AssertionError, KeyError, IndexError, RuntimeError, AttributeError) as error:
         raise InternalError(f"ONNX Runtime's quantizer fails: {type(error).__name__}: {error}") from error

@@ -51,7 +51,7 @@ def matmul_n_bits(packed: Packed, size: int) -> NBits:
     if packed.elem_type == TensorProto.INT4:
         levels = levels + _MIDDLE
     elif packed.zero_point is None:
-        # Without zero points MatMulNBits would take level 8 for 0.
+        # Write zero points of 0: without any, MatMulNBits would take level 8 for 0.
         zeros = np.zeros((count, (num_groups + 1) // 2), np.uint8)
     else:
         zeros = _pairs(_even(packed.zero_point))

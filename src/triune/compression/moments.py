@@ -64,7 +64,7 @@ class Moments:
         if not len(flat):
             return
         self.count += len(flat)
-        # Sums beyond fp32 become infinite. No method uses infinite statistics.
+        # Sums beyond fp32 become infinite, which needs no warning: no method uses infinite statistics.
         with np.errstate(over="ignore", invalid="ignore"):
             self.second += flat.T @ flat
         self.sizes += np.abs(flat).sum(axis=0, dtype=np.float64)
