@@ -91,7 +91,8 @@ def candidates(request: Request, target: Target) -> Candidates:
             f"a plan for {target.name} cannot use {', '.join(lacking)}: nothing is known of it; it has "
             f"{', '.join(unit.value for unit in present)}"
         )
-    # On Apple's CPUs, Accelerate computes matrix products on the matrix units, so "cpu" without them is never better.
+    # On Apple's CPUs, leave out "cpu" unless it was asked for: Accelerate computes matrix products on the matrix units,
+    # so the cores alone are never better.
     has_accelerate = target.is_scored and Unit.AMX in present
     wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or not has_accelerate)
     units = [present[unit] for unit in wanted]
@@ -165,7 +166,7 @@ def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
     change = np.zeros(len(ops) + 1)
     last: dict[str, int] = {}
     for index, op in enumerate(ops):
-        # A fused operation overwrites the result of the previous operation.
+        # A fused operation counts as writing nothing, since it overwrites the result of the previous operation.
         size = max(op.written, 0.0) / max(1, len(op.outputs))
         made.update(dict.fromkeys(op.outputs, (index, size)))
         last.update({name: index for name in op.inputs if name in made})

@@ -64,7 +64,8 @@ def synthetic(streams: Sequence[Stream], seconds: float, seed: int) -> list[Arri
     for stream in streams:
         random = np.random.default_rng([seed, zlib.crc32(stream.model.encode())])
         mean = stream.per_second * seconds
-        # If their number is known, the arrival times of a Poisson process are independent and uniform.
+        # Draw the number of requests, then their times: given the number, the times of a Poisson process are
+        # independent and uniform.
         times = random.uniform(0, seconds * 1e9, random.poisson(mean))
         found += [Arrival(int(each), stream.model, stream.num_rows) for each in times]
     if not found:

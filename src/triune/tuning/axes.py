@@ -148,7 +148,8 @@ def _instances(written: ModelConfigMessage, config: ModelConfig, machine: Machin
         message.instance_group[0].count = int(value)
 
     counts = [str(1 << power) for power in range(4) if 1 << power <= min(machine.num_cores, _MAX_INSTANCES)]
-    # With several groups, the number of instances is their sum, and which group to change is the user's choice.
+    # With several groups, keep the given number of instances: it is the sum of the groups, and which of them to change
+    # is the user's choice.
     values = _with_given(counts, given) if len(written.instance_group) < 2 else (given,)
     return Axis(INSTANCES, values, given, change)
 

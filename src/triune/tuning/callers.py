@@ -68,8 +68,7 @@ async def load_level(
             future = servable.submit(replace(calls[turn % len(calls)]))
             turn += callers
             if future.done():
-                # A model that runs on the event loop's thread answers at once. The other callers must have their turn,
-                # too.
+                # Yield to the other callers, since a model that runs on the event loop's thread answers at once.
                 await asyncio.sleep(0)
             await future
             now_ns = clock.now_ns()

@@ -118,7 +118,8 @@ def _name_of(field: str) -> str:
     except InvalidArgumentError:
         return ""
     found = message.ListFields()
-    # A field that is set to its default, such as max_batch_size: 0, is not listed.
+    # Protobuf does not list a field that is set to its default, such as max_batch_size: 0. Then read the name from the
+    # text.
     name = found[0][0].name if found else re.split(r"[\s:{<\[]", field, maxsplit=1)[0]
     if name == _PARAMETERS and len(message.parameters) == 1:
         return f"{name}:{next(iter(message.parameters))}"

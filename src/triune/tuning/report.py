@@ -116,7 +116,8 @@ def as_json(tuning: Tuning) -> dict[str, Any]:
         "verdict": tuning.verdict,
         "unmet": tuning.unmet,
         "is_gain": found.is_gain,
-        # JSON has no infinity, which is the gain if only the best configuration meets the limit.
+        # An infinite gain becomes null, since JSON has no infinity. The gain is infinite if only the best configuration
+        # meets the limit.
         "gain": found.gain if math.isfinite(found.gain) else None,
         "noise": found.noise,
         "best": describe(tuning.axes, found.best),

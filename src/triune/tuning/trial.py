@@ -102,8 +102,8 @@ async def _measure(
 ) -> Measurement:
     clock = MonotonicClock()
     async with _loaded(subject, message, ledger, kept) as (loaded, shortfall):
-        # The given config leaves out a unit whose answers are wrong. A config that names this unit must not be the
-        # result.
+        # Refuse a config that names a unit whose answers are wrong. The given config may name such a unit: it is then
+        # measured without the unit.
         if shortfall and units_of(message) != subject.units:
             raise UnsupportedError(shortfall)
         calls, notes = await _calls(subject, loaded)

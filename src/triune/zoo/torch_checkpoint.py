@@ -82,7 +82,7 @@ class _Tensor(NamedTuple):
                 f"checkpoint: tensor {name!r} has {count} elements and reaches element {last} "
                 f"of a storage of {len(elements)}"
             )
-        # An empty tensor may begin after the end of its storage.
+        # Begin a view at the end of the storage at most: an empty tensor may begin after it.
         window = elements[min(self.offset, len(elements)) :]
         strides = tuple(stride * elements.itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(window, self.shape, strides, writeable=False)
@@ -180,7 +180,7 @@ def _read_zip(content: bytes) -> dict[str, Array]:
             folder = next((name.removesuffix(_OBJECT) for name in members if name.endswith(f"/{_OBJECT}")), None)
             if folder is None:
                 raise InvalidArgumentError(f"checkpoint: the zip file has no {_OBJECT}")
-            # Without compression, the contents are not larger than the file, unless entries overlap.
+            # Refuse entries that overlap: without compression, contents are larger than the file only then.
             if sum(each.file_size for each in members.values()) > len(content):
                 raise InvalidArgumentError("checkpoint: the entries of the zip file are larger than the file")
             if packed := [name for name, each in members.items() if each.compress_type != zipfile.ZIP_STORED]:
