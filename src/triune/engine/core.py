@@ -322,7 +322,9 @@ class EngineCore:
         self._steps.forget()
 
     def step(self) -> list[tuple[Sequence, Sample | None]]:
-        """Compute one step (`Steps.step`), after blocks that waiting sequences need were read from files."""
+        """Compute one step (`Steps.step`). Before that, put the blocks that have been read from files into the cache;
+        if no sequence runs, wait for a moment for those that are still being read.
+        """
         if self._second_tier is not None:
             self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
         began_ns = self._clock.now_ns()

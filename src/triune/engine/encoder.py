@@ -22,15 +22,15 @@ limit is needed since spaces may give no tokens.
 
 
 _QUICK_CHARACTERS: Final = 1 << 10
-"""Inputs of up to this length are tokenized and computed together, by one worker. Longer inputs are tokenized in parts,
-and texts of other requests are computed in between.
+"""Inputs of up to this many characters in all are tokenized and computed together, by one worker. Longer inputs are
+tokenized in parts, and texts of other requests are computed in between.
 """
 
 _TOKEN_CHARACTERS: Final = 4
 """The number of characters that a token is assumed to have."""
 
 _PART_CHARACTERS: Final = 1 << 16
-"""The length of the parts in which longer inputs are tokenized."""
+"""The number of characters of the parts in which inputs of more than `_QUICK_CHARACTERS` are tokenized."""
 
 
 @dataclass(frozen=True, slots=True)

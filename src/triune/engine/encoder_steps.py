@@ -6,8 +6,8 @@ from typing import Final
 from triune.core.units import Unit
 
 STEP_NS: Final = 100_000_000
-"""The duration of a step, in ns, that is aimed at while requests share the model, within MIN_TOKENS and MAX_TOKENS. A
-short request waits for the running step.
+"""The duration of a step, in ns, that is aimed at while requests share the model: a short request has to wait for the
+running step. The step still has at least MIN_TOKENS and at most MAX_TOKENS tokens.
 """
 
 MIN_TOKENS: Final = 256

@@ -75,7 +75,7 @@ class InFlight:
             self.replicas.forget(answer.job, answer.num_tokens)
 
     def close(self) -> None:
-        """End the threads of the replicas after their running steps, once no request is in flight."""
+        """End the threads of the replicas after their running steps. Call this when no request is in flight."""
         self._run_limit.close()
         self.replicas.stop()
 

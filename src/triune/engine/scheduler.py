@@ -140,7 +140,7 @@ class Scheduler:
         order of urgency. If no block is free, a less urgent sequence is preempted and its blocks are freed.
         """
         plan = self._plan({})
-        assert plan is not None  # Without a running step, `_plan` frees blocks until the plan fits.
+        assert plan is not None  # `_plan` returns None only beside a running step; otherwise it frees missing blocks.
         return plan
 
     def follow(self, running: Plan) -> Plan | None:

@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _PART_TOKENS = 64
-"""The keys and values that another engine computed are written in parts of this many tokens, one before each step,
-since this takes tens of milliseconds.
+"""The keys and values that another engine computed are written to the cache in parts of this many tokens, one part
+before each step, so that other answers go on in between.
 """
 
 

@@ -36,7 +36,7 @@ def read_generation(
     read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
     of_request: dict[str, Any] = {"max_tokens": _DEFAULT_MAX_TOKENS, "priority": priority}
     of_request |= {field: read.pop(name) for name, field in _OF_REQUEST.items() if name in read}
-    # In older versions of vLLM -1 means all tokens, which is the default here.
+    # In older versions of vLLM -1 means all tokens. Leave it out: that is the default here.
     if read.get("top_k") == -1:
         del read["top_k"]
     sampling = SamplingParameters(num_logprobs=read.pop("logprobs", None), **read)

@@ -68,8 +68,8 @@ class TextGraph:
         return found["logits"][0]
 
     def moments(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[Site, Moments]]:
-        """Yield the moments of the inputs of each site (matrix product) on texts. As many sites as a gigabyte of
-        moments allows are measured at once; for the next ones the texts are read again.
+        """Yield the moments of the inputs of each site (matrix product) on texts. One reading of the texts measures as
+        many sites as have moments of a gigabyte in all; the texts are read again for the next sites.
         """
         for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}

@@ -100,7 +100,8 @@ class Matrices:
                 self._make_site(made, site, moments)
             left.difference_update(site.weights)
         for made in found:
-            # The remaining matrices are only used to look up rows, never in a matrix product.
+            # The remaining matrices are rounded to the nearest level: the methods need a matrix product, but of these
+            # matrices only rows are looked up.
             for name in sorted(left):
                 made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         return found

@@ -42,7 +42,9 @@ class SecondTier:
         """The hashes of the blocks that are being read, each with the sequences that wait for the block."""
 
     def evict(self, block: int, block_hash: BlockHash) -> None:
-        """Note that the pool gave a block to another sequence, which will overwrite it; the pool's `on_eviction`."""
+        """Note that the pool gave a block to another sequence, which will overwrite it. The pool calls this as its
+        `on_eviction`.
+        """
         if not self.disk.has(block_hash):
             self._evicted.append((block, block_hash))
 
@@ -53,7 +55,7 @@ class SecondTier:
             part = evicted[begin : begin + _BATCH]
             arrays = self._decoder.read_blocks([block for block, _ in part])
             for place, (_, block_hash) in enumerate(part):
-                # The block is copied, since a view would keep the whole batch in memory.
+                # The block is copied, since a view would keep all blocks that were read with it in memory.
                 self.disk.store(block_hash, [each[place].copy() for each in arrays])
 
     def want(self, pool: KVBlockPool, sequence: Sequence) -> None:

@@ -92,8 +92,8 @@ def write_explicit(config: ModelConfig, weights: Weights, size: ExplicitSize, *,
 def write_encoder(
     config: ModelConfig, weights: Weights, form: EncoderFormName, *, gives_memory: bool = False
 ) -> HeldModel:
-    """Write an encoder as an ONNX graph in a form: `engine.models.encoder_forms` describes the inputs of each, and the
-    function of each architecture its outputs.
+    """Write an encoder as an ONNX graph in a form. `engine.models.encoder_forms` describes the inputs of each form, and
+    the functions of the architectures, such as `write_bert`, describe the outputs.
 
     Args:
         config: a checkpoint's config.

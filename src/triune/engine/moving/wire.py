@@ -50,8 +50,8 @@ _PREFIX: Final = struct.Struct("<8sIIQ")
 _CHECKSUM_BYTES: Final = 32
 _MAX_HEAD_BYTES: Final = 1 << 20
 _MAX_MARKS: Final = 1 << 16
-"""The largest number of commas, brackets and braces of the head. JSON is parsed in one call, during which no other
-thread runs.
+"""The largest number of commas, opening brackets and opening braces in the head; a head with more is refused. JSON is
+parsed in one call, during which no other thread runs.
 """
 
 MAX_TOKENS: Final = 1 << 20
@@ -124,7 +124,8 @@ def memory_of(num_bytes: int) -> int:
     """The most memory, in bytes, that an answer of `num_bytes` encoded bytes takes while it is read and its keys and
     values are written to the cache.
     """
-    # Keys and values of 16 bits double in size as FP32, and each token becomes a Python object.
+    # Besides the bytes themselves, count twice as many for keys and values of 16 bits that become FP32, and a Python
+    # object for each value of the head and each token.
     values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)
     return 3 * num_bytes + _VALUE_BYTES * values
 

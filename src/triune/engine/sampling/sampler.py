@@ -160,7 +160,8 @@ def sample(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list
 def sample_row(
     logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None = None
 ) -> Sample:
-    """Choose the next token of one sequence. One row at a time fits into the CPU's caches.
+    """Choose the next token of one sequence. Sequences are handled one after the other, since the row of one fits into
+    the CPU's caches.
 
     Args:
         logits: FP32 [vocabulary]. They are not changed. A logit of -inf is a token that is never chosen.
@@ -211,8 +212,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
         return _draw_of_all(weights, uniform)
     tokens = _most_probable(weights, parameters)
     cumulative = np.cumsum(weights[tokens], dtype=np.float64)
-    # If top_k is set too, top_p applies to the remaining tokens: the most probable ones are kept until their sum
-    # reaches this share of the remaining sum. The token that reaches it is kept, too.
+    # Keep the most probable tokens until their sum reaches top_p times the total, with the token that reaches it. If
+    # top_k is set, the total is that of the top_k tokens, otherwise that of the whole vocabulary.
     total = float(cumulative[-1] if parameters.top_k else weights.sum(dtype=np.float64))
     num_kept = int(cumulative.searchsorted(parameters.top_p * total * (1 - 1e-9))) + 1
     return int(tokens[_position(cumulative[:num_kept], uniform)])

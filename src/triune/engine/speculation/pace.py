@@ -14,14 +14,14 @@ _LEAST_RATE: Final = 0.1
 """The lowest probability of a guess that is made, however cheap guesses are."""
 
 _MARGIN: Final = 1.2
-"""How much more probable than needed a guess must be, since costs and probabilities are estimates."""
+"""A guess must be this number of times as probable as needed, since costs and probabilities are estimates."""
 
 _KEPT_STEP: Final = 0.98
 """The weight of a step's time is multiplied by this with each later step."""
 
 _FORGOTTEN: Final = 1.01
-"""The shortest known time of a step of some number of tokens is multiplied by this with each further step of as many
-tokens, so that slower times count later.
+"""For each number of tokens, the shortest time of a step is kept. Each further step of as many tokens multiplies it by
+this, so that it rises if steps have become slower for good.
 """
 
 _NEW_GUESS: Final = 0.25
@@ -141,8 +141,8 @@ class StepCost:
         its value in seconds at `num_tokens` tokens.
         """
         points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
-        # Add an assumed step of 8 tokens more than the most frequent number. Unlike a measured step, which may have
-        # been slow by chance, it is never forgotten, so that guesses are tried again.
+        # Add an assumed step, which has 8 tokens more than most steps. Unlike a measured step, which may have been slow
+        # by chance, it is never forgotten, so that guesses are tried again.
         _, usual, seconds = max(points)
         points.append((1.0, usual + 8, seconds * (5 + usual + 8) / (5 + usual)))
         whole = sum(weight for weight, _, _ in points)

@@ -40,14 +40,14 @@ KiB.
 _LEAST_FUEL: Final = 250_000
 _FUEL_A_CHARACTER: Final = 8
 _MOST_FUEL: Final = 1_000_000
-"""The most fuel for the first form of llguidance's lexer, which limits its memory and time: a unit of fuel allows about
-80 bytes and half a microsecond. The largest published schemas (FHIR) need half a million; a short text that needs as
-much, such as `a{100000}`, is only repetition.
+"""The largest limit (llguidance calls it fuel) of the work to build the lexer of a grammar. A unit of fuel allows about
+80 bytes of memory and half a microsecond. The largest published schemas (FHIR) need half a million units; a short text
+that needs as much, such as `a{100000}`, is only repetition.
 """
 
 
 def parser_limits(grammar: str) -> LLParserLimits:
-    """The limits of llguidance for a grammar; a longer text gets more fuel."""
+    """The limits of llguidance for a grammar. The lexer of a longer text may take more work (`_MOST_FUEL`)."""
     fuel = min(_MOST_FUEL, _LEAST_FUEL + _FUEL_A_CHARACTER * len(grammar))
     return LLParserLimits(**PARSER_LIMITS, initial_lexer_fuel=fuel, verbose_errors=False)  # pyright: ignore[reportArgumentType]
 

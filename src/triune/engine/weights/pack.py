@@ -114,7 +114,7 @@ def _fill_nearest(
 
 
 def _placed(parts: Iterable[Affine]) -> Iterator[tuple[slice, Affine]]:
-    """Yield each part, and before it the slice of the whole tensor's rows that the part holds."""
+    """Yield (slice, part) for each part: the slice has the place of the part's rows among all rows of the tensor."""
     place = 0
     for part in parts:
         yield slice(place, place + len(part.codes)), part

@@ -97,7 +97,7 @@ def with_punctuation(words: Sequence[Word]) -> list[Word]:
     """Join punctuation to the words that it belongs to. The times stay those of the words."""
     found: list[Word] = []
     for word in reversed(words):
-        # Punctuation before a word, such as an opening quote, has a space before it and none after it.
+        # Join punctuation such as an opening quote to the word after it: it has a space before it and none after it.
         if found and word.text.startswith(" ") and word.text.strip() in _BEFORE_WORDS:
             found[-1] = _joined(word, found[-1], times=found[-1])
         else:

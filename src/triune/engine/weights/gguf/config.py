@@ -159,7 +159,8 @@ def _scaling(file: GgufFile, fields: Fields, rotary_dim: int) -> RopeScaling | N
             raise UnsupportedError(f"{fields.where}: rope.scaling.type is {kind!r} beside factors in rope_freqs.weight")
         return FactorScaling(_factors(file, "rope_freqs.weight", rotary_dim))
     if kind == "yarn":
-        # The factor of cos and sin is the one in YaRN's paper, unless the file states Hugging Face's attention factor.
+        # Unless the file states a factor of cos and sin (`yarn_attn_factor`), it is the one in YaRN's paper, times
+        # `attention_factor`.
         natural = (0.1 * math.log(factor) + 1 if factor > 1 else 1.0) * attention_factor
         if fields.number("rope.scaling.yarn_ext_factor", 1.0) not in (1.0, -1.0):
             raise fields.wrong("rope.scaling.yarn_ext_factor", "1")

@@ -88,8 +88,8 @@ def _written(part: Any) -> Any:
 
 
 def _factor(part: Any) -> float:
-    """The most bytes for one byte of text (`Growth.factor`) of normalizers, pre-tokenizers or decoders, as they are
-    written in a tokenizer's file.
+    """The most bytes that the normalizers, pre-tokenizers or decoders in `part` together make of one byte of text
+    (`Growth.factor`). `part` is a part of a tokenizer as it is written in its file.
     """
     factor, has_forms = 1.0, False
     for step in _objects(part):

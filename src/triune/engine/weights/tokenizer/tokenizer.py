@@ -28,7 +28,7 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, tokens: SpecialTokens, vocab_size: int, where: str) -> None:
         """Args:
-        backend: must not be changed afterwards.
+        backend: the library's tokenizer, which must not be changed afterwards.
         tokens: bos, eos and pad.
         vocab_size: the rows of the model's embedding.
         where: names the model in errors.
