@@ -10,7 +10,7 @@ gaps between batches.
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
-"""The levels that are tried: how many models compute at once. No limit is tried, too."""
+"""The levels that are tried: how many models compute at once. Level 0, any number of models, is tried, too."""
 
 WINDOW_NS: Final = 400_000_000
 """The length of a window, in ns, in which a level is measured before the next choice. Only time counts in which at

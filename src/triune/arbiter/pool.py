@@ -31,7 +31,7 @@ _HANGS_RATIO: Final = 8
 """A batch seems to hang if it takes this number of times as long as expected, and at least PATIENCE_NS."""
 
 _OVERDUE: Final = 0.25
-"""A batch is expected to compute for at least this part of the time that it has computed so far."""
+"""A batch is always expected to go on for at least this part of the time that it has computed so far."""
 
 
 def remaining_ns(expected_ns: float, elapsed_ns: float) -> float:
@@ -138,7 +138,7 @@ class Pool:
         self._num_beside = 0
         # For each waiting model, in the order of `waiting`: its `tag_ns`, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
-        # For each waiting model, the expected time of its batch, and the same number; the shortest batch comes first.
+        # For each waiting model, the shortest batch first: the expected time of its batch, and its number in `_places`.
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:

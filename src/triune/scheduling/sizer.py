@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 _WEIGHT = 0.2
 _SHORTER_WEIGHT = 0.5
-"""The weight of a measurement shorter than the mean: what disturbs a measurement makes it longer."""
+"""In the moving average, a measurement shorter than the mean has this weight, a longer one `_WEIGHT`: what disturbs a
+measurement makes it longer.
+"""
 _NUM_TRIALS = 3
 _NUM_SIZES = 4
 _GAIN = 0.95
