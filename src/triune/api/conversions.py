@@ -197,7 +197,7 @@ def _compare_coreai(
 
 
 def _joined(found: Mapping[str, Verified]) -> Verified:
-    """Join the results of several functions of a program."""
+    """Join the comparisons of several functions of a program to one result."""
     if len(found) == 1:
         return next(iter(found.values()))
     return Verified(

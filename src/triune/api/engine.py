@@ -249,7 +249,9 @@ class Engine:
         return await self._elsewhere(self._whole(request_of(prompt, options)))
 
     async def stream_async(self, prompt: str, **options: Unpack[Options]) -> AsyncIterator[str]:
-        """Continue a text piece by piece, in the caller's own event loop. Closing the iterator cancels the rest."""
+        """Continue a text piece by piece, in the caller's own event loop. Closing the iterator cancels the
+        generation.
+        """
         deltas = self._opened(request_of(prompt, options))
         try:
             while (delta := await self._elsewhere(_next(deltas))) is not None:
@@ -332,7 +334,9 @@ async def _next(deltas: AsyncGenerator[Delta]) -> Delta | None:
 
 
 async def _gathered(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Wait for all results. The first error cancels the others, and is raised."""
+    """Wait for the results of all coroutines. If one raises an error, the others are cancelled, and the error is
+    raised.
+    """
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)

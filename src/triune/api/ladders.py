@@ -242,8 +242,8 @@ def _parts(length: int) -> list[int]:
 
 
 class _Certain:
-    """The checks of `verify` for a model with logits: the logits are not random, and the compared results are
-    unambiguous.
+    """What `verify` asks about the source, for a model with logits: it is not random, and none of its outputs is
+    uncertain.
     """
 
     is_random = False

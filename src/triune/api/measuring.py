@@ -26,7 +26,9 @@ from triune.hardware.memory import usable_memory
 from triune.runtimes.described import described_units, measured_folder, with_measured
 
 _SIZE: Final = 2048
-"""Rows and columns of each matrix: beyond the caches, and within what the Neural Engine takes."""
+"""The number of rows and of columns of each matrix: larger than the caches, and within the limits of the
+Neural Engine.
+"""
 
 _PRODUCTS: Final = {Unit.CPU: 4, Unit.AMX: 16, Unit.GPU: 128, Unit.ANE: 16}
 """The number of consecutive products in a run, by unit: so many that the run takes long compared with the transfer of
@@ -144,7 +146,7 @@ def today() -> str:
 def _save_products(path: Path, datatype: str, num_products: int) -> Path:
     """A model that multiplies `x` of (_SIZE, _SIZE) by a matrix, and the product again, `num_products` times."""
     element = TensorProto.FLOAT16 if datatype == "fp16" else TensorProto.FLOAT
-    # Rows whose squares sum to 1 keep the numbers of all products in fp16's range.
+    # The squares of a row sum to about 1, so that the numbers of all products stay in fp16's range.
     matrix = np.random.default_rng(0).standard_normal((_SIZE, _SIZE)) / np.sqrt(_SIZE)
     names = ["x", *(f"x{index}" for index in range(1, num_products)), "y"]
     nodes = [helper.make_node("MatMul", [names[i], "w"], [names[i + 1]]) for i in range(num_products)]

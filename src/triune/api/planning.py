@@ -205,7 +205,7 @@ def _steps(
         inputs = {value.name for value in inputs_of(model.graph)}
         is_decoder = inputs == {"input_ids"} and any(value.name == "logits" for value in model.graph.output)
         if not is_decoder:
-            # A decoder that reads an encoder computes the whole sequence here, without a cache.
+            # The plan for a decoder that reads an encoder's output is for whole sequences: its graph has no cache.
             part = "" if function is None else f" {function},"
             sizes = {"batch": 1, "tokens": tokens, "source": tokens, "twice the frames": _WHISPER_FRAMES}
             yield _whole(f"{name},{part} {tokens} tokens", model, bound, sizes)
@@ -268,7 +268,7 @@ def opened_graph(
 
 
 def _core(model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> ModelProto:
-    """The model in core operators, with fixed shapes."""
+    """Bring the model to core operators, with fixed shapes."""
     copy = ModelProto()
     copy.CopyFrom(model)
     bind_constants(copy, typed_constants(copy, bound.constants))

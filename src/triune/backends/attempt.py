@@ -1,4 +1,4 @@
-"""Cancellation of a load that runs in a thread."""
+"""Cancels loads that run in a thread."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ from triune.core.errors import UnavailableError
 
 
 class Interruptible(Protocol):
-    """An object whose current work can be interrupted."""
+    """An object, such as an executable, whose current work can be interrupted."""
 
     def interrupt(self) -> None:
         """Ask the current work to end soon. Any thread may call this; it does not wait."""

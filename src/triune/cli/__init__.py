@@ -82,5 +82,5 @@ def _open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # The system gives the lowest number that is free, which is this one.
+            # `os.open` returns the lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDWR)

@@ -68,7 +68,8 @@ def chat(
                 except KeyboardInterrupt:
                     sys.stdout.write("\n")
                 except TriuneError as error:
-                    # This may be a conversation that has outgrown the context. The user can begin a new one.
+                    # Print the error and go on: if the conversation has outgrown the context, the user can begin a new
+                    # one.
                     console.print(f"[bold red]error:[/] {escaped_lines(str(error))}", highlight=False, soft_wrap=True)
                 else:
                     messages = [*asked, {"role": "assistant", "content": answer.text}]

@@ -184,7 +184,7 @@ def _save(response: InferenceResponse, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for output, array in response.outputs.items():
-            # The name of an output may contain slashes, as in TensorFlow.
+            # Quote the output's name, since names of TensorFlow's outputs contain slashes.
             path = folder / f"{quote(output, safe=' :')}.npy"
             np.save(path, _as_fixed_length(output, array) if array.dtype == np.object_ else array)
     except OSError as error:

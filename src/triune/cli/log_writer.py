@@ -113,7 +113,7 @@ class LogWriter(logging.Handler):
                     self._tell_of_lost()
                 num_bytes, write = self._waiting.popleft()
                 self._is_writing = True
-            # An error while writing the log cannot be logged. (Rich raises SystemExit for a broken pipe.)
+            # Ignore errors of writing the log, which cannot be logged. (Rich raises SystemExit for a broken pipe.)
             with contextlib.suppress(Exception, SystemExit):
                 write()
             with self._changed:

@@ -47,6 +47,6 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        # If this is not a terminal, the bar would leave an empty line.
+        # Disable the bar if standard error is not a terminal, where it would leave an empty line.
         disable=not console.is_terminal,
     )

@@ -191,7 +191,7 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
         raise InvalidArgumentError(f"label_filename '{path.name}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"label_filename '{path.name}' is not UTF-8: {error.reason}") from error
-    # Convert line ends, as Python does for text files.
+    # Convert \r\n and \r to \n, as Python does when it reads text files.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return tuple(lines[:-1] if lines[-1] == "" else lines)
 

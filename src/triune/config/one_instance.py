@@ -79,7 +79,7 @@ def read_count(given: Mapping[str, str], name: str, most: int = _MAX_COUNT, why:
         raise InvalidArgumentError(
             f"parameter '{name}' is {text[:_SHOWN_CHARACTERS]!r}; it must be a whole number of 1 or more"
         )
-    # Python refuses to convert a number of more than 4300 digits.
+    # Compare the number of digits first: Python refuses to convert more than 4300 digits.
     if len(digits) > len(str(most)) or int(digits) > most:
         raise InvalidArgumentError(
             f"parameter '{name}' is {digits[:_SHOWN_CHARACTERS]}; the most is {most}{f': {why}' if why else ''}"

@@ -98,7 +98,7 @@ def _largest(rows: Array, count: int) -> Array:
     """
     num = rows.shape[1]
     if num < _MIN_PARTITIONED or count > num // 8:
-        # Sort the reversed row stably, and reverse the result.
+        # To have lower indices first among equal values: sort the reversed row stably, and reverse the result.
         return num - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
     order = np.empty((len(rows), count), np.int64)
     for place, row in enumerate(rows):

@@ -77,7 +77,7 @@ def is_speech(message: ModelConfigMessage, folder: Path, versions: Sequence[int]
     if message.default_model_filename or not (version_folder / "config.json").exists():
         return False
     if next(version_folder.glob("*.safetensors"), None) is None:
-        # In CTranslate2's form, only Whisper models are supported.
+        # A checkpoint in CTranslate2's form is a Whisper model: no other models are supported in that form.
         return (version_folder / "model.bin").exists()
     return model_type_of(version_folder) == "whisper"
 

@@ -209,7 +209,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # The error is raised for a link to itself, for example.
+        # The error of a link that leads to itself, for example: it is no folder.
         return False
 
 

@@ -90,7 +90,8 @@ def _translate(
         reshape = tuple(tensor.reshape.shape)
         _check_reshape(dims, reshape, what)
     elif max_batch_size == 0 and spec.has_rank and not spec.shape and all(dim == 1 for dim in dims):
-        # In Triton a scalar of a model without a batch dimension is [1]; the model itself takes a scalar.
+        # The config of a scalar without a batch dimension has dims [1], as in Triton: it is reshaped to the model's
+        # scalar.
         reshape = ()
     is_optional = isinstance(tensor, ModelInput) and tensor.optional
     return TensorConfig(tensor.name, datatype, dims, None if reshape == dims else reshape, is_optional, labels)
@@ -128,7 +129,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
     if not spec.has_rank or (not is_input and not spec.shape):
-        # If the file declares no rank for the output, or a scalar, the dims of the config apply.
+        # If the file declares no rank for the output, or a scalar, there is nothing to compare the config's dims with.
         return
     if max_batch_size > 0 and (not spec.shape or spec.shape[0] != -1):
         raise InvalidArgumentError(

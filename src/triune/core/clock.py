@@ -35,7 +35,7 @@ class MonotonicClock:
     now_ns = staticmethod(time.monotonic_ns)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
-        """Schedule the call on the running event loop. Raises RuntimeError if none runs."""
+        """Have the running event loop call `callback`. Raises RuntimeError if no loop is running."""
         return _LoopTimer(when_ns, callback)
 
 

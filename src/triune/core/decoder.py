@@ -279,7 +279,7 @@ def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:
 
     A row's result is `NO_TOKEN` if any of its logits is NaN, or the largest one is infinite.
     """
-    # If a row has a NaN, `argmax` returns the index of the NaN.
+    # If a row has a NaN, `argmax` returns its index, so that the value there shows whether the row is valid.
     tokens = logits.argmax(axis=1)
     tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = NO_TOKEN
     return tokens

@@ -18,7 +18,7 @@ FIRST_RESPONSE_BUCKETS_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Triton's buckets, used if a model's `model_metrics` names no others."""
 
 TENSOR_BUCKETS_BYTES = tuple(float(4**power) for power in range(3, 16))
-"""64 bytes to 1 GiB."""
+"""The upper bounds of the buckets for the sizes of inputs and outputs: powers of 4 from 64 bytes to 1 GiB."""
 
 WINDOW_SECONDS = 60.0
 """Quantiles are computed over the last minute, as in the Prometheus client that Triton uses."""

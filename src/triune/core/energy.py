@@ -31,13 +31,13 @@ class Phase(Enum):
     """The phase of a computation that energy is charged to."""
 
     INFER = "infer"
-    """A batch of a tensor model or of an encoder of texts."""
+    """The computation of a batch of a tensor model or of an encoder of texts."""
     PREFILL = "prefill"
-    """Tokens of prompts."""
+    """The computation of the tokens of prompts."""
     DECODE = "decode"
-    """Tokens of answers, guessed ones included."""
+    """The computation of the tokens of answers, including guessed tokens (speculative decoding)."""
     ENCODE = "encode"
-    """The encoder of a speech model: audio is computed to what the decoder reads."""
+    """The computation of a speech model's encoder, whose output the decoder reads."""
 
     __hash__ = object.__hash__
 

@@ -10,7 +10,7 @@ from triune.core.threads import NoThreadError, start_thread
 LARGE_BYTES: Final = 64 << 20
 """Freed memory of at least this size is returned to the system."""
 
-# glibc's M_ARENA_MAX.
+# The value of M_ARENA_MAX, glibc's parameter of `mallopt` for the number of arenas.
 _ARENA_MAX: Final = -8
 
 # `give_back_soon` waits this long: by then, the objects that use the memory have been freed.

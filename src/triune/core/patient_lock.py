@@ -61,7 +61,7 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
         except BlockingIOError:
             pass
         except OSError:
-            # The file system has no locks.
+            # The error says that the file system has no locks: go on without the lock.
             return False
         else:
             return True

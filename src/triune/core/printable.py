@@ -32,6 +32,6 @@ def _escape(found: re.Match[str]) -> str:
     character = found.group()
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:
-        # Python represents a byte that is not UTF-8 by a surrogate.
+        # Python represents a byte that is not UTF-8 by the surrogate 0xDC00 + the byte.
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")

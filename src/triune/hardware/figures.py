@@ -10,7 +10,7 @@ class FigureKind(Enum):
     PUBLISHED = "published"
     """The source is the maker of the hardware."""
     MEASURED = "measured"
-    """The figure was measured, by whom the source names, or on this machine."""
+    """The figure was measured on this machine, or by those whom the source names."""
     CLAIMED = "claimed"
     """The source does not say how the figure was measured, or derived it from other figures."""
 

@@ -45,7 +45,7 @@ def private_bytes(pid: int | None = None) -> int:
     # psutil raises an error once the process has ended, which may be at any time.
     with contextlib.suppress(psutil.Error):
         memory = psutil.Process(pid).memory_info()
-        # Not every system reports shared memory.
+        # On systems that do not report shared memory, it is counted too.
         return memory.rss - getattr(memory, "shared", 0)
     return 0
 

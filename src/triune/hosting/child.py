@@ -45,7 +45,7 @@ def main() -> None:
     _kill_with(life)
     threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
     channel = Channel(socket.socket(fileno=descriptor))
-    # The server may end in the middle of a message.
+    # The server may end in the middle of a message: then end this process, too.
     with contextlib.suppress(EOFError, ConnectionError):
         serve(channel)
     # The executable is closed. Exit without calling destructors, since those of some libraries abort while threads run.

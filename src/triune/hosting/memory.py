@@ -45,7 +45,8 @@ def unlinked_memory(size_bytes: int) -> int:
     """
     memory = SharedMemory(create=True, size=size_bytes)
     try:
-        # `multiprocessing.shared_memory` would keep the name, which would still exist after a crash.
+        # Keep only the descriptor: `multiprocessing.shared_memory` would keep the name, which would exist after a
+        # crash.
         return os.dup(memory._fd)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
     finally:
         memory.close()

@@ -106,7 +106,8 @@ class WorkerProcess:
                     reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
-                    # Keep what the model prints apart from the output of the server.
+                    # Do not mix what the model prints with the server's output: it goes to the server's log, if there
+                    # is one.
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -277,7 +277,7 @@ class Lifecycle:
                 self._backends.supports,
             )
             needs = await in_thread(self._backends.needs, source)
-            # This raises an error now if the parameter is not a boolean.
+            # Raise an error already here if the parameter `pinned` is not a boolean.
             self.memory.room.is_pinned(source)
             limit.change(limits_of(parameters_of(source.message), self._settings.limits).load_seconds)
         except TriuneError as error:

@@ -15,7 +15,7 @@ from triune.core.units import Unit
 
 
 def is_on_accelerate() -> bool:
-    """Whether numpy's products are Accelerate's."""
+    """Whether numpy computes products with Apple's Accelerate."""
     config: Any = np.show_config(mode="dicts")
     blas = config.get("Build Dependencies", {}).get("blas", {})
     return "accelerate" in str(blas.get("name", "")).lower()

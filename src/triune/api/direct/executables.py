@@ -23,7 +23,9 @@ backend.
 """
 
 _FIXED_SHAPES: Final = ("coreml", "coreai")
-"""The runtimes that compile for one set of shapes; the executables of the others compute all sizes, and as fast."""
+"""The runtimes that compile for one set of shapes; the executables of other runtimes compute all sizes, and as
+fast.
+"""
 
 
 _FIXED_KERNELS: Final = ("openvino",)
@@ -66,7 +68,7 @@ class Executables:
         while True:
             kept = self._find(unit, work)
             with kept.lock:
-                # Other work may have replaced the executable before this call began.
+                # Another call may have closed the executable to make room in the cache: then compile the work again.
                 if not kept.is_closed:
                     return kept.executable.run(inputs, ["y"])["y"]
 

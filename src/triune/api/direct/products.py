@@ -163,7 +163,7 @@ class Direct:
             raise InvalidArgumentError(f"there is no precision {precision!r}; choose one of {', '.join(_BITS)}")
         work = Work("MatMul", dtype, (2, 2))
         candidates = self._candidates()
-        # Sums of int8 are exact on every unit.
+        # For int8 every unit is eligible, since sums of int8 are exact on all of them.
         units = [
             unit
             for unit in candidates

@@ -24,7 +24,7 @@ _HARMLESS: Final = ("numpy.dtype",)
 """Harmless types that skops (0.16) does not trust by default. They run no code, and occur in imputers."""
 
 _OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
-"""The operator sets that all of skl2onnx's converters know (1.20)."""
+"""The newest operator sets, by domain, that all converters of skl2onnx (1.20) support."""
 
 
 def export_sklearn(request: Request) -> Export:

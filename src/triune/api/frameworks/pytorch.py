@@ -135,7 +135,7 @@ def _literal(text: str) -> Sequence[Any]:
 
 
 def _reason(error: BaseException, program: Any) -> str:
-    """Explain why an export failed, and name the layer."""
+    """The text that says why an export failed, with the layer that could not be converted."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:

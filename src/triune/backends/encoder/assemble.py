@@ -1,4 +1,4 @@
-"""Create a servable that answers requests from a compiled encoder."""
+"""Creates the servable that answers requests with a compiled encoder."""
 
 from triune.backends.encoder.build import EncoderBuild
 from triune.backends.encoder.runner import EncoderRunner

@@ -42,5 +42,5 @@ def output_of(config: BertConfig) -> EncoderOutput:
 
 
 def graph_output_of(config: BertConfig) -> str:
-    """The name of the output in the graph."""
+    """The name that the output of `output_of` has in the graph."""
     return "sentence_embedding" if config.head is None else "logits"

@@ -157,7 +157,7 @@ class _Search:
         return next((node for node in watched if wrong.intersection(node.output)), None)
 
     def _compute(self, names: Sequence[str], recipe: Recipe) -> Mapping[str, Array]:
-        """Compile the model by a recipe, and compute the named values."""
+        """Compile the model by a recipe, with the named values as further outputs, and compute them."""
         model = ModelProto()
         model.CopyFrom(self._model)
         listed = {each.name for each in model.graph.output}

@@ -143,7 +143,7 @@ class Gate:
             try:
                 verdict = judged(sample, expected, executable)
             except InvalidArgumentError as error:
-                # A sample whose size only `cpu` accepts cannot be compared.
+                # Skip this sample: `cpu` accepts it, but the unit does not.
                 answers.refusal = error
                 continue
             # If the outputs of `cpu` differ from run to run, the model draws random numbers and cannot be compared.

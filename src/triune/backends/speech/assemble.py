@@ -1,4 +1,4 @@
-"""Create an engine that answers requests from a compiled Whisper model."""
+"""Creates the engine that answers requests with a compiled Whisper model."""
 
 from typing import Final
 

@@ -12,7 +12,7 @@ from triune.core.datatypes import Array
 from triune.core.runtime import Executable
 
 _SCORES: Final = ("logits", "scores", "probabilities", "probs", "softmax")
-"""Parts of names that exporters give to scores of classes."""
+"""Parts of the names that exporters give to outputs with scores of classes."""
 
 
 @dataclass(frozen=True, slots=True)

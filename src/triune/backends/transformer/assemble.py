@@ -1,4 +1,4 @@
-"""Create an engine that answers requests from compiled decoders."""
+"""Creates the engine that answers requests with compiled decoders."""
 
 import hashlib
 

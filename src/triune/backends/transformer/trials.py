@@ -81,7 +81,7 @@ def _steps(decoder: DecoderExecutable, step_tokens: int) -> Iterator[tuple[tuple
 
 @contextmanager
 def _busy(units: Sequence[UnitDecoder]) -> Generator[None]:
-    """Let decoders compute, each in a thread, until the context ends."""
+    """Keep the decoders of these units computing, each in a thread, until the context ends."""
     is_over = threading.Event()
 
     def compute(each: UnitDecoder) -> None:

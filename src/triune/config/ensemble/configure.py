@@ -32,7 +32,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
             raise InvalidArgumentError(f"ensemble '{message.name}' must specify one or more '{kind}'s")
-    # Triton completes the config of an ensemble in this way.
+    # Fill in the same fields as Triton does when it completes an ensemble's config.
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
     message.model_transaction_policy.SetInParent()

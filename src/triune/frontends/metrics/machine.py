@@ -34,7 +34,7 @@ class MachineMeter:
         self._read_at = 0.0
 
     def read(self) -> Reading:
-        """The newest reading."""
+        """Measure the machine if the interval has passed, and return the newest reading."""
         now = time.monotonic()
         if self._reading is None or now - self._read_at >= self._interval_seconds:
             memory = psutil.virtual_memory()
@@ -52,6 +52,6 @@ class MachineMeter:
 
 def _read() -> tuple[float, float]:
     times = psutil.cpu_times()._asdict()
-    # On Linux, `user` and `nice` include the time of virtual machine guests.
+    # Do not count guests twice: on Linux, `user` and `nice` include the time of virtual machine guests.
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
     return total - times["idle"] - times.get("iowait", 0.0), total

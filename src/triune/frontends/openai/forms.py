@@ -15,7 +15,7 @@ from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.text.fields import FieldError
 
 _STEP_BYTES: Final = 1024
-"""The number of bytes that are parsed at a time, between two other tasks of the event loop: for a hostile body the
+"""The number of bytes of a form that are parsed before other tasks of the event loop may run: for a hostile body the
 parser looks at each byte.
 """
 

@@ -142,7 +142,7 @@ def _vtt(segments: Sequence[Segment]) -> str:
 
 
 def _line(segment: Segment) -> str:
-    # In subtitles, an arrow would be read as the times of another cue.
+    # Replace arrows: in subtitles, an arrow would be read as the times of another cue.
     return segment.text.strip().replace("-->", "->")
 
 

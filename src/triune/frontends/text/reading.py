@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 200
 """How deep the arrays and objects of a request may be nested. orjson encodes at most 254 levels."""
 
 _NUMBERS_PER_VALUE: Final = 16
-"""This many numbers count as one value, since prompts may be lists of token ids."""
+"""This many numbers count as one value against MAX_VALUES, since prompts may be long lists of token ids."""
 
 
 def parse(read: Callable[[Fields], T], body: memoryview) -> T | InvalidArgumentError:

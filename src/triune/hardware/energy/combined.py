@@ -9,7 +9,7 @@ from triune.hardware.energy.meter import CLOSED, EnergyMeter, Rail, RailRole, Re
 
 
 class CombinedMeter:
-    """The rails of several meters."""
+    """A meter with the rails of several meters."""
 
     def __init__(self, meters: Sequence[EnergyMeter], clock: Clock) -> None:
         """Args:

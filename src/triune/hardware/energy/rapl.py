@@ -81,7 +81,7 @@ def _zones(root: Path) -> Iterator[_Zone]:
             name = (folder / "name").read_text().strip()
             counts = int((folder / "max_energy_range_uj").read_text()) + 1
         except (OSError, ValueError):
-            # If a counter's range is unknown, a wrap-around cannot be computed.
+            # Leave out a counter whose range is unknown: after a wrap-around its joules could not be computed.
             continue
         place = _numbers(folder.name)
         if len(place) > 1:

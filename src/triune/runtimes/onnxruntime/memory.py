@@ -32,7 +32,7 @@ _TRACKED_BYTES = 1 << 20
 
 
 class RunMemory:
-    """The memory of one session's runs."""
+    """Keeps the memory of one session's runs within a limit."""
 
     def __init__(self, session: Any, signature: Signature, max_bytes: int | None, *, is_by_values: bool) -> None:
         """Args:

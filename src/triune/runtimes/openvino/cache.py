@@ -101,7 +101,9 @@ class Cache:
         self.blocks[slots // block_size, :, slots % block_size] = rows
 
     def _parts(self, blocks: Array) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-        """Views of scales, zero points and codes of contiguous blocks in 8 bits; the first two broadcast to codes."""
+        """Views of scales, zero points and codes of contiguous blocks in 8 bits; the scales and zero points broadcast
+        to the codes.
+        """
         if not self.is_by_channel:
             parameters = blocks[..., :_PARAMETER_BYTES].view(np.float32)
             return parameters[..., :1], parameters[..., 1:], blocks[..., _PARAMETER_BYTES:]

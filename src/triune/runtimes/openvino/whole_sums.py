@@ -34,7 +34,9 @@ _WIDTH: Final = 32
 """The number of bits of the integers that are summed, and of the result."""
 
 _MOST_PARTS: Final = 64
-"""An axis of a known size with more parts is summed like one of an unknown size."""
+"""If an axis of a known size would need more parts than this, it is summed in the same way as an axis of
+unknown size.
+"""
 
 
 def make_sums_exact(model: Any) -> int:

@@ -52,7 +52,7 @@ def segment_recipe(
 
 
 def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, graph: CutGraph) -> str:
-    """The limits of a piece's inputs, in the form of the option."""
+    """The limits of the piece's free dimensions, in the form of the runtime's option `shapes`."""
     named: dict[str, Dim] = {}
     by_size: dict[int, set[str]] = {}
     rows = config.batching.max_batch_size

@@ -170,7 +170,7 @@ def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: M
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
-    # The Neural Engine computes only in fp16.
+    # Core ML and Core AI compute in fp32 on units other than the Neural Engine, which has only fp16.
     if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
         found.append(Choice(unit, is_fp32=True))
     for other in others or (Unit.GPU, Unit.AMX):

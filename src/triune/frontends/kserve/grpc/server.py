@@ -132,7 +132,7 @@ class GrpcServer:
         self._grpc = library = grpc.aio.server(
             options=_options(limits, self._channel),
             compression=_COMPRESSIONS[self._channel.compression],
-            # The relay counts calls itself.
+            # With the relay, gRPC's library needs no limit on calls: the relay has one.
             maximum_concurrent_rpcs=None if has_relay else limits.calls,
         )
         library.add_generic_rpc_handlers(

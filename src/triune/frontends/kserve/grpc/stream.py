@@ -118,7 +118,8 @@ class StreamSession:
                 if pending.future is not None:
                     pending.future.cancel()
                     pending.future = None
-            # The exception that ends the call refers to this object until the garbage collector runs.
+            # Free the requests now: the exception that ends the call refers to this object until the garbage collector
+            # runs.
             self._pending.clear()
             for held in self._held:
                 held.release()

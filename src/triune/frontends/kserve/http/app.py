@@ -194,7 +194,7 @@ class _Endpoints:
 
     async def infer(self, request: Request) -> Response:
         # The connection itself answers valid inference paths. If this route is reached, the version in the path is not
-        # a number, which this raises.
+        # a number, and `version_of` raises the error.
         version_of(request)
         raise NotFoundError("this is not a path of inference requests")
 

@@ -112,7 +112,7 @@ def _error_event(error: Exception) -> bytes:
 
 
 async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerator[InferenceResponse, None]:
-    """Skip an empty final response."""
+    """Yield the responses, without the final one if that is empty."""
     async with contextlib.aclosing(cast("AsyncGenerator[InferenceResponse, None]", responses)) as iterator:
         async for response in iterator:
             if response.outputs or not response.is_final:

@@ -153,7 +153,7 @@ def is_quick(headers: Headers, body: Body) -> bool:
     if not 0 < size <= SMALL_BYTES:
         return False
     header = bytes(body[:size])
-    # With an escape sequence, the name of a datatype may be written differently.
+    # JSON with an escape sequence is not quick either: a datatype's name may be written with one.
     return b"BYTES" not in header and b"BOOL" not in header and b"\\" not in header
 
 

@@ -21,7 +21,9 @@ _ALIGNMENT = 64
 """The alignment of tensors in memory that runtimes expect."""
 _SCRATCH_BYTES = 1 << 16
 _RESUMED_BYTES = 64 << 10
-"""How much a connection is expected to read after a pause; counted by the pacer."""
+"""How many bytes a connection is expected to read after a pause. The pacer counts them in the iteration in which the
+connection goes on.
+"""
 
 
 class Connection(Protocol):

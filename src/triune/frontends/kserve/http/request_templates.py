@@ -22,7 +22,7 @@ _COPY_BYTES = 16384
 _MAX_TEMPLATES = 256
 _MAX_TEMPLATE_BYTES = 4096
 
-# The elements of BYTES and BOOL must be checked.
+# The dtypes of all tensors except BYTES and BOOL, whose elements must be checked.
 _UNCHECKED_DTYPES = {each.dtype for each in DataType if each not in (DataType.BYTES, DataType.BOOL)}
 
 

@@ -97,7 +97,8 @@ class HttpServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
-        # The first stream would import anyio's part for asyncio, and hold the event loop for some 20 ms.
+        # Import anyio's part for asyncio now: the first stream would import it, and block the event loop for some 20
+        # ms.
         await lowlevel.checkpoint()
         return await self._uvicorn.open(self._host, self._port, purpose="HTTP", is_shared=self._is_port_shared)
 

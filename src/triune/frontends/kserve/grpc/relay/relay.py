@@ -20,7 +20,7 @@ _READ_BYTES = 32 << 10
 to 32 times in a row.
 """
 
-# The longest path of a socket is 103 bytes on macOS.
+# A longer path of the temporary folder is not used: a socket's path has at most 103 bytes on macOS.
 _MAX_PATH_BYTES = 100
 
 
