@@ -52,7 +52,7 @@ def functions_of(graphs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_function(names: Sequence[str], name: str | None, file: str) -> str:
-    """The function called `name`; for None, "main" or the only one. Raises NotFoundError."""
+    """The function called `name`; for None, "main" or the only one. Raises NotFoundError if there is none."""
     if name is None:
         name = "main" if "main" in names or len(names) != 1 else names[0]
     if name not in names:

@@ -111,7 +111,8 @@ def _interpolate_coordinates(graph: Graph, given: Given) -> Tensor:
     for corner in itertools.product((0.0, 1.0), repeat=count):
         at = graph.constant(np.array(corner), _FP32)
         place = graph.op("Min", graph.op("Add", low, at), limits)
-        # The weight of a corner is a product over axes: of 1 - weight for the lower one, and of weight for the upper.
+        # The weight of a corner is a product with one factor for each axis: `weight` for the upper corner on this axis,
+        # 1 - `weight` for the lower one.
         near = graph.op("Abs", graph.op("Sub", graph.constant(1 - np.array(corner), _FP32), weight))
         part = graph.op("Mul", graph.op("GatherND", x, graph.cast(place, DType.INT64)), _product(graph, near))
         total = part if total is None else graph.op("Add", total, part)

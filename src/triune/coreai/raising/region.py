@@ -77,7 +77,11 @@ class RegionRaiser:
         return RegionRaiser(self.program, graph, self.values, self.states, self.depth)
 
     def block(self, block: Any) -> list[Held]:
-        """Raise all operations, and return the operands of the last one, the terminator. Raises LostError."""
+        """Raise all operations, and return the operands of the last one, the terminator.
+
+        Raises:
+            LostError: one of these operands could not be raised.
+        """
         operations = list(block.operations)
         if not operations:
             return []
