@@ -78,7 +78,7 @@ class PagedAttention:
         self._parts_before, self._parts = self._parts, []
 
     def compute_whole(self, result: Value) -> None:
-        """Start to compute a step that `begin(None)` described."""
+        """Start to compute a whole step, for which `begin(None)` was called. `result` is its last value."""
         mx.async_eval(result)
         self._parts, self._is_settled = [], False
 
@@ -221,7 +221,7 @@ class PagedAttention:
         return self._made[key]
 
     def _blocks(self, c: Context, index: int, kv_heads: int) -> Value:
-        """The blocks of heads that a group reads, INT32 [2, count, kv heads, blocks]."""
+        """The blocks of heads that a group reads, INT32 [2 (keys, values), count, kv heads, blocks]."""
         key = "blocks", index, kv_heads
         if key not in self._made:
             table = c.scope.value(f"table.{index}")[:, None] * (2 * kv_heads)
