@@ -18,7 +18,7 @@ class Tried(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer returns to a higher precision.
+    """One step towards precise layers: a layer returns to a higher precision.
 
     Attributes:
         layer: the layer's name.
@@ -63,7 +63,7 @@ def fewest(most: int, attempt: Callable[[int], _T]) -> _T:
 
     Args:
         most: the number of steps there are, 1 or more.
-        attempt: takes a number of steps.
+        attempt: compresses after a number of steps.
     """
     too_few, count = 0, min(1, most)
     found = attempt(count)
