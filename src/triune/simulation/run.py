@@ -146,7 +146,7 @@ class _Play:
         )
 
     def _send_next(self) -> None:
-        """Wait for the next request: one timer at a time, however long the trace is."""
+        """Have the clock send the next request at its time. Only one request has a timer, however long the trace is."""
         arrival = next(self._arrivals, None)
         if arrival is not None:
             self._clock.call_at(arrival.at_ns, lambda: self._send(arrival))
