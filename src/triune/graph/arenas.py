@@ -11,8 +11,8 @@ import threading
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
-# How long, in seconds, another session waits after an arena was registered. By then the new session has looked the
-# arena up, which it does first.
+# The longest time, in seconds, that a session waits for the one before it to find its arena. A new session looks its
+# arena up first of all, so that a moment is enough.
 _LOOK_SECONDS = 0.05
 # The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
 _LARGEST_REGION_BYTES = 32 << 20

@@ -23,8 +23,8 @@ _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
 def declare_older(model: ModelProto) -> None:
     """Declare `OLDER` as the operator set of a model, if all its nodes mean the same in it.
 
-    Between the two operator sets, operators gained element types, and few changed otherwise. A model with one of these
-    few, or with an element type that the older operator does not accept, is not changed. A model that draws random
+    Since `OLDER`, operators have gained element types, and few have changed otherwise. A model with one of these few,
+    or with an element type that the older operator does not accept, is not changed. A model that draws random
     numbers is declared as of `_OF_RANDOM`, if all its nodes mean the same in that set.
 
     Args:

@@ -18,8 +18,9 @@ class Edit:
 
     def __init__(self, graph: GraphProto, outer: Values | None, names: Names, opset: int) -> None:
         """Args:
-        graph: its list of nodes is not changed before `finish`; its single nodes and its initializers may be. outer:
-        the values of the graph around it; None for the main graph. names: makes names that are new in the whole model.
+        graph: its list of nodes is not changed before `finish`; its single nodes and its initializers may be.
+        outer: the values of the graph around it; None for the main graph.
+        names: makes names that are new in the whole model.
         opset: the version of ONNX's operator set that the model imports.
         """
         self.graph = graph
@@ -198,7 +199,8 @@ def edit_graphs(model: ModelProto, change: Callable[[Edit], None]) -> None:
     """Call `change` for a model's graph and all of its subgraphs, inner ones first, and write what it changed."""
     opset = opset_of(model)
     names = Names(model.graph)
-    names.value("edit")  # `names` collects the graph's names at this call, before the graph is changed.
+    # The first call of `value` collects the graph's names, which must be done before the graph is changed.
+    names.value("edit")
     _edit(model.graph, None, names, opset, change)
 
 

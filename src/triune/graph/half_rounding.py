@@ -55,7 +55,7 @@ def with_half_rounding(model: ModelProto) -> ModelProto:
 
 
 def keep_half_rounding(model: ModelProto) -> None:
-    """Let each fp16 operation of a model compute in fp32 and round its result to fp16. Changes `model`.
+    """Change a model in place, so that each fp16 operation computes in fp32 and rounds its result to fp16.
 
     Given z = Add(x, y) in fp16, the result is z = Cast(Add(Cast(x), Cast(y))). Operators that only copy elements, and
     the model's inputs and outputs, keep their types. Constants are converted to fp32 for operations that read them.

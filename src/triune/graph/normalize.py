@@ -92,8 +92,8 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    # ONNX Runtime saves models whose initializers are not inputs under the model's old IR version, in which this is not
-    # allowed.
+    # Raise an IR version that requires initializers to be inputs: ONNX Runtime saves models under such a version
+    # although their initializers are no inputs.
     free_initializers(copy)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)

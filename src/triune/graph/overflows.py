@@ -12,7 +12,7 @@ from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type
 from triune.graph.values import Values, attributes_of, names_read_by, subgraphs_of
 
 _NOTED = (1 << 31) + (1 << 20)
-"""Only results that may be larger than this are reported: an input and a small constant rarely overflow in practice."""
+"""Only results that may be larger than this are reported: an input plus a small constant rarely overflows."""
 
 _FAR = 1 << 34
 """A Cast of floats to integers is reported only if the floats may be larger than this."""

@@ -126,7 +126,7 @@ def paged_attention(
 def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
     """For each cache of a graph, by name, the number of heads and the size of a head.
 
-    In the order of the nodes; for each node the cache of keys, then the cache of values.
+    The caches are in the order of the nodes; the cache of a node's keys comes before that of its values.
     """
     inputs = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     nodes = [node for node in graph.node if node.op_type == OP_TYPE and node.domain == DOMAIN]
@@ -186,7 +186,7 @@ def _register_once() -> None:
 
 
 def _infer(context: Any) -> None:
-    """Infer types and shapes: the result is like the query, the new caches are like the caches."""
+    """Infer types and shapes: the result has those of the query, and each new cache has those of the old one."""
     for output, given in enumerate((0, 3, 4)[: context.get_num_outputs()]):
         found: TypeProto | None = context.get_input_type(given)
         if found is not None:

@@ -71,8 +71,8 @@ def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
     """
     model = ModelProto()
     if path.stat().st_size < LARGE_BYTES:
-        # A file of fewer than LARGE_BYTES has no large weights, so it is read whole. The limit stops at special files
-        # that report the size 0 and have no end.
+        # A file of fewer than LARGE_BYTES has no large weights, so it is read whole. The limit ends the reading of
+        # special files, which report the size 0 and may have no end.
         model.MergeFromString(read_file(path, LARGE_BYTES if max_bytes is None else max_bytes))
         _make_initializers(model)
         return model

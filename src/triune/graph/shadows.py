@@ -14,7 +14,8 @@ def rename_shadows(graph: GraphProto) -> None:
     ONNX's checker allows such names if the other value comes after the subgraph, but passes rename values by name.
     """
     names = Names(graph)
-    names.value("shadow")  # `names` collects the graph's names at this call, before the graph is changed.
+    # The first call of `value` collects the graph's names, which must be done before the graph is changed.
+    names.value("shadow")
     _rename_within(graph, frozenset(), names)
 
 

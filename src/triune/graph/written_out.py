@@ -87,6 +87,9 @@ def _declare(graph: GraphProto, caches: Mapping[str, tuple[int, int]], cache_typ
 class _Writer:
     """Writes the operators that replace PagedAttention nodes, one node after the other. Values that depend on the step
     alone are computed once for all nodes.
+
+    In the shapes below, longest is the largest number of new tokens of a sequence, and keys, most blocks * block +
+    longest, is the number of cached and new positions of each sequence.
     """
 
     def __init__(self, graph: GraphProto, cache_type: int, block_size: int) -> None:

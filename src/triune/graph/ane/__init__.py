@@ -126,7 +126,7 @@ class _Tidied(GraphPass):
         self._report = report
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Run the wrapped pass over `model`. If the pass changed it, remove unused nodes and infer shapes again."""
         num_changes = len(self._report.changed)
         result = self._inner(model)
         return Infer()(Tidy()(result)) if len(self._report.changed) > num_changes else result

@@ -43,7 +43,10 @@ class Cancel(LayoutPass):
     name = "cancel"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. `Tidy` removes values that no node reads any more."""
+        """Remove Transposes, Squeezes and Unsqueezes that undo each other from `model`, in place.
+
+        `Tidy` removes values that no node reads any more.
+        """
         index = self._index(model.graph)
         views: dict[str, _View] = {}
         made: dict[_View, str] = {}
@@ -94,7 +97,10 @@ class Cancel(LayoutPass):
 
 
 def _view(index: Index, views: dict[str, _View], node: NodeProto) -> _View | None:
-    """The result of a node as a view of the first value of its chain of nodes; None if it is not a view."""
+    """The result of a node as a `_View`; None if the node does more than permute axes and add or remove axes of size 1.
+
+    If `views` has a view of the node's operand, its source is also that of the result.
+    """
     x = node.input[0]
     dims = index.dims(x)
     if dims is None:
@@ -131,7 +137,7 @@ def _axes_after(
 def _axes_after_reshape(
     axes: tuple[int | None, ...], dims: tuple[Dim, ...], result: tuple[Dim, ...] | None
 ) -> tuple[int | None, ...] | None:
-    """The axes after a Reshape that only adds or removes axes of size 1; None after any other Reshape."""
+    """The new `_View.axes` after a Reshape that only adds or removes axes of size 1; None after any other Reshape."""
     if result is None or not same_sizes([dim for dim in dims if dim != 1], [dim for dim in result if dim != 1]):
         return None
     rest = iter([axis for axis, dim in zip(axes, dims, strict=True) if dim != 1])

@@ -23,7 +23,7 @@ class ChannelNorm(LayoutPass):
     name = "channel_norm"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Rewrite LayerNormalizations in `model`, in place, so that they compute over axis 1 of (B, C, 1, S)."""
         index = self._index(model.graph)
         borders = Borders(index)
         flow = Flow(index, borders, list(model.graph.node))

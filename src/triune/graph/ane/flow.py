@@ -55,9 +55,7 @@ class Flow:
                 self.reached.update(node.output)
 
     def operands(self, node: NodeProto) -> list[str] | None:
-        """The operands of a node that would enter the layout, (B, S, C); None if the node cannot compute in the
-        layout.
-        """
+        """The operands (B, S, C) that a node would read in the layout; None if it cannot compute there."""
         index = self._index
         if any(index.rank(name) != 3 for name in node.output):
             return None
@@ -79,7 +77,7 @@ class Flow:
         return self._index.is_constant(name) or all(dim == 1 for dim in dims)
 
     def is_inside(self, name: str) -> bool:
-        """Whether a value is in the Neural Engine's layout, or can be brought there."""
+        """Whether a value comes from the layout (`Borders.is_out`), or can be computed in it (`reached`)."""
         return name in self.reached or self._borders.is_out(name)
 
     def is_reached(self, node: NodeProto) -> bool:

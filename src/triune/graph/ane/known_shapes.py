@@ -20,7 +20,7 @@ class KnownShapes(LayoutPass):
     name = "known_shapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Write known sizes as constants into the target shapes of Reshape and Expand in `model`, in place."""
         index = self._index(model.graph)
         nodes: list[NodeProto] = []
         for node in model.graph.node:

@@ -23,7 +23,7 @@ class Layout(LayoutPass):
     name = "layout"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Rewrite elementwise operators, reductions and the like in `model`, in place, to compute on (B, C, 1, S)."""
         index = self._index(model.graph)
         borders = Borders(index)
         flow = Flow(index, borders, list(model.graph.node))

@@ -27,7 +27,7 @@ class LinearToConv(LayoutPass):
     name = LINEAR_TO_CONV
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Replace linear layers in `model`, in place, by 1x1 convolutions."""
         index = self._index(model.graph)
         borders = Borders(index)
         nodes: list[NodeProto] = []

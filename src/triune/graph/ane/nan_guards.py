@@ -23,7 +23,7 @@ class NanGuards(LayoutPass):
     name = "nan_guards"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Remove from attention in `model`, in place, the nodes that replace NaN by 0."""
         index = self._index(model.graph)
         guards: dict[str, NanGuard] = {}
         for node in model.graph.node:

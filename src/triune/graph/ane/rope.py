@@ -28,7 +28,7 @@ class Rope(LayoutPass):
     name = "rope"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Rewrite rotary position embeddings in `model`, in place, so that they compute on (B, C, 1, S)."""
         index = self._index(model.graph)
         borders = Borders(index)
         tables = _Tables(index)

@@ -28,7 +28,7 @@ class SplitHeads(LayoutPass):
     name = "split_heads"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Rewrite multi-head attention in `model`, in place, so that it computes head by head."""
         index = self._index(model.graph)
         borders = Borders(index)
         writer = _Writer(index, borders)

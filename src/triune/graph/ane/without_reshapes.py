@@ -13,7 +13,7 @@ class WithoutReshapes(LayoutPass):
     name = "without_reshapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Remove from `model`, in place, the Reshapes around each Softmax or Transpose that does not need them."""
         index = self._index(model.graph)
         nodes: list[NodeProto] = []
         for node in model.graph.node:

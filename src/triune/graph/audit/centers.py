@@ -64,8 +64,9 @@ def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int
 
 
 def _fits(crossed: Array, places: Array) -> bool:
-    """Whether the numbers broadcast to the shape of the places. They do not if one element is compared with a row of
-    constants.
+    """Whether `crossed`, the numbers for which a sum is 0, broadcasts to the shape of `Curve.places`.
+
+    It does not if one element is compared with a row of constants.
     """
     return np.broadcast_shapes(crossed.shape, places.shape) == places.shape
 

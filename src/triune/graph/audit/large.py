@@ -1,4 +1,4 @@
-"""Inputs whose floats can be made larger step by step, to find out which of them a program in few bits still holds."""
+"""Inputs whose floats can be made larger step by step, to find from what size on a program in fp16 is wrong."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

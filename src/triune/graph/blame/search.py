@@ -229,8 +229,8 @@ def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
 
 
 def leading_to(simulation: Simulation, name: str, *, is_whole: bool) -> dict[str, Node]:
-    """A node and the nodes that compute its operands, back to the inputs, or only to layers of the network unless
-    `is_whole`.
+    """The node `name` and the nodes that compute its operands: back to the inputs if `is_whole`, else only back to the
+    nearest layers of the network (`Node.is_layer`), which are left out.
     """
     found: dict[str, Node] = {}
     waiting = [simulation.makers.get(name, name)]

@@ -50,7 +50,7 @@ class Curve:
 
     @property
     def lost(self) -> float:
-        """The largest error at a cancelling sum, beyond the rounding error of the result itself."""
+        """The largest of `errors` where a sum is 0 (`is_zero`), less eight rounding errors of the value itself."""
         error = np.where(self.is_zero, self.errors - 8 * ROUNDING * np.abs(self.values), 0)
         return float(np.max(error, where=np.isfinite(error), initial=0.0))
 
@@ -60,7 +60,7 @@ class Curve:
         return self.layout in self.sources
 
     def brackets(self) -> list[tuple[float, float]]:
-        """The pairs of neighbouring numbers between which the sum changes its sign, for at least one element."""
+        """The pairs of neighbouring `numbers` between which at least one element of `values` changes its sign."""
         found = sign_changes(self.numbers, self.values).reshape(len(self.numbers) - 1, -1).any(axis=1)
         return [(float(self.numbers[each]), float(self.numbers[each + 1])) for each in np.flatnonzero(found)]
 

@@ -51,9 +51,7 @@ _LINEAR: Mapping[str, _Function] = {
     "Max": _largest,
     "Min": _smallest,
 }
-"""Operators for which an operand with a cancelling sum makes the results about as wrong as the operand, apart from a
-factor.
-"""
+"""Operators whose results, if an operand has a cancelling sum, have the error of the operand times a factor."""
 
 _COPIES: Mapping[str, _Function] = {"Identity": np.positive, "Cast": np.positive, "Dropout": np.positive}
 
@@ -211,7 +209,7 @@ def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]
                 np.abs(function(*given[:position], given[position] + sign * error, *given[position + 1 :]) - values)
                 for sign in (1, -1)
             ]
-            # If one operand is outside the function's domain (NaN), take the error from the other.
+            # The operand plus its error, or minus it, may be outside the function's domain; its NaN does not count.
             errors = errors + np.fmax(*sides)
     return values, errors
 

@@ -17,7 +17,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16)
 
 _SIZES = 2.0 ** np.arange(-20, 24, 0.5)
-"""The absolute numbers of an input for which its curves are computed first: from 1e-6 to 1e7."""
+"""The absolute values of input elements for which curves are computed first: from 1e-6 to 1e7."""
 
 _ROUNDS = 4
 """The number of rounds of narrowing. Each narrows the brackets around changes of sign by a factor of 8."""

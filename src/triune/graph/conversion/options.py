@@ -39,8 +39,8 @@ class ConversionOptions:
             depend.
         layout: whether to keep the layout of the model's activations, or to change it to the Neural Engine's, (B, C, 1,
             S) (`triune.graph.ane`).
-        wide: for precision fp16 or mixed, the names of the first results of further nodes that compute in fp32, as they
-            are called in the prepared graph, since a comparison found fp16 wrong there (`triune.graph.blame`).
+        wide: for precision fp16 or mixed, further nodes that compute in fp32, since a comparison found fp16 wrong there
+            (`triune.graph.blame`). Each is known by the name that its first result has in the prepared graph.
         fits_half: for precision fp16, whether the graph is rewritten so that its numbers stay within fp16, and nodes
             that fp16 cannot compute stay in fp32 (`triune.graph.half`). Without it every float is fp16: that is for
             measuring what these rewrites are worth.

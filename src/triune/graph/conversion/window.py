@@ -172,7 +172,7 @@ def cuts_of(
             if size is None:
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
-        # This follows ONNX Runtime and ONNX's reference evaluator; ONNX's specification says something else.
+        # As in ONNX Runtime, SAME_UPPER cuts the smaller half off the begin, every other mode the larger half.
         before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
         # If the kernel is smaller than the stride, SAME neither removes nor adds elements: see decision 13.
         excess = total if wanted is not None else max(total, 0)

@@ -59,7 +59,7 @@ class GraphWriter(ABC, Generic[V]):
         return lowering
 
     def around(self, _node: NodeProto) -> AbstractContextManager[object]:
-        """A context manager that is entered while a node is converted."""
+        """A context manager within which a node is converted; by default it does nothing."""
         return contextlib.nullcontext()
 
     def write_nodes(self, graph: GraphProto, scope: Scope[V]) -> None:

@@ -73,7 +73,7 @@ class Decompose(GraphPass):
         self._count = 0
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
+        """Replace operators in `model`, in place, by core ops. New values have no types yet: run `Infer` afterwards."""
         while True:
             is_changed, is_waiting = self._decompose(model.graph, None, Names(model.graph))
             if not (is_changed and is_waiting):

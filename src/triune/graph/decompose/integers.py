@@ -113,7 +113,9 @@ def _give_whole(c: Context, x: str, axes: tuple[int, ...], multiply: Callable[[s
 
 
 def whole_sum(b: Builder, x: str, bits: int | None, multiply: Callable[[str], str]) -> str:
-    """Build `multiply(x)` in int32. If `bits` is given, x is multiplied by parts, its digits of `bits` bits each."""
+    """Build `multiply(x)` in int32. If `bits` is given, x is split into digits of `bits` bits, which are multiplied one
+    by one, and the products are added.
+    """
     parts = [x] if bits is None else digits_of(b, x, bits)
     sums = [b.cast(b.op("Round", multiply(part)), TensorProto.INT32) for part in parts]
     return sums[0] if bits is None else of_digits(b, sums, bits)

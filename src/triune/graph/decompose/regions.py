@@ -84,7 +84,7 @@ class _Axis:
             b.op("GreaterOrEqual", points, b.constant(-1, np.float32)),
             b.op("LessOrEqual", points, b.constant(length, np.float32)),
         )
-        # The value is (R, size * ratio, 1): 1 for samples inside the image, 0 for the others.
+        # `_share` is (R, size * ratio, 1): 1 for samples inside the image, 0 for the others.
         self._share = b.op("Unsqueeze", b.cast(is_inside, 1), b.ints(2))
         clipped = b.op("Clip", points, b.constant(0, np.float32), b.constant(length - 1, np.float32))
         self._points = b.op("Unsqueeze", clipped, b.ints(2))

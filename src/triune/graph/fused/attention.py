@@ -17,8 +17,8 @@ _SWAP_LAST = (0, 1, 3, 2)
 
 
 class FuseAttention(FusePattern):
-    """Given softmax(q k^T scale + mask) v of (batch, heads, steps, width), where also q or k may be multiplied by a
-    constant. Result: `scaled_dot_product_attention`.
+    """Given softmax(q k^T scale + mask) v of (batch, heads, steps, width). Constants may multiply q and k as well.
+    Result: `scaled_dot_product_attention`.
     """
 
     name = "fuse_attention"

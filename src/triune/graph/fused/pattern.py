@@ -27,7 +27,7 @@ class FusePattern(GraphPass):
         """
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Replace each pattern in `model`, in place, by a call of a function, and add the functions to `model`."""
         index = Index(model.graph, self.name)
         calls = {call.output.output[0]: (call, index.take()) for call in self.calls(index)}
         nodes: list[NodeProto] = []

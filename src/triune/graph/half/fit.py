@@ -81,8 +81,8 @@ def fit_half(
 def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
     """Rewrite normalizations of values that are fp16 in the model file, so that their squares stay within fp16.
 
-    For models that are not converted to fp16. ONNX's LayerNormalization computes in fp32 even for fp16 operands, but
-    `graph.ane` replaces it by several nodes, which compute in fp16.
+    This is for models that are not converted to fp16. ONNX's LayerNormalization computes in fp32 even for fp16
+    operands, but `graph.ane` replaces it by several nodes, which compute in fp16.
 
     Args:
         model: rewritten by `graph.ane`, and narrowed; changed.

@@ -15,7 +15,7 @@ class DropIdleCasts(GraphPass):
     name = "drop_idle_casts"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Subgraphs stay as they are."""
+        """Remove casts of fp32 to fp32 from `model`, in place. Subgraphs stay as they are."""
         values = Values(model.graph)
         for node in model.graph.node:
             if node.op_type == "Cast" and values.elem_type(node.input[0]) == values.elem_type(node.output[0]) == _FP32:

@@ -63,7 +63,7 @@ class MaskSums:
     def __init__(self, index: Index, *, is_finite: bool) -> None:
         """Args:
         index: the graph's nodes and values.
-        is_finite: masks of -inf become finite, except where a node tests the Softmax's result for NaN (Equal).
+        is_finite: whether masks of -inf become finite, except where a node tests the Softmax's result for NaN (Equal).
         """
         self._index = index
         self._is_finite = is_finite

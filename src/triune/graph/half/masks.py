@@ -58,7 +58,10 @@ class FitMasks(GraphPass):
         self.softmaxes: frozenset[str] = frozenset()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which is normalized and narrowed. New values have no types yet."""
+        """Replace attention masks in `model`, in place, that fp16 cannot represent.
+
+        `model` must be normalized and narrowed. New values have no types yet.
+        """
         index = Index(model.graph, "half/masks")
         sums = MaskSums(index, is_finite=self._is_finite)
         masks = _Masks(index, sums)
@@ -129,8 +132,8 @@ class _Masks:
             if array is None:
                 is_chosen_again = index.producer(inputs[position], "Where") is not None
                 if is_chosen_again or self._sums.masks(self._sums.terms(inputs[position])):
-                    # Keep a Where whose scores have another mask: in a row that both mask entirely, the higher mask
-                    # decides, but not if both became -30000.
+                    # Keep a Where whose scores have another mask. In a row that both masks hide entirely, the mask with
+                    # the larger numbers decides; if all of them became -30000, neither would.
                     return choice.output[0]
             elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:

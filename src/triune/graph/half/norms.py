@@ -36,7 +36,10 @@ class FitNorms(GraphPass):
         self._of_halves_alone = of_halves_alone
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which is normalized and narrowed. New values have no types yet."""
+        """Rewrite normalizations in `model`, in place, so that squares stay within fp16.
+
+        `model` must be normalized and narrowed. New values have no types yet.
+        """
         index = Index(model.graph, "half/norms")
         norms = _Norms(index, self._keep, of_halves_alone=self._of_halves_alone)
         nodes: list[NodeProto] = []

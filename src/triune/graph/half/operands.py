@@ -112,7 +112,7 @@ class Operands:
         return result
 
     def rescale(self, node: NodeProto, name: str, factors: NDArray[np.float64]) -> None:
-        """Make the node Mul(name, factors)."""
+        """Change `node` to Mul(name, factors)."""
         node.op_type = "Mul"
         node.input[:] = [name, self._constant(f"{node.output[0]}/scale", factors)]
 

@@ -42,7 +42,7 @@ class ScaleBefore(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which is normalized."""
+        """Move scales in `model`, in place, before the matrix products. `model` must be normalized."""
         _scale_before(model.graph, None, Names(model.graph), self._file)
         return model
 

@@ -52,7 +52,7 @@ def _is_near_one(comparison: NodeProto, producers: Producers) -> bool:
     """Whether a comparison may be with a number above 0.5, where fp16 is coarser for a Sigmoid's result than for its
     operand.
 
-    x == x only tests whether x is NaN.
+    False for x == x, which only tests whether x is NaN.
     """
     if comparison.input[0] == comparison.input[1]:
         return False

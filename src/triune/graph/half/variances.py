@@ -21,7 +21,10 @@ class FoldVariances(GraphPass):
     name = "fold_variances"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which is normalized."""
+        """Rewrite BatchNormalizations in `model`, in place, whose variance or mean fp16 cannot represent.
+
+        `model` must be normalized.
+        """
         values, names = Values(model.graph), Names(model.graph)
         nodes: list[NodeProto] = []
         for node in model.graph.node:

@@ -30,7 +30,10 @@ class UnpackWeights(GraphPass):
         self.notes: list[str] = []
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which is normalized and narrowed."""
+        """Dequantize weights in `model`, in place, whose scales are no normal numbers of fp16.
+
+        `model` must be normalized and narrowed.
+        """
         names = _unpack(model.graph, None, self._file)
         if names:
             shown = ", ".join(f"'{name}'" for name in names[:_MOST_SHOWN])

@@ -87,8 +87,10 @@ def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
 
 
 def _added_bias(index: Index, matmul: NodeProto, width: int) -> tuple[str, list[NodeProto]]:
-    """The constant vector that an Add after a MatMul adds as bias, and both nodes; "" and the MatMul if another node
-    reads the product, or adds something else.
+    """Find the Add that adds a constant vector to the product of a MatMul, and is the only node that reads it.
+
+    Returns:
+        the name of the vector, the MatMul and the Add; "" and the MatMul alone if there is no such Add.
     """
     add = index.only_reader(matmul.output[0])
     for name in add.input if add is not None and add.op_type == "Add" else ():

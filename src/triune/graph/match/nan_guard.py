@@ -69,7 +69,7 @@ def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
 def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
     """Whether a node is Where(IsNaN(shares), 0, shares), or Where(Equal(shares, shares), shares, 0).
 
-    In core operators, IsNaN(x) is Not(Equal(x, x)).
+    `shares` is the name of the Softmax's result. In core operators, IsNaN(x) is Not(Equal(x, x)).
     """
     if node.op_type != "Where":
         return False

@@ -114,9 +114,10 @@ _FORMS: Final[Sequence[Step]] = (
 """The passes that recover one operator from many. Each runs if the model's operator set has the operator, for units
 whose runtime does not lose by it (`benchmarks/optimize.py --forms`).
 
-Not recovered: SiLU, since ONNX Runtime takes at least 1.12 times as long for Swish as for Sigmoid and Mul; attention,
-which both runtimes recognize in its parts (0.94 to 1.28 times in ONNX Runtime). An activation after a convolution is no
-operator of the standard: ONNX Runtime and OpenVINO fuse it when they load the model.
+SiLU is not recovered, since ONNX Runtime takes at least 1.12 times as long for Swish as for Sigmoid and Mul. Attention
+is not recovered, since ONNX Runtime and OpenVINO recognize it in its parts; ONNX Runtime takes 0.94 to 1.28 times as
+long for the operator. An activation after a convolution is no operator of the standard: ONNX Runtime and OpenVINO fuse
+it when they load the model.
 """
 
 STEPS: Final[Sequence[Step]] = (
@@ -245,7 +246,9 @@ STEPS: Final[Sequence[Step]] = (
         is_last=True,
     ),
 )
-"""The passes of all levels, in order. They repeat until none of them changes anything more; then the last ones run."""
+"""The passes of all levels, in order. They repeat until none of them changes anything more; then those run that have
+`is_last`.
+"""
 
 
 def steps_of(level: Level, unit: Unit) -> Sequence[Step]:

@@ -80,17 +80,17 @@ def optimize(
 
     Args:
         model: a result of `load`; not changed.
-        level: which passes run.
-        unit: for which unit.
+        level: the level, which says which passes run.
+        unit: the unit that is to run the model.
         file: the scratch file for new large weights. The result refers to it.
-        shapes: sizes of inputs that are fixed, by input.
-        inputs: inputs on which results are compared; others are made up.
+        shapes: sizes to fix, by input.
+        inputs: arrays on which results are compared, by input; arrays for other inputs are made up.
         force: whether a model that cannot be compared is optimized all the same.
         tell: called with a line of text at each pass.
 
     Raises:
         InvalidArgumentError: the model is not valid ONNX, or a shape or an input does not fit it.
-        UnsupportedError: the model cannot be compared with the source, unless `force`; or its operator set is too old.
+        UnsupportedError: results cannot be compared with the source, unless `force`; or its operator set is too old.
     """
     shapes = shapes or {}
     check_given(model, inputs or {})
@@ -151,8 +151,8 @@ class _Run:
         self._mark = f"{level.value} {unit.value}"
 
     def all_rounds(self) -> None:
-        """Run the passes until none of them changes anything, but not more than MAX_ROUNDS times; then the last ones,
-        if they have not run over this model before.
+        """Run the passes until none of them changes anything, but not more than MAX_ROUNDS times; then those that
+        have `Step.is_last`, if they have not run over this model before.
         """
         last = [step for step in self.steps if step.is_last]
         exact = [step for step in self.steps if step.level is Level.O1]
@@ -165,7 +165,8 @@ class _Run:
             self.model.metadata_props.add(key=_MARK, value=self._mark)
 
     def compared(self, comparison: Comparison, *, force: bool) -> Sequence[OutputVerdict]:
-        """Compare the result, as ONNX Runtime optimizes it, with the source; undo the last passes while it is wrong.
+        """Compare the result, as ONNX Runtime optimizes it, with the source. While it is wrong, undo the latest
+        change that a pass made.
 
         Args:
             comparison: the source.

@@ -27,7 +27,10 @@ class Adopt(GraphPass):
     name = "adopt"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model` and its functions, each by the operator set that it imports."""
+        """Move nodes of `model` and of its functions, in place, to the domain "triune.adopted".
+
+        Whether ONNX has an operator is decided by the operator set that the model, or the function, imports.
+        """
         if _adopt(model.graph.node, _version(model.opset_import)):
             model.opset_import.append(OperatorSetIdProto(domain=ADOPTED, version=1))
         for function in model.functions:

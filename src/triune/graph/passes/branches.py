@@ -16,7 +16,10 @@ class Branches(GraphPass):
     name = "branches"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. A name in a branch that also occurs elsewhere gets the name of the If as a prefix."""
+        """Replace each If with a constant condition in `model`, in place, by its branch.
+
+        A name in a branch that also occurs elsewhere gets the name of the If as a prefix.
+        """
         _BranchReplacement(model).take(model.graph, None)
         return model
 

@@ -34,7 +34,7 @@ class Casts(GraphPass):
     name = "casts"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose types are inferred."""
+        """Join successive Casts in `model`, in place. Its types must have been inferred (`Infer`)."""
         edit_graphs(model, _join)
         return model
 

@@ -27,7 +27,7 @@ class Common(GraphPass):
     name = "common"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Replace equal nodes and equal constants in `model`, in place, by one of them."""
         _share_constants(model.graph)
         edit_graphs(model, _share_nodes)
         return model
@@ -53,7 +53,7 @@ def _share_nodes(edit: Edit) -> None:
 
 
 def _key(node: NodeProto) -> bytes:
-    """What two nodes must share to compute the same."""
+    """A node without its names, as bytes: nodes of equal bytes compute the same."""
     copy = NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
     copy.input.extend(node.input)
     copy.output.extend("given" if name else "" for name in node.output)

@@ -46,7 +46,10 @@ class ConvAffine(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. `Tidy` removes constants that no node reads any more."""
+        """Fold scales and shifts after convolutions in `model`, in place, into their weights and biases.
+
+        `Tidy` removes constants that no node reads any more.
+        """
         _fuse(model.graph, None, Names(model.graph), self._file)
         return model
 

@@ -38,7 +38,7 @@ def factors_of(edit: Edit, node: NodeProto) -> Factors:
         before = edit.producer(name, "Mul", "Div")
         is_inner = before is not None and edit.only_reader(name) is node
         if node.op_type == "Div" and position:
-            # The division by a value that is not constant ends the search: it is one factor.
+            # A quotient by a value that is not constant counts as one factor, whatever its operands are.
             return Factors(1.0, (node.output[0],))
         if before is None or not is_inner or (before.op_type == "Div" and edit.scalar(before.input[1]) is None):
             values.append(name)

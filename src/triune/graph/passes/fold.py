@@ -60,7 +60,10 @@ class Fold(GraphPass):
         self._left: _Left | None = None
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Nodes that ONNX's reference evaluator cannot compute stay."""
+        """Replace nodes in `model`, in place, whose results are known, by constants.
+
+        Nodes that ONNX's reference evaluator cannot compute stay.
+        """
         if self._left is None:
             self._left = _Left(folding_limit(tensors_of(model)))
         _fold_graph(model.graph, None, {}, self._how, self._left)

@@ -58,5 +58,8 @@ class SafeHalf(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set is `OLDER` or newer, as that of core operators is."""
+        """Return a model that stays within fp16; `model` itself may be changed, too.
+
+        `model` is returned as it is if its operator set is older than `OLDER`, and so no set of core operators.
+        """
         return fit_half(model, self._file).model if opset_of(model) >= OLDER else model

@@ -54,7 +54,9 @@ class Halve(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Change `model` in place. Its constants must be initializers, and its types known.
+        """Convert the tensors of `model`, in place, from fp32 to fp16.
+
+        Its constants must be initializers, and its types known.
 
         Raises:
             InvalidArgumentError: a name in `keep` is neither a node nor an operator of the model.

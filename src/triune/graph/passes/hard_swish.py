@@ -29,7 +29,10 @@ class HardSwish(GraphPass):
     name = "hard_swish"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. New values have no types yet. `Tidy` removes values that no node reads any more."""
+        """Write HardSwish in place of the pattern in `model`, which is changed.
+
+        New values have no types yet. `Tidy` removes values that no node reads any more.
+        """
         _Search(model.graph, None, Names(model.graph)).replace()
         return model
 

@@ -26,7 +26,9 @@ class Infer(GraphPass):
     name = "infer"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Shapes that contradict each other raise no error here; compilers report them.
+        """Return a model with inferred types and shapes; `model` itself may be changed, too.
+
+        Shapes that contradict each other raise no error here; compilers report them.
 
         Raises:
             InvalidArgumentError: ONNX's inference fails.

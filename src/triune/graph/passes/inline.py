@@ -62,7 +62,7 @@ class Inline(GraphPass):
         self._kept = {*CORE_OPS, *_DECOMPOSED, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`.
+        """Replace calls of functions in `model`, in place, by the functions' bodies.
 
         Raises:
             InvalidArgumentError: a call does not fit its function, or functions call each other in a circle.

@@ -23,8 +23,9 @@ class Means(GraphPass):
     name = "means"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes must have been inferred (`Infer`). The pass `Tidy` removes sums that no node
-        reads any more.
+        """Replace sums times 1/n in `model`, in place, by ReduceMean. Its shapes must have been inferred (`Infer`).
+
+        The pass `Tidy` removes sums that no node reads any more.
         """
         _find(model.graph, None)
         return model

@@ -53,7 +53,7 @@ class MergeProjections(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. `Tidy` removes matrices that nothing reads any more."""
+        """Merge MatMuls of one value in `model`, in place. `Tidy` removes matrices that nothing reads any more."""
         edit_graphs(model, self._merge)
         return model
 

@@ -36,7 +36,7 @@ def replaced(
 
     Args:
         node: the MatMulNBits, with inputs A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the index
-            of the block of each k, and bias.
+            of the block to which each of K weights belongs, and bias.
         tensor: returns the tensor of a constant by name; None for any other value.
         add: called with each new constant.
         prefix: the beginning of the names of new constants and values.

@@ -68,7 +68,9 @@ class Narrow(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
+        """Convert the tensors of `model`, in place, to fp16, fp32, int32 and bool.
+
+        `model` must be normalized (`normalize`): its constants are initializers, and its types are known.
 
         Raises:
             UnsupportedError: a constant does not fit into int32 or fp32, and no constant that fits has the same effect.

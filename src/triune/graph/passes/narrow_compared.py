@@ -23,8 +23,8 @@ _NEXT: Mapping[tuple[str, int, bool], tuple[str, int]] = {
     ("Less", 0, False): ("LessOrEqual", 1),
     ("GreaterOrEqual", 0, False): ("Greater", 1),
 }
-"""For an operator, the position of the constant, and whether it is above int32 (else below): the equivalent operator
-with the next whole number (x < c is x <= c - 1), and what to add to the constant.
+"""The keys are an operator, the position of its constant, and whether the constant is above int32 (else below). The
+values are the equivalent operator for the next whole number (x < c is x <= c - 1), and what to add to the constant.
 
 The new comparison gives the same result with the constant clipped to int32. Other comparisons can be clipped as they
 are, by `narrow_values`.

@@ -24,7 +24,7 @@ class NarrowIndices(GraphPass):
     name = "narrow_indices"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose types are inferred."""
+        """Store indices in `model`, in place, in int32. Its types must have been inferred (`Infer`)."""
         edit_graphs(model, _narrow)
         return model
 

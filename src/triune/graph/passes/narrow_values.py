@@ -120,7 +120,7 @@ def _may_be_clipped(
     name: str, array: NDArray[Any], readers_of: Callable[[str], Sequence[NodeProto] | None], depth: int = 0
 ) -> bool:
     """Whether clipping `array` to int32 does not change the result of any consumer of the value `name`, such as a Slice
-    that it ends.
+    whose end it is.
 
     A consumer that only copies elements is followed to its own consumers: Where(mask, 9223372036854775807, end) before
     a Slice.
@@ -163,7 +163,7 @@ def _readers_in(graph: GraphProto, name: str) -> Sequence[NodeProto] | None:
 def _copies_elements(name: str, node: NodeProto) -> bool:
     positions = {position for position, read in enumerate(node.input) if read == name}
     found = _COPIED_OPERANDS.get(node.op_type)
-    # If `positions` is empty, a subgraph reads the constant.
+    # If `positions` is empty, not the node itself reads the constant, but its subgraph.
     return found is not None and bool(positions) and (not found or positions.issubset(found))
 
 
@@ -178,7 +178,7 @@ def _is_clipped_harmlessly(name: str, array: NDArray[Any], node: NodeProto) -> b
         for table, is_beyond in ((_ABOVE, array.max() > _INT32.max), (_BELOW, array.min() < _INT32.min))
         if is_beyond
     ]
-    # If `positions` is empty, a subgraph reads the constant.
+    # If `positions` is empty, not the node itself reads the constant, but its subgraph (`_subgraphs_may_be_clipped`).
     return bool(positions) and all(positions.issubset(table.get(node.op_type, ())) for table in harmless)
 
 

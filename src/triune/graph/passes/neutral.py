@@ -27,8 +27,8 @@ _MOST_ELEMENTS = 1 << 12
 
 class Neutral(GraphPass):
     """Given nodes whose result equals their operand: x * 1, x - 0, Dropout, a Cast to the same type, a Transpose,
-    Reshape, Slice, Pad or Tile that changes nothing, Relu of Relu. Result: their consumers read the operand. If both
-    names must stay, an Identity remains.
+    Reshape, Slice, Pad or Tile that changes nothing, Relu of Relu. Result: their consumers read the operand. If the
+    names of both operand and result must stay, an Identity remains.
 
     A sum x + 0.0 is kept, since it turns -0.0 into 0.0. A node is also kept if its shape or type may change.
     """
@@ -36,7 +36,7 @@ class Neutral(GraphPass):
     name = "neutral"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes are inferred."""
+        """Remove nodes that change nothing from `model`, in place. Its shapes must have been inferred (`Infer`)."""
         edit_graphs(model, _remove)
         return model
 
@@ -110,7 +110,7 @@ def _neutral_operand(edit: Edit, node: NodeProto) -> str | None:
 
 
 def _is_within(small: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether an operand of shape `small` does not change the shape of the other one."""
+    """Whether an operand of shape `small` broadcasts to `shape`, the other operand's shape, and does not change it."""
     pairs = zip(reversed(small), reversed(shape), strict=False)
     return len(small) <= len(shape) and all(size in (1, other) for size, other in pairs)
 

@@ -19,7 +19,10 @@ class OneNumber(GraphPass):
     name = "one-number"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes are inferred."""
+        """Reshape values of shape [] and [1] of If and Loop in `model`, in place, to one shape.
+
+        The shapes of `model` must have been inferred (`Infer`).
+        """
         _unify(model.graph, None, Names(model.graph))
         return model
 

@@ -36,7 +36,10 @@ class Pack(GraphPass):
         self._large = large or NoneLarge()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
+        """Write quantized weights in `model`, in place, as DequantizeLinear of constants.
+
+        New values have no types yet: run `Infer` afterwards.
+        """
         self._pack(model.graph, None, Names(model.graph))
         return model
 

@@ -25,7 +25,10 @@ class RecoverGelu(GraphPass):
     name = "recover_gelu"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has Gelu. `Tidy` removes what nothing reads any more."""
+        """Write Gelu in place of the pattern in `model`, if its operator set has Gelu.
+
+        `model` is changed. `Tidy` removes what nothing reads any more.
+        """
         if opset_of(model) >= FIRST_OPSET:
             edit_graphs(model, lambda edit: replace_gates(edit, _gelu))
         return model

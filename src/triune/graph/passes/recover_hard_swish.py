@@ -22,7 +22,10 @@ class RecoverHardSwish(GraphPass):
     name = "recover_hard_swish"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has HardSwish. `Tidy` removes what nothing reads any more."""
+        """Write HardSwish in place of the pattern in `model`, if its operator set has HardSwish.
+
+        `model` is changed. `Tidy` removes what nothing reads any more.
+        """
         if opset_of(model) >= FIRST_OPSET:
             edit_graphs(model, lambda edit: replace_gates(edit, _hard_swish))
         return model

@@ -23,7 +23,10 @@ class RecoverLayerNorm(GraphPass):
     name = "recover_layer_norm"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has LayerNormalization. `Tidy` removes what nothing reads any more."""
+        """Write LayerNormalization in place of the pattern in `model`, if its operator set has LayerNormalization.
+
+        `model` is changed. `Tidy` removes what nothing reads any more.
+        """
         if opset_of(model) >= FIRST_WITH_LAYER_NORM:
             edit_graphs(model, _recover_layer_norms)
         return model
@@ -35,7 +38,10 @@ class RecoverRmsNorm(GraphPass):
     name = "recover_rms_norm"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has RMSNormalization. `Tidy` removes what nothing reads any more."""
+        """Write RMSNormalization in place of the pattern in `model`, if its operator set has RMSNormalization.
+
+        `model` is changed. `Tidy` removes what nothing reads any more.
+        """
         if opset_of(model) >= FIRST_WITH_RMS_NORM:
             edit_graphs(model, _recover_rms_norms)
         return model

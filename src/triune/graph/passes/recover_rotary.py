@@ -19,7 +19,10 @@ class RecoverRotary(GraphPass):
     name = "recover_rotary"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, if its operator set has RotaryEmbedding. `Tidy` removes what nothing reads any more."""
+        """Write RotaryEmbedding in place of the pattern in `model`, if its operator set has RotaryEmbedding.
+
+        `model` is changed. `Tidy` removes what nothing reads any more.
+        """
         if opset_of(model) < FIRST_OPSET:
             return model
         index = Index(model.graph, self.name)

@@ -26,7 +26,7 @@ class Reshapes(GraphPass):
     name = "reshapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes are inferred."""
+        """Join successive Reshapes in `model`, in place. Its shapes must have been inferred (`Infer`)."""
         if opset_of(model) >= _AXES_ARE_INPUTS:
             index = Index(model.graph, "reshapes")
             targets = {node.output[0]: _target(index, node) for node in model.graph.node if node.op_type == "Reshape"}

@@ -27,7 +27,10 @@ class Sequences(GraphPass):
     name = "sequences"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
+        """Let the nodes in `model` that read a sequence read its tensors instead; `model` is changed.
+
+        New values have no types yet: run `Infer` afterwards.
+        """
         _resolve(model.graph, None, {}, Names(model.graph))
         return model
 

@@ -50,7 +50,10 @@ class SinkTransposes(GraphPass):
     name = "sink_transposes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes are inferred; values that change have no types afterwards."""
+        """Move Transposes in `model`, in place, behind elementwise operators.
+
+        The shapes of `model` must have been inferred; values that change have no types afterwards.
+        """
         edit_graphs(model, _sink)
         return model
 
@@ -100,7 +103,7 @@ def _to_next(edit: Edit, first: NodeProto) -> None:
 
 
 _HERE = ""
-"""Stands, among the inputs that `_moved_inputs` returns, for the value behind which the Transpose is moved."""
+"""The name that `_moved_inputs` gives to the transposed operand. `_to_next` replaces it by the operand as it was."""
 
 
 def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], before: str) -> list[str] | None:

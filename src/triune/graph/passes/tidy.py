@@ -17,7 +17,7 @@ class Tidy(GraphPass):
     name = "tidy"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, but not its inputs and outputs."""
+        """Remove Identity nodes and unread nodes from `model`, in place. Its inputs and outputs stay."""
         _tidy(model.graph, {}, Names(model.graph))
         return model
 
@@ -55,7 +55,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         nodes.append(node)
     for value in graph.output:
         if value.name in outer:
-            # An Identity gives the output of a branch if that is a value of an outer graph that was replaced.
+            # The branch returns a value of an outer graph that was replaced: an Identity returns the new value instead.
             given = names.value(f"{value.name}/given")
             nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
             value.name = given

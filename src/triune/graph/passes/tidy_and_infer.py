@@ -23,7 +23,7 @@ class TidyAndInfer(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Return a model without unread values and with inferred types; `model` itself may be changed, too."""
         large = Large(self._file)
         large.take(model)
         model = Infer()(Tidy()(model))

@@ -17,7 +17,7 @@ class Transposes(GraphPass):
     name = "transposes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`."""
+        """Join successive Transposes in `model`, in place."""
         edit_graphs(model, _join)
         return model
 

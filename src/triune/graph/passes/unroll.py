@@ -23,7 +23,10 @@ class Unroll(GraphPass):
     name = "unroll"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
+        """Replace Loops over sequences in `model`, in place, by copies of their bodies.
+
+        New values have no types yet: run `Infer` afterwards.
+        """
         _unroll(model.graph, None, Names(model.graph))
         return model
 

@@ -31,7 +31,7 @@ class Widen(GraphPass):
         self._of = of
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model` in place."""
+        """Convert the fp16 or bf16 tensors of `model`, in place, to fp32."""
         _widen(model.graph, self._file, self._of)
         return model
 
@@ -52,7 +52,7 @@ class HalfInterface:
         self.renamed: dict[str, str] = {}
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose constants are initializers."""
+        """Make the chosen inputs and outputs of `model` fp16, in place. Its constants must be initializers."""
         graph = model.graph
         names = Names(graph)
         # Inputs that are outputs too are in `_inputs` already.

@@ -11,8 +11,8 @@ from triune.graph.raising.types import Array
 
 _MOST_TIMES = 256
 """The arrays that are made may take this many times the bytes of the stored constants. Weights of one bit take 32 times
-their size in fp32, and those of Apple's tools with entries of several elements 64 times. They are decompressed and then
-written.
+their size in fp32, and those of Apple's tools with entries of several elements 64 times. Both the
+decompressed array and the constant that is then written to the graph count.
 """
 
 _LEAST_BYTES = 256 << 20

@@ -100,7 +100,8 @@ def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto 
     if not has_random:
         noisy.graph.input.append(helper.make_tensor_value_info(PHASE, TensorProto.FLOAT, []))
     names = Names(model.graph)
-    names.value("noise")  # `names` collects the model's names at this call, before the copy is changed.
+    # The first call of `value` collects the model's names, which must be done before the copy is changed.
+    names.value("noise")
     _Noise(names, step, exponential, is_exact=is_exact, has_random=has_random).put_into(noisy.graph, set())
     return noisy
 

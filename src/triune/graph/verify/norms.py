@@ -29,7 +29,8 @@ def write_norms(model: ModelProto) -> None:
     if opset < _FIRST_CAST_LIKE:
         return
     names = Names(model.graph)
-    names.value("norm")  # `names` collects the graph's names at this call, before the graph is changed.
+    # The first call of `value` collects the graph's names, which must be done before the graph is changed.
+    names.value("norm")
     _write(model.graph, names, opset)
 
 

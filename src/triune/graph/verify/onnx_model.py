@@ -41,7 +41,7 @@ class OnnxModel:
     def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
         """Args:
         model: not changed. It may have external data, and so be larger than protobuf's 2 GiB.
-        tolerance: the relative rounding error of the floats in which the conversion computes.
+        tolerance: the allowed relative error of the float type in which the conversion computes (`TOLERANCES`).
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
@@ -76,10 +76,10 @@ class OnnxModel:
     def uncertainty(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
         """The uncertainty of each output: by how much another result, equally right, may differ.
 
-        It is 0 for most models. It is the difference to ONNX Runtime's result without optimizations, if another order
-        of sums or fused 8-bit products change an output, and the difference to results with noise
-        (`triune.graph.verify.noise`), if the model quantizes floats or has functions such as e^x - 1. The mean
-        difference is kept besides the largest one, since a real error often changes only a few elements.
+        It is 0 for most models. Others are run again: without optimizations, so that sums have another order and no
+        8-bit products are fused; and with noise (`triune.graph.verify.noise`), if the model quantizes floats or has
+        functions such as e^x - 1. The largest difference between the results, times a margin, is the uncertainty. The
+        mean difference is kept besides the largest one, since a real error often changes only a few elements.
         """
         with np.errstate(all="ignore"):
             answer = self._run(inputs, "optimized")

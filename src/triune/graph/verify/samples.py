@@ -36,7 +36,7 @@ def samples_of(
     *,
     is_half: bool,
 ) -> list[InputSet]:
-    """Create sets of inputs, plain ones first; the user's alone if there are samples, or if all inputs were given.
+    """Create sets of inputs, plain ones first. If there are `samples`, or arrays for all inputs, only these are used.
 
     Indices are in range, and sizes are within `shapes`. A named dimension that also occurs in one of the user's arrays
     has the size that it has there.
@@ -46,7 +46,7 @@ def samples_of(
         shapes: the limits of the free dimensions, by input.
         given: the user's arrays by input.
         samples: sets of all inputs that the user gave.
-        is_half: whether one of the two programs computes in fewer bits than fp32.
+        is_half: whether the model or its conversion computes in fewer bits than fp32.
 
     Raises:
         UnsupportedError: values cannot be made up for an input.

@@ -237,7 +237,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def gather_elements(self, x: V, indices: V, axis: int) -> V:
-        """GatherElements by indices that are not negative; dimensions other than the axis are equal."""
+        """GatherElements by indices that are not negative; `x` and `indices` have equal sizes along all other axes."""
 
     @abstractmethod
     def gather_nd(self, x: V, indices: V) -> V:

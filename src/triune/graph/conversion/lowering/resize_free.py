@@ -27,8 +27,8 @@ class ResizedAxis(Generic[V]):
         length: own * scale, not rounded.
         count: its size in the result, an integer.
         scale: the scale that the node gives, or the ratio of the sizes.
-        under: an index of the result times over / under is a coordinate in the dimension; this is the denominator.
-        over: the numerator; None for 1.
+        under: the divisor that turns an index of the result into a coordinate in the dimension, index * over / under.
+        over: the factor in index * over / under; None for 1.
         roi: the beginning and end of the region of interest, as fractions of the size; None if there is none.
         is_copied: whether the elements are copied unchanged; None if they are not, or if the formulas copy them.
     """

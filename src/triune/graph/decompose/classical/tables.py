@@ -104,7 +104,10 @@ class Tabulate(GraphPass):
     name = "tabulate"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. A node whose attributes are not valid trees stays; its decomposition says why."""
+        """Move the attributes of tree ensembles in `model`, in place, to constants.
+
+        A node whose attributes are not valid trees stays; its decomposition says why.
+        """
         is_changed = self._tabulate(model.graph, Names(model.graph))
         if is_changed and all(each.domain != DOMAIN for each in model.opset_import):
             model.opset_import.append(helper.make_opsetid(DOMAIN, 1))

@@ -88,7 +88,8 @@ def _linear(c: Context, x: str, count: int) -> None:
     c.give(post_transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
     position = b.op("ArgMax", scores, axis=-1, keepdims=0)
     if count == 2 and not c.attributes.get("prob_a"):
-        # The second class is also chosen if either score exceeds the threshold.
+        # The second class is chosen if the larger score is at least 0.5, or, with a negative weight, above 0; else the
+        # class of the larger score.
         largest = b.op("ReduceMax", scores, b.ints(1), keepdims=0)
         is_large = (
             b.op("GreaterOrEqual", largest, b.constant(0.5, np.float32))

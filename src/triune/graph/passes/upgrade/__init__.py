@@ -48,7 +48,7 @@ class Upgrade(GraphPass):
     name = "upgrade"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`.
+        """Upgrade the nodes of `model`, in place, to operator set `OPSET`.
 
         Raises:
             UnsupportedError: no operators of `OPSET` compute what a node computes.
