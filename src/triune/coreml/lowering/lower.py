@@ -100,10 +100,10 @@ def lower_functions(
         audit: makes a watcher, which sees each program before and after each pass.
 
     Raises:
-        InvalidArgumentError: `path` does not end in .mlpackage, the name of a function is not one of Core ML's, a model
+        InvalidArgumentError: `path` does not end in .mlpackage, Core ML does not accept a function's name, a model
             contradicts a given shape or itself, or several functions are to run on a system before iOS18.
-        UnsupportedError: nodes cannot be converted: one message names each with its reason and what to do. Or
-            coremltools is not installed.
+        UnsupportedError: coremltools is not installed, or nodes cannot be converted: one message names each with its
+            reason and what to do.
     """
     if path.suffix != ".mlpackage":
         raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")

@@ -34,7 +34,10 @@ class FewerAxes(GraphPass):
         self.wide: set[str] = set()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Change `model` in place, and return it. The shapes of its values must have been inferred."""
+        """Replace nodes with more than five axes in `model`, which is changed in place, and return it.
+
+        The shapes of the values of `model` must have been inferred.
+        """
         names = Names(model.graph)
         names.value("axes")  # `Names` collects the graph's names at its first call, which must precede any change.
         return Infer()(model) if self._change(model.graph, None, names) else model

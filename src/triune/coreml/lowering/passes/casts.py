@@ -40,7 +40,8 @@ def _fuse(block: Any, op: Any) -> None:
         source = source.op.x
     is_given_out = op.outputs[0] in block.outputs
     if dtype_name(source) == op.dtype.val:
-        # An output of a block keeps its name, and must not become the same value as another output.
+        # Put an identity in place of a cast that computes an output of the block: the output keeps its name, and must
+        # not become the same value as another output.
         replace(block, op, mb.identity(x=source, name=op.outputs[0].name, before_op=op) if is_given_out else source)
     elif source is not op.x:
         replace(block, op, mb.cast(x=source, dtype=op.dtype.val, name=op.outputs[0].name, before_op=op))
