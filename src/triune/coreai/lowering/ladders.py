@@ -23,8 +23,10 @@ Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
 def ladder_of(interface: "Interface") -> Ladder:
-    """The shapes that the user stated for the inputs of a function, by the ending of the name of the function that is
-    converted for them; empty if only one shape of each input was stated.
+    """For each variant of a function, the shapes of inputs for which it is converted, by the ending of its name.
+
+    The variants are those that the user asked for by stating several shapes of inputs. Without such shapes there are
+    none.
 
     Raises:
         InvalidArgumentError: inputs have different numbers of shapes.

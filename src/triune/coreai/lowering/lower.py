@@ -59,8 +59,8 @@ def lower_functions(
 
     Raises:
         InvalidArgumentError: `path` does not end in .aimodel, or a model contradicts a given shape or itself.
-        UnsupportedError: nodes cannot be converted: one message names each with its reason and what to do. Or
-            coreai-core is not installed.
+        UnsupportedError: coreai-core is not installed, or nodes cannot be converted: one message names each with its
+            reason and what to do.
     """
     if path.suffix != ".aimodel":
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
