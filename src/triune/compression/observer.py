@@ -74,7 +74,7 @@ def observe(
 def values_on(
     model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]]
 ) -> Iterator[Mapping[str, Array]]:
-    """Some values of a model, inputs or results of nodes, for each sample.
+    """Yield, for each sample, some values of a model by name: inputs or results of nodes.
 
     Raises:
         InvalidArgumentError: the model does not take a sample.
