@@ -136,7 +136,7 @@ def vit_base_16(size: int = 224) -> Sketch:
 def transformer_block(
     net: Sketch, tokens: int, width: int, heads: int, hidden: int, *, has_convolutions: bool = False
 ) -> None:
-    """One layer of an encoder: attention and a feed-forward network, with norms and residuals.
+    """Add one layer of an encoder to `net`: attention and a feed-forward network, with norms and residuals.
 
     `has_convolutions`: products with weights are 1x1 convolutions, as in the Neural Engine's layout.
     """
@@ -159,7 +159,7 @@ def transformer_block(
 
 
 def _inverted(net: Sketch, channels: int, expansion: int, width: int, side: int, stride: int) -> int:
-    """An inverted residual: expand, convolve each channel, project. Returns the new height and width."""
+    """Add an inverted residual: expand, convolve each channel, project. Returns the height and width of the result."""
     inner = channels * expansion
     if expansion > 1:
         net.conv(channels, inner, 1, side, side)
