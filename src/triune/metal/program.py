@@ -143,7 +143,7 @@ class Program:
             raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which MLX does not have") from error
         is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
         value = value.astype(self._float_type) if is_cast else value
-        # Evaluate it now. Otherwise a compiled function would cast it in each of its calls.
+        # Evaluate the constant now. Otherwise a compiled function would cast it in each of its calls.
         mx.eval(value)
         return mx.moveaxis(value, -1, 1) if is_kernel else value
 
@@ -185,7 +185,7 @@ class Program:
             name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
         }
         packed = {name: each for name, each in found.items() if each is not None}
-        # Evaluate them now. Otherwise a compiled function would compute them in each of its calls.
+        # Evaluate the scales and offsets now. Otherwise a compiled function would compute them in each of its calls.
         mx.eval([(each.scales, each.offsets) for each in packed.values()])
         return packed
 

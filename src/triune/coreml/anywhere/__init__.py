@@ -80,5 +80,5 @@ def installed(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> 
             uninstall()
 
 
-# The only import in Triune that has a side effect: coremltools is replaced when this module is imported.
+# Replace coremltools' module now: importing this module is all that a program needs to do.
 install()

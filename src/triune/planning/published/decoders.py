@@ -52,7 +52,8 @@ DECODERS = {
     "Ministral-3-3B": DecoderSize(3072, 26, 32, 8, 9216, 131072, 128),
     "gpt-oss-20b": DecoderSize(2880, 24, 64, 8, 2880, 201088, 64, experts=32, used_experts=4),
     "gpt-oss-120b": DecoderSize(2880, 36, 64, 8, 2880, 201088, 64, experts=128, used_experts=4),
-    # Its compressed attention reads about as much data as 16 heads of keys. The first three layers are dense.
+    # The compressed attention of DeepSeek-R1 reads about as much data as 16 heads of keys. The first three layers are
+    # dense.
     "DeepSeek-R1-671B": DecoderSize(7168, 61, 128, 16, 2048, 129280, 128, experts=257, used_experts=9, is_assumed=True),
     # Qwen3.5 alternates linear and full attention, whose weights have the same size.
     "Qwen3.5-0.8B": DecoderSize(1024, 24, 8, 2, 3584, 248320, 256, is_assumed=True),
