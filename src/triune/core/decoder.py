@@ -215,7 +215,7 @@ class DecoderExecutable(Protocol):
         """Copy blocks from the cache.
 
         Returns:
-            the keys, then the values of each layer: [blocks, ...] in the layout that `cache_form` names.
+            for each layer its keys, then its values: [blocks, ...] in the layout that `cache_form` names.
         """
         ...
 
@@ -231,7 +231,7 @@ class DecoderExecutable(Protocol):
         """Copy the keys and values of a sequence's first tokens from its blocks.
 
         Returns:
-            the keys, then the values of each layer: FP32 [tokens, heads, size]. Executables with any form and block
+            for each layer its keys, then its values: FP32 [tokens, heads, size]. Executables with any form and block
             size can take these.
         """
         ...

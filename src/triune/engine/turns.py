@@ -83,5 +83,5 @@ def is_over(running: Sequence, waiting: Sequence, level: int) -> bool:
 
 
 def num_of_turn(sequence: Sequence) -> int:
-    """The tokens that a running sequence has got since its present turn began."""
+    """The number of tokens that a running sequence has got since its present turn began."""
     return len(sequence.tokens) - sequence.num_at_turn

@@ -68,8 +68,8 @@ class TextGraph:
         return found["logits"][0]
 
     def moments(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[Site, Moments]]:
-        """Yield the moments of the inputs of each site (matrix product) on texts. One reading of the texts measures as
-        many sites as have moments of a gigabyte in all; the texts are read again for the next sites.
+        """Yield the moments of the inputs of each site (matrix product) on texts. Each reading of the texts
+        measures as many sites as have moments of a gigabyte in all, so that many sites take several readings.
         """
         for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}

@@ -36,8 +36,8 @@ def find_written_out(index: Index, past: Past, probes: Sequence[Probe]) -> Found
     Args:
         index: the graph.
         past: the caches of a layer.
-        probes: the graph with fixed sizes: first one with several sequences, new and earlier tokens, last one new token
-            with as many earlier ones as there can be.
+        probes: the graph with fixed sizes. The first probe has several sequences, each with several earlier and new
+            tokens. The last has one new token, and as many earlier ones as there can be.
 
     Raises:
         UnsupportedError: there is no attention, or it differs from what `triune::PagedAttention` computes.

@@ -184,8 +184,8 @@ class DiskTier:
             )
 
     def _find(self) -> None:
-        """Find the files of earlier runs. Delete folders of other weights that nobody uses, and the oldest files beyond
-        the limit.
+        """Find the files of earlier runs. Delete folders of other weights that nobody uses, and the oldest files if all
+        files together exceed the limit of bytes.
         """
         self._hold.take()
         for other in self._folder.parent.iterdir():

@@ -29,7 +29,7 @@ class Explicit:
     call:
         `input_ids`, `position_ids`: INT64 [1, N].
         `placement`: FP32 [1, C, N], 1 where the new token n is put at the place c of the cache, else 0. A token that
-            only fills up the call has no place.
+            is only padding has no place.
         `visible`: FP32 [1, 1, N, C], 1 where the new token n sees the key at c, else 0. Layers with a sliding window of
             w tokens have `visible_w`.
         `wanted`: FP32 [1, 1, N], 1 for the token whose logits are wanted, else 0; only if N > 1.

@@ -17,7 +17,7 @@ class KeysAndValues:
 
     Attributes:
         num_tokens: the number of tokens; 0 for none.
-        arrays: the keys, then the values of each layer. With a `form` they are blocks in its layout, as
+        arrays: for each layer its keys, then its values. With a `form` they are blocks in its layout, as
             `DecoderExecutable.read_blocks` returns them; else [tokens, heads, size], as `read_tokens` does, in FP32 or
             a smaller type.
         form: the `cache_form` of the decoder, if `arrays` are blocks; else empty.

@@ -10,8 +10,8 @@ All numbers are little-endian:
 | 8 | the size of the body |
 | 32 | BLAKE2b of all the rest: the 24 bytes before it, the head and the body |
 | | the head: a JSON object |
-| | the body: the source's, the prompt's and the answer's tokens as INT32, then keys and values: [tokens, heads, size] \
-for the keys, then the values of each layer |
+| | the body: the source's, the prompt's and the answer's tokens as INT32, then keys and values: for each layer its \
+keys, then its values, [tokens, heads, size] each |
 """
 
 import hashlib

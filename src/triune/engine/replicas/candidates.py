@@ -41,9 +41,9 @@ class Candidates:
     def usable(self) -> list[Replica]:
         """The replicas that a new answer may go to, at least one.
 
-        Units that `Replica.refusal` refuses are excluded. If none remains, all units are included that are neither lost
-        nor hang, or else all units. Emulated units, units that the power mode avoids, and hot units are excluded too,
-        unless no unit would remain.
+        Units that `Replica.refusal` refuses are excluded. If none remains, all units are included that are not lost
+        and do not hang, or else all units. Emulated units, units that the power mode avoids, and hot units are excluded
+        too, unless no unit would remain.
         """
         now_ns = self._clock.now_ns()
         able = [each for each in self._all if not each.refusal(now_ns)]

@@ -1,4 +1,4 @@
-"""Draws the next token of each sequence, for all sequences of a step at once.
+"""Draws the next token of each sequence of a step.
 
 A whole vocabulary is never sorted: for 32 sequences and 50,000 tokens that would take longer than a step of a small
 model. Only tokens above a threshold are sorted, and it is lowered until there are enough for `top_k` or `top_p`.

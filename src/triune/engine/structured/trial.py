@@ -1,5 +1,5 @@
-"""Compiles a grammar first in a separate process, since a hostile grammar may crash it, keep it busy, or fill its
-memory.
+"""Compiles a grammar first in a separate process: a hostile grammar may crash the process that compiles it, keep it
+busy, or fill its memory.
 """
 
 import json

@@ -33,7 +33,7 @@ def rows_in_part(columns: int) -> int:
 def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inexact: Inexact, where: str) -> Tensor:
     """Make a tensor from rows that arrive in parts. Rows are along the last axis of `shape`.
 
-    Matrices without offsets are kept exactly. Tensors of another number of dimensions become dense.
+    Matrices without offsets are kept exactly. Tensors that are not matrices become dense.
 
     Args:
         parts: the rows, in order; at least one part.

@@ -112,8 +112,9 @@ def with_punctuation(words: Sequence[Word]) -> list[Word]:
 
 
 def within(words: Sequence[Word], start: float, end: float, longest: float) -> list[Word]:
-    """The words of a segment that lasts from `start` to `end`, in seconds, with the first and the last shortened to
-    `longest` seconds, and to the segment if they exceed it by more than half a second.
+    """The words of a segment that lasts from `start` to `end`, in seconds. The first and the last word are shortened to
+    `longest` seconds. If one of them then extends beyond the segment by more than half a second, it is cut off at the
+    segment's beginning or end.
     """
     found = list(words)
     first = found[0]

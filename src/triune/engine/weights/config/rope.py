@@ -43,8 +43,8 @@ class YarnScaling:
         attention_factor: multiplies cos and sin.
         beta_fast: frequencies that make at least this many turns in the original context stay.
         beta_slow: frequencies that make at most this many turns in the original context are divided.
-        is_truncated: whether the mean begins and ends at whole frequencies: the index of its first one is rounded down,
-            that of its last one up.
+        is_truncated: whether the indices between which frequencies become a mean are rounded to whole numbers, the
+            first one down and the last one up.
     """
 
     factor: float

@@ -175,8 +175,8 @@ def _lowered(numbers: Array, by: int) -> Array:
 
 
 def _five_bits(fields: Array) -> Array:
-    """Codes of five bits, UINT8 [blocks, 32]: the low four bits of code i are in the field `qs`, its fifth is bit i of
-    the field `qh`.
+    """Codes of five bits, UINT8 [blocks, 32]: the low four bits of code i are in the field `qs`, its fifth bit is bit i
+    of the field `qh`.
     """
     high = np.unpackbits(fields["qh"], axis=1, bitorder="little")
     return _spread(fields["qs"], 16, 4) | high << 4
