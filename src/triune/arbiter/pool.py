@@ -64,8 +64,8 @@ class Running:
     num_batches: int = 0
 
     def counts(self, now_ns: int) -> bool:
-        """Whether this batch makes others wait: it does not run beside others, and has computed for at most
-        PATIENCE_NS.
+        """Whether these batches make others wait: they do not run beside others, and the latest has computed for at
+        most PATIENCE_NS.
         """
         return not self.is_beside and now_ns < self.started_ns + PATIENCE_NS
 

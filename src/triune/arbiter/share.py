@@ -129,7 +129,8 @@ class Share:
     def has_peers(self, expected_ns: float, now_ns: int) -> bool:
         """Whether the model already computes requests that are not much longer than a batch of `expected_ns`.
 
-        The small remainder of many equal requests is a short batch, but its requests are not shorter than the others.
+        If many equal requests wait, the last of their batches may be small and therefore short. But its requests are no
+        shorter than those that are computed, so that it has no claim to run beside other models.
         """
         if not self._running:
             return False

@@ -11,8 +11,8 @@ class Objective:
     """How long a model's requests should take at most, from arrival to answer.
 
     A request waits for the batch that runs when it arrives, and is computed in the next one. So a batch should take at
-    most half of the objective, as far as fewer requests make it shorter. Among the units that answer in time, the one
-    with the fewest joules per row computes the batch, if the joules of all units are known.
+    most half of the objective: it gets fewer requests for that, but at least one. Among the units that answer in time,
+    the one with the fewest joules per row computes the batch, if the joules of all units are known.
     """
 
     def __init__(self, objective_ns: int, joules_per_row: Callable[[Unit], float]) -> None:

@@ -175,8 +175,8 @@ class RequestQueue:
         return unit in self.named or self.has_free
 
     def begin(self, pending: Pending) -> None:
-        """Remove a request that runs now. If the policy is fair, its size counts as that of a request that overtook the
-        oldest one; if it is the oldest one itself, the count begins anew.
+        """Remove a request that runs now. If the policy is fair, and the request overtakes the oldest one of its level,
+        its size is added to the size of those that did so before. If it is the oldest one, the sum begins anew at 0.
         """
         if self._policy.is_fair:
             is_oldest = any(waiting and waiting[0] is pending for waiting in self._levels[pending.level])

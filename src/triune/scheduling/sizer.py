@@ -4,7 +4,7 @@ The largest possible batch is often not the fastest. Many models take as long pe
 ones; some take longer, since their activations outgrow a cache. And if one batch answers all clients at once, the unit
 is idle until they have sent their next requests. Both effects are measured: the rating of a batch size is the time from
 the start of a batch to the start of the next, including idle time, divided by its rows. Time in which other models use
-the hardware is not included, since it is chance which batch it follows.
+the hardware is not included, since it may follow a batch of any size.
 """
 
 from collections.abc import Sequence
