@@ -39,7 +39,8 @@ def pack_zeros(path: Path) -> None:
     """Store weights with many zeros as the nonzero weights and a bit for each weight. Changes the package."""
 
     def packed(library: Any, model: Any) -> Any:
-        # The pruner takes weights up to the magnitude `threshold` for zeros: with 0.0 only zeros, so nothing is lost.
+        # The pruner takes weights up to the magnitude `threshold` for zeros. With a threshold of 0.0 these are only the
+        # zeros themselves, so nothing is lost.
         config = library.OpThresholdPrunerConfig(
             threshold=0.0, minimum_sparsity_percentile=_LEAST_ZEROS, weight_threshold=_SMALLEST
         )
