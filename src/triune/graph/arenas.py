@@ -82,6 +82,6 @@ def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Gen
 
 
 def beyond_arena(error: Exception) -> tuple[int, int] | None:
-    """The bytes that were left in the arena and those that were asked for, if a run failed at the arena's limit."""
+    """If a run failed at the arena's limit, the bytes that were left and the bytes that were asked for; else None."""
     found = _BEYOND.search(str(error))
     return None if found is None else (int(found[1]), int(found[2]))

@@ -38,7 +38,10 @@ def take_output_shapes(model: ModelProto) -> Mapping[str, TypeProto.Tensor]:
 
 
 def give_output_shapes(model: ModelProto, declared: Mapping[str, TypeProto.Tensor]) -> None:
-    """Set the declared shape of each output for which none was inferred; else only the declared names of free sizes."""
+    """Set the declared shape of each output for which none was inferred.
+
+    Of outputs with an inferred shape, only free sizes get their declared names.
+    """
     for value in model.graph.output:
         if value.name not in declared:
             continue

@@ -9,8 +9,9 @@ to be an input.
 
 
 def free_initializers(model: ModelProto) -> None:
-    """Change a model of an old IR version to the first in which initializers need not be inputs. They are constants, as
-    they were: ONNX Runtime lets no caller give them.
+    """Change a model of an old IR version to the first in which initializers need not be inputs.
+
+    Its initializers stay constants, since ONNX Runtime lets no caller of a model of an old IR version give them.
     """
     if model.ir_version < OVERRIDABLE_FROM_IR:
         make_constants(model.graph)

@@ -247,8 +247,8 @@ class _Search:
         return outputs
 
     def _call(self, key: _Key, given: Sequence[float], *, is_iteration: bool) -> list[float]:
-        """The multiples of the outputs of a call. For equal multiples of the inputs a function is followed only
-        once.
+        """The multiples (`_Times`) of the outputs of a call. A function is followed once for all calls with equal
+        multiples of the inputs.
         """
         call = (key, (float(is_iteration), *given))
         if call not in self._calls:

@@ -138,7 +138,7 @@ class _Rounding:
                     self._drop_casts(attribute.g, read)
 
     def _in_fp32(self, name: str, raised: dict[str, str], nodes: list[NodeProto]) -> str:
-        """The name of an fp16 value in fp32; a Cast, if it needs one, is added to `nodes`."""
+        """The name of the fp32 copy of an fp16 value; if a Cast must make the copy, it is added to `nodes`."""
         if name in self._halves:
             if name not in self._constants:
                 half = self._halves[name]

@@ -155,7 +155,7 @@ def require_valid(model: ModelProto) -> None:
     paged_attention.register()
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
-        # Give each input and output without a type any type: the checker, unlike ONNX's specification, requires one.
+        # Declare each input and output without a type as FLOAT: the checker, unlike the specification, requires a type.
         checked = ModelProto()
         checked.CopyFrom(model)
         for value in (*checked.graph.input, *checked.graph.output):

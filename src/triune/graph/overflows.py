@@ -117,7 +117,7 @@ def _follow(
 
 
 def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, given: Sequence[Interval]) -> bool:
-    """Whether a result may be beyond int32 by more than a little, or is unsigned and may be negative in int32.
+    """Whether a result may be beyond int32 by more than a million, or is unsigned and may be negative in int32.
 
     Raises:
         UnsupportedError: it is certainly beyond int32.
@@ -147,7 +147,7 @@ def _is_trap(node: NodeProto) -> bool:
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
     """Whether an unsigned result may be negative in int32.
 
-    In the model it wraps around to a number near the largest of its type.
+    In the model such a result wraps around to a number near the largest of its type.
     """
     if node.op_type == "Cast":
         return given[0].low < 0

@@ -81,7 +81,7 @@ class Sizes:
         return self._canonical(found)
 
     def _canonical(self, dim: Dim) -> Dim:
-        """The size. If it is a name, the one name that represents all names known to be equal."""
+        """The size `dim`, where a name is replaced by the one name that stands for all names of equal sizes."""
         if isinstance(dim, str) and "*" in dim:
             return _product([self._canonical(part) for part in dim.split("*")])
         while isinstance(dim, str) and dim in self._same:

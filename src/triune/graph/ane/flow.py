@@ -36,7 +36,8 @@ class Flow:
 
     Attributes:
         reached: the names of values that can be computed in the layout.
-        wanted: the names of values that a node transposes into the layout, or from which such a value is computed.
+        wanted: the names of values that a node transposes into the layout, and of operands from which these values are
+            computed.
     """
 
     def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:

@@ -160,7 +160,7 @@ class Halved:
         self._names = names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs, and those floats of the main level that exist in fp16, by their names in fp32."""
+        """The outputs, and the float values of the main graph that are in fp16, by their names in the fp32 graph."""
         results = self._simulation.run_halved(self._session, inputs)
         outputs = {name: results[name] for name in self._simulation.outputs}
         return {**{name: results[other] for name, other in self._names.items()}, **outputs}

@@ -19,7 +19,7 @@ OPERATORS = frozenset(
         *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth"),
     ]
 )
-"""The operators that `reordered` knows: each element of the results is one of the first operand."""
+"""The operators that `reordered` knows: each element of their results is an element of the first operand."""
 
 SELECTIONS = frozenset(
     [

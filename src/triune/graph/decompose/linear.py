@@ -155,7 +155,7 @@ def dft(c: Context) -> bool:
         return False
     is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
     is_real = shape[-1] == 1
-    # The inverse of a one-sided spectrum gives real numbers: 2 * (n - 1) of n bins.
+    # The inverse DFT of a one-sided spectrum of n bins gives 2 * (n - 1) real numbers.
     is_half = is_inverse and is_onesided
     num_given = 2 * (given - 1) if is_half else given
     length = num_given if length_array is None else int(length_array.reshape(-1)[0])

@@ -89,7 +89,7 @@ def _adds_little(c: Context, node: NodeProto, name: str) -> bool:
 
 def digits_of(b: Builder, x: str, bits: int) -> list[str]:
     """Build the digits, of `bits` bits each, of whole numbers from -255 to 255: fp32 tensors, the lowest digit first.
-    The last one has the sign.
+    The highest digit has the sign of the number.
     """
     base = 1 << bits
     found: list[str] = []

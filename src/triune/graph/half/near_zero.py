@@ -72,7 +72,7 @@ def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
 
 
 def _is_high_root(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node computes a root beyond the square root, as a geometric mean does: 1e-22 becomes 0.002 by 1/8."""
+    """Whether a node computes a root beyond the square root, as geometric means do: the 8th root of 1e-22 is 0.002."""
     exponent = producers.values.constant(node.input[1]) if node.op_type == "Pow" else None
     return exponent is not None and bool(((exponent > 0) & (exponent < 0.5)).any())
 

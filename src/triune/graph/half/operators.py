@@ -194,9 +194,7 @@ FUNCTIONS = SATURATING | frozenset(
         *("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Atanh"),
     ]
 )
-"""Functions of one operand, and means, that may be between a model's inputs and an operator of `STEPS`, as arithmetic
-may.
-"""
+"""Functions of one operand, and means, that may be between a model's inputs and an operator of `STEPS`."""
 
 STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
 """Operators whose result jumps where an operand passes an integer or another operand. So does a Cast to integers."""

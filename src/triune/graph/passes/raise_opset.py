@@ -31,7 +31,7 @@ class RaiseOpset(GraphPass):
         self._forms = forms
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Returns the raised model, or `model` itself."""
+        """Returns the model in the newer operator set, or `model` itself if it stays as it is."""
         if opset_of(model) >= OLDER:
             return model
         raised = ModelProto()

@@ -89,9 +89,7 @@ def _target(index: Index, node: NodeProto) -> list[int] | None:
 
 
 def _known(elements: Sequence[Dim] | None, dims: Dims | None) -> Dims | None:
-    """The sizes of a shape that nodes compute, as far as its elements or the shape of the Reshape's result tell
-    them.
-    """
+    """The sizes of a Reshape's target, as far as its elements or the shape of the result are known."""
     if elements is None:
         return dims
     if dims is None or len(dims) != len(elements):

@@ -103,7 +103,9 @@ def _to_next(edit: Edit, first: NodeProto) -> None:
 
 
 _HERE = ""
-"""The name that `_moved_inputs` gives to the transposed operand. `_to_next` replaces it by the operand as it was."""
+"""What `_moved_inputs` returns in place of the transposed operand's name. `_to_next` replaces it by the name of the
+operand before the Transpose.
+"""
 
 
 def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], before: str) -> list[str] | None:

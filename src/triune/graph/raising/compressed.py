@@ -7,7 +7,8 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.raising.types import Array
 
-# A limit on how much a small file can expand in memory. Entries that Apple's own tools write have at most 8 elements.
+# The most elements of an entry of a look-up table, so that a small file cannot become large in memory. Entries that
+# Apple's own tools write have at most 8.
 _MOST_ELEMENTS_OF_ENTRY = 256
 
 

@@ -45,7 +45,7 @@ def samples_of(
         model: the model. Its weights are not read.
         shapes: the limits of the free dimensions, by input.
         given: the user's arrays by input.
-        samples: sets of all inputs that the user gave.
+        samples: the user's sets of arrays, each with an array for every input that is not in `given`.
         is_half: whether the model or its conversion computes in fewer bits than fp32.
 
     Raises:

@@ -71,7 +71,7 @@ def _edges(b: Builder[V], boxes: V, *, is_centered: bool) -> V:
 
 def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: Dim[V]) -> V:
     """Compute whether each box is dropped, BOOL (rows, count). `ordered` has the edges of the boxes, by falling score:
-    (rows, 4, count). `most` is the largest IoU that drops none.
+    (rows, 4, count). A box is dropped if its IoU with a kept one is above `most`.
     """
     top, left, bottom, right = b.split(ordered, [1] * 4, 1)
     shared = b.mul(_overlap(b, left, right), _overlap(b, top, bottom))
