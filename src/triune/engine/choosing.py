@@ -90,8 +90,8 @@ def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
-    """Draw a token for each sequence from its row of `logits`, FP32 [sequences, vocabulary]: that after `place`
-    drafts.
+    """Draw a token for each sequence from its row of `logits`, FP32 [sequences, vocabulary]: the row that follows the
+    sequence's first `place` drafts.
     """
     samples: list[Sample] = []
     for sequence, row, best in zip(sequences, logits, best_tokens(logits).tolist(), strict=True):

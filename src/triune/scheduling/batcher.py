@@ -128,7 +128,9 @@ class Batcher:
         return decision
 
     def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> FormedBatch | WaitUntil | None:
-        """Choose the next batch from the group of the first waiting request. Other requests are added to `skipped`."""
+        """Choose the next batch from the group of the first waiting request. Requests of other groups that are passed
+        over are added to `skipped`.
+        """
         policy = self._policy
         preferred, most_rows = policy.preferred_batch_sizes, policy.max_batch_size
         largest = self._largest_preferred

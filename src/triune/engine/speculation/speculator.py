@@ -79,7 +79,7 @@ class Speculator:
         Args:
             plan: the step.
             samples: the tokens chosen after each of `plan.choosing`.
-            seconds: how long the step took, with the making of its guesses.
+            seconds: how long the step took, including the time to make its guesses.
         """
         is_decoding = all(piece.has_logits and piece.end - piece.begin == 1 for piece in plan.pieces)
         if self._proposer is not None and is_decoding:
