@@ -10,7 +10,7 @@ from pathlib import Path
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.machine_backend import ALONE, Shared
 from triune.core.addresses import format_address
-from triune.core.byte_settings import folded_bytes
+from triune.core.byte_settings import check_byte_settings
 from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
@@ -124,8 +124,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
             fails to load.
         UnavailableError: a port is taken.
     """
-    # Report a wrong value of it now, not at every load.
-    folded_bytes()
+    check_byte_settings()
     memory = settings.memory
     budget = MemoryBudget(memory.inflight_bytes)
     run_bytes = memory.run_bytes or max(1 << 30, budget.limit_bytes)

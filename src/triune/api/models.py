@@ -26,6 +26,7 @@ from triune.coreml.package import read_package
 from triune.coreml.signature import precision_of
 from triune.graph.custom import CustomOps, CustomOpsGiven, read_custom_ops
 from triune.graph.state_names import new_state
+from triune.runtimes.cache_holds import collecting, keep_for
 from triune.runtimes.custom import resolved_file
 from triune.runtimes.machine import Machine, this_machine
 from triune.runtimes.registry import ROWS, backend_of, missing
@@ -258,7 +259,9 @@ def _load(
     program = _read_program(path, backend, function, options)
     taken = next((each for each in chosen if _can_run(backend, each, machine)), chosen[0])
     runtime = machine.runtime_for(backend, taken)
-    executable = runtime.load(path, unit=taken, num_threads=machine.num_cores, options=options)
+    with collecting() as used:
+        executable = runtime.load(path, unit=taken, num_threads=machine.num_cores, options=options)
+        keep_for(executable, used)
     is_emulated = machine.status(taken).presence is Presence.EMULATED
     return UnitModel(
         path,

@@ -7,7 +7,9 @@ from typing import Final
 from triune.core.errors import InvalidArgumentError
 
 FOLDED: Final = "TRIUNE_FOLDED_BYTES"
+CACHE: Final = "TRIUNE_CACHE_BYTES"
 _FOLDED_DEFAULT: Final = 256 << 20
+_CACHE_DEFAULT: Final = 32 << 30
 
 
 def folded_bytes(environment: Mapping[str, str] = os.environ) -> int:
@@ -18,6 +20,22 @@ def folded_bytes(environment: Mapping[str, str] = os.environ) -> int:
         InvalidArgumentError: the variable is not a number of bytes.
     """
     return _bytes(FOLDED, _FOLDED_DEFAULT, environment)
+
+
+def cache_bytes(environment: Mapping[str, str] = os.environ) -> int:
+    """The most bytes that converted, compiled and optimized models in the cache folder may take together:
+    $TRIUNE_CACHE_BYTES, else 32 GiB.
+
+    Raises:
+        InvalidArgumentError: the variable is not a number of bytes.
+    """
+    return _bytes(CACHE, _CACHE_DEFAULT, environment)
+
+
+def check_byte_settings(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises InvalidArgumentError if one of the variables is not a number of bytes."""
+    folded_bytes(environment)
+    cache_bytes(environment)
 
 
 def _bytes(name: str, default: int, environment: Mapping[str, str]) -> int:

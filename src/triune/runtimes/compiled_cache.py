@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from triune.core.byte_settings import cache_bytes
 from triune.core.cache import cache_folder
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.files import open_file
@@ -21,13 +22,14 @@ from triune.core.version import VERSION
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.load import external_data, read_model
+from triune.runtimes.cache_holds import NOTES, hold
+from triune.runtimes.cache_trim import MAKING, sums_of, trim
 from triune.runtimes.checksums import checksums_of, what_is_wrong, write_checksums
 
 _log = logging.getLogger(__name__)
 
-_MAKING = ".making-"
-_NOTES = ".lock"
-"""The folder of lock files and of the entries' checksums."""
+_NAMES = ("coreml", "coreai", "custom", "optimized")
+"""The folders in Triune's cache folder that have a limit together."""
 
 _BLOCK_BYTES = 1 << 20
 _CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))
@@ -43,6 +45,7 @@ class CompiledCache:
         name: the default folder's name.
         """
         self.folder = folder or cache_folder() / name
+        self._limited = [folder] if folder else [cache_folder() / each for each in _NAMES]
 
     def get(self, name: str, make: Callable[[Path], object]) -> Path:
         """Return the path of an entry. It is made if it does not exist, or if its checksums do not match.
@@ -50,15 +53,23 @@ class CompiledCache:
         Writes are atomic. Processes that share the folder make an entry only once; but if the process that makes it
         shows no sign of life, a waiting process makes it, too, and the first one to finish stores its entry.
 
+        The entry stays until this process ends, or as `cache_holds.collecting` says.
+
         Args:
             name: the key: a hash and a suffix.
             make: writes the entry to the given path. If it raises an error, nothing is stored.
 
         Raises:
             UnavailableError: the folder cannot be written to.
+            InvalidArgumentError: $TRIUNE_CACHE_BYTES is not a number of bytes.
         """
-        path, sums = self.folder / name, self.folder / _NOTES / f"{name}.sums"
+        path = self.folder / name
+        sums = sums_of(path)
+        is_held = hold(self.folder / NOTES, name)
         if what_is_wrong(path, sums) is None:
+            # This tells when it was last used.
+            with contextlib.suppress(OSError):
+                os.utime(sums)
             return path
         with self._locked(name), self._making_folder() as temporary:
             problem = what_is_wrong(path, sums)
@@ -78,11 +89,13 @@ class CompiledCache:
                 # Another process may have stored the same entry meanwhile.
                 if what_is_wrong(path, sums) is not None:
                     raise self._unwritable(error) from error
+        if is_held or hold(self.folder / NOTES, name):
+            trim(self._limited, cache_bytes())
         return path
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Generator[None]:
-        notes = self.folder / _NOTES
+        notes = self.folder / NOTES
         with contextlib.ExitStack() as stack:
             try:
                 if notes.is_file():
@@ -99,9 +112,9 @@ class CompiledCache:
     @contextlib.contextmanager
     def _making_folder(self) -> Generator[Path]:
         # Remove the temporary folders of processes that were killed while they made an entry.
-        sweep(self.folder, _MAKING)
+        sweep(self.folder, MAKING)
         try:
-            folder = HeldFolder(self.folder, _MAKING)
+            folder = HeldFolder(self.folder, MAKING)
         except OSError as error:
             raise self._unwritable(error) from error
         with folder as path:

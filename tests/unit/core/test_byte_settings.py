@@ -1,6 +1,6 @@
 import pytest
 
-from triune.core.byte_settings import folded_bytes
+from triune.core.byte_settings import cache_bytes, check_byte_settings, folded_bytes
 from triune.core.errors import InvalidArgumentError
 
 
@@ -14,3 +14,10 @@ def test_a_limit_is_a_number_of_bytes() -> None:
 def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="TRIUNE_FOLDED_BYTES is '.*'; set it to a number of bytes"):
         folded_bytes({"TRIUNE_FOLDED_BYTES": text})
+    with pytest.raises(InvalidArgumentError, match="TRIUNE_CACHE_BYTES is '.*'; set it to a number of bytes"):
+        check_byte_settings({"TRIUNE_CACHE_BYTES": text})
+
+
+def test_the_cache_has_a_limit() -> None:
+    assert cache_bytes({}) == 32 << 30
+    check_byte_settings({"TRIUNE_CACHE_BYTES": "1"})

@@ -18,6 +18,7 @@ from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.runtime import Executable
 from triune.hardware.memory import usable_memory
 from triune.hosting import HostedExecutable, Limits, MemoryLimitError
+from triune.runtimes.cache_holds import collecting, hold_path, keep_for
 from triune.runtimes.machine import Machine
 
 WARMUP_SECONDS: Final = 60.0
@@ -111,6 +112,15 @@ def compile_one(
         TriuneError: `Runtime.load` or `optimized_file` raised it.
         InternalError: the process of the executable exceeded the memory limit of loads.
     """
+    with collecting() as used:
+        # The file may be one whose custom operators were replaced.
+        hold_path(path)
+        executable = _compile(path, recipe, machine, samples)
+        keep_for(executable, used)
+    return executable
+
+
+def _compile(path: Path, recipe: Recipe, machine: Machine, samples: Iterable[Mapping[str, Array]]) -> SharedExecutable:
     if recipe.level is not None:
         # This is imported here, since importing the passes takes time, and most models have no optimization level.
         from triune.backends.tensor.optimized import optimized_file

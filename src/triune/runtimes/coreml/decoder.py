@@ -19,6 +19,7 @@ from triune.graph.decoder_model import DecoderModel
 from triune.graph.held import HeldModel, save_together
 from triune.graph.load import load
 from triune.graph.paged_attention import cache_heads
+from triune.runtimes.cache_holds import collecting, keep_for
 from triune.runtimes.compiled_cache import CompiledCache, functions_digest
 from triune.runtimes.conversion import convert_within
 from triune.runtimes.coreml.options import FUNCTION, STATES
@@ -89,13 +90,14 @@ def load_ladder_decoder(
     options = LowerOptions(precision=_PRECISIONS[precision or "fp16"], layout=Layout.ANE)
     contexts = contexts_up_to(model.context_tokens)
     has_states = cache_type == "fp16"
-    package = _converted(model, contexts, options, cache, has_states=has_states)
+    with collecting() as used:
+        package = _converted(model, contexts, options, cache, has_states=has_states)
     chosen = {STATES: "explicit"} if has_states else {}
     ladder = Ladder(
         contexts,
         lambda name: runtime.load(package, unit=unit, num_threads=num_threads, options={FUNCTION: name, **chosen}),
     )
-    return LadderDecoder(
+    decoder = LadderDecoder(
         ladder,
         unit=unit,
         precision=precision or "fp16",
@@ -103,6 +105,8 @@ def load_ladder_decoder(
         vocab_size=model.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
         num_blocks=num_blocks,
     )
+    keep_for(decoder, used)
+    return decoder
 
 
 def _converted(

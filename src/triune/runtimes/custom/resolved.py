@@ -7,6 +7,7 @@ from triune.graph.custom import CustomOps
 from triune.graph.custom.resolve import with_bodies
 from triune.graph.load import load, read_model
 from triune.graph.optimizing.save import save
+from triune.runtimes.cache_holds import collecting
 
 if TYPE_CHECKING:
     from triune.runtimes.compiled_cache import CompiledCache
@@ -42,4 +43,6 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
         save(whole, folder / _FILENAME)
 
     kept = cache or CompiledCache(name="custom")
-    return kept.get(custom_ops_digest(path, ops.digest()), make) / _FILENAME
+    # Whoever loads the file marks it as in use.
+    with collecting():
+        return kept.get(custom_ops_digest(path, ops.digest()), make) / _FILENAME

@@ -22,6 +22,7 @@ from triune.graph.piece_folder import PieceFolder
 from triune.graph.precision import precision_of
 from triune.graph.split import Piece
 from triune.hosting import FAULT_LIMITS, HostedExecutable
+from triune.runtimes.cache_holds import hold_path
 from triune.runtimes.custom.resolved import resolved_file
 from triune.runtimes.failures import run_failure
 
@@ -82,6 +83,7 @@ class WithCustomOps:
                 is in a branch, a loop or a function.
         """
         file = resolved_file(path, self._ops)
+        hold_path(file)
         if file.suffix != ".onnx" or not self._ops.ops:
             return self._runtime.load(file, unit=unit, num_threads=num_threads, options=options)
         model = read_model(file)

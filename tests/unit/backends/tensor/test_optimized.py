@@ -1,5 +1,6 @@
 """Models whose config asks for an optimization level."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,15 @@ import onnx
 import pytest
 
 from support.graphs import model_of, ops_of
+from triune.backends.tensor.compile import compile_one
+from triune.backends.tensor.executable import SharedExecutable
 from triune.backends.tensor.optimized import optimized_file
+from triune.config.placement import Recipe
 from triune.core.errors import InternalError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.optimizing.level import Level
 from triune.runtimes.compiled_cache import CompiledCache
+from triune.runtimes.machine import this_machine
 
 TEXT = "g (float[n,4] x) => (float[n,4] y) <float one = {1}> { a = Exp(x) b = Mul(a, one) y = Neg(b) }"
 
@@ -57,3 +62,25 @@ def test_constants_of_gigabytes_meet_the_memory_limit(tmp_path: Path, cache: Com
     }"""
     with pytest.raises(InternalError, match="took more than 1000000000 bytes.*--conversion-memory-bytes"):
         optimized_file(file_of(text, tmp_path), Level.O2, Unit.CPU, iter(()), cache, memory_bytes=1_000_000_000)
+
+
+def test_the_file_of_a_loaded_model_stays_in_a_full_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setenv("TRIUNE_CACHE_BYTES", "1")
+    machine, path = this_machine(), file_of(TEXT, tmp_path)
+
+    def entries() -> int:
+        return len(list((tmp_path / "kept/optimized").glob("*/model.onnx")))
+
+    def load(level: Level) -> SharedExecutable:
+        return compile_one(path, Recipe("onnxruntime", Unit.CPU, 1, (), level=level), machine)
+
+    first = load(Level.O0)
+    second = load(Level.O1)
+    assert entries() == 2
+    first.close()
+    del first
+    gc.collect()
+    third = load(Level.O2)
+    assert entries() == 2
+    assert second is not third

@@ -1,0 +1,203 @@
+"""Mark entries of a cache folder as in use, so that no process removes them (`cache_trim`).
+
+Each process has a file with the names of the entries that it uses, and holds a lock on it, which the system releases
+when the process ends in any way.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+NOTES: Final = ".lock"
+"""The folder, in a cache folder, of lock files, of the entries' checksums, and of who uses them."""
+
+_USERS: Final = "users"
+_CHANGING: Final = "users.lock"
+_WAIT_SECONDS: Final = 5.0
+"""The longest wait for other processes, which write a few names or rename an entry."""
+
+_LOOK_SECONDS: Final = 0.005
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+_local: Final = threading.local()
+_guard: Final = threading.Lock()
+_known: Final = dict[tuple[int, Path], "EntryHolds"]()
+_lasting: Final = dict[tuple[Path, str], "Hold"]()
+"""The holds of this process that last until it ends."""
+
+
+class Hold:
+    """Marks an entry as in use while this object lives."""
+
+    def __init__(self, name: str, released: deque[str]) -> None:
+        """`released` gets the name when this object is freed. It needs no lock: the garbage collector may free objects
+        at any point.
+        """
+        self._name = name
+        self._released = released
+
+    def __del__(self) -> None:
+        self._released.append(self._name)
+
+
+class EntryHolds:
+    """The entries of one folder that this process uses. Any thread may use this."""
+
+    def __init__(self, notes: Path) -> None:
+        """`notes` is the folder of the cache's notes, created when needed."""
+        self._notes = notes
+        self._lock = threading.Lock()
+        self._counts = Counter[str]()
+        self._released = deque[str]()
+        self._path = notes / _USERS / f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._descriptor: int | None = None
+
+    def take(self, name: str) -> Hold:
+        """Mark an entry as in use, whether it exists or not.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        with self._lock, changing(self._notes, is_exclusive=False):
+            self._settle()
+            self._counts[name] += 1
+            self._write()
+        return Hold(name, self._released)
+
+    def settle(self) -> None:
+        """Write which entries are no longer used. Raises OSError."""
+        with self._lock, changing(self._notes, is_exclusive=False):
+            if self._released:
+                self._settle()
+                self._write()
+
+    def _settle(self) -> None:
+        while self._released:
+            self._counts[self._released.popleft()] -= 1
+        self._counts = +self._counts
+
+    def _write(self) -> None:
+        if self._descriptor is None or not _is_at(self._path, self._descriptor):
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, _FLAGS, 0o666)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        content = "\n".join(self._counts).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+
+def hold(notes: Path, name: str) -> bool:
+    """Mark an entry as in use: within `collecting` until the owner given to `keep_for` is freed; else until the
+    process ends. Returns False if the folder cannot be written to, or its file system has no locks.
+    """
+    try:
+        taken = holds_in(notes).take(name)
+    except OSError:
+        return False
+    collected: list[Hold] | None = getattr(_local, "collected", None)
+    if collected is None:
+        _lasting.setdefault((notes, name), taken)
+    else:
+        collected.append(taken)
+    return True
+
+
+def hold_path(path: Path) -> None:
+    """Mark the entry in which a file lies as in use, if it lies in one: see `hold`."""
+    entry = path.parent
+    notes = entry.parent / NOTES
+    if (notes / f"{entry.name}.sums").is_file():
+        hold(notes, entry.name)
+
+
+@contextlib.contextmanager
+def collecting() -> Generator[list[Hold]]:
+    """Collect the holds that this thread takes meanwhile. They end when the list is freed: see `keep_for`."""
+    outer: list[Hold] | None = getattr(_local, "collected", None)
+    collected: list[Hold] = []
+    _local.collected = collected
+    try:
+        yield collected
+    finally:
+        _local.collected = outer
+
+
+def keep_for(owner: object, collected: list[Hold]) -> None:
+    """Keep holds until `owner` is freed."""
+    if collected:
+        weakref.finalize(owner, collected.clear).atexit = False
+
+
+def holds_in(notes: Path) -> EntryHolds:
+    """This process's holds in a folder."""
+    with _guard:
+        return _known.setdefault((os.getpid(), notes), EntryHolds(notes))
+
+
+def held_names(notes: Path) -> set[str]:
+    """The names of the entries that living processes use. Call this within `changing`.
+
+    Raises:
+        OSError: a file cannot be read, or the file system has no locks.
+    """
+    names: set[str] = set()
+    folder = notes / _USERS
+    for path in list(folder.iterdir()) if folder.exists() else []:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        except BlockingIOError:
+            names.update(os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode().split("\n"))
+        finally:
+            os.close(descriptor)
+    return names
+
+
+@contextlib.contextmanager
+def changing(notes: Path, *, is_exclusive: bool) -> Generator[None]:
+    """Exclude processes that change their names (exclusively), or one that removes entries meanwhile.
+
+    Raises:
+        TimeoutError: another process has stopped meanwhile.
+        OSError: the folder cannot be written to, or the file system has no locks.
+    """
+    notes.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(notes / _CHANGING, _FLAGS, 0o666)
+    try:
+        _wait(descriptor, fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, kind: int) -> None:
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, f"another process holds '{_CHANGING}'") from None
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
