@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,8 +167,10 @@ def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
     change = np.zeros(len(ops) + 1)
     last: dict[str, int] = {}
     for index, op in enumerate(ops):
-        # A fused operation counts as writing nothing, since it overwrites the result of the previous operation.
-        size = max(op.written, 0.0) / max(1, len(op.outputs))
+        # `written` of a fused operation is 0, since it overwrites the result of the previous operation; its own result
+        # exists all the same.
+        elements = sum(map(prod, op.facts.shapes)) if op.is_fused else op.written
+        size = max(elements, 0.0) / max(1, len(op.outputs))
         made.update(dict.fromkeys(op.outputs, (index, size)))
         last.update({name: index for name in op.inputs if name in made})
     for name, reader in last.items():

@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
+from triune.graph.normalize import normalize
 from triune.hardware.chips import chip
 from triune.hardware.rules import Facts
 from triune.planning.as_json import as_json
-from triune.planning.candidates import Request
+from triune.planning.candidates import Request, candidates
 from triune.planning.constants import constants
+from triune.planning.graph_ops import KEPT, ops_of
 from triune.planning.op import Op, OpClass
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan
@@ -52,6 +56,26 @@ def test_totals_are_sums_of_segments_and_operations(goal: Goal) -> None:
         assert each.ms == pytest.approx(each.launch_ms + sum(op.ms for op in each.ops))
         assert {op.unit for op in each.ops} == {each.unit}
     assert [op.name for op in found.ops] == [op.name for op in refused(30, resnet())]
+
+
+def test_the_result_of_a_fused_operation_is_passed_to_another_unit() -> None:
+    def transfers(text: str) -> list[float]:
+        model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> {text}')
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 8, 3, 3), np.float32), "w"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1), "axis"))
+        ops = ops_of(normalize(model, keep=KEPT))
+        found = candidates(Request("model", ops, "convolution"), target_of(chip("M2 Pro"), constants()))
+        return list(found.time.transfer)
+
+    plain = """g (float[1,8,64,64] x) => (float[1,8,64,64] z) {
+        y = Conv<pads=[1,1,1,1]>(x, w)
+        z = CumSum(y, axis)
+    }"""
+    *_, expected = transfers(plain)
+    assert expected > 0
+    *_, fused, found = transfers(plain.replace("z = CumSum(y", "r = Relu(y) z = CumSum(r"))
+    assert fused == np.inf
+    assert found == expected
 
 
 def test_a_convolutional_network_goes_to_the_neural_engine() -> None:
