@@ -17,8 +17,10 @@ from triune.graph.values import Values, subgraphs_of
 _FILLED = frozenset(
     ["DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose", "Add", "Sub", "Mul", "Gather"]
 )
-"""Operators whose result has no size of 0 if none of their operands has one. They also dequantize weights; a check
-between such weights and their consumer would prevent ONNX Runtime from using its 8-bit kernels.
+"""Operators whose result has no size of 0 if none of their operands has one.
+
+Weights that they compute from constants, such as dequantized ones, need no check. A check between such weights and the
+node that reads them would prevent ONNX Runtime from using its 8-bit kernels.
 """
 
 

@@ -38,9 +38,9 @@ class Folded:
     """The values that follow from a model's constants alone.
 
     Attributes:
-        sizes: the bytes of each of them, as far as their shapes are known.
-        num_unknown: how many further nodes may make a large value: their results' sizes are not known.
-        limit_bytes: the most bytes that all of them may take together (`folding_limit`).
+        sizes: the bytes of each value whose shape is known.
+        num_unknown: how many nodes may make a large value whose size is not known.
+        limit_bytes: the most bytes that all values may take together (`folding_limit`).
     """
 
     sizes: tuple[int, ...]
@@ -49,7 +49,7 @@ class Folded:
 
     @property
     def most_bytes(self) -> int:
-        """The largest size of a value that may be made, so that all that are no larger keep to the limit."""
+        """The most bytes that one value may take so that all values of at most this size keep to the limit."""
         left, num = self.limit_bytes, max(1, self.num_unknown)
         for size in sorted(self.sizes):
             if left - size < self.num_unknown * size:
@@ -58,7 +58,7 @@ class Folded:
         return left // num
 
     def require(self, runtime: str) -> None:
-        """Check the limit for a runtime that computes all values at the load.
+        """Check that the values keep to the limit, for a runtime that computes all of them when it loads a model.
 
         Raises:
             UnsupportedError: the values whose sizes are known take too many bytes.
@@ -95,7 +95,8 @@ class _Constant:
     """Finds nodes whose inputs are constants.
 
     Attributes:
-        nodes: such nodes of the main graph, without those that call functions or have subgraphs.
+        nodes: the nodes of the main graph whose inputs are constants, except those that call functions or have
+            subgraphs.
     """
 
     functions: dict[_Key, FunctionProto]
@@ -104,9 +105,10 @@ class _Constant:
     _counts: dict[_Key, int] = field(default_factory=dict[_Key, int])
 
     def look(self, nodes: Iterable[NodeProto], constants: set[str]) -> int:
-        """Find such nodes among those of the main graph. The names of results that are constants are added to
-        `constants`, which has those of the initializers. Returns how many nodes of subgraphs and functions may make a
-        large constant of small ones.
+        """Find the nodes whose inputs are constants among `nodes`, those of the main graph; add them to `self.nodes`.
+
+        The names of their results are added to `constants`, which has the names of the initializers. Returns how many
+        nodes of subgraphs and functions may make a large constant of small ones.
         """
         num = 0
         for node in nodes:
@@ -163,8 +165,8 @@ class _Constant:
 
 
 def _sizes(nodes: list[NodeProto], given: Values, model: ModelProto) -> tuple[list[int], int]:
-    """The sizes of the results of nodes whose inputs are constants, in bytes, and the number of those whose results may
-    be large, but are not known.
+    """The sizes of the results of nodes whose inputs are constants, in bytes, and the number of nodes whose results
+    may be large and have no known size.
     """
     made = [node for node in nodes if node.op_type != "Constant" or constant_tensor(node) is None]
     if not made:
@@ -197,13 +199,14 @@ def _inferred(nodes: list[NodeProto], given: Values, model: ModelProto) -> Value
         elif kind is not None:
             inputs.append(helper.make_value_info(name, kind))
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    # The results stay, whatever else reads them.
+    # Every result is an output, so that it stays, whichever nodes read it.
     outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.output if name]
     graph = helper.make_graph(copies, "constants", inputs, outputs, tensors)
     light = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     opset = next((each.version for each in model.opset_import if each.domain in _STANDARD), 1)
     try:
-        # `Fold` computes the shapes and limits of what follows. `data_prop` would write out long vectors.
+        # `Fold` computes the small results, such as shapes and limits, on which other shapes depend. ONNX's option
+        # `data_prop` would do so, too, but would store long vectors element by element.
         return Values(infer_shapes(Fold(opset, most_elements=_SMALL_ELEMENTS)(infer_shapes(light))).graph)
     except (InferenceError, InvalidArgumentError, ValueError, RuntimeError):
         return None

@@ -42,8 +42,8 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
     """Do what `onnx.shape_inference.infer_shapes` does, with the same options.
 
     Raises:
-        onnx.shape_inference.InferenceError: as there, and for a node with which inference would crash the process or
-        never return.
+        onnx.shape_inference.InferenceError: ONNX's inference fails, or a node would make it crash the process or never
+        return.
     """
     paged_attention.register()
     if options.get("data_prop"):
@@ -90,7 +90,7 @@ def infer_node(node: NodeProto, values: Values) -> None:
     found = _error_at(node, OPSET, known, data)
     version = OPSET
     while found is not None and _OTHER_TYPE in str(found):
-        # Try an older operator set: inference may fail only because this one does not allow the type. The older one may
+        # Try an older operator set: inference may fail only because `version` does not allow the type. An older one may
         # allow it, and computes the same.
         version = _schemas.get_schema(node.op_type, version, "").since_version - 1
         if not version or not _schemas.has(node.op_type, version, ""):

@@ -50,7 +50,7 @@ already.
 
 _INEXACT_IN_LEVELS = "MatMulScaleFusion"
 """An optimizer that multiplies a factor after a matrix product into an operand. Sums of integers are then rounded
-before they are quantized, and a sum in the middle between two levels goes to the other level.
+before they are quantized, and a sum in the middle between two levels may become the wrong one.
 """
 
 

@@ -50,7 +50,7 @@ from triune.graph.weights import Large, NoneLarge
 __all__ = ["Report", "ane_layout"]
 
 _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
-    # The first three bring linear layers and attention into forms that the other passes recognize.
+    # NanGuards, KnownShapes and WithoutReshapes bring linear layers and attention into forms that later passes find.
     NanGuards,
     KnownShapes,
     WithoutReshapes,

@@ -265,8 +265,8 @@ _MULTIPLES: Final = "multiples"
 _ENDS: Final = "ends"
 
 _FEW_BITS: Final = 16
-"""Integers of at most this many bits are drawn from the whole range of the type, since sums and products must be right
-there.
+"""Integers of at most this many bits are drawn from the whole range of the type, since sums and products must be
+right for all of its numbers.
 """
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)

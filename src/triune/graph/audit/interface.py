@@ -246,5 +246,5 @@ def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
     else:
         axis: int = attributes.get("axis", 0)
         sizes = [shape[axis]]
-    # A free dimension has at least size 1.
+    # Count a free dimension as 1, the smallest size that it may have.
     return indices, min(1 if size is None else size for size in sizes)

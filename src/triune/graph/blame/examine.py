@@ -96,8 +96,8 @@ def examine(
             found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)
     except TriuneError as error:
-        # ONNX Runtime lacks an operator of the graph in one of its variants, such as the one in fp16. So only the
-        # result of the comparison is reported.
+        # ONNX Runtime cannot run the graph in fp32, in fp16 or with noise, for lack of an operator. So only the result
+        # of the comparison is reported.
         kinds = _some(list(dict.fromkeys(each.inputs.name for each in wrong)))
         doubt = f"fp16 differs from the source for {kinds}, and why could not be found: {error}"
         return Examined(notes=(*unknown, doubt) if wrong else tuple(unknown))

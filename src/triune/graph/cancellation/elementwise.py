@@ -115,7 +115,7 @@ def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve
     values, errors = found
     is_zero = np.zeros(values.shape, bool)
     if node.op_type in _LINEAR or node.op_type in _COPIES or node.op_type == "Clip":
-        # At a zero of the divisor, a Div has a pole, not a zero.
+        # Take only the dividend of a Div: at a zero of the divisor, the quotient has a pole, not a zero.
         for each in operands[:1] if node.op_type == "Div" else operands:
             if isinstance(each, Curve):
                 is_zero |= np.broadcast_to(_padded(each.is_zero, rank), values.shape)

@@ -28,7 +28,10 @@ def _reshape(facts: Facts) -> Iterator[str]:
 
 
 def _same_count(facts: Facts, given: Sequence[int | None], result: Sequence[int | None]) -> Iterator[str]:
-    """Compare the numbers of elements before and after a Reshape. Sizes that are unknown in both are equal."""
+    """Compare the numbers of elements before and after a Reshape.
+
+    Sizes that are unknown in both shapes are taken to be equal.
+    """
     before = math.prod(dim for dim in given if dim is not None)
     after = math.prod(dim for dim in result if dim not in (None, -1))
     # If a target size of 0 copies an unknown size, the size is unknown in both shapes, but equal.

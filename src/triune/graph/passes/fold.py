@@ -31,7 +31,9 @@ _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLi
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _FIRST_AS_TODAY = 13
 _OTHERWISE_BEFORE = frozenset(["Softmax", "LogSoftmax", "Hardmax", "Resize", "Upsample", "BatchNormalization"])
-"""Operators whose meaning changed in operator set 13. ONNX's reference evaluator knows only the new meaning."""
+"""Operators whose meaning changed in operator set 13. Nodes of older sets with these operators are not folded, since
+ONNX's reference evaluator knows only the new meaning.
+"""
 
 _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 """Types of quantized weights that no runtime keeps quantized; so their DequantizeLinear is folded."""
@@ -44,7 +46,8 @@ class Fold(GraphPass):
     QuantizeLinear and DequantizeLinear are not folded, since they hold compressed weights. A DequantizeLinear of 16 or
     32 bits, such as the bias of a quantized layer, compresses little and is folded.
 
-    All results together take at most `folding_limit` of the first model that is given; nodes beyond that stay.
+    All results together take at most the `folding_limit` of the first model that the pass gets. Nodes whose results
+    would take more stay.
     """
 
     name = "fold"
@@ -60,7 +63,7 @@ class Fold(GraphPass):
         self._left: _Left | None = None
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Replace nodes in `model`, in place, whose results are known, by constants.
+        """Replace the nodes of `model`, in place, whose results are known by constants.
 
         Nodes that ONNX's reference evaluator cannot compute stay.
         """
@@ -83,12 +86,12 @@ class _How:
 
 @dataclass(slots=True)
 class _Left:
-    """How many bytes further results may take."""
+    """The number of bytes that the results of further nodes may take."""
 
     num_bytes: int
 
     def take(self, results: Sequence[NDArray[Any]]) -> bool:
-        """Count results; False if they are too large."""
+        """Subtract the size of results from `num_bytes`; returns False, and subtracts nothing, if they are larger."""
         size = sum(array.nbytes for array in results)
         if size > self.num_bytes:
             return False

@@ -22,7 +22,7 @@ NARROWED: Mapping[int, int] = {
         TensorProto.INT32,
     ),
 }
-"""The element type to which each of these types is converted; others stay."""
+"""Maps each element type that is converted to the type that it becomes. All other types stay."""
 
 _DEEPEST = 16
 """The largest number of operators in a row through which a constant is followed."""

@@ -9,7 +9,7 @@ from triune.graph.values import constant_tensor, subgraphs_of
 
 class Tidy(GraphPass):
     """Given Constant nodes, Identity nodes and nodes whose results are not read. Result: initializers for the Constant
-    nodes; the other nodes are removed.
+    nodes, and none of the others.
 
     An Identity whose result is an output of its graph stays.
     """

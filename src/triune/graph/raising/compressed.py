@@ -13,7 +13,7 @@ _MOST_ELEMENTS_OF_ENTRY = 256
 
 
 def dequantized(data: Array, scale: Array, before: Array | None, after: Array | None = None) -> Array:
-    """Compute `scale * (data - before) + after` in fp32. The other operands have an element for each block.
+    """Compute `scale * (data - before) + after` in fp32. `scale`, `before` and `after` have an element for each block.
 
     Raises:
         InvalidArgumentError: the shape of the data is not a multiple of that of another operand.

@@ -65,7 +65,7 @@ def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     floor = graph.op("Floor", quotient)
     is_next = graph.op("Greater", graph.op("Sub", quotient, floor), graph.like(0.5, x), dtype=DType.BOOL)
     floor = graph.op("Where", is_next, graph.op("Add", floor, one), floor, dtype=x.dtype)
-    # x / 0 has no remainder: the quotient is infinite.
+    # For y = 0, which has no remainder, return x / y itself, which is infinite.
     return graph.op("Where", graph.op("Equal", y, zero, dtype=DType.BOOL), graph.op("Div", x, y), floor, dtype=x.dtype)
 
 
