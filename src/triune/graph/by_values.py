@@ -142,8 +142,8 @@ class _Search:
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
         """Follow the values through a graph. Returns what is known of each of its outputs.
 
-        `inputs` is what is known of each of its inputs, and `scope` the same of each value by name; the values of this
-        graph are added to `scope`.
+        `inputs` is what is known of each input of the graph, and `scope` is what is known of other values, by their
+        names; the values of the graph are added to it.
         """
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})

@@ -224,7 +224,7 @@ class _Masks:
         return _Mask(moved, live)
 
     def _keep_producers(self, names: list[str]) -> None:
-        """Add all nodes that compute these masks to `wide`, since their values are beyond fp16."""
+        """Add all nodes that compute the masks `names` to `wide`, since their values are beyond fp16."""
         while names:
             node = self._index.producer(names.pop())
             if node is not None and node.output[0] not in self.wide:

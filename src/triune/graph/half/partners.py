@@ -9,7 +9,7 @@ from triune.graph.half.producers import DEEPEST, Producers
 
 
 def _producing_nodes(names: list[str], producers: Producers) -> Iterator[NodeProto]:
-    """Yield the node that computes each of these values, beginning with the last. The caller may append names
+    """Yield the node that computes each of the values `names`, beginning with the last. The caller may append names
     meanwhile.
     """
     for _ in range(DEEPEST):

@@ -1,6 +1,6 @@
 """Match attention that replaces NaN: Where(IsNaN(Softmax(scores)), 0, Softmax(scores)).
 
-A row of scores that is all -inf gives a Softmax of NaN. PyTorch's exporters replace these by 0.
+A row of scores that is all -inf gives a Softmax of NaN. Models that PyTorch exports replace NaN by 0.
 """
 
 from collections.abc import Sequence

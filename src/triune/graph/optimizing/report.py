@@ -17,8 +17,8 @@ class PassReport:
         name: the pass.
         what: a description of the pass.
         change: a description of which operators became fewer and which more.
-        num_nodes_before: the nodes before it, with those of subgraphs.
-        num_nodes_after: the nodes after it.
+        num_nodes_before: the number of nodes before the pass, with those of subgraphs.
+        num_nodes_after: the number of nodes after the pass, with those of subgraphs.
         seconds: its time, with that of shape inference and of the comparison.
         left_out: why its result was rejected; "" if it was not.
     """

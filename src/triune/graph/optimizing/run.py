@@ -28,7 +28,7 @@ another pass to change more.
 """
 
 _MARK = "triune.optimized"
-"""The key of the model's metadata that records for which level and unit the last passes have run."""
+"""The key of the model's metadata that records for which level and unit the passes with `Step.is_last` have run."""
 
 _PASS_SECONDS = 2.0
 """The time limit, in seconds, for comparing the result of one pass with the source. One set of inputs is compared even

@@ -46,7 +46,7 @@ class HalfInterface:
     name = "half_interface"
 
     def __init__(self, inputs: Collection[str], outputs: Collection[str]) -> None:
-        """`inputs` and `outputs` are the names of those to change; `half_interface` finds them before `Widen` runs."""
+        """`inputs` and `outputs` are the names of the values to change, which `half_interface` finds before `Widen`."""
         self._inputs = inputs
         self._outputs = outputs
         self.renamed: dict[str, str] = {}

@@ -18,8 +18,8 @@ explains it.
 """
 
 _FEW = 0.01
-"""The share of integers that may differ, since rounding to fp16 may change a comparison, without the output being
-called wrong by default.
+"""If at most this share of an output's integers differs, the output is not called wrong by default: rounding to fp16
+may have changed the result of a comparison.
 """
 
 

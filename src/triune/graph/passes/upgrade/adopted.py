@@ -16,7 +16,7 @@ from triune.graph.passes.upgrade.norms import group_normalization
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
 ADOPTED = "triune.adopted"
-"""The domain to which `passes.adopt` moves these operators until a rule replaces them."""
+"""The domain to which `passes.adopt` moves operators that only ONNX Runtime has, until a rule replaces them."""
 
 _EPSILON = 1e-5
 
