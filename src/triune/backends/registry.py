@@ -11,7 +11,7 @@ from triune.config.configure import Source
 from triune.config.ensemble.steps import PLATFORM, is_ensemble
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
-from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, no_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.scheduling.models import LoadedVersion, Models
 from triune.scheduling.response_cache import CachedServable, ResponseCache
@@ -82,9 +82,15 @@ class Backends:
 
 @contextlib.contextmanager
 def typed_failures(name: str, version: int) -> Generator[None]:
-    """A context that converts every error of a build to a TriuneError. Unexpected errors are logged."""
+    """A context that converts every error of a build to a TriuneError. Unexpected errors are logged.
+
+    A file that a version lacks is a wrong model, and not an unknown model or version: that is told as
+    InvalidArgumentError.
+    """
     try:
         yield
+    except NotFoundError as error:
+        raise InvalidArgumentError(f"{error}") from error
     except TriuneError:
         raise
     except MemoryError as error:

@@ -13,7 +13,7 @@ from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
-from triune.core.errors import InternalError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.scheduling.response_cache import CachedServable, ResponseCache
 
 
@@ -87,6 +87,14 @@ def test_whatever_a_backend_raises_is_an_error_of_the_load(
     with pytest.raises(InternalError, match=f"unexpected {type(error).__name__} while loading"):
         backends.build(source_of(tmp_path, backends, 'backend: "openvino"'), 1, None, Attempt())
     assert "Traceback" in caplog.text
+
+
+def test_a_file_that_a_version_lacks_is_a_wrong_model(tmp_path: Path) -> None:
+    """It is no unknown model, for which a client would look under another name."""
+    bench = Bench()
+    backends = backends_of(bench, {"openvino": failing(bench, NotFoundError("the weights are not there"))})
+    with pytest.raises(InvalidArgumentError, match="the weights are not there"):
+        backends.build(source_of(tmp_path, backends, 'backend: "openvino"'), 1, None, Attempt())
 
 
 @pytest.mark.parametrize("is_enabled", [True, False])

@@ -5,6 +5,7 @@ from typing import Final, Literal, cast
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.weights.config import SpecialTokens, WhisperConfig
+from triune.engine.weights.config.heads import require_heads
 from triune.engine.weights.ctranslate2.file import CTranslate2File
 from triune.engine.weights.fields import MAX_LAYERS, Fields
 
@@ -57,9 +58,7 @@ def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) ->
         alignment_heads=fields.pairs("alignment_heads"),
         tokens=tokens,
     )
-    for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
-        if heads < 1 or config.d_model % heads:
-            raise InvalidArgumentError(f"{fields.where}: {heads} heads do not divide the width {config.d_model}")
+    require_heads(config, fields.where)
     return config
 
 

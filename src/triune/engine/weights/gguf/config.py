@@ -21,6 +21,7 @@ from triune.engine.weights.config import (
     SpecialTokens,
     YarnScaling,
 )
+from triune.engine.weights.config.heads import require_heads
 from triune.engine.weights.fields import MAX_LAYERS, Fields
 from triune.engine.weights.gguf.file import GgufFile
 from triune.engine.weights.gguf.read import read_tensor
@@ -75,6 +76,7 @@ def read_config(file: GgufFile) -> tuple[str, ModelConfig]:
         known = ", ".join([*_MODEL_TYPES, "gpt2", "bert"])
         raise UnsupportedError(f"{file.name}: the architecture {architecture!r} is not known here; known are {known}")
     fields.refuse_unread(_IGNORED)
+    require_heads(config, fields.where)
     return architecture, config
 
 

@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.weights.config import ModelConfig, SpecialTokens, WhisperConfig
+from triune.engine.weights.config.heads import require_heads
 from triune.engine.weights.fields import Fields
 from triune.engine.weights.huggingface.files import read_json, read_text
 from triune.engine.weights.huggingface.llama import KINDS, read_llama
@@ -76,6 +77,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
         known = ", ".join([*KINDS, *_IN_TEXT_CONFIG, "bert", *_OTHERS])
         raise UnsupportedError(f"{where}: the model type {model_type!r} is not known here; known are {known}")
     fields.refuse_unread(_IGNORED)
+    require_heads(config, fields.where)
     return config, values
 
 

@@ -15,6 +15,8 @@ _GPT2_ACTIVATIONS: Final = {
     "swish": "silu",
 }
 _MAX_LABELS: Final = 1 << 16
+_MAX_DISTANCE: Final = 1 << 20
+"""The largest distance for which T5 may have a bias of its own: the bias of each distance is written into the graph."""
 
 
 def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
@@ -88,6 +90,7 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
     for derived in ("dense_act_fn", "is_gated_act"):
         fields.get(derived)
     is_tied = fields.flag("tie_word_embeddings", True)
+    num_buckets = fields.whole("relative_attention_num_buckets", 32, least=4, most=_MAX_DISTANCE)
     return T5Config(
         vocab_size=fields.whole("vocab_size", 32128),
         d_model=fields.whole("d_model", 512),
@@ -96,8 +99,11 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
         num_layers=num_layers,
         num_decoder_layers=fields.whole("num_decoder_layers", num_layers, most=MAX_LAYERS),
         num_heads=fields.whole("num_heads", 8),
-        relative_attention_num_buckets=fields.whole("relative_attention_num_buckets", 32, least=4),
-        relative_attention_max_distance=fields.whole("relative_attention_max_distance", 128),
+        relative_attention_num_buckets=num_buckets,
+        # The decoder has one bucket for each of the first num_buckets / 2 distances, and ranges from there on.
+        relative_attention_max_distance=fields.whole(
+            "relative_attention_max_distance", 128, least=num_buckets // 2 + 1, most=_MAX_DISTANCE
+        ),
         layer_norm_epsilon=fields.number("layer_norm_epsilon", 1e-6, above=0),
         activation=activation,  # pyright: ignore[reportArgumentType]
         is_gated_act=is_gated,

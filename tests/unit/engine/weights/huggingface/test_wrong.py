@@ -56,6 +56,11 @@ def _write(folder: Path, **changes: object) -> Path:
         ({"rope_scaling": {"type": "linear", "factor": 2, "odd": 1}}, UnsupportedError, "odd = 1"),
         ({"eos_token_id": 20}, InvalidArgumentError, "the eos token is 20; the embedding has 20 rows"),
         ({"quantization_config": {"quant_method": "fp8"}}, UnsupportedError, "quant_method is 'fp8'"),
+        (
+            {"num_key_value_heads": 3},
+            InvalidArgumentError,
+            "3 heads of keys do not divide the number of heads of queries",
+        ),
         ({"layer_types": ["full_attention"] * 3}, InvalidArgumentError, "1 types, one a layer"),
     ],
 )
@@ -64,6 +69,33 @@ def test_settings_that_are_refused(
 ) -> None:
     with pytest.raises(kind, match=message):
         open_checkpoint(_write(tmp_path, **changes))
+
+
+_BERT = {"model_type": "bert", "hidden_size": 32}
+_GPT2 = {"model_type": "gpt2", "n_embd": 32}
+_T5 = {"model_type": "t5", "relative_attention_num_buckets": 8}
+_WHISPER = {"model_type": "whisper", "d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        (_BERT, {"num_attention_heads": 64}, "64 heads do not divide the width 32; correct the number of heads"),
+        (_BERT, {"num_attention_heads": 5}, "5 heads do not divide the width 32"),
+        (_GPT2, {"n_head": 64}, "64 heads do not divide the width 32"),
+        (_WHISPER, {"encoder_attention_heads": 64}, "64 heads do not divide the width 32"),
+        (_WHISPER, {"decoder_attention_heads": 3}, "3 heads do not divide the width 32"),
+        (_T5, {"relative_attention_max_distance": 2}, "max_distance is 2; expected a whole number from 5 to 1048576"),
+        (_T5, {"relative_attention_max_distance": 4}, "max_distance is 4; expected a whole number from 5 to 1048576"),
+        (_T5, {"relative_attention_max_distance": 1 << 28}, "max_distance is 268435456; expected a whole number"),
+    ],
+)
+def test_sizes_with_which_no_graph_can_be_written(
+    config: dict[str, object], changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InvalidArgumentError, match=message):
+        open_checkpoint(tmp_path)
 
 
 def test_settings_that_say_nothing_are_no_fault(tmp_path: Path) -> None:
