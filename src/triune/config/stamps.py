@@ -209,7 +209,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # The error of a link that leads to itself, for example: it is no folder.
+        # For example, the entry is a link that leads to itself: it counts as no folder.
         return False
 
 

@@ -11,13 +11,13 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError,
 from triune.core.scratch import HeldFolder
 
 MAX_DEPTH: Final = 16
-"""The largest number of folders in the path of a file."""
+"""The largest number of folders in the path of a file of a load request."""
 
 MAX_FOLDERS: Final = 1024
-"""The largest number of folders of a load."""
+"""The largest number of folders that the files of a load request may be in."""
 
 MAX_FILES: Final = 4096
-"""The largest number of files of a load."""
+"""The largest number of files of a load request."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -56,7 +56,7 @@ class Override:
             raise
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Delete the temporary folder."""
         self._held.remove()
 
 

@@ -31,7 +31,9 @@ loaded again.
 """
 
 _MOST_CHARACTERS = 4096
-"""The longest reason that is kept, logged and shown in the index: some errors repeat what a config or file has."""
+"""The longest reason, in characters, that is kept, logged and shown in the index. Longer reasons are cut: some errors
+repeat the content of a config or file.
+"""
 
 
 @dataclass(slots=True)
@@ -246,7 +248,7 @@ class ModelRecord:
         ]
 
     def why_not(self, version: int | None) -> TriuneError:
-        """The error for a request if no version is ready."""
+        """The error for a request to a version that is not ready, or, for None, to a model without a ready version."""
         unknown = f"Request for unknown model: '{self.name}'"
         if version is None or not self.versions:
             states = "; ".join(_describe(number, each) for number, each in sorted(self.versions.items()))

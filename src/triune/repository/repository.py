@@ -77,11 +77,12 @@ class Repository:
         try_first = self._trials.require if self._trials is not None else None
         self._backends = make_backends(machine, clock, settings.models, try_first, replace(shared, power=self.power))
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring, meter)
-        # Requests read only this dictionary.
+        # A request looks its model up only in this dictionary.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
         self._polling = Polling(Listing(self._folders), self._lifecycle, clock)
-        # The models that a client requested by name. Others are loaded because a model needs them.
+        # The models that a client or the settings requested by name. Other models are loaded because a model needs
+        # them.
         self._asked: set[str] = set(self._settings.startup_models)
         self._is_closing = False
         self.is_open = False

@@ -31,7 +31,7 @@ class Loading(Protocol):
     tasks: Tasks
 
     def load(self, name: str, folder: Path, *, makes_room: bool = False) -> Coroutine[Any, Any, None]:
-        """Load a model."""
+        """Load a model: see `Lifecycle.load`."""
         ...
 
     def settle(self, name: str) -> Coroutine[Any, Any, None]:

@@ -86,7 +86,7 @@ class CompiledCache:
                 made.rename(path)
                 write_checksums(noted, sums)
             except OSError as error:
-                # Another process may have stored the same entry meanwhile.
+                # Store the entry only if another process has not stored the same one meanwhile.
                 if what_is_wrong(path, sums) is not None:
                     raise self._unwritable(error) from error
         if is_held or hold(self.folder / NOTES, name):
@@ -192,7 +192,7 @@ def _code(rooms: Sequence[str]) -> list[Path]:
 
 
 def _digest_piece(path: Path, begin: int, end: int) -> str:
-    """The hash of a part of a file."""
+    """The SHA-256 of the bytes of a file from `begin` to `end`."""
     total = hashlib.sha256(f"{begin} {end}".encode())
     with open_file(path) as file:
         file.seek(begin)

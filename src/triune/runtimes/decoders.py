@@ -59,10 +59,10 @@ def _coreml() -> LoadDecoder:
 
 
 _SHARE_OF_MEMORY: Final = 3
-"""Weights that are copied to be compared may take at most the available memory divided by this."""
+"""The weights of a trusted decoder, which are a second copy, may take at most the available memory divided by this."""
 
 _MOST_EVALUATED: Final = 1 << 30
-"""The largest size of weights, in bytes, for ONNX's evaluator."""
+"""A decoder with more bytes of weights than this is not computed in ONNX's reference evaluator, which is slow."""
 
 _LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
 """The runtimes that can run decoders, the preferred one first, each with a function that imports its decoder."""

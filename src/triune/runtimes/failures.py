@@ -50,8 +50,8 @@ _OPENVINO_NODE = re.compile(
 )
 _ONNXRUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
-# The beginning of ONNX Runtime's messages: a path and the signature of a function, or a file and the name of a
-# function. The failed condition follows.
+# Matches the beginning of ONNX Runtime's messages: a path and the signature of a function, or a file and the name of a
+# function. After it comes the condition that failed.
 _SOURCE_PLACE = re.compile(
     r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:"
     r"|(?<!\S)/?[\w.-]*/[\w./-]+\.(?:cc|cpp|h|hpp):\d+"
@@ -79,7 +79,7 @@ _PLAIN: Final[Mapping[str, str]] = {
     "stoll": "a string is not an integer, or is out of range",
     "stoull": "a string is not an integer, or is out of range",
 }
-"""Understandable messages in place of error messages that only the library's authors understand."""
+"""Messages for users, by the library's own messages that only its authors understand."""
 
 
 def reason_of(error: Exception) -> str:

@@ -37,7 +37,7 @@ class Reference:
     default_filenames = ("model.onnx",)
 
     def units(self) -> Sequence[Unit]:
-        """Only the CPU."""
+        """The units of this runtime: only the CPU."""
         return (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:

@@ -220,5 +220,5 @@ def stand_ins(backend: str, unit: Unit) -> Sequence[str]:
 
 
 def is_stand_in(name: str, backend: str) -> bool:
-    """Whether one backend can load files of another on some unit."""
+    """Whether the runtime of backend `name` loads files of `backend` on some unit."""
     return any(row.name == name and backend in row.stands_in_for for row in ROWS)

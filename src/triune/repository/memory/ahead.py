@@ -116,8 +116,8 @@ class Ahead:
         self._tasks.begin(self._loads.load_again(record, makes_room=False))
 
     async def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
-        """The models that may be unloaded to load `record`. A model that will probably be needed before the use of
-        `record` ends counts as busy.
+        """The models that may be unloaded to load `record`. A model that will probably be needed before the next
+        use of `record` ends counts as busy.
         """
         now_ns = self._clock.now_ns()
         latest_ns = record.usage.pattern.latest_ns()

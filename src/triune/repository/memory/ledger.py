@@ -84,13 +84,13 @@ class MemoryLedger:
         return sums
 
     def resize(self, charge: Charge, num_bytes: int) -> None:
-        """For `Charge.resize` only."""
+        """Change a charge to `num_bytes`. Only `Charge.resize` calls this."""
         if id(charge) in self._charges:
             self.used_bytes += num_bytes - charge.num_bytes
             charge.num_bytes = num_bytes
 
     def drop(self, charge: Charge) -> None:
-        """For `Charge.release` only."""
+        """End a charge. Only `Charge.release` calls this."""
         if self._charges.pop(id(charge), None) is not None:
             self.used_bytes -= charge.num_bytes
 

@@ -69,7 +69,7 @@ class LoadMeter:
         self._start_bytes, self._start_requests = self._read_bytes(), self._read_requests()
 
     def end(self) -> Growth:
-        """End a load that succeeded."""
+        """End the measurement of a load that succeeded, and return how much memory it added."""
         with self._lock:
             self._num_running -= 1
             group, is_overlapped = self._group, self._is_overlapped
@@ -83,6 +83,6 @@ class LoadMeter:
         return Growth(group, own_bytes=num_bytes, is_certain=is_certain)
 
     def leave(self) -> None:
-        """End a load that failed."""
+        """End the measurement of a load that failed."""
         with self._lock:
             self._num_running -= 1

@@ -116,7 +116,7 @@ class ParkedServable:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Refuse all requests."""
+        """Refuse waiting and new requests: see `Servable.close`."""
         self.refuse()
         await self.drain()
 

@@ -17,7 +17,7 @@ from triune.scheduling.models import Holds, LoadedVersion
 
 
 class Parking:
-    """Makes `ParkedServable`s."""
+    """Makes the `ParkedServable` of each version that is not in memory."""
 
     def __init__(self, waking: Waking, backends: Backends, clock: Clock, max_requests: int) -> None:
         """Args:

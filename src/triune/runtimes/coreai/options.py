@@ -42,7 +42,7 @@ class Settings:
     conversion_seconds: int = 600
 
     def lower_options(self) -> LowerOptions:
-        """The options of the conversion."""
+        """The conversion's options that follow from these values."""
         return LowerOptions(precision=self.precision, shapes=self.shapes)
 
 

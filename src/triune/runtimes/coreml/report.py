@@ -13,7 +13,7 @@ _DEVICES: Final = (
     ("MLGPUComputeDevice", Unit.GPU),
     ("MLCPUComputeDevice", Unit.CPU),
 )
-"""coremltools' classes of devices. Core ML counts the CPU's matrix unit as the CPU."""
+"""The names of coremltools' classes of devices, each with its unit. Core ML counts the CPU's matrix unit as the CPU."""
 
 
 def compute_plan_report(compiled: Path, compute_units: str) -> str:

@@ -151,7 +151,7 @@ class LadderDecoder(LogitsOnHost):
         return copy
 
     def _whole(self, index: int) -> list[Array]:
-        """The arrays of a block in the size of the largest cache."""
+        """A copy of the keys and values of the block with this index, in the size of the largest cache."""
         held = self._copied(index) or self._ladder.start(self.block_size)
         self._ladder.grow(held, self.block_size)
         return [each[0] for each in held.caches.values()]

@@ -26,8 +26,8 @@ DECODE: Final = "decode"
 
 _SMALLEST: Final = 256
 _STEP: Final = 4
-"""If no sizes are given, a ladder begins at the smallest cache size, and each cache is this many times larger than the
-one before.
+"""If no sizes are given, a ladder begins at the smallest cache size, and each cache is this many times as large as the
+next smaller one.
 """
 
 _PREFILL_TOKENS: Final = 64

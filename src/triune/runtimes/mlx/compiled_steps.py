@@ -23,7 +23,7 @@ from triune.runtimes.mlx.step_inputs import Ids, is_of_single_tokens, single_tok
 from triune.runtimes.mlx.tokens import with_tokens
 
 MOST_COMPILED: Final = 64
-"""The largest number of sizes of steps for which a compiled function is kept."""
+"""The most compiled functions that are kept, one for each size of steps."""
 
 _FEWEST_TOKENS: Final = 64
 

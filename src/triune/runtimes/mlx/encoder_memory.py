@@ -1,4 +1,4 @@
-"""The encoder outputs that a decoder on MLX reads."""
+"""Copies the encoder outputs that a decoder reads to MLX."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -27,7 +27,7 @@ _library: Any = onnxruntime
 
 # How long the arena keeps a run's memory for the next run, in seconds.
 _KEPT_SECONDS = 2.0
-# Outputs of at least this size are tracked.
+# Outputs of at least this many bytes are tracked.
 _TRACKED_BYTES = 1 << 20
 
 
@@ -161,7 +161,7 @@ class RunMemory:
 
 
 def _end(is_closed: threading.Event, shrinking: threading.Lock) -> None:
-    """Prevent arenas from shrinking from now on, and wait until none is shrinking."""
+    """At the end of the interpreter: let no arena begin to shrink, and wait until none is shrinking."""
     is_closed.set()
     with shrinking:
         pass

@@ -44,7 +44,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
     settings.intra_op_num_threads = num_threads
     settings.inter_op_num_threads = 1
     settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
-    # Waiting threads that spin take cores from other units and from the front ends.
+    # Let waiting threads sleep, not spin: spinning takes cores from other units and from the front ends.
     for name in _SPINNING:
         settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
     for name, value in options.items():

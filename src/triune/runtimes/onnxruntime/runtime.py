@@ -94,7 +94,7 @@ class OnnxRuntime:
         _library.set_default_logger_severity(NO_LOG)
 
     def units(self) -> Sequence[Unit]:
-        """Only the CPU."""
+        """The units of this runtime: only the CPU."""
         return onnxruntime_units()
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:

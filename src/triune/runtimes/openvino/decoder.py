@@ -33,7 +33,7 @@ _WRITTEN_OUT_TYPES: Final[Mapping[CacheType, int]] = {
     "fp16": TensorProto.FLOAT16,
     "bf16": TensorProto.BFLOAT16,
 }
-"""The types of caches if attention is written as standard operators."""
+"""The types that caches may have if attention is written as standard operators, each with its ONNX element type."""
 
 _WRITTEN_OUT_BLOCK: Final = 16
 """The number of tokens of a block if attention is written as standard operators."""
@@ -283,7 +283,7 @@ class _Running:
     """A step that a program is computing (`PendingTokens`)."""
 
     def __init__(self, program: Program, num_rows: int, keep: Callable[[], None] | None = None) -> None:
-        """`keep` is called when the program has finished."""
+        """`keep` stores the step's new keys and values. It is called when the program has finished."""
         self._program: Program | None = program
         self._keep = keep
         self._num_rows = num_rows

@@ -1,4 +1,4 @@
-"""The parameters of Triton's OpenVINO backend, old and new names."""
+"""Reads the parameters of Triton's OpenVINO backend, by their old and new names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

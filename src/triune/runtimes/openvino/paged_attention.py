@@ -36,7 +36,7 @@ def is_convertible(graph: GraphProto) -> bool:
 
 
 def make_paged(model: Any, graph: GraphProto) -> None:
-    """Let caches have the type and shape that the CPU plugin chooses, and be written in place.
+    """Change a model so that its caches get the type and shape that the CPU plugin chooses, and are written in place.
 
     Args:
         model: the OpenVINO model of `graph`; changed. Loses the outputs that are caches, and gains the input LONGEST.
@@ -59,7 +59,9 @@ def make_paged(model: Any, graph: GraphProto) -> None:
 
 
 def _convert(context: Any) -> list[Any]:
-    """Create the operator's 28 inputs. Empty inputs turn off features that Triune's operator does not have."""
+    """Convert a `triune::PagedAttention` node to OpenVINO's operator, which has 28 inputs. Empty inputs turn off
+    features that Triune's operator does not have.
+    """
     query, key, value, key_cache, value_cache, *indices = (context.get_input(index) for index in range(9))
     num_kv_heads = int(context.get_attribute("num_kv_heads"))
     head_size = key_cache.get_partial_shape()[3].get_length()

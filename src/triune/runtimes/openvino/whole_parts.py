@@ -24,7 +24,7 @@ def size_of(output: Any, axis: int) -> int | None:
 
 
 def numbers(*values: int) -> Any:
-    """A constant vector of INT64."""
+    """Build a constant vector of INT64."""
     return opset.constant(np.array(values, np.int64))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from triune.core.datatypes import Array
 
 Range: TypeAlias = tuple[int, int]
-"""The lowest and the highest number."""
+"""The lowest and the highest number that the elements of a value can be."""
 
 _TYPES: Final = {
     "u4": (0, 15),

@@ -114,7 +114,7 @@ def _matmul(node: Any) -> Any | None:
         return None
     parts = _parts_of_constant(node, left, right)
     if parts is not None:
-        # With a single part, the plugin already computes the product exactly.
+        # If one part is enough, change nothing: the plugin computes the product exactly as it is.
         return None if len(parts) == 1 else product_of_parts(int32(left), int32(right), parts, node.get_attributes())
     sums: list[tuple[Any, int]] = []
     for a, below_a, most_a in digits_of(int32(left), range_of(left)):
@@ -152,7 +152,7 @@ def _parts_of_constant(node: Any, left: Any, right: Any) -> list[slice] | None:
 
 
 def _product(node: Any, a: Any, b: Any, terms: int | None, step: int) -> Any:
-    """The product of two INT32 values in parts of `step` terms."""
+    """Build the MatMul of two INT32 values in parts: the summed axis is split into parts of `step` terms."""
     flags = node.get_attributes()
     if terms is not None and terms <= step * _MOST_PARTS:
         ends = range(0, max(terms, 1), step)
@@ -191,7 +191,7 @@ def _axes(node: Any, rank: int) -> list[int]:
     given = constant_of(node.input_value(1))
     if given is not None:
         return sorted({int(axis) % rank for axis in given.reshape(-1)}) if rank else []
-    # The importer writes all axes as a range of the number of axes.
+    # OpenVINO's importer writes "all axes" as a Range over the number of axes.
     if source.get_type_name() == "Range":
         return list(range(rank))
     raise _refuse(node, "its axes are not known")

@@ -94,7 +94,7 @@ def _sums(x: Any, num_blocks: int, block_size: int) -> Any:
 
 
 def _integers(values: NDArray[np.float32], element_type: Any) -> Any:
-    """A constant of integers of this type, converted to fp32."""
+    """Build a constant of integers of this OpenVINO type, and its conversion to fp32."""
     flat = values.astype(np.uint8).reshape(-1)
     if element_type == library.Type.u4:
         pairs = np.append(flat, np.uint8(0)) if flat.size % 2 else flat

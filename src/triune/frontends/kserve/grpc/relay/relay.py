@@ -20,7 +20,7 @@ _READ_BYTES = 32 << 10
 to 32 times in a row.
 """
 
-# A longer path of the temporary folder is not used: a socket's path has at most 103 bytes on macOS.
+# The longest path of the relay's socket, in bytes: on macOS a socket's path has at most 103.
 _MAX_PATH_BYTES = 100
 
 
