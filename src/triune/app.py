@@ -35,7 +35,7 @@ from triune.graph.custom import read_custom_ops
 from triune.hardware.battery import read_battery
 from triune.hardware.energy.metering import metered
 from triune.hardware.heat.machine import read_heat
-from triune.hosting import kill_all
+from triune.hosting import leave_nothing
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
 from triune.lifetime.ending import Ending
 from triune.lifetime.garbage import existing_objects_kept
@@ -149,7 +149,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
         )
         with (
             _recording(settings.trace) as recording,
-            Ending(settings.exit_timeout_seconds, kill_all) as ending,
+            Ending(settings.exit_timeout_seconds, leave_nothing) as ending,
             Watchdog(),
             short_switch_interval(),
             existing_objects_kept(),

@@ -127,6 +127,28 @@ def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path
         assert len(endless) == 2
 
 
+@pytest.mark.parametrize("num_signals", [1, 2])
+def test_whoever_stops_at_once_leaves_no_folders(
+    slow_repository: Path, tmp_path: Path, num_signals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, temporary = tmp_path / "models", tmp_path / "temporary"
+    shutil.copytree(slow_repository, repository)
+    temporary.mkdir()
+    (repository / "slow/config.pbtxt").write_text('parameters { key: "own_process" value { string_value: "1" } }')
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with serve(repository, f"--exit-timeout-secs={1 if num_signals == 1 else 60}") as served:
+        client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
+        endless = [ask(client, 2**62) for _ in range(2)]
+        until_under_way(served)
+        assert {each.name[:12] for each in temporary.iterdir()} == {"triune-held-"}
+        for _ in range(num_signals):
+            served.interrupt()
+            time.sleep(0.1)
+        assert served.process.wait(60) == (1 if num_signals == 1 else 130)
+        assert len(endless) == 2
+    assert not list(temporary.iterdir())
+
+
 @pytest.fixture(scope="module")
 def counting_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that gives as many numbers as it is asked for."""

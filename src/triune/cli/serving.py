@@ -20,6 +20,7 @@ from triune.cli.log_writer import LogWriter
 from triune.cli.output import escaped
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
+from triune.hosting import leave_nothing
 from triune.repository.model import IndexEntry, ModelState
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
@@ -59,6 +60,7 @@ def run(settings: Settings, console: Console, log: LogWriter) -> NoReturn:
         # Exit at once if nobody reads the log, since the interpreter would wait for its writer; or if a load that was
         # cancelled still runs.
         if not log.is_read() or (code == 0 and is_work_left()):
+            leave_nothing()
             os._exit(code)
     _exit()
 
@@ -69,6 +71,7 @@ def _exit() -> NoReturn:
     """
     # Libraries remove their temporary files here.
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    leave_nothing()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -21,6 +21,9 @@ PREFIX: Final = "triune-held-"
 
 _MAX_TRIES = 100
 
+_held: Final = set["HeldFolder"]()
+"""The folders of this process that are not removed yet."""
+
 
 class HeldFolder:
     """A new folder that only this user can read, locked until it is removed.
@@ -45,6 +48,7 @@ class HeldFolder:
             except FileNotFoundError:
                 continue
             if _try_lock(self._lock) and self.path.exists():
+                _held.add(self)
                 return
             os.close(self._lock)
         raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
@@ -52,15 +56,22 @@ class HeldFolder:
     def remove(self) -> None:
         """Remove the folder and its content as far as possible. May be called again."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        _held.discard(self)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def __enter__(self) -> Path:
         return self.path
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def remove_held() -> None:
+    """Remove all such folders of this process. Call this when it ends while threads still run, which remove no more."""
+    for each in list(_held):
+        each.remove()
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:

@@ -10,7 +10,7 @@ from triune.hosting.limits import FAULT_LIMITS, Limits
 from triune.hosting.process import MemoryLimitError, WorkerEndedError, WorkerProcess
 from triune.hosting.restrict import restrict_memory
 from triune.hosting.run_in_process import run_in_process
-from triune.hosting.watched import kill_all
+from triune.hosting.watched import kill_all, leave_nothing
 
 __all__ = [
     "FAULT_LIMITS",
@@ -20,6 +20,7 @@ __all__ = [
     "WorkerEndedError",
     "WorkerProcess",
     "kill_all",
+    "leave_nothing",
     "restrict_memory",
     "run_in_process",
 ]

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Final
 
+from triune.core.scratch import remove_held
 from triune.core.threads import NoThreadError, start_thread
 
 _LOOK_SECONDS = 0.05
@@ -118,6 +119,14 @@ def kill_all() -> None:
         living = list(_living)
     for each in living:
         each.kill()
+
+
+def leave_nothing() -> None:
+    """Kill all watched processes, and remove this process's temporary folders (`core.scratch`). Call this when this
+    process is about to exit while threads may still run, which remove no more.
+    """
+    kill_all()
+    remove_held()
 
 
 def _name(number: int) -> str:

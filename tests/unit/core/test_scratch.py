@@ -120,5 +120,28 @@ def test_a_command_that_is_told_to_end_leaves_no_folders(tmp_path: Path, number:
     assert not list(output.iterdir())
 
 
+_LEFT = """
+import os, threading
+from triune.core.scratch import HeldFolder, remove_held
+
+def load():
+    with HeldFolder() as folder:
+        (folder / "half").write_text("half")
+        is_written.set()
+        threading.Event().wait()
+
+is_written = threading.Event()
+threading.Thread(target=load, daemon=True).start()
+is_written.wait()
+remove_held()
+os._exit(0)
+"""
+
+
+def test_folders_of_threads_that_still_run_are_removed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _LEFT], check=True, env=_env() | {"TMPDIR": str(tmp_path)})
+    assert not list(tmp_path.iterdir())
+
+
 def _env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
