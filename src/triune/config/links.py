@@ -17,6 +17,9 @@ _WEIGHTS: Final = frozenset({".safetensors", ".gguf", ".bin", ".onnx"})
 another kind of file exposes nothing.
 """
 
+_NEVER_READ: Final = ("readme", "license", "notice", "copying", "changelog", ".git")
+"""The beginnings of the names, in lower case, of files that are for people or for git, and that no code here reads."""
+
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
     """Check that a file, after its symbolic links, lies in the model's folder or in the repository around it.
@@ -68,7 +71,8 @@ def require_checkpoint_near(path: Path, model_folder: Path) -> None:
     """Check that the files of a checkpoint or an adapter, such as its config, tokenizer and chat template, are near it.
 
     Their links may lead into the repository, into the model's and the checkpoint's folder after resolving links, and
-    into the folder `blobs` of a model in Hugging Face's cache. Weights may be anywhere, like model files.
+    into the folder `blobs` of a model in Hugging Face's cache. Weights may be anywhere, like model files, and so may
+    files that are never read, such as a README.
 
     Args:
         path: the checkpoint's folder, or the file in it that is the model.
@@ -82,7 +86,8 @@ def require_checkpoint_near(path: Path, model_folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             each = Path(place, name)
-            if not each.is_symlink() or each.suffix in _WEIGHTS:
+            is_never_read = name.lower().startswith(_NEVER_READ) and not each.is_dir()
+            if not each.is_symlink() or each.suffix in _WEIGHTS or is_never_read:
                 continue
             real = _real(each)
             is_near = any(real.is_relative_to(root) for root in roots) or _is_in_cache(real)

@@ -182,6 +182,19 @@ def test_files_of_checkpoints_that_are_no_part_of_the_model(tmp_path: Path, name
         require_checkpoint_near(folder / "1", folder)
 
 
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "NOTICE.txt", ".gitattributes"])
+def test_links_that_nobody_reads_may_lead_anywhere(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "models/m"
+    data(folder / "1/model.safetensors")
+    link(folder / "1" / name, data(tmp_path / "secret"))
+    require_checkpoint_near(folder / "1", folder)
+    (folder / "1" / name).unlink()
+    data(tmp_path / "secrets/adapter_config.json")
+    link(folder / "1" / name, tmp_path / "secrets")
+    with pytest.raises(InvalidArgumentError, match="a part of the checkpoint, leads by a link to .*/secrets"):
+        require_checkpoint_near(folder / "1", folder)
+
+
 @pytest.mark.parametrize("target", ["models/m/shared", "models/.shared/x", "hub/models--a--b/blobs/0f"])
 @pytest.mark.parametrize("name", CHECKPOINT)
 def test_files_of_checkpoints_that_are_near(tmp_path: Path, name: str, target: str) -> None:
