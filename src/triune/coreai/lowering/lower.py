@@ -12,6 +12,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedErr
 from triune.coreai.installed import require_library
 from triune.coreai.lowering.ladders import Ladder, ladder_of, with_shapes
 from triune.coreai.lowering.options import LowerOptions
+from triune.coreai.room import require_room
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, some, translated_failures
@@ -197,6 +198,7 @@ def _save(
 
     Raises:
         UnsupportedError: Core AI's library fails to fix sizes or to save.
+        OSError: the disk has no room for the program.
     """
     from coreai.runtime import AIModelAssetMetadata
 
@@ -208,6 +210,7 @@ def _save(
     said.set_custom(SOURCE_KEY, metadata)
     if asset.exists():
         shutil.rmtree(asset)
+    require_room(module, asset, [source.model for source in sources.values()])
     try:
         program = authoring.AIProgram(module)
         for name, ladder in ladders.items():

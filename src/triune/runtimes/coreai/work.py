@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from triune.core.disk import writing
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.load import load
 from triune.runtimes.conversion import convert_within
@@ -55,7 +56,8 @@ def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: in
 
 
 def _convert(path: Path, target: Path, options: LowerOptions) -> None:
-    lower(load(path), target, options)
+    with writing(target):
+        lower(load(path), target, options)
 
 
 def _raise(path: Path, function: str, target: Path) -> None:
