@@ -51,8 +51,8 @@ class EncoderServable(ModelServable[Servable]):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Args:
-        computing: the servable that computes parts of at most PART_TEXTS texts; `close` closes it. The sizes of its
-            calls are numbers of tokens.
+        computing: the servable that computes parts of at most PART_TEXTS texts; `close` closes it. The `size` of each
+            of its calls is a number of tokens.
         encoder: the tokenizer, and the description of the outputs.
         steps: determines how many tokens a part may have.
         placements: where the encoder runs: one placement for each unit, in the order of the config.

@@ -24,7 +24,7 @@ such requests are expected.
 """
 
 _FIRST_TOKENS: Final = 512
-"""The tokens of a step before a step was measured."""
+"""The number of tokens of a step until the first step has been measured."""
 
 _WEIGHT: Final = 0.2
 """The weight of the newest step in the moving average."""

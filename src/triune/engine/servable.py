@@ -44,7 +44,9 @@ class ServedTextModel(TextModel, ServedModel, Protocol):
 
 
 class TextServable(ModelServable[ServedTextModel]):
-    """Answers requests of tensors with a text model. A request is one prompt; see `triton.read_generation`."""
+    """Answers requests, whose inputs are tensors, with a text model. A request is one prompt; see
+    `triton.read_generation`.
+    """
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
         """Refuse the request, since the model may give any number of responses to it.

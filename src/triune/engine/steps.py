@@ -124,7 +124,9 @@ class Steps:
         return self._update(running, samples, following)
 
     def forget(self) -> None:
-        """Free what the last step keeps, if no sequence is left. Call this after a sequence ended without a step."""
+        """If no sequence is left, drop the step that was begun ahead, and free the joined encoder outputs. Call this
+        after a sequence ended without a step.
+        """
         if self._scheduler.num_waiting or self._scheduler.num_running:
             return
         if self._ahead is not None:
@@ -205,8 +207,8 @@ class Steps:
         if not unread:
             return
         assert self._reader is not None
-        # Answers to one prompt read the same text, so each text is read only once, and not if a running sequence has
-        # its output.
+        # Answers to one prompt read the same text. So each text is read only once, and a text whose encoder output a
+        # running sequence already has is not read at all.
         known: dict[Source, Memory | TriuneError] = {**self._scheduler.memories()}
         missing = list(dict.fromkeys(each.source for each in unread if each.source not in known))
         known |= zip(missing, self._reader.read(missing), strict=True)

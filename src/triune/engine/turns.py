@@ -17,7 +17,9 @@ before it can be preempted.
 """
 
 TURN_TOKENS: Final = 256
-"""The smallest number of tokens of a turn while a sequence waits that has had a turn before."""
+"""The smallest number of tokens of a turn while only sequences wait that have had a turn before. The turn of a long
+sequence is half of its tokens, if that is more.
+"""
 
 
 class Turn(NamedTuple):

@@ -11,8 +11,8 @@ from triune.compression.accuracy import TextAccuracy
 from triune.engine.compressing.graph import TextGraph
 
 _EACH: Final = 4
-"""Complete probabilities are compared at every fourth token only: for a vocabulary of 50,000 they take 200 kB a
-token.
+"""The probabilities of the whole vocabulary are compared after every fourth token only, since they take memory: 200 kB
+a token for a vocabulary of 50,000.
 """
 
 

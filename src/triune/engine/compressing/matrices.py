@@ -111,7 +111,7 @@ class Matrices:
         return self._stored(made, name, form, None)
 
     def put(self, made: Made, matrices: Mapping[str, Stored]) -> None:
-        """Put these matrices, and the norms of `made`, into the graph."""
+        """Let the graph compute with `matrices`, and with the norms that `made` has changed."""
         vectors = {name: each.copy for name, each in made.vectors.items()}
         self._graph.changed = {**vectors, **{name: each.whole for name, each in matrices.items()}}
 

@@ -18,8 +18,8 @@ class Norms(GraphPass):
     name = "norms"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Replace these operators in `model`, which is changed in place, and return it. Its operator set must have
-        RMSNormalization.
+        """Replace ONNX Runtime's norm operators in `model`, which is changed in place, and return it. Its operator set
+        must have RMSNormalization.
 
         Raises:
             InvalidArgumentError: a node lacks an operand.

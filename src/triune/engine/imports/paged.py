@@ -179,8 +179,8 @@ class _Positions:
         self.nodes: list[NodeProto] = []
 
     def add(self, name: str, rows: str, elem_type: int, form: str) -> None:
-        """Replace the value `name`, which has the type `elem_type` and what `form` says (see
-        `Paging._shape_of_positions`), by nodes that compute it from `rows`, the positions of the packed tokens.
+        """Replace the value `name`, of the type `elem_type`, by nodes that compute it from `rows`, the positions of the
+        packed tokens. `form`, a result of `Paging._shape_of_positions`, says what the value holds.
         """
         key = elem_type, form
         if key not in self._made:

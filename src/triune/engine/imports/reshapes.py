@@ -23,8 +23,8 @@ class Reshapes(GraphPass):
     name = "reshapes"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Replace these nodes in `model`, which is changed in place, and return it. Run `Tidy` afterwards, which
-        removes values that no node reads any more.
+        """Replace the nodes that `Reshapes` names in `model`, which is changed in place, and return it. Run `Tidy`
+        afterwards, which removes values that no node reads any more.
         """
         index = Index(model.graph, "reshapes")
         nodes: list[NodeProto] = []

@@ -9,7 +9,9 @@ _WEIGHT: Final = 0.2
 
 
 class Curve:
-    """Durations by size: a moving average for each power of two, with linear interpolation between them."""
+    """Durations by size, a number of tokens or answers: a moving average for each power of two, with linear
+    interpolation between them.
+    """
 
     def __init__(self) -> None:
         self._points: dict[int, tuple[float, float]] = {}

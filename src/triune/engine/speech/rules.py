@@ -11,7 +11,9 @@ from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
 from triune.engine.weights.config import WhisperConfig
 
 _LATEST_START: Final = round(1.0 / SECONDS_A_STAMP)
-"""The last timestamp with which a window may begin, as a number of timestamps after that of 0 s. It stands for 1 s."""
+"""The first timestamp of a window may be at most 1 s. This is its distance, in timestamp tokens, from the token of
+0 s.
+"""
 
 
 class WindowRules:
@@ -47,8 +49,8 @@ class WindowRules:
         self._logprobs = row = _log_softmax(row)
         if self._has_stamps:
             first = self._tokens.first_stamp
-            # If the total probability of all timestamps exceeds the probability of each text token, only timestamps are
-            # allowed.
+            # If the total probability of all timestamps exceeds the probability of every single other token, only
+            # timestamps are allowed.
             if np.exp(row[first:]).sum() > np.exp(row[:first].max()):
                 row[:first] = -np.inf
                 self._logprobs = row = _log_softmax(row)

@@ -172,8 +172,8 @@ class _Vocabulary:
         self._bytes = tokenizer.token_bytes
         self.greedy: LLTokenizer | None = None
         self.eos_token_id = next(iter(tokenizer.tokens.eos), None)
-        # A token without bytes is never allowed. Special tokens get names that occur in no text, since they are not
-        # UTF-8.
+        # A token without bytes is never allowed. Special tokens get names that begin with a byte that UTF-8 does not
+        # have, so that no text contains them.
         self.tokens = [*self._bytes, *[b""] * (vocab_size - len(self._bytes))]
         self.special_token_ids = sorted({*tokenizer.special_ids, *tokenizer.tokens.eos})
         for token in self.special_token_ids:

@@ -47,7 +47,7 @@ that needs as much, such as `a{100000}`, is only repetition.
 
 
 def parser_limits(grammar: str) -> LLParserLimits:
-    """The limits of llguidance for a grammar. The lexer of a longer text may take more work (`_MOST_FUEL`)."""
+    """The limits of llguidance for a grammar. The longer it is, the more work its lexer may take, up to _MOST_FUEL."""
     fuel = min(_MOST_FUEL, _LEAST_FUEL + _FUEL_A_CHARACTER * len(grammar))
     return LLParserLimits(**PARSER_LIMITS, initial_lexer_fuel=fuel, verbose_errors=False)  # pyright: ignore[reportArgumentType]
 

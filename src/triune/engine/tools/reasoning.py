@@ -17,7 +17,7 @@ _MOST_SPACES: Final = 64
 
 
 def is_open_after(text: str) -> bool:
-    """Whether a prompt ends within reasoning, as a template leaves it: with `<think>`."""
+    """Whether a prompt ends with `<think>`, as some chat templates write it: the answer begins with reasoning then."""
     return text.rstrip().endswith(OPENING)
 
 

@@ -96,8 +96,8 @@ def _counted(weights: Array, scales: Array, zeros: Array, top: int) -> Array:
     """
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
     counted = weights * inverse[..., np.newaxis]
-    # numpy clips to two numbers ten times as fast as to two arrays. So the zero points are added before, and subtracted
-    # after.
+    # numpy clips to two numbers ten times as fast as to two arrays. So the zero points are added before the codes are
+    # clipped, and subtracted afterwards.
     counted += zeros[..., np.newaxis]
     np.clip(np.rint(counted, out=counted), 0, top, out=counted)
     counted -= zeros[..., np.newaxis]

@@ -1,4 +1,4 @@
-"""Check settings of a config against each other, which a graph could not be written with."""
+"""Refuse configs whose numbers of heads contradict their widths, since no graph could be written with them."""
 
 from collections.abc import Iterator
 
@@ -41,5 +41,5 @@ def _divisors(
             yield "heads", config.encoder_attention_heads, config.d_model, "width"
             yield "heads", config.decoder_attention_heads, config.d_model, "width"
         case T5Config():
-            # The width of its heads is a setting of its own.
+            # T5 states the width of a head (d_kv), so it need not follow from the width of the model.
             return

@@ -40,8 +40,8 @@ _MODEL_TYPES: Final[Mapping[str, str]] = {
 _GEMMAS: Final = frozenset({"gemma", "gemma2", "gemma3"})
 _SCALED_BY_WIDTH: Final = frozenset({("gemma2", 46), ("gemma3", 62)})
 """The architecture and the number of layers of Gemma 2 and 3 with 27 billion weights. Their attention's scores are
-divided by the square root of hidden_size / num_heads, rather than of head_dim, which the files do not say. Source:
-llama.cpp.
+divided by the square root of hidden_size / num_heads, whereas those of other models are divided by that of head_dim.
+The files do not say so. Source: llama.cpp.
 """
 
 _POOLINGS: Final[Mapping[int, Literal["mean", "cls"] | None]] = {0: None, 1: "mean", 2: "cls"}

@@ -1,4 +1,4 @@
-"""Reads a tensor of a GGUF file: dense forms as views of the file; of packed forms the blocks are unpacked."""
+"""Reads a tensor of a GGUF file. A dense tensor is a view of the file; the blocks of a packed one are unpacked."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -100,7 +100,8 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
         num_decoder_layers=fields.whole("num_decoder_layers", num_layers, most=MAX_LAYERS),
         num_heads=fields.whole("num_heads", 8),
         relative_attention_num_buckets=num_buckets,
-        # The decoder has one bucket for each of the first num_buckets / 2 distances, and ranges from there on.
+        # The decoder has one bucket for each of the first num_buckets / 2 distances, and other buckets for ranges of
+        # distances beyond them. So the largest distance must be larger than num_buckets / 2.
         relative_attention_max_distance=fields.whole(
             "relative_attention_max_distance", 128, least=num_buckets // 2 + 1, most=_MAX_DISTANCE
         ),

@@ -123,7 +123,8 @@ def _of_map(step: dict[str, Any]) -> float:
         return float("inf")
     texts = table[4 + int.from_bytes(table[:4], "little") :]
     longest = max((len(text) for text in texts.split(b"\0")), default=0)
-    # A table of NFKC makes 33 bytes of U+FDFA, which has 3 bytes. A longer text is taken to replace a single byte.
+    # A replacement of up to 33 bytes counts as one of 3 bytes: NFKC makes 33 bytes of U+FDFA, which has 3. A longer one
+    # counts as the replacement of a single byte.
     return max(longest / 3, 1) if longest <= 3 * _UNICODE_GROWTH else longest
 
 
