@@ -96,12 +96,12 @@ class Concurrency:
         """Choose a level, if the current one was measured for long enough.
 
         Args:
-            num_models: the number of models that may want to compute.
+            num_models: the number of models that may want to compute; each counts once for each unit that it may use.
             longest_ns: how long the longest running batch has taken, or is expected to take.
-            is_one_model: whether they are all units of one model.
+            is_one_model: whether only one model wants to compute, on several units.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
-        # Measuring a slower level costs throughput, so that fewer batches are enough for it.
+        # Measuring a slower level costs throughput, so half as many batches are enough for it.
         part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
         if self._num_batches < part * _LEAST_BATCHES:
             return

@@ -159,7 +159,7 @@ class Pool:
         self.limit = 1 if self._has_weights else self.concurrency.level or self._num_units
 
     def has_room(self, now_ns: int) -> bool:
-        """Whether one more batch may compute now: fewer than `limit` batches compute that make others wait."""
+        """Whether one more batch may compute now: fewer than `limit` of the running batches make others wait."""
         left = self.limit
         if len(self.running) < left:
             return True
@@ -236,7 +236,7 @@ class Pool:
         return bool(self._places) and self._places[0][0] < tag_ns
 
     def wait_ns(self, now_ns: int) -> float:
-        """The expected time in ns until the first running batch that makes others wait ends."""
+        """The expected time, in ns, until one of the running batches ends that make other batches wait."""
         least_ns = math.inf
         for each in self.running:
             elapsed_ns = now_ns - each.started_ns
