@@ -113,7 +113,9 @@ class Answers:
                 self._settle(batch, pending, now_ns, answer)
 
     def _settle(self, batch: Batch, pending: Pending, computed_ns: int, answer: Answer) -> None:
-        """Answer one request of a batch that ended at `computed_ns`. Statistics leave out the time of finishing."""
+        """Answer one request of a batch that ended at `computed_ns`. The statistics leave out the time to convert the
+        outputs to the client's response.
+        """
         statistics = self._statistics
         if pending.future.done():
             reason = FailureReason.CANCELED if pending.future.cancelled() else FailureReason.BACKEND

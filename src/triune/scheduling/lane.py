@@ -282,8 +282,8 @@ class EligibleLanes:
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
-    """The average time from one finished request to the next when all these workers are under load, in ns; 0 if
-    unknown.
+    """The average time from one finished request to the next when the workers of all `lanes` are under load, in ns; 0
+    if unknown.
     """
     paces = [lane.pace.request_ns for lane in lanes if lane.pace.request_ns]
     return 1 / sum(1 / each for each in paces) if paces else 0.0

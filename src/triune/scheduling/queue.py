@@ -171,7 +171,7 @@ class RequestQueue:
         return self.size > (self.named.total() if self.named else 0)
 
     def has_for(self, unit: Unit) -> bool:
-        """Whether a request waits that names a unit or none."""
+        """Whether a waiting request names `unit`, or names no unit."""
         return unit in self.named or self.has_free
 
     def begin(self, pending: Pending) -> None:

@@ -28,7 +28,8 @@ class LaneTrials:
         self._interval = dict.fromkeys(lanes, _INTERVAL)
         self._next = dict.fromkeys(lanes, _INTERVAL)
         self._num_batches = 0
-        # No lane is due before this number of batches. It is 0 until all lanes have been measured once.
+        # No lane is due before the model has run this number of batches. It is 0 until all lanes have been measured
+        # once.
         self._next_due = 0
 
     def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
