@@ -57,8 +57,8 @@ EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """The result that `CheckCache.result` keeps: requests that share the cache fit `model`, and need no conversion of
-    inputs or outputs.
+    """What the server stores in `CheckCache.result`: requests that share this `CheckCache` fit `model`, and need no
+    conversion of inputs or outputs.
     """
 
     model: LoadedVersion
