@@ -18,7 +18,7 @@ from triune.planning.units import PlannedUnit
 _APPLE: Final = "Apple, Deploying Transformers on the Apple Neural Engine, 2022"
 
 _ALIGNED: Final = 32
-"""The Neural Engine's memory has last axes of multiples of 64 bytes: 32 elements of fp16. Source: `_APPLE`."""
+"""The Neural Engine pads the last axis of a value to a multiple of 64 bytes: 32 elements of fp16. Source: `_APPLE`."""
 _WORTH_SAYING: Final = 0.01
 """A change that saves less than this fraction of the plan's time is not mentioned."""
 _WASTED_BYTES: Final = 1e6

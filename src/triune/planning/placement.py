@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from triune.core.errors import UnsupportedError
 
 MOST_LABELS = 256
-"""How many pairs of time and energy `place_cheapest` keeps for an operation on a unit. Where there are more, it keeps
-as many at even distances, so that a plan may cost slightly more than the cheapest.
+"""The most pairs of time and energy that `place_cheapest` keeps for an operation on a unit. If there are more, it keeps
+this number of evenly spaced ones, so that a plan may cost slightly more than the cheapest one.
 """
 
 

@@ -159,8 +159,8 @@ class Plan:
         return sum(1e3 / each.ms for each in self.wholes if each.ms)
 
     def is_close(self, whole: Whole) -> bool:
-        """Whether running the whole model on one unit is a different plan whose predicted time differs by less than the
-        median error.
+        """Whether `whole`, the model on one unit, is another placement than this plan's, and the difference of their
+        times is smaller than the median error of predictions, so that either may be faster.
         """
         if self.latency_error is None or whole.ms is None or (whole.measured and self.measured):
             return False

@@ -106,7 +106,7 @@ def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) 
     # Apple's ratings are in fp16 up to M3, and in int8 since then. For M5 and later chips none is published.
     tflops = figure.value / (2 if figure.basis == "int8" else 1)
     if chip.ane.cores is not None and chip.ane.cores.value > 16:
-        # The chip has two engines; a call uses one of them.
+        # The chip has two Neural Engines; a call uses one of them.
         tflops /= 2
     tier, is_phone = tier_of(chip.generation), chip.name.startswith("A")
     is_wide = tier >= _FIRST_WIDE_TIER and not is_phone and chip.name != chip.generation

@@ -22,7 +22,7 @@ from triune.planning.published.encoders import whisper_encoder
 from triune.planning.published.sketch import Sketch
 
 Part = tuple[Sequence[Op], float]
-"""Operations that run as one segment, and how often."""
+"""The operations of a segment, and how often the segment runs."""
 
 _SEED = 31
 """The seed that decides which rows are held out. It is the smallest one that holds out 30 to 37% of all rows and 15 to
@@ -68,7 +68,9 @@ class Measurement:
 
     @property
     def third(self) -> int:
-        """The third of all rows to which this one belongs: 0, 1 or 2. Rows of one model on one chip share it."""
+        """To which third of all rows this one belongs: 0, 1 or 2. Rows of one model on one chip belong to the same
+        third.
+        """
         return int(hashlib.sha256(f"triune planner {_SEED}:{self.key}".encode()).hexdigest(), 16) % 3
 
     @property
@@ -87,7 +89,7 @@ class LeftOut:
 
 
 def read_measurements(path: Path) -> tuple[list[Measurement], list[LeftOut]]:
-    """Read the table.
+    """Read the table `published.csv`. Returns its measurements, and the rows that are left out.
 
     Raises:
         OSError: the file cannot be read.
@@ -172,7 +174,9 @@ def _unit(text: str) -> Unit | None:
 
 
 def _weight_bits(row: Mapping[str, str]) -> float | None:
-    """The bits of a stored weight, with its share of scales and masks."""
+    """The bits of a stored weight, which include the bits of scales and masks, divided among the weights that share
+    them; None for weights in fp16.
+    """
     text = row["precision"]
     named = {
         "Q4_0": 4.5,
