@@ -105,7 +105,9 @@ class Simulation:
 
 
 def capacity(profiles: Mapping[str, Profile], target: Target, rows: Mapping[str, float]) -> float:
-    """How often per second the target can at most compute the rows of all models in `rows`."""
+    """The most times a second that the target can compute all the rows in `rows`, which has the number of rows of each
+    model.
+    """
     return 1e9 / _optimum(profiles, target).least_ns(rows)[0]
 
 
