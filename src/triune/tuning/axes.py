@@ -68,7 +68,8 @@ def axes_of(
         written: the config as written.
         config: the completed config.
         machine: the machine.
-        metered: the units that may be tried, in addition to those of the config.
+        metered: the units that may be tried in addition to those of the config: all units, or those whose energy is
+            metered if the objective is joules.
     """
     found = [
         *([] if config.plan is not None else [_units(config, machine, metered), _instances(written, config, machine)]),

@@ -34,7 +34,9 @@ _FIRST_SECONDS: Final = 60.0
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
-"""The time limit of a trial is _PATIENCE times that of the given configuration's trial, plus this number of seconds."""
+"""The time limit of a trial is at most the sum of: _PATIENCE times the time that a trial of the given configuration
+took; twice the time of the loads of the trial itself; and this number of seconds.
+"""
 
 Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]
 """Measures a candidate. It is given the seconds of each load, and the limit of the whole trial in seconds, after which
@@ -104,7 +106,7 @@ class Found:
 
 @dataclass(slots=True)
 class Search:
-    """One search. Its order depends on nothing but the axes and the measurements.
+    """One search. The order of its trials depends only on the axes and the measurements.
 
     Attributes:
         axes: the axes that may vary, the most important one first.
@@ -206,7 +208,9 @@ class Search:
         return (winner, missed) if winner is not None and _is_better(winner, best, LEAST_GAIN) else (best, missed)
 
     def _better_half(self, rivals: Sequence[Trial], best: Trial) -> list[Trial]:
-        """The better half of the rivals that may be better than the best candidate so far, in their order."""
+        """Leave out the rivals whose value is below the part _WORTH of the best candidate's, and return the better half
+        of the remaining ones, in their order.
+        """
         hopeful = [
             each
             for each in rivals

@@ -39,7 +39,7 @@ from triune.tuning.measurement import LoadLevel, Measurement
 _MAX_CALLS = 1024
 
 _LEAST_BATCHES = 16
-"""The mean time of fewer batches of a size is not kept: the first ones are slower."""
+"""The mean time of a batch size is kept only if at least this many batches of it ran: the first ones are slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ async def _measure(
 
 
 def _times(loaded: LoadedVersion, inputs: Mapping[str, Array]) -> list[MeasuredTime]:
-    """The measured times of batches whose requests had inputs like `inputs`; empty unless one unit computed all
-    batches, and each size often enough.
+    """The mean time of each batch size, for requests with inputs like `inputs`. Sizes with fewer than _LEAST_BATCHES
+    batches are left out. Empty if several units computed batches.
     """
     statistics, has_batch = loaded.statistics, loaded.config.batching.max_batch_size > 0
     if len(statistics.unit_inferences) != 1:
