@@ -1,1 +1,3 @@
-"""Compress the weights and activations of ONNX models: integers, palettes, zeros; and search what must stay precise."""
+"""Compress ONNX models: weights become integers, palettes or zeros, activations become integers; a search finds which
+layers must stay precise.
+"""

@@ -86,9 +86,9 @@ class TextAccuracy:
     def agreement(self) -> float:
         """exp(-divergence), or 0 if a logit is NaN or infinite.
 
-        For text that the source writes, it is the mean factor, for each token, between the probability that the result
-        gives to the text and the one that the source gives. Perplexity on a given text is not used, since it may fall
-        although the model has become worse.
+        On text that the source generates, it is the geometric mean over the tokens of p / q: p is the probability that
+        the result gives to a token, q the one that the source gives to it. Perplexity on a given text is not used,
+        since it may fall although the model has become worse.
         """
         if not self.is_finite or not math.isfinite(self.divergence):
             return 0.0

@@ -20,7 +20,9 @@ _DAMPING: Final = 0.01
 """The fraction of the mean of H's diagonal that is added to the diagonal, as in the paper: H may have no inverse."""
 _MOST_DAMPING: Final = 100.0
 _AT_ONCE: Final = 128
-"""How many columns are rounded before later blocks are changed: the paper's lazy batches."""
+"""The number of columns in a block. The columns after a block are changed only once, for the errors of all of the
+block's columns: the paper's lazy batches.
+"""
 
 
 def gptq(
@@ -107,7 +109,8 @@ def rounded(
 
 
 def _factor(second: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """The upper Cholesky factor U of the inverse of H, which is damped as far as an inverse needs; None if H has none.
+    """The upper Cholesky factor U of the inverse of H. H's diagonal is increased (damped) until H has an inverse; None
+    if it has none even with a damping of `_MOST_DAMPING`.
 
     Args:
         second: H, the second moments of the inputs.

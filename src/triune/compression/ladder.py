@@ -30,11 +30,11 @@ class Step:
 
 
 def steps_of(noise: Mapping[str, Sequence[float]]) -> list[Step]:
-    """The order in which layers return to a higher precision: the next step moves the layer that adds the most noise to
-    its next larger form. Steps that add no less noise than before are left out.
+    """The order in which layers return to a higher precision. Each step takes the layer that adds the most noise, and
+    moves it to the next larger form in which it adds less noise.
 
     Args:
-        noise: for each layer the noise that it adds in each of its forms, the smallest one first.
+        noise: for each layer the noise that it adds in each of its forms, the smallest form first.
     """
     rungs = dict.fromkeys(noise, 0)
     steps: list[Step] = []
@@ -83,5 +83,5 @@ def fewest(most: int, attempt: Callable[[int], _T]) -> _T:
 
 
 def _quieter(noise: Sequence[float], rung: int) -> int | None:
-    """The next rung with less noise; None if there is none."""
+    """The index of the next form after `rung` that adds less noise than form `rung`; None if there is none."""
     return next((each for each in range(rung + 1, len(noise)) if noise[each] < noise[rung]), None)

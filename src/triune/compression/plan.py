@@ -102,7 +102,7 @@ class Plan:
         if is_static:
             self._nodes = tuple(activations.layers_of(self._base))
             self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration)
-            # Leave out the weights of these nodes: the quantizer of activations quantizes them, too.
+            # Leave out the weights that `self._nodes` read: the quantizer of activations quantizes them, too.
             found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
         self.weights: Final[Sequence[Weight]] = found
         self.kept: Final[Sequence[Kept]] = kept
@@ -172,7 +172,9 @@ class Plan:
                 yield site, scaling
 
     def _typed(self, model: ModelProto) -> ModelProto:
-        """The model with the types of its values, raised to the operator set that its compressed weights need."""
+        """The model with the types of its values, converted to the operator set that its compressed weights need if its
+        own is older.
+        """
         large = Large(self.file)
         large.take(model)
         needed = needed_opset(self.options)

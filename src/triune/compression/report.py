@@ -49,7 +49,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to find levels that was tried.
+    """A method of choosing the levels of integer weights (`options.Method`) that was tried.
 
     Attributes:
         name: the name of the method.
@@ -105,7 +105,7 @@ class Report:
 
     @property
     def num_kept_layers(self) -> int:
-        """How many layers stayed in floats or went back to them, or to a higher precision than was asked for."""
+        """The number of layers whose form is not the requested one: they are in floats, or in another precision."""
         most = self.form.split(",", maxsplit=1)[0]
         return sum(each.form != most for each in self.layers)
 
