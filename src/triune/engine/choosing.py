@@ -78,8 +78,8 @@ def _taken(sequence: Sequence, chosen: Sample) -> Sample:
 
 
 def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
-    """Whether the next row of logits is valid, because the chosen token equals draft `place`, for which it was
-    computed, and the sequence has not ended.
+    """Whether the next row of logits is valid: the chosen token equals draft `place`, for which that row was computed,
+    and the sequence has not ended.
     """
     return (
         chosen.token != FAILED.token

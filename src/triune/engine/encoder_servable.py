@@ -135,7 +135,7 @@ class EncoderServable(ModelServable[Servable]):
                 one = replace(call, inputs={TEXT_INPUT: ids}, batch_size=len(part), finish=None, size=size)
                 answers[number] = await self.model.submit(one)
 
-        # Run one task for each unit, and one more: its part waits, so that a unit that becomes free gets work at once.
+        # Run one task for each unit, and one more, whose part waits until a unit is free, which then gets work at once.
         tasks = [asyncio.ensure_future(compute()) for _ in range(1 + len(self.placements))]
         try:
             await asyncio.gather(*tasks)

@@ -99,7 +99,7 @@ def _tensors(
 
 
 def _write_tensors(tensors: Iterator[tuple[str, NDArray[Any]]], folder: Path) -> None:
-    """Write files of at most 4 GiB, with an index if there are several."""
+    """Write tensors to safetensors files of at most 4 GiB each, with an index if there are several."""
     files: list[dict[str, NDArray[Any]]] = [{}]
     size = total = 0
     for name, values in tensors:

@@ -67,7 +67,7 @@ def _rewrite(index: Index, node: NodeProto, parts: Mapping[str, PartlyKnown]) ->
 
 
 def _with_one_free(sizes: Sequence[int | str | None]) -> list[int] | None:
-    """The sizes with -1 for the one that is not known; None if there are several.
+    """The sizes with -1 for the one that is not known; None if several are not known.
 
     If one size is -1 already and the first is unknown, the first becomes 0, which in a Reshape keeps the size of the
     input.

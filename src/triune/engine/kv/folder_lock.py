@@ -100,7 +100,7 @@ class FolderHold:
             self.release()
             return False
         except OSError:
-            # This file system has no locks, so the folder counts as taken without a mark.
+            # This file system has no locks, so the folder cannot be marked: count it as marked.
             return True
         try:
             is_there = os.path.samestat(os.fstat(descriptor), self._path.stat())

@@ -112,7 +112,9 @@ class HostTier:
             self._num_bytes -= held.num_bytes
 
     def check(self, waiting: Collection[Sequence]) -> None:
-        """Verify that only waiting sequences are held, and that the bytes are counted. Raises InternalError."""
+        """Verify that only sequences in `waiting` are held, and that their bytes are counted correctly. Raises
+        InternalError.
+        """
         if not self._held.keys() <= set(waiting):
             raise InternalError("keys and values are held of a sequence that does not wait")
         if self._num_bytes != sum(each.num_bytes for each in self._held.values()):

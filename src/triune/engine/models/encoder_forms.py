@@ -30,7 +30,9 @@ class EncoderForm(Protocol):
         ...
 
     def types(self) -> str:
-        """The type of each token, INT64 as the ids: 0 for the first of two texts, 1 for the second. Call it once."""
+        """The type of each token, INT64, in the shape of the ids: 0 for the first of two texts, 1 for the second. Call
+        it once.
+        """
         ...
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:

@@ -85,8 +85,8 @@ class Candidates:
         return self._all[self._choice(among, asked, {}, without=without).place]
 
     def expected_of(self, job: Job) -> int:
-        """The expected number of tokens of an answer: the moving average of ended answers, limited by the answer's own
-        `max_tokens`.
+        """The expected number of tokens of an answer: the moving average of the lengths of ended answers, limited by
+        the answer's own `max_tokens`.
         """
         return max(1, min(job.ending.max_tokens, round(self._expected)))
 

@@ -53,8 +53,8 @@ class Outlook:
         return wait_ns + self.rates.prompt_ns(self.num_prompt_tokens + missing, is_beside=is_beside)
 
     def answering_ns(self, num_answers: int, num_tokens: int, *, is_beside: bool) -> float:
-        """The time in ns for `num_answers` more answers of `num_tokens` tokens each, computed together with its present
-        ones. `is_beside` says whether another replica computes meanwhile.
+        """The time in ns for `num_answers` more answers of `num_tokens` tokens each, if the replica computes them
+        together with its present answers. `is_beside` says whether another replica computes meanwhile.
         """
         together = min(self.num_answers + num_answers, self.max_answers)
         return num_tokens * self.rates.answer_ns(together, is_beside=is_beside)

@@ -220,8 +220,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
 
 
 def _most_probable(weights: NDArray[np.float32], parameters: SamplingParameters) -> NDArray[np.int64]:
-    """The tokens with the largest of `weights`, FP32 [vocabulary], the largest first (of equal ones, the first): top_k,
-    or at least as many as reach top_p.
+    """The tokens with the largest of `weights`, FP32 [vocabulary], the largest first (of equal ones, the first). There
+    are top_k of them; if top_k is 0, at least as many as together reach top_p.
     """
     total = weights.sum(dtype=np.float64)
     tokens = np.empty(0, np.int64)
@@ -254,7 +254,8 @@ def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
     """The first position whose cumulative weight exceeds the share `uniform` of the total."""
     total = float(cumulative[-1])
     found = int(cumulative.searchsorted(uniform * total, side="right"))
-    # Rounding may make the target larger than the total sum. Then the last position with a weight above 0 is taken.
+    # Because of rounding, `uniform * total` may be larger than every cumulative weight. Then the last position with a
+    # weight above 0 is taken.
     return min(found, int(cumulative.searchsorted(total)))
 
 

@@ -85,9 +85,9 @@ class Accuracy:
 class StepCost:
     """The duration of a step as a linear function: a constant, and an amount for each token.
 
-    The line is fitted to the shortest of the latest times that steps of each number of tokens took. Longer times are
-    ignored, since other work of the machine causes them. If all steps have the same number of tokens, a token is
-    assumed to cost a fifth of the constant.
+    For each number of tokens, only the shortest of the latest times of such steps counts, since other work of the
+    machine causes longer times. The line is fitted to these shortest times. If all steps have the same number of
+    tokens, a token is assumed to cost a fifth of the constant.
     """
 
     def __init__(self) -> None:

@@ -122,7 +122,7 @@ def compression_ratio(text: str) -> float:
 
 
 def mean_logprob(logprob: float, tokens: Sequence[int]) -> float:
-    """The mean log-probability of the tokens and the end token; `logprob` is the sum."""
+    """The mean log-probability of the tokens and the end token; `logprob` is the sum of theirs."""
     return logprob / (len(tokens) + 1)
 
 

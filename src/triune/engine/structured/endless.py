@@ -22,8 +22,8 @@ def require_end(schema: object) -> None:
     """
     targets = {reference: _target(schema, reference) for reference in _references(schema)}
     ending = {reference for reference, target in targets.items() if target is None}
-    # Add to `ending` the references that a finite value matches, until none is added any more: each may depend on
-    # others that were added before.
+    # Add to `ending` the references that a finite value matches, until none is added any more, since each may
+    # depend on others that were added before.
     while found := [each for each in targets if each not in ending and _can_end(targets[each], ending)]:
         ending.update(found)
     if not _can_end(schema, ending):

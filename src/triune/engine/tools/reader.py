@@ -124,7 +124,7 @@ class ToolCallReader:
         return is_call
 
     def _untagged(self) -> Reading[None]:
-        """Read calls without a tag at the beginning of the answer."""
+        """Read calls that have no tag. They count only if the answer begins with them."""
         cursor = self._cursor
         if not self._tools:
             return
@@ -291,8 +291,8 @@ def _string(text: str | None) -> str | None:
 
 
 def _typed(text: str, schema: Any) -> Any:
-    """The value of a parameter, which is written as JSON; but as plain text if its schema says that it is a string. A
-    text that is not JSON is taken as it is.
+    """The value of a parameter, whose text is JSON, or plain text if its schema says that it is a string. A text that
+    is not valid JSON is returned as it is.
     """
     kind: Any = cast("Mapping[str, Any]", schema).get("type") if isinstance(schema, dict) else None
     if kind == "string":

@@ -83,7 +83,7 @@ def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array
 
 def _fitted(weights: Array, counted: Array, scales: Array, dtype: np.dtype[Any]) -> Array:
     """The scales, FP32 [rows, blocks], that fit best to `counted`, which is codes minus zero points. A block in which
-    all of these are 0 keeps its scale.
+    `counted` is 0 everywhere keeps its scale.
     """
     squares = np.einsum("ijk,ijk->ij", counted, counted)
     products = np.einsum("ijk,ijk->ij", weights, counted)

@@ -181,5 +181,5 @@ _PARTED: Final[Mapping[tuple[str, str], Callable[[ModelConfig, tuple[int, ...], 
     ("phi3", "ffn_up"): _gate_up_parts,
 }
 """Tensors of the file that are concatenations of several of Hugging Face's tensors along the rows, by the architecture
-and the file's name; and the function that gives the name and the rows of each part.
+and the tensor's name in the file; and the function that gives the name and the rows of each part.
 """

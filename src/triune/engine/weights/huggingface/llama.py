@@ -25,7 +25,8 @@ class _Kind:
     """What all models of one `model_type` have in common, and the defaults of settings that config.json leaves out.
 
     Attributes:
-        is_gemma: whether norms have an offset of 1, embeddings are multiplied, and the gate is GELU.
+        is_gemma: whether norms have an offset of 1, embeddings are multiplied by the square root of the width, and the
+            gate is GELU.
         has_qkv_bias: whether queries, keys and values have biases whatever the config says.
         qk_norm: whether queries and keys are normalized.
         has_post_norms: see `LlamaConfig`.

@@ -9,7 +9,8 @@ _LEFT_OUT: Final = re.compile(
     r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(bert\.)?embeddings\.position_ids|proj_out\.weight"
     r"|(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*"
 )
-"""Tensors that are not read: tables that are computed, masks, copies of the embedding, and the part for pictures."""
+"""Tensors that are not read: tables that the graph computes, masks, copies of the embedding, and the part for pictures.
+"""
 _LEFT_OUT_OF_T5: Final = re.compile(
     r"(encoder|decoder)\.embed_tokens\.weight"
     r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"

@@ -165,8 +165,8 @@ def read_packed(store: Store, module: str, packing: Packing, inexact: Inexact) -
     num_columns, num_groups = codes.shape[1], scales.shape[1]
     order = _group_order(store, module, num_columns, num_groups)
     if order is not None or zero_points.max(initial=0) > 255:
-        # `PackedTensor` supports only groups of neighbouring columns, and zero points of one byte, so compute the
-        # weights.
+        # `PackedTensor` supports only groups of neighbouring columns, and zero points of one byte, so dequantize
+        # the weights.
         if order is None:
             order = _in_order(num_columns, num_groups)
         weights = codes.astype(np.float32)
