@@ -38,7 +38,7 @@ class Arbiter:
     def __init__(self, clock: Clock, emulated: Collection[Unit] = ()) -> None:
         """Args:
         clock: the clock that measures how long models compute.
-        emulated: the units that are computed by the cores.
+        emulated: the emulated units, whose batches the CPU's cores compute.
         """
         self._clock = clock
         self._on_cores = {*CORES, *emulated}

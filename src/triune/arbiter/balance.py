@@ -37,7 +37,7 @@ the prices of the last one.
 """
 
 _STEP: Final = 0.1
-"""The size of a step: the price of a pool is multiplied by exp(_STEP * its part of the whole demand)."""
+"""The size of a step: the price of a pool is multiplied by exp(_STEP * the pool's part of the whole demand)."""
 
 _MEMORY: Final = 0.8
 """The weight of the earlier divisions in the moving average of each model's parts; the newest division has the
@@ -217,7 +217,8 @@ class Balance:
         for _ in range(_NUM_STEPS):
             cheapest = (times * prices).argmin(axis=1)
             used = np.bincount(cheapest, times[rows, cheapest], len(prices))
-            # For any prices, this is a lower bound of the load of every division (weak duality).
+            # For any prices, `used @ prices` is a lower bound of the load of the fullest pool, however the demand is
+            # divided (weak duality).
             load = max(load, float(used @ prices))
             chosen[rows, cheapest] += 1 / _NUM_STEPS
             prices = prices * np.exp(scale * used)
