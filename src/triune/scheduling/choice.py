@@ -13,7 +13,7 @@ class Choice:
     """Decides for one model which requests run next, and on which lane. It takes a turn on the hardware for a batch,
     but does not remove the batch's requests from the queue.
 
-    This runs for each request that arrives and each batch that ends, with thousands of them a second.
+    This runs thousands of times a second: for each request that arrives, and for each batch that ends.
 
     Attributes:
         when_ns: the time at which to ask again, if `next` found that a larger batch may form until then; else 0.

@@ -25,7 +25,7 @@ class Holds:
         self._free: asyncio.Event | None = None
 
     def hold(self) -> None:
-        """Add a reference. Its owner calls `release` once."""
+        """Add a reference. Whoever adds one calls `release` once."""
         self.num += 1
 
     def release(self) -> None:

@@ -23,7 +23,7 @@ from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError, in_thread
 
 MAX_INLINE_BYTES = 64 << 10
-"""The largest inputs to hash, and outputs to copy, on the event loop: this takes 0.1 milliseconds."""
+"""The most bytes of inputs to hash, or of outputs to copy, on the event loop: this takes 0.1 milliseconds."""
 
 ENTRY_BYTES = 512
 """The assumed memory, in bytes, of an entry besides its tensors."""
