@@ -20,8 +20,8 @@ from triune.planning.op import Op, OpClass
 from triune.planning.placement import PathCosts, place_fastest
 
 LAUNCH_MS: Final = 0.125
-"""What Core ML counts for a segment on the Neural Engine, for a change of units, and for an output on the Neural
-Engine.
+"""The time, in ms, that Core ML counts for a segment on the Neural Engine, for a change of units, and for an output on
+the Neural Engine.
 """
 
 _UNITS: Final = (Unit.CPU, Unit.ANE)
@@ -102,7 +102,7 @@ def choice_of(costs: np.ndarray) -> CoreMlChoice:
 
 
 def estimate_ms(op: Op) -> tuple[float, float]:
-    """Core ML's estimate of an operation on the CPU and on the Neural Engine, by the published rates."""
+    """Core ML's estimates, in ms, of an operation on the CPU and on the Neural Engine, by the published rates."""
     if op.op_class is OpClass.VIEW or op.is_fused:
         return 0.0, 0.0
     rate = _rate_of(op)

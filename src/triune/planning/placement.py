@@ -180,7 +180,8 @@ def place_pipeline(costs: PathCosts) -> list[int]:
     """The path whose slowest segment takes the least time. Each unit has at most one segment, so that calls can follow
     each other through the segments as through a pipeline.
 
-    Dynamic programming over operations, for each order of units. If fewer segments are as good, they are chosen.
+    This is dynamic programming over operations, for each order of units. Of equally fast paths, one with the fewest
+    segments is chosen.
     """
     sums = np.vstack([np.zeros(costs.num_units), np.cumsum(np.where(np.isinf(costs.ops), 0.0, costs.ops), axis=0)])
     refused = np.vstack([np.zeros(costs.num_units), np.cumsum(np.isinf(costs.ops), axis=0)])

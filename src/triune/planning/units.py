@@ -236,8 +236,8 @@ def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:
 
 
 def _figure(chip: Chip, name: str, read: Callable[[Chip], Figure | None]) -> tuple[Figure | None, str]:
-    """Return a figure of the chip. If it is missing, return the figure of the newest older chip, of the same size if
-    possible, with a note.
+    """Return a figure of the chip, and "". If the figure is missing, return that of the newest chip among the older
+    ones, of the same size if possible, and a note that says so; None and "" if no older chip has it.
     """
     own = read(chip)
     if own is not None:

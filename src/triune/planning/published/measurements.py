@@ -220,7 +220,7 @@ _KERNELS: Mapping[str, Callable[[], Sketch]] = {
     "matvec 2560x2560 const weights": lambda: kernels.product(1, 2560, 2560),
     # The source calls this product "decode-shaped", and gives only the inner size. Assumed: one row and 4096 columns.
     "matmul inner-4096 (bandwidth-bound)": lambda: kernels.product(1, 4096, 4096),
-    # The sizes of these two products are in part 3, chapter 10 of sbryngelson/ane-guide.
+    # The sizes of the next two products are in part 3, chapter 10 of sbryngelson/ane-guide.
     "GEMM K=256 floor": lambda: kernels.product(64, 256, 256),
     "GEMM K=4096 compute": lambda: kernels.product(256, 4096, 4096),
     # Assumed: images of 28x28, the size at which ane-guide measures a single convolution of this kind.

@@ -138,7 +138,7 @@ def transformer_block(
 ) -> None:
     """Add one layer of an encoder to `net`: attention and a feed-forward network, with norms and residuals.
 
-    `has_convolutions`: products with weights are 1x1 convolutions, as in the Neural Engine's layout.
+    If `has_convolutions`, products with weights are 1x1 convolutions, as in the Neural Engine's layout.
     """
 
     def linear(inner: int, columns: int) -> None:
