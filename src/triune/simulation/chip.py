@@ -29,7 +29,7 @@ class _Running:
         done: is called with its joules when it ends.
         left_ns: the time that it would still need if nothing else ran.
         watts: the mean power that it draws if nothing else runs.
-        joules: the energy that is not part of `watts`, and what it has drawn so far.
+        joules: the energy that it has drawn so far; at the beginning, the part of its energy that `watts` leaves out.
         rate: by how many nanoseconds `left_ns` decreases in a nanosecond; 1 if nothing else runs.
         crowd: by how many times its pool slows it down, since other batches use the pool, too.
     """
