@@ -162,8 +162,8 @@ def _batching(written: ModelConfigMessage, config: ModelConfig) -> list[Axis]:
     is_dynamic = config.message.HasField("dynamic_batching")
 
     def complete(message: ModelConfigMessage) -> None:
-        # Write the size and the dynamic batching that completing the config adds. It adds them to some configs only,
-        # and a change could prevent it.
+        # Write the size and the dynamic batching that completing the config adds. Completion adds them only to some
+        # configs, and a changed field could prevent that.
         message.max_batch_size = message.max_batch_size or size
         if is_dynamic:
             message.dynamic_batching.SetInParent()

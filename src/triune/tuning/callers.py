@@ -101,8 +101,8 @@ async def load_level(
         window.num_answered / taken,
         p50,
         p99,
-        # The joules include those of requests that were under way when the measured time began or ended, so that they
-        # are divided by all answers.
+        # The joules include those of requests that were under way when the measured time began or ended, so they are
+        # divided by the number of all answers.
         None if used is None else used / len(latencies_ns),
     )
 

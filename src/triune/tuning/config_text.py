@@ -127,7 +127,7 @@ def _name_of(field: str) -> str:
 
 
 def _fields(text: str) -> Iterator[tuple[int, int]]:
-    """Where each field of a text in protobuf's text format begins and ends, on the top level."""
+    """Yield where each top-level field of a text in protobuf's text format begins and ends."""
     start = end = -1
     depth = 0
     has_value = False

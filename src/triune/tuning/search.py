@@ -259,7 +259,7 @@ class Search:
             measuring = self.num_levels * seconds
             limit_seconds = _PATIENCE * self._cost_seconds + 2 * measuring + _PATIENCE_SECONDS
             if not is_last:
-                # Limit the trial, so that one that hangs does not use the time of the last comparison.
+                # Limit the trial, so that one that hangs does not use up the time that the last comparison needs.
                 left = self.budget_seconds - self._elapsed() - self._reserve_seconds
                 limit_seconds = min(limit_seconds, max(left, self._cost_seconds + 2 * measuring))
         measurement = self.measure(candidate, seconds, limit_seconds)
