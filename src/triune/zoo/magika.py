@@ -23,7 +23,9 @@ NUM_BYTES = 1024
 PADDING = 256
 """The value that pads a beginning or an end of fewer than NUM_BYTES bytes: after the beginning, before the end."""
 BLOCK_BYTES = 4096
-"""Beginning and end are taken from blocks of this many bytes, after stripping white space at the file's ends."""
+"""The bytes come from the file's first and last block of this size. White space at the file's ends is stripped from the
+blocks first.
+"""
 
 _CONFIG = """\
 name: "magika"

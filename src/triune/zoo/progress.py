@@ -90,7 +90,7 @@ class RichProgress:
         self._bars.update(self._tasks[model], description=description, completed=done_bytes, total=total_bytes or None)
 
     def finished(self, built: BuiltModel) -> None:
-        """Replace the progress bar of the model by a line with the result; by nothing if it was up to date."""
+        """Replace the progress bar of the model by a line with the result, or remove it if the model was up to date."""
         if (task := self._tasks.pop(built.name, None)) is not None:
             self._bars.remove_task(task)
         match built.outcome:

@@ -22,7 +22,7 @@ class ModelFolder:
 
 
 Build: TypeAlias = Callable[[Sources, Sequence[Unit]], ModelFolder]
-"""Builds the folder for the given units. Raises what `Sources.read` and the readers of its files raise."""
+"""Builds the folder for the given units. Raises the errors of `Sources.read`, and of what reads the model's files."""
 
 
 @dataclass(frozen=True, slots=True)

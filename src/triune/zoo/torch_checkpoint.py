@@ -124,8 +124,8 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     """An unpickler that accepts only the few globals that a state dict needs. Any other global is an error, which is
     raised before anything is called.
 
-    It derives from Python's unpickler in Python: the one in C allocates as many memo entries as a few bytes may ask
-    for.
+    Its base is the unpickler that is written in Python: the one written in C allocates as many memo entries as a few
+    bytes may ask for.
     """
 
     _NAMES: ClassVar[Mapping[tuple[str, str], object]] = {
@@ -168,7 +168,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 def _load(stream: io.BytesIO) -> object:
     try:
         return cast(object, _Unpickler(stream).load())
-    # A manipulated pickle can fail in many ways. In each of them, no code from it was called.
+    # A manipulated pickle can fail in many ways. However it fails, no code from it was called.
     except Exception as error:  # noqa: BLE001
         raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error or repr(error)}") from None
 
