@@ -88,7 +88,7 @@ def _products_of(model: ModelProto) -> list[tuple[NodeProto, TensorProto]]:
 
 
 def values_of(model: ModelProto) -> list[str]:
-    """The names of the values whose ranges are needed, in order. `model` has types."""
+    """The names of the values whose ranges are needed, in order. `model` has the types of its values."""
     kinds = {info.name: info.type.tensor_type.elem_type for info in _infos(model)}
     constants = {tensor.name for tensor in model.graph.initializer}
     wanted = operators_of(model)

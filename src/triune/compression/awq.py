@@ -1,9 +1,9 @@
-"""AWQ: input channels with large activations are scaled up before weights are rounded, so that these weights lose less
-precision.
+"""AWQ: the weights of input channels with large activations are scaled up before they are rounded, so that they lose
+less precision.
 
-Lin et al., 2024 (arXiv:2306.00978): W x = (W diag(s)) (diag(s)^-1 x) with s = mean(|x|)^a, for the a of a grid with
-which the outputs change least. The paper measures outputs; with the second moments H of the inputs their change is
-trace(dW H dW^T), dW = Q(W diag(s)) diag(s)^-1 - W, exactly.
+Lin et al., 2024 (arXiv:2306.00978): W x = (W diag(s)) (diag(s)^-1 x) with s = mean(|x|)^a. Of a grid of
+exponents a, the one with which the outputs change least is taken. The paper measures outputs. Here their change is
+computed from the second moments H of the inputs, exactly: trace(dW H dW^T), where dW = Q(W diag(s)) diag(s)^-1 - W.
 """
 
 from collections.abc import Callable, Sequence

@@ -75,7 +75,7 @@ def quantized(
 def _levels(
     values: NDArray[np.float32], scale: NDArray[np.float32], zeros: NDArray[np.float32] | None, low: int, high: int
 ) -> NDArray[np.float32]:
-    """The levels of values, as floats. One array is made, since weights may be large."""
+    """The levels of values, as floats. They are computed in a single array, since weights may be large."""
     levels = values / scale
     np.rint(levels, out=levels)
     if zeros is not None:

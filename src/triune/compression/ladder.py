@@ -53,7 +53,7 @@ def steps_of(noise: Mapping[str, Sequence[float]]) -> list[Step]:
 
 
 def rungs_after(steps: Sequence[Step]) -> dict[str, int]:
-    """For each layer that some steps return to a higher precision, its rung after the last of them."""
+    """For each layer that some steps return to a higher precision, `Step.rung` of the last of these steps."""
     return {step.layer: step.rung for step in steps}
 
 

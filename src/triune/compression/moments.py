@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST_BYTES: Final = 1 << 30
-"""The most memory of moments at once: for more, the samples are read several times."""
+"""The most bytes that moments take at once. If they take more in all, the samples are read several times."""
 
 
 @dataclass(frozen=True, slots=True)

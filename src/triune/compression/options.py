@@ -29,8 +29,8 @@ class Method(Enum):
     GPTQ = "gptq"
     """Weights are rounded one after the other, and those still to be rounded make up for the errors so far (`gptq`)."""
     AWQ = "awq"
-    """Before weights are rounded, the input channels with large activations are scaled up, and their activations down
-    (`awq`).
+    """Before weights are rounded, those of input channels with large activations are scaled up, and the activations of
+    these channels are scaled down (`awq`).
     """
     SMOOTHQUANT = "smoothquant"
     """For 8-bit activations: channels with large activations are scaled down before rounding, and the weights of these

@@ -198,7 +198,9 @@ class _Rewriting:
         return packed if weight.axis == 0 else packed.transposed(1, 0)
 
     def _half(self, weight: Weight, values: NDArray[Any], form: WeightForm) -> tuple[NDArray[Any], str]:
-        """A weight stored in 16 bits, and cast where it is read."""
+        """Store a weight in 16 bits, with a Cast to its own type before its readers. Returns the values that the
+        readers get, and a note if the weight stays in fp32; "" otherwise.
+        """
         kind = TensorProto.FLOAT16 if form is WeightForm.FP16 else TensorProto.BFLOAT16
         with np.errstate(over="ignore"):
             stored = values.astype(helper.tensor_dtype_to_np_dtype(kind))
@@ -215,8 +217,8 @@ class _Rewriting:
         return stored.astype(values.dtype), ""
 
     def _is_rows(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> bool:
-        """Whether only Gather reads the weight, and each of its rows has a scale. Then only the gathered rows are
-        dequantized, whereas ONNX Runtime would dequantize the whole table in each run.
+        """Whether only Gather reads the weight, and each of its rows has a scale. If so, the rewritten graph gathers
+        rows and dequantizes only these, whereas a DequantizeLinear would dequantize the whole table in each run.
         """
         is_by_row = list(packed.axes) == [0] and not packed.is_blocked
         is_gathered = all(node.op_type == "Gather" and weight.name not in node.input[1:] for node in readers)

@@ -1,4 +1,4 @@
-"""Write an ONNX model, one large weight at a time: into the model's file, or beside it from 2 GiB on."""
+"""Write an ONNX model, one large weight at a time: into the model's file, or from 2 GiB on into a file beside it."""
 
 from pathlib import Path
 
