@@ -23,5 +23,5 @@ def is_exported_decoder(version_folder: Path) -> bool:
     try:
         return has_caches(read_light(path).graph)
     except (OSError, DecodeError):
-        # The ONNX file is invalid: the error is raised when it is loaded as a tensor model.
+        # Count an invalid ONNX file as a tensor model: loading it as one raises the error.
         return False

@@ -124,7 +124,7 @@ def _has_other_links(folder: Path, file: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    # Path.resolve raises an error for a cycle of links; realpath does not.
+    # Use realpath: unlike Path.resolve, it raises no error for a cycle of links.
     return Path(os.path.realpath(path))
 
 

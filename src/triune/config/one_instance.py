@@ -38,7 +38,7 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
     is_fp32 = precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
     if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
         message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
-    # Read the units and instance groups as those of a model of the runtime that runs the decoder.
+    # `read_instances` expects a runtime's name in the field `backend`: give it a copy that names the decoder's runtime.
     of_runtime = ModelConfigMessage()
     of_runtime.CopyFrom(message)
     of_runtime.backend = runtime

@@ -52,7 +52,7 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
         position = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
         raise InvalidArgumentError(f"{position}: {_explain(_without_position(str(error)))}") from None
     except ValueError as error:
-        # JSON may have strings that protobuf cannot hold, such as escaped lone surrogates.
+        # protobuf raises ValueError for text that its strings cannot hold, such as escaped lone surrogates.
         raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
     return message
 

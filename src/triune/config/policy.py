@@ -32,7 +32,9 @@ class QueuePolicy:
 
 
 MIN_WAITING = 64
-"""Up to this number of requests may wait for any time. If clients await each answer, more requests rarely wait."""
+"""`QueueLimits.max_seconds` refuses no request while at most this number of requests wait. More requests rarely wait if
+each client sends its next request only after it has its answer.
+"""
 
 
 @dataclass(frozen=True, slots=True)

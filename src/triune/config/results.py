@@ -18,7 +18,7 @@ MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _TEXTS_AT_ONCE = 1024
-# In rows shorter than this, sorting all elements is as fast as finding the largest.
+# Rows of fewer elements are sorted completely, which is as fast as finding only the largest elements.
 _MIN_PARTITIONED = 4096
 
 

@@ -187,8 +187,8 @@ class _FileReader:
         current = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
         if known is not None and current == (known.num_bytes, known.mtime_ns, known.inode, known.ctime_ns):
             return known
-        # The time was read before the content, so that a write in between counts as a change the next time. A hard link
-        # to the file changes `ctime_ns`, but not this digest.
+        # If the content is not read, the file is identified by its modification time and inode. `ctime_ns` is left out,
+        # since a new hard link to the file changes it.
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size

@@ -139,7 +139,8 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     full = (-1, *dims) if max_batch_size > 0 else dims
     fits = len(full) == len(spec.shape) and all(
-        # The config's dims of an input may be stricter than the file's. An output's dims may also be less strict.
+        # Where the file has a free dimension, the config may have any size. Where the file has a size, the config must
+        # have the same; for an output it may also have a free dimension.
         theirs in (-1, ours) or (not is_input and ours == -1)
         for ours, theirs in zip(full, spec.shape, strict=True)
     )

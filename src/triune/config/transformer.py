@@ -119,7 +119,8 @@ def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence
     version_folder = folder / str(max(versions, default=0))
     if is_exported_decoder(version_folder):
         return True
-    # An exported model of another kind may have the original checkpoint's weights in the same folder.
+    # A folder with another runtime's model is a tensor model, even if the weights of the checkpoint from which it was
+    # exported are in the same folder.
     if any((version_folder / f"model{suffix}").exists() for row in ROWS for suffix in row.suffixes):
         return False
     return (version_folder / GGUF_FILENAME).exists() or _is_directory_of_weights(version_folder)

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """The backends whose runtimes support `optimization.graph.level`."""
 
-# This limits the time for which logging the hints of a very long config blocks the event loop.
+# At most this many parameters are checked, since making the hints of a very long config blocks the event loop.
 _MOST_PARAMETERS = 256
 
 
@@ -113,7 +113,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
-    # `own` has the backends that refuse unknown parameters themselves: all their parameters are known.
+    # The backends in `own` read their parameters themselves; for other backends, `option_names` has the known ones.
     backend = GRAPH_BACKEND if message.backend == ENCODER else message.backend
     own = {TRANSFORMER: OPTION_NAMES, SPEECH: SPEECH_OPTION_NAMES}
     known = own[backend] if backend in own else option_names(backend, machine)
