@@ -207,7 +207,7 @@ class DecoderExecutable(Protocol):
 
         Raises:
             InvalidArgumentError: the step does not fit the cache.
-            InternalError: the runtime failed, in this step or in the previous one, and nothing is computed.
+            InternalError: the runtime failed in this step, or in the previous one; then this step is not computed.
         """
         ...
 

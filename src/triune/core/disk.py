@@ -46,14 +46,14 @@ def writing(target: Path) -> Generator[None]:
 
     Raises:
         InvalidArgumentError: a disk is full, cannot be written, or does not support a file of that size. The message
-            names `target`, both folders with their free bytes, and the remedy. Errors of vendors' libraries whose text
+            names `target`, the free bytes of its folder and of the temporary folder, and the remedy. Errors of vendors' libraries whose text
             names such a disk error are converted too.
     """
     try:
         yield
     except InvalidArgumentError:
         raise
-    # Vendors' libraries raise errors of any type.
+    # Catch every Exception: vendors' libraries raise errors of any type.
     except Exception as error:
         found = disk_error(error)
         if found is None or found.errno is None:

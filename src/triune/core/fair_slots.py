@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 _MOST_DONE: Final = 64
-"""The lists also hold callers that no longer wait. These are removed once they are about this many more than the
-waiting ones.
+"""The lists of waiting callers may also contain callers that wait no longer. Those are removed when there are more of
+them than callers that wait, by about this number.
 """
 
 

@@ -34,7 +34,7 @@ class _NonBlockingFile(io.FileIO):
         return num_bytes
 
     def readall(self) -> bytes:
-        # The type stub does not say that `readall` may return None.
+        # A cast, since the type stub does not say that `readall` may return None.
         content = cast("bytes | None", super().readall())
         if content is None:
             raise self._has_no_end()

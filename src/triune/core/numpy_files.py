@@ -24,7 +24,7 @@ def read_npy(path: Path, what: str) -> Array:
     Raises:
         InvalidArgumentError: it cannot be read, or is not one array that numpy.save wrote.
     """
-    # numpy before 2.4 has no type hints for `numpy.lib.format`.
+    # `Any`, since numpy before 2.4 has no type hints for `numpy.lib.format`.
     numpy_format: Any = np.lib.format
     try:
         with open_file(path) as stream:

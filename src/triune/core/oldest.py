@@ -14,7 +14,7 @@ def forget_oldest(folder: Path, most: int) -> None:
     found: list[tuple[int, str]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # Another process may have removed the file.
+            # Leave out a file that another process has removed meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 found.append((entry.stat().st_mtime_ns, entry.path))
     for _, path in sorted(found)[: max(0, len(found) - most)]:

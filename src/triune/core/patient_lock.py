@@ -76,6 +76,6 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
 
 def _beat(path: Path, is_over: threading.Event, seconds: float) -> None:
     while not is_over.wait(seconds):
-        # The lock file, or its folder, may be removed while the lock is held.
+        # Ignore the error if the lock file, or its folder, was removed while the lock is held.
         with contextlib.suppress(OSError):
             os.utime(path)

@@ -42,7 +42,7 @@ class HeldFolder:
         """
         for _ in range(_MAX_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            # `sweep` in another process may remove the folder before this process has locked it.
+            # Try another folder if `sweep` in another process removes this one before it is locked.
             try:
                 self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -69,7 +69,9 @@ class HeldFolder:
 
 
 def remove_held() -> None:
-    """Remove all such folders of this process. Call this when it ends while threads still run, which remove no more."""
+    """Remove all folders that this process holds (`HeldFolder`). Call this if the process ends while threads still run:
+    they are ended before they can remove their folders.
+    """
     for each in list(_held):
         each.remove()
 
@@ -154,6 +156,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # The file system has no locks, so no process removes the folders of other processes there.
+        # The file system has no locks: go on as if the folder were locked.
         return True
     return True

@@ -96,8 +96,8 @@ async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P
 
 async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run `work` as `in_thread` does. If the caller was cancelled, pass the result to `drop`, in another thread."""
-    # The caller's event loop has imported asyncio already. Worker processes import this module too, to start threads,
-    # and they start a tenth faster without asyncio.
+    # Import asyncio only here, where the caller's event loop has imported it already. Worker processes import this
+    # module too, to start threads, and they start a tenth faster without asyncio.
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -123,7 +123,8 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         # The event loop is closed, so nothing waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
-        # The error's traceback refers to this frame, which must not keep the objects alive that `work` used.
+        # Delete both names: the error's traceback refers to this frame, which would keep the objects alive that `work`
+        # used.
         del result, failure
 
     start_thread(run, getattr(work, "__qualname__", "work"), _Awaited)

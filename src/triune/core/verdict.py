@@ -11,11 +11,11 @@ class Verdict:
         precision: the floating-point format of the unit's computation: "fp32", "bf16", "fp16".
         tolerance: the largest `relative` that is allowed.
         largest: the largest absolute difference of all outputs; infinite if shapes, strings or NaNs differ.
-        relative: the largest error of all outputs: for floats the difference divided by the output's largest value,
-            for logits by the spread of their row;
+        relative: the largest error of all outputs: for floats the difference divided by the output's largest value;
+            for logits the difference divided by the spread of their row, which is the largest logit minus the smallest;
             for integers, booleans and strings the fraction of elements that differ.
         agreement: the fraction of score rows in which the unit chooses the same best class as `cpu`, among rows whose
-            best class is clear. None if no output has scores, or no row is clear.
+            best class leads by a clear margin. None if no output has scores, or no row has such a margin.
         cosine: for outputs that are logits, the smallest cosine similarity of a row and the same row of `cpu`, after
             subtracting their means; None for other outputs.
         excess: why the unit does not serve the model; empty if it does.
