@@ -84,8 +84,8 @@ class Backends:
 def typed_failures(name: str, version: int) -> Generator[None]:
     """A context that converts every error of a build to a TriuneError. Unexpected errors are logged.
 
-    A file that a version lacks is a wrong model, and not an unknown model or version: that is told as
-    InvalidArgumentError.
+    A NotFoundError about a missing file becomes an InvalidArgumentError: to clients, NotFoundError means that the model
+    or the version is unknown.
     """
     try:
         yield

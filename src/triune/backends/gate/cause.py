@@ -215,7 +215,9 @@ class _Search:
         return any(int(axis) in (-1, rank - 1) and int(start) != 0 for axis, start in zip(axes, starts, strict=True))
 
     def _tier(self) -> int:
-        """The tier of this machine's Neural Engine; the newest tier if it is emulated."""
+        """The tier of this machine's Neural Engine, a number for its generation (`hardware.rules.tier_of`); the newest
+        tier if it is emulated.
+        """
         chip = find_chip(self._machine.status(Unit.ANE).description.partition("'s ")[0])
         return tier_of(chip.generation) if chip is not None else NEWEST_TIER
 

@@ -8,12 +8,13 @@ from triune.core.datatypes import Array
 from triune.core.verdict import Verdict
 
 _SMALLEST = 1e-3
-"""A relative error is divided by the output's largest value, or by this if that is smaller: if all values are near 0,
-sums that cancel, the differences are rounding errors."""
+"""To get a relative error, the difference is divided by the output's largest value, but by at least this number: if all
+values are near 0, because the terms of their sums cancel, the differences are rounding errors.
+"""
 
 _CLEAR = 0.5
-"""The margin by which the best class of a row of scores must lead for the row to be clear, as a fraction of the
-difference that the tolerance allows.
+"""A row of scores is clear if its largest score exceeds the second largest by more than this number * the tolerance *
+the output's largest value.
 """
 
 

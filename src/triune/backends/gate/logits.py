@@ -46,29 +46,29 @@ _TOLERANCES: Final[Mapping[tuple[str, bool], float]] = {
     ("fp16", True): 0.2,
     ("bf16", True): 0.35,
 }
-"""The allowed error of a logit divided by the spread of its row, by precision and whether weights are packed: products
-with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was measured with 0.00001 (fp32), 0.03 (fp16),
+"""The allowed error of a logit divided by the spread of its row (the largest logit minus the smallest), by precision and
+whether weights are packed: products with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was measured with 0.00001 (fp32), 0.03 (fp16),
 0.07 (8 bits), and 0.12 to 0.21 (bf16); wrong numbers have errors of 0.5 and more.
 """
 
 _PART_OF_COSINE: Final = 3
-"""The cosine similarity of a row with the expected row, after subtracting their means, may be below 1 by the tolerance
-divided by this number.
+"""The cosine similarity of a row and the expected row, after subtracting their means, must be at least 1 - tolerance /
+this number.
 """
 
 _CLEAR: Final = 0.5
-"""The expected logits of a token (a row) are clear if the largest is above the second largest by more than this number
-* the tolerance * the spread of the row.
+"""A row, the expected logits of a token, is clear if its largest logit exceeds the second largest by more than this
+number * the tolerance * the spread of the row.
 """
 
 _SMALLEST: Final = 1e-3
-"""The spread of a row of logits counts as at least this."""
+"""The spread of a row (the largest logit minus the smallest) counts as at least this."""
 
 _PACKED: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
 _NS: Final = 1_000_000_000
 
 NO_MEMORY: Final[Memory] = MappingProxyType({})
-"""The memory of a decoder that reads no encoder's output."""
+"""The encoder outputs that a decoder without an encoder reads: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +220,8 @@ def compare_logits(
 ) -> Verdict:
     """Compare logits [tokens, vocabulary].
 
-    A row is wrong if a logit is off by more than the tolerance times the spread of the expected row, if its cosine
-    similarity with the expected row, after subtracting both means, is below 1 - tolerance / 3, or if a logit is NaN or
+    A row is wrong if a logit is off by more than the tolerance times the spread of the expected row (its largest logit
+    minus its smallest), if its cosine similarity with the expected row, after subtracting both means, is below 1 - tolerance / 3, or if a logit is NaN or
     infinite where the expected one is not. In a fraction of the clear rows (`_CLEAR`) up to the tolerance, the most
     probable token may differ from the expected one.
     """

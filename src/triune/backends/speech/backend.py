@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES: Final = ("soundfile", "soxr")
 _RUNTIME: Final = "openvino"
-"""The runtime for speech if it is installed and the config names no other unit than its own: it was measured to be fast
-enough.
+"""The preferred runtime for speech, since it was measured to be fast enough. It is used if it is installed and supports
+the unit that the config names.
 """
 
 
@@ -34,7 +34,7 @@ class SpeechBackend(MachineBackend):
     supports: frozenset[str] = frozenset()
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""
+        """Complete the configuration of a version, and open its checkpoint: see `Backend.configure`."""
         _require_libraries()
         from triune.backends.speech.build import open_speech_checkpoint
 

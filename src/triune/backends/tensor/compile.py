@@ -113,7 +113,7 @@ def compile_one(
         InternalError: the process of the executable exceeded the memory limit of loads.
     """
     with collecting() as used:
-        # The file may be one whose custom operators were replaced.
+        # If the file is in a cache, such as a file whose custom operators were replaced, mark it as in use.
         hold_path(path)
         executable = _compile(path, recipe, machine, samples)
         keep_for(executable, used)

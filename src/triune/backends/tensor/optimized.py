@@ -52,7 +52,7 @@ def optimized_file(
     Raises:
         InvalidArgumentError: the file is not valid ONNX.
         UnsupportedError: the model cannot be compared with its source.
-        UnavailableError: the cache cannot be written to, or it took longer than _SECONDS.
+        UnavailableError: the cache cannot be written to, or the optimization took longer than _SECONDS.
         InternalError: the process exceeded its memory limit, or ended early.
     """
 

@@ -38,7 +38,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
     statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
-        # Made one by one, so that the handler below closes the first replicas if a later one cannot be made.
+        # Add the replicas one by one, so that the handler below closes the first ones if a later one cannot be made.
         replicas.extend(_replica(build, each, resources) for each in build.decoders)
         engine = Engine(
             replicas,

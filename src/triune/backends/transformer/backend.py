@@ -25,7 +25,7 @@ class TransformerBackend(MachineBackend):
     supports: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """Complete the configuration of a version, and read the head of its files: see `Backend.configure`."""
+        """Complete the configuration of a version, and open its files: see `Backend.configure`."""
         require_libraries()
         from triune.backends.transformer.checkpoint import open_decoder_files
 

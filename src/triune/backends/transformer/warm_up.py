@@ -33,10 +33,10 @@ def warm_up(
 
     Args:
         decoder: the decoder.
-        memory: the encoder's output for each sequence; empty if the decoder reads no encoder.
+        memory: the encoder's output for each sequence; empty if the model has no encoder.
         clock: the clock.
         name: the model's name, for the log.
-        num_tokens: the most tokens of a step; at most 1 if only one token is computed.
+        num_tokens: the most tokens of a step. With at most 1, only one token is computed.
         num_sequences: the most sequences of a step.
 
     Raises:

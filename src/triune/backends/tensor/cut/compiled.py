@@ -91,13 +91,14 @@ class StretchCompiler:
         self.close()
 
     def compile(self, stretches: Sequence[Stretch]) -> list[Compiled]:
-        """Compile stretches, each on the first of its choices that accepts it and computes it within the tolerance.
+        """Compile stretches, each for the first of its choices (`Stretch.choices`) that accepts it and computes it within
+        the tolerance.
 
         A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that as few nodes as possible move
         to another unit. Neighbouring stretches with the same final choice are joined.
 
         Returns:
-            the compiled stretches in order; a single one if the whole graph is on one choice.
+            the compiled stretches in order; a single one if the whole graph has the same choice.
 
         Raises:
             TriuneError: `cpu` refuses a stretch, too.

@@ -138,7 +138,7 @@ def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine
 
 
 def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit, ...]:
-    """The units of a target that this machine has for the model, too; empty if these are all units.
+    """The units of the planned chip that can also run the model on this machine; empty if all of the chip's units can.
 
     Raises:
         UnsupportedError: this machine has none of the units.
@@ -164,9 +164,10 @@ def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
 
 
 def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Choice, ...]:
-    """The ways to compute a stretch: on its unit, there in fp32 if the runtime can, on other units, and on `cpu`.
+    """The ways to compute a stretch, in the order in which they are tried: on its unit; on its unit in fp32, if the
+    runtime can; on other units; and on `cpu`.
 
-    An emulated unit is among them only if the plan chose it.
+    Other units that are emulated are left out.
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
