@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# Never reached: the lifecycle limits the time of a load, and ends the trial's process when it gives up the load.
+# The time limit of a trial, in seconds. It is never reached: the lifecycle limits the time of a load, and ends the trial's
+# process when it gives up the load.
 _SECONDS = 1e6
 
 
@@ -212,7 +213,7 @@ def _load(
 ) -> None:
     """Build the version, and free it. This runs in the process."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    # The server logs the same messages when it loads the version.
+    # Log no warnings here: the server logs the same messages when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     shared = Shared(verdicts=verdicts)

@@ -41,8 +41,8 @@ def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence
     """The models to unload, idle and busy ones, if unloading all idle models does not free enough. The chosen models
     finish their requests and are unloaded one after the other.
 
-    Idle models are chosen before busy ones, and among either the least recently used first. As in `choose`, no model is
-    unloaded needlessly.
+    Idle models are chosen before busy ones; of the idle models, and likewise of the busy ones, the least recently used
+    is chosen first. As in `choose`, no model is unloaded needlessly.
 
     Returns:
         the names in the order of unloading, the largest model first; empty if all models together do not free enough.
