@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 NOTES: Final = ".lock"
-"""The folder, in a cache folder, of lock files, of the entries' checksums, and of who uses them."""
+"""The folder within a cache folder that has the lock files, the checksums of entries, and the names of used entries."""
 
 _USERS: Final = "users"
 _CHANGING: Final = "users.lock"
@@ -99,8 +99,11 @@ class EntryHolds:
 
 
 def hold(notes: Path, name: str) -> bool:
-    """Mark an entry as in use: within `collecting` until the owner given to `keep_for` is freed; else until the
-    process ends. Returns False if the folder cannot be written to, or its file system has no locks.
+    """Mark an entry as in use until this process ends. In the context `collecting`, the mark instead lasts until the
+    owner that is given to `keep_for` is freed.
+
+    Returns:
+        False if the folder cannot be written to, or its file system has no locks.
     """
     try:
         taken = holds_in(notes).take(name)
@@ -124,7 +127,9 @@ def hold_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def collecting() -> Generator[list[Hold]]:
-    """Collect the holds that this thread takes meanwhile. They end when the list is freed: see `keep_for`."""
+    """A context that collects the `Hold`s that this thread takes in it. They end when the list is freed, or when the
+    owner given to `keep_for` is freed.
+    """
     outer: list[Hold] | None = getattr(_local, "collected", None)
     collected: list[Hold] = []
     _local.collected = collected
@@ -168,10 +173,15 @@ def held_names(notes: Path) -> set[str]:
 
 @contextlib.contextmanager
 def changing(notes: Path, *, is_exclusive: bool) -> Generator[None]:
-    """Exclude processes that change their names (exclusively), or one that removes entries meanwhile.
+    """A context that holds the lock of the used entries' names. Processes that write their own names share the lock; a
+    process that removes entries takes it alone.
+
+    Args:
+        notes: the folder of the cache's notes (`NOTES`).
+        is_exclusive: whether to take the lock alone.
 
     Raises:
-        TimeoutError: another process has stopped meanwhile.
+        TimeoutError: another process, which may have stopped, holds the lock for longer than `_WAIT_SECONDS`.
         OSError: the folder cannot be written to, or the file system has no locks.
     """
     notes.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ def sums_of(path: Path) -> Path:
 
 
 def trim(folders: Sequence[Path], most_bytes: int) -> None:
-    """Remove entries until all that are left take at most `most_bytes`. What a living process uses is left alone.
+    """Remove entries until the remaining ones take at most `most_bytes`. Entries that a living process uses are kept.
 
-    Problems are logged, since the caller has what it needs.
+    Problems are logged and raise no error, since the caller does not depend on the removal.
 
     Args:
         folders: cache folders, which may be missing.
@@ -78,7 +78,7 @@ def _used_ns(path: Path) -> int:
 
 
 def _num_bytes(path: Path) -> int:
-    """The bytes of an entry's files; what another process removes meanwhile does not count."""
+    """The size of an entry's files, in bytes, without files that another process removes meanwhile."""
     total = 0
     for each in (path, *path.rglob("*")):
         try:

@@ -29,7 +29,7 @@ from triune.runtimes.checksums import checksums_of, what_is_wrong, write_checksu
 _log = logging.getLogger(__name__)
 
 _NAMES = ("coreml", "coreai", "custom", "optimized")
-"""The folders in Triune's cache folder that have a limit together."""
+"""The folders in Triune's cache folder that share one size limit ($TRIUNE_CACHE_BYTES)."""
 
 _BLOCK_BYTES = 1 << 20
 _CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))
@@ -53,7 +53,8 @@ class CompiledCache:
         Writes are atomic. Processes that share the folder make an entry only once; but if the process that makes it
         shows no sign of life, a waiting process makes it, too, and the first one to finish stores its entry.
 
-        The entry stays until this process ends, or as `cache_holds.collecting` says.
+        No process removes the entry until this process ends or, in the context `cache_holds.collecting`, until the
+        entry's owner is freed.
 
         Args:
             name: the key: a hash and a suffix.
@@ -67,7 +68,7 @@ class CompiledCache:
         sums = sums_of(path)
         is_held = hold(self.folder / NOTES, name)
         if what_is_wrong(path, sums) is None:
-            # This tells when it was last used.
+            # Set the time of the checksums' file, by which `trim` knows when the entry was last used.
             with contextlib.suppress(OSError):
                 os.utime(sums)
             return path

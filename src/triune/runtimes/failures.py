@@ -30,9 +30,9 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
-# Metal's limit for one buffer is fixed, so sending the request again later does not help.
+# Matches the error for a buffer above Metal's limit. The limit is fixed, so sending the request again does not help.
 _LARGEST_BUFFER = re.compile(r"maximum allowed buffer size of (\d+)")
-# Error messages of CUDA (after which "the process must be terminated and relaunched", by its documentation) and of
+# Matches error messages of CUDA (after which "the process must be terminated and relaunched", by its documentation) and of
 # Metal (MTLCommandBufferError, IOGPU) when a GPU no longer computes for this process.
 _LOST = re.compile(
     r"device (?:was |is |has been )?(?:lost|removed)|DeviceRemoved|GPU is lost|no CUDA-capable device"
@@ -59,7 +59,8 @@ _SOURCE_PLACE = re.compile(
     r"|(?<!\S)[\w.-]+\.(?:cc|cpp|h|hpp):\d+(?: (?:\w+|operator\(\))(?= \S))?"
 )
 _CONDITION = re.compile(r"^.{1,200}? was false\. (?=\S)")
-# Names of generated nodes: of `graph.checks` and `graph.guard`, and of ONNX Runtime for nodes without a name.
+# These match the names of generated nodes: those of `graph.checks` (the name is a message), those of `graph.guard`, and
+# those that ONNX Runtime gives to nodes without a name.
 _CHECKED = re.compile(r".* takes no (?:size of )?0")
 _GUARDED = re.compile(r"/guarded/.*")
 _MADE_UP = re.compile(r"(?:_token_\d+)?")
@@ -79,7 +80,7 @@ _PLAIN: Final[Mapping[str, str]] = {
     "stoll": "a string is not an integer, or is out of range",
     "stoull": "a string is not an integer, or is out of range",
 }
-"""Messages for users, by the library's own messages that only its authors understand."""
+"""A message for users for each message of numpy or ONNX Runtime that only the library's authors understand."""
 
 
 def reason_of(error: Exception) -> str:

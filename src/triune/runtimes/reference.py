@@ -94,7 +94,7 @@ class _ReferenceExecutable:
         try:
             values: list[object] = self._evaluator.run(list(outputs), feed)
         except Exception as error:
-            # The evaluator's error names the types. Its cause, numpy's error, names the shapes.
+            # Report the cause, numpy's error, which names the shapes. The evaluator's own error names only the types.
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise run_failure(cause, inputs, is_refusal=isinstance(cause, _REFUSALS)) from error
         return {name: _own(self._outputs[name], value) for name, value in ordered(outputs, values).items()}

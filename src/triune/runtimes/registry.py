@@ -39,12 +39,12 @@ class Row:
         name: the backend's name in config.pbtxt, which is also the name of the extra that installs its library.
         library: a module that can be imported if the library is installed.
         title: the library's name.
-        distributions: the packages of the library, by their names in a package index. Another version of one may load
-            models differently.
+        distributions: the packages of the library, by their names in a package index. Their versions are reported, and
+            a model that was tried with other versions is tried again.
         make: creates the runtime, and imports its library.
         units: returns the units that the runtime serves, from this machine's units and those that the runtimes of the
             rows above serve: the same as `Runtime.units`, but without importing the library.
-        platform: its name in the config's older field `platform`; "" if Triton has none.
+        platform: the runtime's name in the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
         is_folder: whether these files are folders.
         is_always_here: whether its library is always installed with Triune, without an extra.

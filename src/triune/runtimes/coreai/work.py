@@ -61,10 +61,10 @@ def _convert(path: Path, target: Path, options: LowerOptions) -> None:
 
 
 def _raise(path: Path, function: str, target: Path) -> None:
-    # Imported only here, since the module imports Apple's library.
+    # Import this module only here, in the separate process, since it imports Apple's library.
     from triune.coreai.raising import raise_function
 
     target.mkdir()
-    # The type hints of onnx are incomplete.
+    # `Any`, since the type hints of onnx are incomplete.
     library: Any = onnx
     library.save(raise_function(path, function), target / MODEL, save_as_external_data=True, location=f"{MODEL}.data")

@@ -66,7 +66,8 @@ def load_ladder_decoder(
         precision: the floating-point format; None means fp16.
         cache_type: the type of keys and values; None means fp32.
         is_reproducible: must be False, since reproducible answers are not supported.
-        has_guesses: has no effect, since the cache holds floats.
+        has_guesses: has no effect. It matters only for caches of quantized numbers (see `LoadDecoder`), and this cache
+            holds floats.
 
     Raises:
         UnsupportedError: the decoder cannot be written in this form, or the unit does not support an option.

@@ -33,7 +33,7 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
     """
     if path.suffix != _SUFFIX or not ops.ops or with_bodies(read_model(path), ops) is None:
         return path
-    # The cache imports the converters, which a server without custom operators does not need.
+    # Import the cache only here: it imports the converters, which a server without custom operators does not need.
     from triune.runtimes.compiled_cache import CompiledCache, custom_ops_digest
 
     def make(folder: Path) -> None:
@@ -43,6 +43,6 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
         save(whole, folder / _FILENAME)
 
     kept = cache or CompiledCache(name="custom")
-    # Whoever loads the file marks it as in use.
+    # Mark the entry as in use only while it is made: the caller that loads the file marks it again.
     with collecting():
         return kept.get(custom_ops_digest(path, ops.digest()), make) / _FILENAME

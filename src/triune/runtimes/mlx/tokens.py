@@ -40,7 +40,7 @@ def most_probable(logits: Value) -> Value:
     """The most probable token of each row, as in `core.decoder.best_tokens`."""
     if not logits.shape[0]:
         return mx.zeros(0, dtype=mx.int32)
-    # MLX does not define the result of `argmax` and `max` for NaN.
+    # Look for NaN separately: MLX does not define the result of `argmax` and `max` for NaN.
     is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
     return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
 

@@ -91,7 +91,8 @@ def _locate(model: ModelProto, path: Path) -> None:
     """Make all large weights initializers of the main graph, as references to their external files, and read the small
     ones into the model.
     """
-    # In older IR versions ONNX Runtime refuses initializers in subgraphs that are not inputs.
+    # Change an old IR version to a newer one: in old ones ONNX Runtime refuses initializers of subgraphs that are not
+    # inputs, too.
     free_initializers(model)
     hoist_weights(model)
     locate_data(model, path.parent)

@@ -53,8 +53,8 @@ class OpenVinoDecoder:
         precision: the precision of steps of many tokens.
         block_size: the number of tokens in a block of the cache.
         cache_form: the name of the memory layout of blocks: see `DecoderExecutable`.
-        num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, if it is compiled in
-            both; else 0.
+        num_few_tokens: steps of up to this many tokens are computed in fp32, larger ones in bf16, if the decoder is
+            compiled in both; else 0.
     """
 
     can_run_ahead = True
@@ -137,8 +137,8 @@ class OpenVinoDecoder:
             Program(model, each, properties, caches=heads, is_rounding=each == "fp32" and not is_exact)
             for each in precisions
         ]
-        # All programs have the same caches: their layout does not depend on the precision, for 8 bits or for attention
-        # as standard operators.
+        # All programs share the caches. There are several programs only if the layout of the caches does not depend on the
+        # precision: with caches of 8 bits, or with attention as standard operators.
         self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
         self._names = list(heads)
         self.block_size = self._caches[0].block_size
@@ -199,7 +199,8 @@ class OpenVinoDecoder:
         soft cap nor a bias of distances.
 
         Raises:
-            UnsupportedError: such a decoder has no cache of this type, or is to be reproducible.
+            UnsupportedError: attention as standard operators does not support this type of cache, or the decoder is to
+                give reproducible answers.
         """
         why = "this decoder's attention has a soft cap of scores or a bias of distances, which OpenVINO's own lacks"
         if cache_type not in _WRITTEN_OUT_TYPES:

@@ -9,7 +9,9 @@ import numpy as np
 from triune.core.decoder import DecoderStep
 
 MOST_SEQUENCES: Final = 64
-"""The largest number of sequences of a measured step. The cache must have as many blocks, if a block has 16 tokens."""
+"""The largest number of sequences in a measured step. The cache needs at least this many blocks of 16 tokens, one for each
+sequence.
+"""
 
 _PROMPT_TOKENS: Final = 512
 """The number of tokens of a prompt that is measured."""
@@ -29,7 +31,8 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
     """The most tokens of a step that `few` computes faster than `many`; 0 if it computes none faster, None if it
     computes all steps faster.
 
-    Steps of 1, 2, 4 to 64 sequences are timed, each with one token, as they are decoded; and then one of a prompt.
+    Steps of 1, 2, 4, ... 64 sequences with one new token each are timed, as in decoding. If `few` is faster at 64, a
+    prompt of `_PROMPT_TOKENS` tokens is timed too.
 
     Args:
         few: the program for steps with few tokens.

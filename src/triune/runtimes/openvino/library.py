@@ -23,7 +23,7 @@ def _no_converter() -> Generator[None]:
 
 
 with _no_converter():
-    # The type hints of OpenVINO are incomplete.
+    # `Any`, since the type hints of OpenVINO are incomplete.
     library: Any = importlib.import_module("openvino")
     operators: Any = importlib.import_module("openvino.op")
     opset: Any = importlib.import_module("openvino.opset15")

@@ -43,9 +43,9 @@ class Settings:
 def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Settings:
     """Check every option, and return those that have an effect.
 
-    Without effect: PERFORMANCE_HINT and NUM_STREAMS AUTO (an executable runs one call at a time: one stream),
-    SKIP_(OV_)DYNAMIC_BATCHSIZE (shapes are the model file's), COMPILATION_NUM_THREADS (the CPU plugin has no such
-    property).
+    These options have no effect: PERFORMANCE_HINT and NUM_STREAMS (an executable runs one call at a time, in one
+    stream), SKIP_OV_DYNAMIC_BATCHSIZE and SKIP_DYNAMIC_BATCHSIZE (the model file determines the shapes), and
+    COMPILATION_NUM_THREADS (the CPU plugin has no such property).
 
     Raises:
         InvalidArgumentError: an option is unknown, or its value is wrong.

@@ -23,9 +23,7 @@ CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf
 """OpenVINO's names for the types of caches."""
 
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
-"""In a model for OpenVINO's ONNX front end, the location of external data that means that their offsets are memory
-addresses.
-"""
+"""If a tensor's external data has this location, OpenVINO's ONNX front end takes its offset as an address in memory."""
 
 
 class Program:
