@@ -33,7 +33,7 @@ def read_battery(sensors_battery: Callable[[], Any] | None = None) -> Battery | 
     try:
         found = read()
     except (OSError, RuntimeError, ValueError):
-        # If the battery is removed during the call, its files vanish while psutil reads them.
+        # Report no battery: it may have been removed during the call, so that its files vanish while psutil reads them.
         return None
     if found is None:
         return None

@@ -133,7 +133,7 @@ def _levels(facts: Mapping[str, str]) -> Iterator[CoreLevel]:
 
 
 def _processors(text: str) -> Iterator[Mapping[str, str]]:
-    # On some Arm kernels the last paragraph describes the board, and has no line "processor".
+    # Leave out paragraphs without a line "processor": on some Arm kernels the last one describes the board.
     for paragraph in re.split(r"\n\s*\n", text):
         facts = _facts(paragraph.splitlines())
         if "processor" in facts:

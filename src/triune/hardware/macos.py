@@ -1,5 +1,5 @@
-"""Parses macOS's descriptions of its GPU and Neural Engine. What a text does not tell is None, with the
-reason.
+"""Parses macOS's descriptions of its GPU and Neural Engine. A number that the text
+lacks is None, with the reason.
 """
 
 import json

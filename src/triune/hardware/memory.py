@@ -42,7 +42,7 @@ def private_bytes(pid: int | None = None) -> int:
     Args:
         pid: the process; None means this process.
     """
-    # psutil raises an error once the process has ended, which may be at any time.
+    # Return 0 if psutil raises an error, since the process has ended, which may happen at any time.
     with contextlib.suppress(psutil.Error):
         memory = psutil.Process(pid).memory_info()
         # On systems that do not report shared memory, it is counted too.
@@ -84,5 +84,5 @@ def _reclaimable(folder: Path) -> int:
     path = folder / "memory.stat"
     lines = path.read_text().splitlines() if path.is_file() else []
     values = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    # In cgroups version 1, only the "total" fields include the child cgroups.
+    # Prefer the "total" field: in cgroups version 1, only the "total" fields include the child cgroups.
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))

@@ -107,7 +107,8 @@ class EnergyAccountant:
             the callers that wait, and whether this is the last reading.
         """
         with self._wakes:
-            # Two readings that are closer together than the meter's resolution could show the same counters.
+            # Wait for the meter's resolution in any case: two readings that are closer together could show the same
+            # counters.
             self._wakes.wait_for(lambda: self._is_closed, timeout=self._meter.resolution_seconds)
             has_any = any(not each.reason for each in self.ledger.rails)
             rest = (self._interval if has_any else _IDLE_SECONDS) - self._meter.resolution_seconds

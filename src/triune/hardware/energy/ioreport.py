@@ -50,7 +50,7 @@ _FIELDS: Final[Sequence[tuple[str, str, frozenset[Unit], RailRole]]] = (
     ("gpu", "gpu_mj", frozenset({Unit.GPU}), RailRole.COMPUTE),
     ("ane", "ane_mj", frozenset({Unit.ANE}), RailRole.COMPUTE),
     ("dram", "dram_mj", _ALL, RailRole.MEMORY),
-    # Not added to the GPU's energy, since it is not documented whether that includes the SRAM's.
+    # The SRAM's energy is only shown, and not added to the GPU's: it is not documented whether that includes it.
     ("gpu-sram", "gpu_sram_mj", frozenset({Unit.GPU}), RailRole.DETAIL),
 )
 

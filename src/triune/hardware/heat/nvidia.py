@@ -42,7 +42,7 @@ def nvidia_slowing(nvml: Any, environment: Mapping[str, str]) -> str:
         return ""
     try:
         handle = device(nvml, environment.get("CUDA_VISIBLE_DEVICES"))
-        # Drivers before 535 have the function only under its older name.
+        # Use the older name of the function where the new one is missing, as with drivers before 535.
         ask = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return json.dumps(
             {

@@ -17,7 +17,9 @@ from triune.core.units import Unit
 Language: TypeAlias = Literal["onnx", "mil"]
 
 NEWEST_TIER: Final = 5
-"""The tier of the newest Neural Engines that rules know (M5 and later)."""
+"""The tier of the newest Neural Engines that rules know (M5 and later). Tiers number the generations of the Neural
+Engine, from 1 (M1).
+"""
 
 _WIDE_FLOATS: Final = frozenset({"fp32", "fp64", "bf16"})
 
