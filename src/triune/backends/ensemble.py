@@ -43,8 +43,8 @@ class EnsembleBuild(Build):
         """Whether a new build would be the same. The configs of the steps' models must be unchanged, too."""
         mine, theirs = self.source.parts, source.parts
         is_same = mine.keys() == theirs.keys() and all(mine[part] is theirs[part] for part in mine)
-        # Name the base class: `super()` without arguments fails in a dataclass with slots, since its decorator creates a
-        # new class.
+        # Name the base class: `super()` without arguments fails in a dataclass with slots, since its decorator creates
+        # a new class.
         return is_same and Build.is_current(self, source)
 
     def __str__(self) -> str:

@@ -46,8 +46,8 @@ def writing(target: Path) -> Generator[None]:
 
     Raises:
         InvalidArgumentError: a disk is full, cannot be written, or does not support a file of that size. The message
-            names `target`, the free bytes of its folder and of the temporary folder, and the remedy. Errors of vendors' libraries whose text
-            names such a disk error are converted too.
+            names `target`, the free bytes of its folder and of the temporary folder, and the remedy. Errors of vendors'
+            libraries whose text names such a disk error are converted too.
     """
     try:
         yield

@@ -22,8 +22,8 @@ ENERGY_PARAMETER = "triune_energy"
 
 PLACEMENT_PARAMETER = "triune_placement"
 """If this request parameter is true, the response states where it was computed: this parameter of the response is
-the unit that the config requests, `triune_planned_units` lists the units of the plan, and `triune_unit` the units that computed the
-request.
+the unit that the config requests, `triune_planned_units` lists the units of the plan, and `triune_unit` the units that
+computed the request.
 """
 
 

@@ -42,8 +42,8 @@ def precisions(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, Support]
     computes, converted, weights, no = Support.COMPUTES, Support.CONVERTED, Support.WEIGHTS, Support.NO
     match unit:
         case Unit.CPU:
-            # fp16 counts as converted, since ONNX Runtime's CPU provider casts it to fp32 where it has no fp16 kernel; bf16
-            # counts as refused, since it has no matrix product of bf16.
+            # fp16 counts as converted, since ONNX Runtime's CPU provider casts it to fp32 where it has no fp16 kernel;
+            # bf16 counts as refused, since it has no matrix product of bf16.
             return _named(computes, converted, no, computes, weights)
         case Unit.AMX if cpu.is_apple_silicon:
             return _named(computes, computes, no, weights, weights)

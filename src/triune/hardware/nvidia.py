@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CUDA_LIBRARIES = "nvidia"
-"""The Python package of CUDA's libraries. If it is installed, the installed build of MLX is taken to be the one for CUDA:
-MLX's build for CPUs does not install this package.
+"""The Python package of CUDA's libraries. If it is installed, the installed build of MLX is taken to be the one for
+CUDA: MLX's build for CPUs does not install this package.
 """
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")

@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# The time limit of a trial, in seconds. It is never reached: the lifecycle limits the time of a load, and ends the trial's
-# process when it gives up the load.
+# The time limit of a trial, in seconds. It is never reached: the lifecycle limits the time of a load, and ends the
+# trial's process when it gives up the load.
 _SECONDS = 1e6
 
 

@@ -32,8 +32,8 @@ _MEMORY = re.compile(
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
 # Matches the error for a buffer above Metal's limit. The limit is fixed, so sending the request again does not help.
 _LARGEST_BUFFER = re.compile(r"maximum allowed buffer size of (\d+)")
-# Matches error messages of CUDA (after which "the process must be terminated and relaunched", by its documentation) and of
-# Metal (MTLCommandBufferError, IOGPU) when a GPU no longer computes for this process.
+# Matches error messages of CUDA (after which "the process must be terminated and relaunched", by its documentation) and
+# of Metal (MTLCommandBufferError, IOGPU) when a GPU no longer computes for this process.
 _LOST = re.compile(
     r"device (?:was |is |has been )?(?:lost|removed)|DeviceRemoved|GPU is lost|no CUDA-capable device"
     r"|busy or unavailable|illegal memory access|unspecified launch failure"

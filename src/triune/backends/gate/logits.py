@@ -46,9 +46,10 @@ _TOLERANCES: Final[Mapping[tuple[str, bool], float]] = {
     ("fp16", True): 0.2,
     ("bf16", True): 0.35,
 }
-"""The allowed error of a logit divided by the spread of its row (the largest logit minus the smallest), by precision and
-whether weights are packed: products with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was measured with 0.00001 (fp32), 0.03 (fp16),
-0.07 (8 bits), and 0.12 to 0.21 (bf16); wrong numbers have errors of 0.5 and more.
+"""The allowed error of a logit divided by the spread of its row (the largest logit minus the smallest), by precision
+and whether weights are packed: products with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was
+measured with 0.00001 (fp32), 0.03 (fp16), 0.07 (8 bits), and 0.12 to 0.21 (bf16); wrong numbers have errors of 0.5 and
+more.
 """
 
 _PART_OF_COSINE: Final = 3
@@ -221,9 +222,9 @@ def compare_logits(
     """Compare logits [tokens, vocabulary].
 
     A row is wrong if a logit is off by more than the tolerance times the spread of the expected row (its largest logit
-    minus its smallest), if its cosine similarity with the expected row, after subtracting both means, is below 1 - tolerance / 3, or if a logit is NaN or
-    infinite where the expected one is not. In a fraction of the clear rows (`_CLEAR`) up to the tolerance, the most
-    probable token may differ from the expected one.
+    minus its smallest), if its cosine similarity with the expected row, after subtracting both means, is below 1 -
+    tolerance / 3, or if a logit is NaN or infinite where the expected one is not. In a fraction of the clear rows
+    (`_CLEAR`) up to the tolerance, the most probable token may differ from the expected one.
     """
     if found.shape != expected.shape:
         return _failed(

@@ -36,7 +36,8 @@ def divide(begin_ns: int, end_ns: int, works: Sequence[Work], quick_ns: Mapping[
     whole_ns = end_ns - begin_ns
     density = {account: min(1.0, spent / whole_ns) for account, spent in quick_ns.items() if spent > 0}
     total = sum(density.values())
-    # The quick batches of several workers may overlap. If their times add up to more than the interval, scale them down.
+    # The quick batches of several workers may overlap. If their times add up to more than the interval, scale them
+    # down.
     if total > 1:
         density = {account: each / total for account, each in density.items()}
         total = 1.0

@@ -64,8 +64,8 @@ class LoadMeter:
                 return
             self._group += 1
             self._is_overlapped = False
-        # Read the memory without the lock, since this takes time. A load that begins meanwhile joins this group, and its
-        # first allocations may be missed.
+        # Read the memory without the lock, since this takes time. A load that begins meanwhile joins this group, and
+        # its first allocations may be missed.
         self._start_bytes, self._start_requests = self._read_bytes(), self._read_requests()
 
     def end(self) -> Growth:

@@ -139,7 +139,8 @@ class RunMemory:
         self._due.release()
         self._shrink()
         if self._has_freed_much:
-            # The arena has returned its memory to glibc, which keeps up to 64 MiB of it: have glibc return that as well.
+            # The arena has returned its memory to glibc, which keeps up to 64 MiB of it: have glibc return that as
+            # well.
             self._has_freed_much = False
             HEAP.give_back_soon()
 

@@ -137,8 +137,8 @@ class OpenVinoDecoder:
             Program(model, each, properties, caches=heads, is_rounding=each == "fp32" and not is_exact)
             for each in precisions
         ]
-        # All programs share the caches. There are several programs only if the layout of the caches does not depend on the
-        # precision: with caches of 8 bits, or with attention as standard operators.
+        # All programs share the caches. There are several programs only if the layout of the caches does not depend on
+        # the precision: with caches of 8 bits, or with attention as standard operators.
         self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
         self._names = list(heads)
         self.block_size = self._caches[0].block_size

@@ -9,8 +9,8 @@ import numpy as np
 from triune.core.decoder import DecoderStep
 
 MOST_SEQUENCES: Final = 64
-"""The largest number of sequences in a measured step. The cache needs at least this many blocks of 16 tokens, one for each
-sequence.
+"""The largest number of sequences in a measured step. The cache needs at least this many blocks of 16 tokens or more,
+one for each sequence.
 """
 
 _PROMPT_TOKENS: Final = 512

@@ -38,7 +38,8 @@ _IN_FLOATS: Final = frozenset(
         *("Divide", "Mod", "FloorMod", "Clamp", "Power", "SquaredDifference", "ReduceMax", "ReduceMin", "Interpolate"),
     }
 )
-"""Operators of integers that the CPU plugin computes in fp32 (measured with 2026.4.1), in addition to sums and products.
+"""Operators of integers that the CPU plugin computes in fp32 (measured with 2026.4.1), in addition to sums and
+products.
 """
 
 _INDEXED: Final = frozenset({"Gather", "GatherElements", "GatherND"})

@@ -91,8 +91,8 @@ class StretchCompiler:
         self.close()
 
     def compile(self, stretches: Sequence[Stretch]) -> list[Compiled]:
-        """Compile stretches, each for the first of its choices (`Stretch.choices`) that accepts it and computes it within
-        the tolerance.
+        """Compile stretches, each for the first of its choices (`Stretch.choices`) that accepts it and computes it
+        within the tolerance.
 
         A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that as few nodes as possible move
         to another unit. Neighbouring stretches with the same final choice are joined.
