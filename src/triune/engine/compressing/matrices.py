@@ -120,7 +120,7 @@ class Matrices:
         self._graph.changed = {}
 
     def weights_db(self, made: Made, name: str, matrix: Stored) -> float:
-        """The ratio of signal to quantization noise of a matrix, in dB."""
+        """The signal-to-quantization-noise ratio of a matrix, in dB (`sqnr_db`)."""
         return sqnr_db(self._floats(made, name), matrix.whole())
 
     def half(self, made: Made, name: str) -> WeightForm:
