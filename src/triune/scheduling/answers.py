@@ -85,8 +85,8 @@ class Answers:
             await idle.wait()
 
     def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
-        """Note that a batch is finished, if all its `tasks` are done, and answer all batches that may be answered now:
-        finished ones before which no unfinished one started.
+        """If all `tasks` of a batch are done, note that the batch is finished, and answer, in the order in which they
+        started, the finished batches before which no unfinished one started.
         """
         if not all(task.done() for task in tasks):
             return
