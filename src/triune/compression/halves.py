@@ -1,4 +1,4 @@
-"""Floats of 16 bits."""
+"""The choice between the two floating-point formats of 16 bits, FP16 and BF16."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ _AT_ONCE = 1 << 20
 
 
 def sqnr_db(values: NDArray[Any], other: NDArray[Any]) -> float:
-    """The signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if nothing differs."""
+    """The signal-to-quantization-noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if nothing differs."""
     one, two = values.reshape(-1), other.reshape(-1)
     signal = noise = 0.0
     for begin in range(0, one.size, _AT_ONCE):

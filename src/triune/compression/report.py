@@ -18,9 +18,10 @@ class Layer:
         name: the weight, or the node that multiplies it.
         operator: the operator that reads it.
         form: its present form, "floats" if it was not compressed.
-        weights_db: the signal to quantization noise of its weights; None if another library quantized them.
-        output_db: the signal to noise ratio of the worst output with only this layer compressed; None if that was not
-            tried.
+        weights_db: the signal-to-quantization-noise ratio of its weights, in dB; None if another library quantized
+            them.
+        output_db: the signal-to-noise ratio of the worst output, in dB, if only this layer is compressed; None if that
+            was not tried.
         note: how it differs from the requested form, and why.
     """
 
@@ -66,7 +67,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A compression.
+    """The figures of a compression.
 
     Attributes:
         source, target: the names of the files.
@@ -82,7 +83,7 @@ class Report:
         before, after: figures of each unit with the source and with the target; empty if nothing was measured.
         notes: what else a reader should know.
         methods: the methods that were tried, if there were several.
-        text: the accuracy of a decoder on text; None of other models.
+        text: the accuracy of a decoder on text; None for other models.
     """
 
     source: str

@@ -34,7 +34,7 @@ class Change:
     """How a weight was compressed.
 
     Attributes:
-        sqnr_db: the signal to quantization noise of its elements, in dB; infinite if nothing was lost.
+        sqnr_db: the signal-to-quantization-noise ratio of its elements, in dB; infinite if nothing was lost.
         note: what differs from what was asked for, and why; "" if nothing does.
     """
 

@@ -61,7 +61,7 @@ class Found:
         built: the compressed model.
         outputs: the accuracy of each output of the compressed model.
         returned: the layers that went back to a higher precision, and that precision, most sensitive first.
-        sensitivity: for each layer the signal to noise ratio of the worst output in dB, if this layer alone is
+        sensitivity: for each layer the signal-to-noise ratio of the worst output in dB, if this layer alone is
             compressed; empty if nothing was searched.
         holds: whether the outputs agree as far as was asked for.
     """
@@ -144,7 +144,7 @@ def _noise(
 
 
 def sensitivities(plan: Plan, form: WeightForm, comparison: Comparison, tell: Tell) -> dict[str, float]:
-    """The signal to noise ratio of the worst output, in dB, with each layer compressed alone."""
+    """For each layer, the signal-to-noise ratio of the worst output, in dB, if only this layer is compressed."""
     found: dict[str, float] = {}
     for number, name in enumerate(plan.layers):
         tell(f"layer {number + 1} of {len(plan.layers)} alone")
