@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 _MOST_IN_A_TURN: Final = 8
-"""The most connections that a port accepts in one iteration of the loop. Each takes about 0.1 ms, and its first
-request, which has probably arrived already, at least as much again.
+"""The most connections that a port accepts in one iteration of the loop. Accepting one takes about 0.1 ms. Its
+first request has probably arrived already, and takes another 0.1 ms or more.
 """
 
 _PAUSE_SECONDS: Final = 1.0
@@ -61,8 +61,8 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        # `_tasks` has the accepted connections without a protocol, also those of earlier iterations. Nothing else
-        # limits their file descriptors.
+        # Accept nothing more while too many accepted connections, also those of earlier iterations, have no protocol
+        # yet (`_tasks`): nothing else limits their file descriptors.
         while len(self._tasks) < _MOST_IN_A_TURN:
             try:
                 connection, _ = self._listener.accept()
@@ -86,7 +86,7 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            # asyncio sets TCP_NODELAY only on sockets that were made with a protocol number, and this one was not.
+            # Set TCP_NODELAY here: asyncio sets it only on sockets that were made with a protocol number, unlike this.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:

@@ -130,7 +130,7 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
             try:
                 listeners.append(_listen(family, (address[0], bound, *address[2:]), is_shared=is_shared))
             except OSError as error:
-                # A name may have IPv6 addresses although this machine has no IPv6.
+                # Skip an address that this machine does not have: a name may have IPv6 addresses where IPv6 is off.
                 if error.errno not in _NOT_HERE:
                     raise
                 failure = error

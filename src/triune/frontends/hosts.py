@@ -105,7 +105,8 @@ class OwnHosts:
         """
         scheme, separator, rest = origin.partition("://")
         if scheme.lower() not in ("http", "https"):
-            # Browsers send "null" if they hide the site. Extensions and programs use other schemes.
+            # Accept an origin with another scheme, which only extensions and programs send. Refuse "null", which a
+            # browser sends if it hides the site.
             return bool(separator)
         name = _name_of(rest)
         return name == own or name in self.names or _is_of_this_machine(name)

@@ -88,7 +88,7 @@ class ShortProtocol(HttpToolsProtocol):
         if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
         elif self.flow.write_paused:
-            # The time without a request begins when the client has read the response.
+            # Move the deadline on while a response is being sent: the connection is idle once the client has read it.
             self._deadline = now + self._limits.idle_seconds
         elif now >= self._deadline:
             self.transport.close()

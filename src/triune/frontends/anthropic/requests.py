@@ -231,7 +231,7 @@ def _read_tool(fields: Fields) -> dict[str, Any]:
     if (description := fields.string("description")) is not None:
         function["description"] = description
     function["parameters"] = fields.need("input_schema", fields.mapping("input_schema"))
-    # `strict` changes nothing: arguments follow the schema whenever the model must call a tool, and never otherwise.
+    # `strict` changes nothing: the schema constrains the arguments if the model must call a tool, and only then.
     fields.flag("strict")
     fields.ignore("cache_control", "input_examples", "eager_input_streaming", "allowed_callers", "defer_loading")
     fields.end()

@@ -49,7 +49,7 @@ class MemoryBudget:
     def change(self, more_bytes: int) -> None:
         """Add `more_bytes`, which may be negative, to `reserved_bytes`. Only reservations call this.
 
-        Once the sum is LARGE_BYTES below its highest value, freed memory is returned to the system.
+        Once the sum is 64 MiB (LARGE_BYTES) below its highest value, freed memory is returned to the system.
         """
         self.reserved_bytes += more_bytes
         if self.reserved_bytes > self._highest_bytes:

@@ -45,8 +45,8 @@ class Decoder:
         return work.data
 
     def check_size(self, num_bytes: int, what: str = _JSON) -> None:
-        """Raise PayloadTooLargeError if `num_bytes` is more than `Limits.json_bytes`. `what` names the data for the
-        message, with a remedy after a colon.
+        """Raise PayloadTooLargeError if `num_bytes` is more than `Limits.json_bytes`. `what` is text for the message:
+        the name of the data, a colon, and what the client can do instead.
         """
         limit = self._limits.json_bytes
         if num_bytes > limit:

@@ -227,6 +227,6 @@ async def until_done(future: asyncio.Future[T], give_up: Callable[[], object] = 
             future.exception()
         raise
     finally:
-        # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
-        # reference cycle, and the request's body would stay in memory until the garbage collector ran.
+        # Drop the reference to the future: the future refers to its error, the error's traceback to this frame. If the
+        # frame referred to the future, this cycle would keep the request's body in memory until garbage collection.
         del future

@@ -131,7 +131,7 @@ class ParserProcesses:
             self._idle.clear()
         for process in processes:
             process.kill()
-            process.free()  # This also deletes the process's temporary folder.
+            process.free()  # `free` also deletes the process's temporary folder.
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _acquire(self) -> WorkerProcess:

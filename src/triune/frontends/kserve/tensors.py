@@ -13,7 +13,8 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError
 from triune.core.tensors import format_shape
 
-# numpy counts bytes in a signed 64-bit integer, and ignores dimensions of size 0. An element has at most 8 bytes.
+# The largest product of a shape's dimensions, without those of size 0: numpy counts the bytes of this product in a
+# signed 64-bit integer, and an element has at most 8 bytes.
 MAX_ELEMENTS = 2**59
 MAX_RANK = 64
 
@@ -25,7 +26,7 @@ MAX_OBJECTS = 1 << 20
 runtime.
 """
 
-# For less data, a copy costs less than making a view.
+# An array of at most this size is encoded as a copy, since making a view costs more.
 _COPY_BYTES = 16384
 
 _SLICE = 16384

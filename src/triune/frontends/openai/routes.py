@@ -94,7 +94,7 @@ class _Endpoints:
             if each["id"] == name:
                 return JsonResponse(each)
         for base in bases:
-            # A model that is not ready raises UnavailableError: it may become a model for text.
+            # UnavailableError is the answer for a model that is not ready: it may turn out to be a model for text.
             with contextlib.suppress(NotFoundError, InvalidArgumentError, UnsupportedError):
                 self._models.text_model(base)
         raise unknown_model(name)

@@ -58,7 +58,7 @@ def _unit(
         "models": len(served),
         "inferences": sum(each.unit_inferences.get(unit, 0) for each in served),
         "busy_seconds": sum(each.unit_busy_ns.get(unit, 0) for each in served) / _NS,
-        # A request that waits may go to any unit of its model.
+        # Count a waiting request for each unit of its model, since it may go to any of them.
         "waiting": sum(each.num_waiting for each in served),
         "slowed": sum(unit in each.slowed for each in served),
         "lost": next((each.lost[unit] for each in served if unit in each.lost), ""),

@@ -80,7 +80,7 @@ async def parts_of(
             check_end(delta)
             index = offsets[place] + delta.index
             if index not in readers:
-                # If the answer has a constraint, the model writes no reasoning before it.
+                # Look for no reasoning in an answer with a constraint: the model writes none before it.
                 has_reasoning = is_reasoning if generations[place].constraint is None else None
                 readers[index] = _AnswerReader(tools, has_parallel_calls, has_reasoning)
             yield readers[index].part(index, delta)

@@ -50,8 +50,8 @@ _LOOKED_AT = ("BYTES", "BOOL")
 
 
 def decode_small(message: ModelInferRequest, server: Server) -> InferenceRequest:
-    """Decode a message as `codec.decode_request` does. For an unknown model that error is raised first, as in
-    Triton.
+    """Decode a message as `codec.decode_request` does. If the message is invalid and its model is unknown, the error of
+    the model is raised, as in Triton.
     """
     try:
         return grpc_codec.decode_request(message)

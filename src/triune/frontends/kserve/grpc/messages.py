@@ -33,7 +33,7 @@ _MOST_STATISTICS_BYTES: Final = 4096
 
 _FILE = "file:"
 
-# The field's tag: its number, and wire type 2 (length-delimited).
+# The tag of the field `config`: the field's number, and wire type 2 (length-delimited).
 _CONFIG = ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].number << 3 | 2
 
 

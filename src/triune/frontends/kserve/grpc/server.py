@@ -203,8 +203,8 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         "grpc.http2.max_ping_strikes": _or(channel.max_ping_strikes, 0),
     }
     direct = (
-        # By default gRPC sets SO_REUSEPORT. A second server on the port would then get half of the connections, without
-        # an error.
+        # Turn off SO_REUSEPORT unless the port is to be shared: gRPC sets it by default, and a second server on the
+        # port would then get half of the connections, without an error.
         ("grpc.so_reuseport", int(channel.is_port_shared)),
         ("grpc.max_allowed_incoming_connections", limits.connections),
     )

@@ -163,8 +163,8 @@ class InferenceService:
             future.cancel()
             raise
         finally:
-            # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
-            # reference cycle.
+            # Drop the reference to the future: the future refers to its error, and the error's traceback to this frame.
+            # If the frame referred to the future, they would form a reference cycle.
             del future
 
     async def stream_infer(self, _: object, context: Context) -> None:
@@ -188,7 +188,8 @@ class InferenceService:
         try:
             version = parse_version(request.version)
             return messages.ModelReadyResponse(ready=self._server.is_model_ready(request.name, version))
-        except NotFoundError:  # clients ask for readiness before a model exists, and expect "not ready"
+        except NotFoundError:
+            # Answer "not ready" instead of an error: clients ask for readiness before a model exists.
             return messages.ModelReadyResponse(ready=False)
 
     async def _server_metadata(self, _: messages.ServerMetadataRequest) -> Message:

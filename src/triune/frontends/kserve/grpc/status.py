@@ -38,8 +38,8 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     InternalError: grpc.StatusCode.INTERNAL,
 }
 
-# A status message is sent in HTTP/2 trailers, where percent-encoding can make it three times as long. Clients refuse
-# trailers of more than 8 KiB.
+# The longest status message, in bytes of UTF-8. It is sent in HTTP/2 trailers, where percent-encoding can make it three
+# times as long, and clients refuse trailers of more than 8 KiB.
 MAX_DETAILS_BYTES = 2048
 
 _PUSHBACK = "grpc-retry-pushback-ms"
@@ -87,7 +87,7 @@ def code_of(error: TriuneError) -> grpc.StatusCode:
 
 def details_of(error: TriuneError) -> str:
     """The error's message, cut to what a client accepts in trailers."""
-    # The message may contain a file name that UTF-8 cannot encode.
+    # Replace what UTF-8 cannot encode: the message may contain such a file name.
     encoded = (str(error) or type(error).__name__).encode(errors="replace")
     if len(encoded) <= MAX_DETAILS_BYTES:
         return encoded.decode()

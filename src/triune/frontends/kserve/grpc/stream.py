@@ -138,10 +138,12 @@ class StreamSession:
         try:
             while not self._is_stopping:
                 data = await self._context.read()
-                if not isinstance(data, bytes):  # grpc.aio.EOF: the client has sent its last request
+                if not isinstance(data, bytes):
+                    # `data` is grpc.aio.EOF: the client has sent its last request.
                     return
                 await self._start(data, group)
-                del data  # free the message: the wait for the next one may be long
+                # Free the message, since the loop below may wait long before it reads the next one.
+                del data
                 while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._limits.request_bytes:
                     self._room.clear()
                     await self._room.wait()
@@ -183,7 +185,8 @@ class StreamSession:
         """Keep the answer of a request until the answers before it are written. The request's reservation of memory is
         changed to the size of the answer.
         """
-        if pending.future is None:  # the stream has ended
+        if pending.future is None:
+            # The stream has ended: read the exception, so that asyncio does not warn that nobody has read it.
             if not future.cancelled():
                 future.exception()
             return
@@ -217,7 +220,8 @@ class StreamSession:
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
                 self._end(pending.num_bytes, pending.held)
-                del pending  # free the answer: the wait for the next one may be long
+                # Free the answer, since the wait for the next one may be long.
+                del pending
             elif reader.done() and not self._pending:
                 return
             else:
@@ -244,7 +248,8 @@ class StreamSession:
                     is_final = response.is_final
                     if response.outputs or not is_final or is_empty_final_wanted:
                         answer = await self._large.encode(response, held, is_final=is_final)
-                        del response  # writing may take long
+                        # Free the response before its message is written, since writing may take long.
+                        del response
                         await self._write(answer)
                         del answer
             if not is_final and is_empty_final_wanted:

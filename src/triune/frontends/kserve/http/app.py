@@ -230,6 +230,6 @@ async def _answer_disconnected(request: Request, error: ClientDisconnect) -> Res
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:
-    # After this response, Starlette raises the error again, and uvicorn logs it.
+    # Do not log the error here: after this response, Starlette raises it again, and uvicorn logs it.
     internal = defect(error)
     return JsonResponse(error_body(str(internal)), status_code=status_of(internal))

@@ -43,7 +43,8 @@ class InferCycle(RequestResponseCycle):
         self.route = route
         self.headers = headers
         self.keep_alive = keep_alive
-        # These are read for each request. Python finds attributes of an object faster than those of its class.
+        # Set these attributes on the object, not on the class, where Python would find them more slowly: each request
+        # reads them.
         self.refusal: tuple[int, str] | None = None
         self.held: Reservation | None = None
         self.disconnected = False

@@ -183,8 +183,8 @@ def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
     except Exception as error:
         raise as_internal_error(error) from error
     finally:
-        # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
-        # reference cycle.
+        # Drop the reference to the future: the future refers to its error, and the error's traceback to this frame. If
+        # the frame referred to the future, they would form a reference cycle.
         del future
 
 

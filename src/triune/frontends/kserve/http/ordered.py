@@ -77,7 +77,7 @@ class OrderedProtocol(HttpToolsProtocol):
             if running.future is not None:
                 running.future.cancel()
             if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # Otherwise a task still uses the request's memory, and releases it when it ends.
+                # A task that still runs uses the request's memory, and releases it itself when it ends.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too

@@ -35,7 +35,8 @@ class Progress:
         """Start again for a new request, which begins with its head."""
         self.is_in_head = True
         self._num_silent_bytes = 0
-        self._num_chunks = -1  # begins at -1, so that the empty chunk that ends a body is not counted
+        # Begin at -1, so that the empty chunk that ends a body is not counted.
+        self._num_chunks = -1
         self._deadline = 0.0
 
     def grow(self) -> None:
@@ -57,8 +58,7 @@ class Progress:
             now: the event loop's time, in seconds.
 
         Returns:
-            whether the bytes that came since the last piece of the body may be a head or trailers: they are not too
-                many.
+            whether the bytes that arrived since the last piece of the body are few enough to be a head or trailers.
         """
         if not self._deadline:
             self._deadline = now + self._limits.receive_seconds

@@ -227,7 +227,7 @@ class KServeProtocol(OrderedProtocol):
             return
         self._progress.is_in_head = False
         limit = self._front_end.limits.head_bytes
-        # If the head arrived in several reads, `Progress.read` has checked its size.
+        # Check the size of a head that arrived in one read. `Progress.read` has checked those of several reads.
         if self._num_read_bytes > limit and num_head_bytes(self.url, self.headers) > limit:
             self._refuse_head()
             return

@@ -76,7 +76,7 @@ class HttpServer:
         self._is_port_shared = is_port_shared
         config = uvicorn.Config(
             app,
-            # uvicorn calls it with keyword arguments, and needs no class.
+            # uvicorn calls `http` with keyword arguments, so `protocol`, a function, serves as well as a class.
             http=cast("type[asyncio.Protocol]", protocol),
             ws="none",
             lifespan="off",

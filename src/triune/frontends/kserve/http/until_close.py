@@ -31,7 +31,8 @@ async def until_close(
         if event["type"] == "http.response.start":
             is_sized = any(name.lower() == b"content-length" for name, _ in event.get("headers", ()))
             if not is_sized:
-                # uvicorn then takes the body as one with Content-Length, of the length that is set before each piece.
+                # Without chunks, uvicorn expects a body of a known length: `expected_content_length`, which is set to
+                # the size of each piece before the piece is sent.
                 cycle.chunked_encoding = False
         elif event["type"] == "http.response.body" and not is_sized:
             cycle.expected_content_length = len(event.get("body", b""))

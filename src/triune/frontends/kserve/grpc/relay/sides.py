@@ -34,10 +34,10 @@ _RESET_FRAMES = 40
 _ENDED_AT_ONCE = 4
 _ENDING_SECONDS = 0.008
 
-# A connection may end this many calls before gRPC's library has handed them to their handlers. Then it may open no
-# other call until one of them is handed to its handler. The library does so with most ended calls, but need not: after
-# this many seconds such a call counts as handed over.
+# An abandoned call is one that its client ends before gRPC's library has handed it to its handler. A connection with
+# this many abandoned calls may open no other call until the library hands one of them to its handler.
 _MAX_ABANDONED = 4
+# The library may never hand an abandoned call to its handler: after this many seconds the call counts as handed over.
 _ABANDONED_SECONDS = 1.0
 
 # The penalty points of a connection ("strikes") at which it is closed. It gets one for each call that it ends before
