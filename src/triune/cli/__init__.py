@@ -50,7 +50,7 @@ def main() -> None:
         app()
     except TriuneError as error:
         _tell(str(error))
-    # This error is unexpected, and its traceback would not help the user.
+    # Print an unexpected error as a message, too: its traceback would not help the user.
     except Exception as error:
         if os.environ.get("TRIUNE_TRACEBACK"):
             raise

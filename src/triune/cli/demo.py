@@ -77,8 +77,8 @@ def units_for(cpu: Cpu, statuses: Sequence[UnitStatus], *, has_mlx: bool) -> tup
     """
     presence = {each.unit: each.presence for each in statuses}
     real = {unit for unit, each in presence.items() if each is Presence.PRESENT}
-    # Intel's AMX shares the cores of the CPU, so that AMX alone is faster than both together (docs/benchmarks.md).
-    # Apple's AMX needs ONNX models to be converted to Core ML first.
+    # Take Intel's AMX in place of the CPU, whose cores it shares: AMX alone is faster than both together
+    # (docs/benchmarks.md). Leave Apple's AMX out: ONNX models would have to be converted to Core ML for it.
     has_tiles = Unit.AMX in real and not cpu.is_apple_silicon
     units = [Unit.AMX if has_tiles else Unit.CPU]
     if Unit.GPU in real and has_mlx:

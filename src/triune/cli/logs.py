@@ -62,7 +62,8 @@ def set_up_logs(options: LogOptions, console: Console) -> LogWriter:
     logging.captureWarnings(True)
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(logging.INFO)
-    # gRPC's library would write errors of clients to standard error itself, without a thread for blocked readers.
+    # Turn off the log of gRPC's library, which would write errors of clients to standard error itself: a reader of
+    # standard error that is blocked would block the server.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return writer
 
