@@ -38,10 +38,10 @@ class Advice:
     """What the notes of a comparison tell the user to do, in the words of the command that was given.
 
     Attributes:
-        larger: if inputs are as large as those for which fp16 is wrong.
-        wrong: if inputs are of a kind for which fp16 is wrong.
-        left_out: if kinds of inputs were not compared.
-        slow: where Apple's interpreter was not used, since it is slow.
+        larger: what to do if the user's inputs are as large as those for which fp16 is wrong.
+        wrong: what to do if the user's inputs are of a kind for which fp16 is wrong.
+        left_out: what to do if kinds of inputs were not compared.
+        slow: what to do if Apple's interpreter was not used because it is slow.
     """
 
     larger: str = (
@@ -85,8 +85,8 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
     """
     if not comparison.is_limited:
         return compare(), ""
-    # The limit of CPU time is for a worker process that a library keeps from noticing, by holding the GIL, that this
-    # process has ended.
+    # Limit the CPU time, too: if this process ends while a library holds the GIL in the worker process, the worker
+    # does not notice it, and would go on.
     limits = Limits(
         load_seconds=SECONDS,
         memory_bytes=max(_LEAST_BYTES, _TIMES * sum(each.stat().st_size for each in result.rglob("*"))),

@@ -53,7 +53,7 @@ class TextStream(Iterator[str]):
         while self.answer is None:
             try:
                 delta = self._engine.wait(_next(self._deltas))
-            # BaseException, so that a KeyboardInterrupt cancels the generation, too.
+            # Catch BaseException, so that a KeyboardInterrupt cancels the generation, too.
             except BaseException:
                 self.close()
                 raise

@@ -242,7 +242,7 @@ def _parts(length: int) -> list[int]:
 
 
 class _Certain:
-    """What `verify` asks about the source, for a model with logits: it is not random, and none of its outputs is
+    """Tells `verify` about the source of a comparison of logits: the source is not random, and none of its outputs is
     uncertain.
     """
 

@@ -171,7 +171,8 @@ def _checked(arrival: Arrival, profile: Profile, target: Target) -> Arrival:
         )
     unit = arrival.unit
     if unit is Unit.CPU and Unit.AMX in profile.costs:
-        # Apple's CPUs compute matrix products on their matrix units, so nothing is planned for "cpu" alone.
+        # Take a request for "cpu" as one for "amx": Apple's CPUs compute matrix products on their matrix units, so
+        # there are no costs for "cpu" alone.
         unit = Unit.AMX
     if unit is not None and unit not in profile.costs:
         served = ", ".join(each.value for each in profile.costs)

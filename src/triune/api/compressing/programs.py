@@ -49,8 +49,8 @@ def convert_compressed(
     samples: Samples,
     tell: Callable[[str], None],
 ) -> list[str]:
-    """Convert a compressed model to a program in fp16, whose weights stay compressed. What fp16 does not hold of the
-    user's samples, or of generated inputs if there are none, computes in fp32.
+    """Convert a compressed model to a program in fp16, whose weights stay compressed. Layers that are wrong in
+    fp16 on the user's samples, or on generated inputs if there are none, compute in fp32.
 
     Integer weights keep their bits and blocks. Palettes and zeros become look-up tables and bitmasks, without further
     loss.
@@ -146,7 +146,7 @@ def outputs_of_program(
     path: Path, samples: Sequence[Mapping[str, Array]], expected: Sequence[Mapping[str, Array]]
 ) -> Sequence[OutputAccuracy]:
     """Measure how far the outputs of a program differ from the expected ones, which have the source's names and
-    types. The program computes as the Neural Engine rounds: on `cpu` a program in fp16 computes in fp32.
+    types. The program runs on `ane`, which rounds to fp16: on `cpu` a program in fp16 computes in fp32.
     """
     accuracy = Accuracy()
     with load(path, "ane") as program:

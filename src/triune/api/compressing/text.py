@@ -71,7 +71,7 @@ def compress_text(
         calibrate: the path of a text; None means a text that comes with Python.
         keep_accuracy: the least agreement (`TextAccuracy.agreement`). Matrices return to a higher precision until it is
             reached; None for no such limit.
-        least: the least agreement below which nothing is written without `force`.
+        least: the agreement below which nothing is written without `force`.
         force: whether to write the result whatever its agreement is.
         tell: receives progress messages.
 

@@ -28,7 +28,7 @@ ELEMENTS: Final = {
 """The ONNX element type of each of these dtypes, by its name in `NAMES`."""
 
 EXACT_TERMS: Final = 1024
-"""The number of products of 8-bit integers, each at most 128 x 128, whose sum fp32 represents exactly: 2^24."""
+"""The number of products of 8-bit integers whose sum fp32 always represents exactly: 1024 x 128 x 128 is 2^24."""
 
 MOST_TERMS: Final = 131_071
 """The largest number of products of 8-bit integers whose sum always fits into int32."""

@@ -23,8 +23,8 @@ backend.
 """
 
 _FIXED_SHAPES: Final = ("coreml", "coreai")
-"""The runtimes that compile for one set of shapes; the executables of other runtimes compute all sizes, and as
-fast.
+"""The runtimes that compile an executable for each set of shapes. In other runtimes one executable computes all sizes,
+and is not slower.
 """
 
 

@@ -92,7 +92,7 @@ class Direct:
         dtype = dtype_name(first, second, ("a", "b"))
         by_shape = self.best(dtype, precision)
         if first.ndim == 2 and second.ndim == 2:
-            # Two matrices are the common case, in which the choice takes less than a microsecond.
+            # Choose for two matrices, the common case, without the sizes of batches: it takes less than a microsecond.
             rows, columns = first.shape[0], second.shape[1]
             unit = by_shape[ROW if rows <= FEW_ROWS else SQUARE](rows * first.shape[1] * columns)
             return self._units[unit].product(first, second, dtype)

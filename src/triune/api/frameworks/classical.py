@@ -180,7 +180,7 @@ def _written(convert: Callable[[], ModelProto], title: str) -> ModelProto:
             warnings.simplefilter("ignore")
             return convert()
     except Exception as error:
-        # The exporters raise errors of any type, with the estimator's name.
+        # Give the user the first lines of the error, which name the estimator. The exporters raise errors of any type.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ExporterError(
             f"the exporter of {title} cannot convert it: {type(error).__name__}: {' '.join(lines[:3])}"[:600]
