@@ -27,7 +27,7 @@ class HostedExecutable:
     """
 
     is_steady = False
-    """A call may have to wait for another process."""
+    """False: how long a call takes depends on another process, too, and not only on the shapes of the inputs."""
 
     def __init__(self, load: Callable[[], Executable], name: str, *, limits: Limits | None = None) -> None:
         """Start the process and load.

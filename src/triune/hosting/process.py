@@ -93,7 +93,7 @@ class WorkerProcess:
                 life, self._life = os.pipe()
                 ours.callback(os.close, self._life)
                 theirs.callback(os.close, life)
-                # The folder for temporary files of its libraries is removed however the process ends.
+                # Make a folder for temporary files of the process's libraries. It is removed however the process ends.
                 self._scratch = HeldFolder()
                 ours.callback(self._scratch.remove)
                 output = _STANDARD_ERROR
@@ -106,16 +106,15 @@ class WorkerProcess:
                     reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
-                    # Do not mix what the model prints with the server's output: it goes to the server's log, if there
-                    # is one.
+                    # Send what the model prints to the server's log, if there is one, not to the server's output.
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=(other_end.fileno(), life),
-                    # Give the process the module path of this one.
+                    # Give the worker process the module path of the server.
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(self._scratch.path)},
-                    # Ctrl-C sends a signal to the terminal's whole process group. In its own session, this process does
-                    # not get it: the server ends it after its requests.
+                    # Ctrl-C sends a signal to the terminal's whole process group. In a session of its own, the worker
+                    # process does not get it: the server ends the worker after the requests under way.
                     start_new_session=True,
                 )
                 self._process = Watched(process, name, limits.stopped_seconds)
@@ -206,7 +205,8 @@ class WorkerProcess:
         """Whether the process has not ended, as far as the system has reported it. No call may be running."""
         if self.has_ended or self._process.wait(0) is not None:
             return False
-        # The process closes its end of the channel before its exit is reported, and sends nothing unasked.
+        # Look whether the channel can be read. Without a call the process sends nothing, so then it has closed its end
+        # of the channel, which happens before the system reports its exit.
         channel = select.poll()
         channel.register(self._channel.connection, select.POLLIN)
         return not channel.poll(0)

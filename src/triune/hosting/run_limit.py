@@ -83,7 +83,8 @@ class WatchedLimit:
 
     def refusal(self) -> InvalidArgumentError | None:
         """The error of the call if the process ended because of this limit; None if it ended for another reason."""
-        # If an allocation fails, some libraries abort the process.
+        # Take an abort for a failed allocation if the call had taken more than half of the limit: some libraries abort
+        # the process when an allocation fails.
         has_aborted = self._process.wait() == ABORTED and self._taken > self._max_bytes // 2
         return beyond(self._max_bytes) if self._process.limit_met or has_aborted else None
 

@@ -66,7 +66,7 @@ class Watched:
             if not self._how:
                 self.limit_met = self.limit_met or limit_met
                 self._why = self._why or limit_met
-                # The process may have ended, and the thread that waits for it not have the lock yet.
+                # Ignore that the process has ended, which the thread that waits for it may not have recorded yet.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
 
@@ -123,7 +123,7 @@ def kill_all() -> None:
 
 def leave_nothing() -> None:
     """Kill all watched processes, and remove this process's temporary folders (`core.scratch`). Call this when this
-    process is about to exit while threads may still run, which remove no more.
+    process is about to exit while threads may still run: they will not get to remove their own folders.
     """
     kill_all()
     remove_held()
