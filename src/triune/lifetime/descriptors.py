@@ -21,7 +21,8 @@ def raise_descriptor_limit() -> int:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
         if soft != resource.RLIM_INFINITY and soft < wanted:
-            # The real maximum of the system may be below the hard limit (macOS: kern.maxfilesperproc).
+            # Try the next limit if the system refuses this one: its maximum may be below the hard limit (on macOS,
+            # kern.maxfilesperproc).
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
