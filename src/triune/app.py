@@ -134,7 +134,8 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
         run_bytes=run_bytes,
         custom_ops=read_custom_ops(settings.custom_ops),
     )
-    # Threads for large requests come and go. With many arenas, what each has freed adds up to hundreds of megabytes.
+    # Limit the arenas of malloc, each of which keeps memory that threads have freed: the threads for large requests
+    # come and go, and in many arenas this adds up to hundreds of megabytes.
     HEAP.limit_arenas(max(2, machine.num_cores))
     is_missing_allowed = settings.is_exiting_on_error is False
     with metered(machine.units, settings.energy_interval_seconds) as energy:
