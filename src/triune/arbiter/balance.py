@@ -3,11 +3,11 @@
 A model that runs alone takes the unit that answers soonest. If several models fill the hardware, that is wasteful: a
 model that is twice as fast on the GPU as on the Neural Engine should use the GPU, and leave the Neural Engine to a
 model that is as fast on both. Who should compute where is a linear program: the requests of each model are divided over
-the pools, a request takes its time of a pool, and the time of the fullest pool is to be least. Its dual has a price for
-each pool, which add up to 1; each request goes where its time costs least. The prices are found by exponentiated
-gradients (Kivinen and Warmuth, "Exponentiated gradient versus gradient descent for linear predictors", 1997): the price
-of a pool with too much work rises. The share of iterations in which a pool was the cheapest for a model is the share of
-its requests that should go there.
+the pools, a request takes its time of a pool, and the time of the fullest pool is to be least. The dual program has a
+price for each pool; the prices add up to 1, and each request goes where its time costs least. The prices are found by
+exponentiated gradients (Kivinen and Warmuth, "Exponentiated gradient versus gradient descent for linear predictors",
+1997): the price of a pool with too much work rises. The share of iterations in which a pool was the cheapest for a
+model is the share of its requests that should go there.
 
 Two things follow from the shares. A model leaves a pool where its share is next to nothing. And the models that stay
 take turns of the length that their requests need there: turns of equal length would give half of a pool to a model that
