@@ -35,7 +35,7 @@ class Measurement:
     """A published time or energy.
 
     Attributes:
-        row: the line of the table, the first being 2.
+        row: the number of its line in the table, from 2 on; line 1 has the names of the columns.
         label: model, chip, unit and precision, as a text for users.
         group: "convolution", "encoder", "diffusion", "decode", "prefill" or "kernel".
         kind: "latency" or "joules".
