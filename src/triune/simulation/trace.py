@@ -2,8 +2,9 @@
 --trace` reads them.
 
 A trace is a file of JSON lines, one for each request, in the order of their arrival:
-`{"at": 0.0125, "model": "minilm", "rows": 4, "unit": "gpu", "priority": 1}`. `at` is in seconds. If they are left out,
-`rows` is 1, and the request names no unit and no priority. The contents of requests are not recorded.
+`{"at": 0.0125, "model": "minilm", "rows": 4, "unit": "gpu", "priority": 1}`. `at` is in seconds. `rows`, `unit` and
+`priority` may be left out: a request then has 1 row, and names no unit and no priority. The contents of requests are
+not recorded.
 """
 
 import json
