@@ -3,9 +3,8 @@ compensate for the errors.
 
 Frantar et al., 2023 (arXiv:2210.17323), whose steps these are: with H the second moments of the inputs and U the upper
 Cholesky factor of its inverse (U^T U = H^-1), column i is rounded to q, and each later column j becomes
-w_j - (w_i - q) / U_ii * U_ij. Columns are taken in the order of falling H_ii, and the scales of groups are those of the
-weights as they were ("act_order" and "static_groups" of the authors' code), so that the
-columns of a group stay neighbours.
+w_j - (w_i - q) / U_ii * U_ij. Columns are taken in the order of falling H_ii ("act_order" in the authors' code). The
+scales of groups are computed before any weight is changed ("static_groups"), so that groups keep neighbouring columns.
 """
 
 from typing import Any, Final
