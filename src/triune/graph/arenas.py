@@ -17,8 +17,8 @@ _LOOK_SECONDS = 0.05
 # The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
 _LARGEST_REGION_BYTES = 32 << 20
 
-# If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
-# powers of 2.
+# If memory is returned soon, because runs differ or take much, the arena allocates exactly what is requested
+# (kSameAsRequested), not powers of 2.
 _EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
 _DOUBLING: Final = {"max_power_of_two_extend_bytes": _LARGEST_REGION_BYTES}
 
@@ -63,7 +63,7 @@ _ARENAS = _Arenas()
 
 
 @contextlib.contextmanager
-def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
+def own_arena(options: Any, max_bytes: int | None, *, is_returned: bool) -> Generator[None]:
     """Within this context, a new session with these SessionOptions gets its own arena with a limit.
 
     If the options turn arenas off, the session gets neither an arena nor a limit.
@@ -71,13 +71,13 @@ def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Gen
     Args:
         options: the SessionOptions.
         max_bytes: the memory limit of a run; None sets no limit.
-        is_by_values: whether the memory of a run depends on the values of inputs.
+        is_returned: whether the memory of a run is returned soon.
     """
     if not options.enable_cpu_mem_arena:
         yield
         return
     options.add_session_config_entry("session.use_env_allocators", "1")
-    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_by_values else _DOUBLING)}):
+    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_returned else _DOUBLING)}):
         yield
 
 

@@ -19,6 +19,9 @@ from triune.graph.passes.fold import Fold
 from triune.graph.values import Values, constant_tensor, subgraphs_of
 from triune.graph.weight_files import num_bytes
 
+RETURN_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+"""An option of a run, after which the session's arena returns to the system what is not in use."""
+
 FOLDED_BYTES = "optimization.constant_folding_max_output_size_in_bytes"
 """The option of ONNX Runtime (1.32) with the size of the largest constant that it makes."""
 
@@ -56,6 +59,11 @@ class Folded:
                 return min(left // num, size - 1)
             left -= size
         return left // num
+
+    @property
+    def leaves_some(self) -> bool:
+        """Whether a value is larger than `most_bytes`, so that each run computes it, and needs as much memory."""
+        return any(size > self.most_bytes for size in self.sizes)
 
     def require(self, runtime: str) -> None:
         """Check that the values keep to the limit, for a runtime that computes all of them when it loads a model.

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,7 +14,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.arenas import beyond_arena, own_arena
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.folded import FOLDED_BYTES, folded_of
+from triune.graph.folded import FOLDED_BYTES, RETURN_MEMORY, folded_of
 from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
@@ -109,7 +109,9 @@ class GraphSession:
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
-        options.add_session_config_entry(FOLDED_BYTES, str(folded_of(model).most_bytes))
+        folded = folded_of(model)
+        options.add_session_config_entry(FOLDED_BYTES, str(folded.most_bytes))
+        self._returning: Any = _returning(library) if folded.leaves_some else None
         without = [*fatal_fusions(model), _INEXACT]
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             options.add_session_config_entry(*_IN_FP32)
@@ -126,7 +128,7 @@ class GraphSession:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
         self._run_bytes = run_bytes
-        arena = nullcontext() if run_bytes is None else own_arena(options, run_bytes, is_by_values=False)
+        arena = nullcontext() if run_bytes is None else own_arena(options, run_bytes, is_returned=folded.leaves_some)
         try:
             with arena:
                 self._session: Any = open_session(
@@ -166,6 +168,10 @@ class GraphSession:
             # Copy the results out of the arena: later runs need its memory, and clients may take long to read an
             # answer.
             results = [np.array(each) for each in results]
+            if self._returning is not None:
+                # This run is ended before its first node.
+                with suppress(*self._failures):
+                    self._session.run(names, feed, self._returning)
         count = len(self._outputs)
         return (
             dict(zip(self._outputs, results[:count], strict=True)),
@@ -202,6 +208,15 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, w
             return library.InferenceSession(model, options, providers=providers, disabled_optimizers=list(without))
         except _failures(library):
             raise error from None
+
+
+def _returning(library: Any) -> Any:
+    """The options of a run that does nothing but return memory."""
+    options = library.RunOptions()
+    options.log_severity_level = _NO_LOG
+    options.add_run_config_entry(*RETURN_MEMORY)
+    options.terminate = True
+    return options
 
 
 def _write_zero_points(model: ModelProto) -> None:

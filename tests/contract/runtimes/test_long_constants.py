@@ -1,5 +1,6 @@
 """A small file from which gigabytes of constants follow takes no such memory when it is loaded."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,4 +48,10 @@ def test_it_is_not_made_at_the_load(backend: str, unit: Unit, tmp_path: Path) ->
     found = executable.run({"x": np.ones(1, np.float32)}, ["y"])["y"]
     # ONNX Runtime counts in fp32, in which nothing comes after 2**24.
     assert found.item() == 1 << 24
+    # Its memory is given back soon.
+    del found
+    until = time.monotonic() + 60
+    while psutil.Process().memory_info().rss - before > 2 * LONG:
+        assert time.monotonic() < until
+        time.sleep(0.05)
     executable.close()

@@ -19,6 +19,7 @@ from triune.core.heap import HEAP, LARGE_BYTES
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.threads import NoThreadError, start_thread
 from triune.graph.arenas import beyond_arena
+from triune.graph.folded import RETURN_MEMORY
 from triune.runtimes.failures import given_values, node_of
 from triune.runtimes.onnxruntime.options import NO_LOG
 
@@ -34,22 +35,22 @@ _TRACKED_BYTES = 1 << 20
 class RunMemory:
     """Keeps the memory of one session's runs within a limit."""
 
-    def __init__(self, session: Any, signature: Signature, max_bytes: int | None, *, is_by_values: bool) -> None:
+    def __init__(self, session: Any, signature: Signature, max_bytes: int | None, *, is_returned: bool) -> None:
         """Args:
         session: an onnxruntime.InferenceSession.
         signature: its inputs and outputs.
         max_bytes: the memory limit of a run; None sets no limit.
-        is_by_values: whether the memory of a run depends on the values of inputs. If so, it is returned to the system
-            soon after each run.
+        is_returned: whether the memory of a run is returned to the system soon after it, since the next run may need
+            less, or since it is much.
         """
         self._session: Any = session
         self._signature = signature
         self._max_bytes = max_bytes
-        self._is_by_values = is_by_values
+        self._is_returned = is_returned
         self._highest_bytes = 0
         self._options = _library.RunOptions()
         self._options.log_severity_level = NO_LOG
-        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._options.add_run_config_entry(*RETURN_MEMORY)
         self._options.terminate = True
         # Changed without a lock: the garbage collector may free an output, and so call `_drop`, at any point.
         self._held: dict[int, int] = {}
@@ -70,7 +71,7 @@ class RunMemory:
                 self._held[number] = array.nbytes
                 self._highest_bytes = max(self._highest_bytes, self._held_bytes())
                 weakref.finalize(array, self._drop, number).atexit = False
-        if self._is_by_values:
+        if self._is_returned:
             self._return_soon()
 
     def makes_room(self, error: Exception) -> bool:
@@ -119,7 +120,7 @@ class RunMemory:
             self._highest_bytes = held_bytes
             self._has_freed_much = True
             self._return_soon()
-        elif self._is_by_values:
+        elif self._is_returned:
             self._return_soon()
 
     def _held_bytes(self) -> int:

@@ -131,16 +131,18 @@ class OnnxRuntime:
         session_options = session_options_of(num_threads, options)
         run_options = run_options_of(options)
         model = read_model(path)
+        folded, is_steady = folded_of(model), not by_values(model).time
         facts = _Facts(
             signature_of(model, path),
             precision_of(model),
             reader_of_text(model),
-            is_steady=not by_values(model).time,
+            is_steady=is_steady,
+            has_small_runs=is_steady and not folded.leaves_some,
             only_nodes=only_nodes(model),
         )
         libraries = self._op_libraries if has_foreign_ops(model) else ()
         source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
-        session_options.add_session_config_entry(FOLDED_BYTES, str(folded_of(model).most_bytes))
+        session_options.add_session_config_entry(FOLDED_BYTES, str(folded.most_bytes))
         del model
         # Use a separate process to enforce the memory limit if the session has no arena, or if the number of strings in
         # the outputs depends on the inputs' values: an arena does not limit strings.
@@ -151,7 +153,7 @@ class OnnxRuntime:
         source.give_weights(session_options)
         register_libraries(session_options, libraries)
         try:
-            with own_arena(session_options, self._run_bytes, is_by_values=not facts.is_steady):
+            with own_arena(session_options, self._run_bytes, is_returned=not facts.has_small_runs):
                 if "optimization.graph.level" in options:
                     providers = ["CPUExecutionProvider"]
                     session: _Session = _library.InferenceSession(
@@ -181,6 +183,7 @@ class _Facts:
     precision: str
     text_reader: str | None
     is_steady: bool
+    has_small_runs: bool
     only_nodes: Mapping[str, str]
 
 
@@ -219,7 +222,7 @@ class _OnnxRuntimeExecutable:
         self._text_outputs = {spec.name for spec in signature.outputs if spec.datatype is DataType.BYTES}
         self._bfloat16 = {spec.name for spec in specs if spec.datatype is DataType.BF16}
         self._compute = self._run_values if self._bfloat16 else self._run_arrays
-        self._memory = RunMemory(session, signature, run_bytes, is_by_values=not facts.is_steady)
+        self._memory = RunMemory(session, signature, run_bytes, is_returned=not facts.has_small_runs)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         feed: dict[str, Array] = {}

@@ -267,7 +267,7 @@ def test_closing_waits_while_the_arena_shrinks() -> None:
             assert go_on.wait(60)
 
     spec = TensorSpec("x", DataType.FP32, (4,))
-    memory = RunMemory(Session(), Signature((spec,), (spec,)), 1024, is_by_values=True)
+    memory = RunMemory(Session(), Signature((spec,), (spec,)), 1024, is_returned=True)
     error = RuntimeError("Available memory of 8 is smaller than requested bytes of 16")
     shrinking = threading.Thread(target=memory.makes_room, args=(error,))
     closing = threading.Thread(target=memory.close)
