@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
 
 def _check_length(text: str, what: str, longest: int) -> None:
     """Raise InvalidArgumentError if a name or path has more bytes than systems allow, or cannot be encoded."""
-    # The beginning of a long name is enough to recognize it.
+    # Shorten a long name in the error: its beginning is enough to recognize it.
     shown = text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."
     try:
         num_bytes = len(text) if len(text) > longest else len(text.encode())

@@ -114,7 +114,8 @@ class RunLimit(Generic[_Run]):
             else:
                 self._end(run)
         if next_ns is not None:
-            # `end` may have begun another run, which started the timer for a later time than the oldest run needs.
+            # Stop the timer before it is set for the oldest run: `end` may have begun another run, which set the timer
+            # for a later time.
             self.close()
             self._timer = self._clock.call_at(next_ns, self._end_late)
 

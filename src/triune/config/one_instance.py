@@ -34,7 +34,7 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
         InvalidArgumentError: the config contradicts itself.
         UnsupportedError: the config requests several instances, or a unit that this machine lacks.
     """
-    # The matrix unit computes in bf16, so fp32 needs the CPU.
+    # For fp32 choose `cpu`, unless the config names units: the matrix unit (`amx`) computes in bf16.
     is_fp32 = precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
     if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
         message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value

@@ -92,7 +92,7 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
     except json_format.ParseError as error:
         raise InvalidArgumentError(f"{source}: {_explain(str(error))}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        # protobuf's parser raises errors of other types than ParseError for some values of a wrong JSON type.
+        # For some values of a wrong JSON type protobuf's parser raises these errors, and not ParseError.
         raise InvalidArgumentError(f"{source}: a value has the wrong type or is out of range: {error}") from None
     return message
 

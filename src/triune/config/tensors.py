@@ -90,8 +90,8 @@ def _translate(
         reshape = tuple(tensor.reshape.shape)
         _check_reshape(dims, reshape, what)
     elif max_batch_size == 0 and spec.has_rank and not spec.shape and all(dim == 1 for dim in dims):
-        # The config of a scalar without a batch dimension has dims [1], as in Triton: it is reshaped to the model's
-        # scalar.
+        # For a scalar without a batch dimension the config has dims [1], as in Triton: reshape the client's tensor to
+        # the model's scalar.
         reshape = ()
     is_optional = isinstance(tensor, ModelInput) and tensor.optional
     return TensorConfig(tensor.name, datatype, dims, None if reshape == dims else reshape, is_optional, labels)
@@ -103,7 +103,8 @@ def _check_reshape(dims: Sequence[int], reshape: Sequence[int], what: str) -> No
         raise InvalidArgumentError(
             f"{what} has reshape {format_shape(reshape)}: reshape dimensions must be integer >= 1, or -1"
         )
-    # The fixed dimensions between free ones must have the same product in both: [2,4,-1,6] fits [8,-1,1,6].
+    # The fixed dimensions between free ones must have the same product in `dims` and `reshape`: [2,4,-1,6] fits
+    # [8,-1,1,6].
     if _runs(dims) != _runs(reshape):
         raise InvalidArgumentError(
             f"{what} has different size for dims {format_shape(dims)} and reshape {format_shape(reshape)}"
