@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 UNPRINTABLE: Final = re.compile(
-    # Control characters (ESC starts a terminal command, a newline forges a log line), Unicode line separators,
+    # Escape control characters (ESC starts a terminal command, a newline forges a log line), Unicode line separators,
     # direction marks, invisible tags, and surrogates (bytes that were not UTF-8).
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -32,6 +32,6 @@ def _escape(found: re.Match[str]) -> str:
     character = found.group()
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:
-        # Python represents a byte that is not UTF-8 by the surrogate 0xDC00 + the byte.
+        # Show the byte: Python represents a byte that is not UTF-8 by the surrogate 0xDC00 + the byte.
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
