@@ -97,7 +97,7 @@ def _errors(name: str, expected: Array, found: Array, tolerance: float) -> tuple
 
 
 def _is_float(array: Array) -> bool:
-    # "V" is the kind of bf16, which is a dtype of ml_dtypes, not of numpy.
+    # Count kind "V" as floats, too: it is the kind of bf16, which is a dtype of ml_dtypes, not of numpy.
     return array.dtype.kind in "fV"
 
 

@@ -50,7 +50,8 @@ class SharedExecutable:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute outputs, as `Executable.run` does. Concurrent calls run one after the other."""
-        # `acquire` and `release` take half the time of a with statement, and each request of a small model runs this.
+        # Call `acquire` and `release`, which take half the time of a with statement: each request of a small model runs
+        # this.
         self._lock.acquire()
         try:
             return self._executable.run(inputs, outputs)

@@ -94,7 +94,7 @@ def open_decoder_files(path: Path) -> DecoderFiles:
     """
     if path.suffix == _EXPORT:
         return _ExportedFiles(path)
-    # OpenVINO supports quantized blocks with offsets, so the weights of all formats stay quantized and exact.
+    # Keep the offsets of quantized blocks, which OpenVINO supports: so weights of all formats stay quantized and exact.
     checkpoint = open_checkpoint(path, inexact="offsets")
     if isinstance(checkpoint.config, T5Config):
         return _EncoderDecoderFiles(checkpoint, checkpoint.config, path)

@@ -83,7 +83,7 @@ def make_cut(
         is_pipeline = request.goal is Goal.THROUGHPUT
         held = HeldFolder()
         mine.callback(held.remove)
-        # The segments of a pipeline compute at the same time, and share the cores.
+        # Divide the cores among the segments of a pipeline, since these compute at the same time.
         num_threads = max(1, machine.num_cores // (len(stretches) if is_pipeline else 1))
         compiler = StretchCompiler(graph, config, held.path, num_threads, machine, attempt)
         mine.callback(compiler.close)

@@ -171,7 +171,7 @@ def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: M
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
-    # Core ML and Core AI compute in fp32 on units other than the Neural Engine, which has only fp16.
+    # Add the unit in fp32 for Core ML and Core AI, which compute in fp32 on all units except the Neural Engine.
     if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
         found.append(Choice(unit, is_fp32=True))
     for other in others or (Unit.GPU, Unit.AMX):
