@@ -249,7 +249,7 @@ class Lifecycle:
             finally:
                 limit.cancel()
         if built is None:
-            # An ensemble compiles nothing and needs no slot. The models that it waits for may need all of the slots.
+            # Wait for the needed models without a slot: they may need all of the slots. An ensemble compiles nothing.
             source = await self._complete(record, source, needs, is_bringing=True)
             built = await self._builder.build(record, source, makes_room=makes_room)
         else:

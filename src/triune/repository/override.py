@@ -80,7 +80,7 @@ def _not_written(what: str, error: OSError) -> TriuneError:
             f"{reason} in '{tempfile.gettempdir()}', the server's folder for temporary files; make room there, or "
             "start the server with TMPDIR set to a folder that has more"
         )
-    # Triton answers with this status and message, and its clients expect them.
+    # Answer with the status and message that Triton has for this error, since its clients expect them.
     return InternalError(reason)
 
 

@@ -125,7 +125,7 @@ class Polling:
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
-        # Another task may have listed the folders in the meantime, and the model may have been removed.
+        # Look the model up again: it may have been removed, and another task may have listed the folders meanwhile.
         found = self.found.get(name)
         if found is None or found.is_remembered:
             return

@@ -129,7 +129,7 @@ class Residency:
             record.end_park(failure.problem)
             return True
         if record.parked:
-            # The requests that wait for this load get its error, so nothing stays parked.
+            # Drop the parked servables: the requests that wait for this load get its error.
             record.parked = {}
             self._loading.ready.pop(record.name, None)
         is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closed
@@ -138,7 +138,7 @@ class Residency:
         try:
             versions = await self._parking.of_source(source)
         except TriuneError:
-            # The config or the files are invalid, so the load would fail even if there were room.
+            # Do not retry: the config or the files are invalid, so the load would fail even if there were room.
             return False
         record.begin_park(self._take_requests(record.name, versions))
         record.end_park(failure.problem)

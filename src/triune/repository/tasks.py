@@ -37,7 +37,7 @@ class Tasks:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TriuneError):
-            # The model's record has a TriuneError. Any other error is a defect in Triune, and must be logged.
+            # Log any error except a TriuneError: it is a defect in Triune. A TriuneError is in the model's record.
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )

@@ -242,7 +242,7 @@ def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
         try:
             executable.run(inputs, names)
         except TriuneError as error:
-            # A run that raised an error did not crash the process, so that the trial succeeds.
+            # Only log the error: the run did not crash the process, so the trial still succeeds.
             _log.debug("a run on made-up inputs failed: %s", error)
         else:
             return
