@@ -87,7 +87,7 @@ class CompiledCache:
                 made.rename(path)
                 write_checksums(noted, sums)
             except OSError as error:
-                # Store the entry only if another process has not stored the same one meanwhile.
+                # Ignore the error if another process has stored the same entry meanwhile.
                 if what_is_wrong(path, sums) is not None:
                     raise self._unwritable(error) from error
         if is_held or hold(self.folder / NOTES, name):

@@ -39,8 +39,8 @@ def convert_within(
         InternalError: the process ended early, exceeded the memory limit, or could not be started.
         UnavailableError: the conversion exceeded the time limit, and was ended.
     """
-    # Limit the CPU time too: if the server dies while a library holds the GIL in the process, the process does not
-    # notice it, and the system ends it at this limit.
+    # Limit the CPU time too: if the server dies while a library holds the GIL in the conversion's process, that process
+    # does not notice it, and the system ends the process at this limit.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
     limits = Limits(load_seconds=seconds, memory_bytes=limit_of(memory_bytes), cpu_seconds=cpu_seconds)
     try:

@@ -145,7 +145,8 @@ class CoreMl:
         host = functools.partial(self._hosted, path, package_path, signature, unit, num_threads, settings)
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
         if is_interpreted and not is_own_process:
-            # Triune's interpreter computes in numpy, which has no memory limit: the separate process has one.
+            # Run Triune's interpreter in a separate process, which has a memory limit: numpy, in which it computes, has
+            # none.
             return host()
         # Map the weights only for the interpreter: ONNX Runtime copies them when the model is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
@@ -220,7 +221,7 @@ def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: st
     library: Any = coremltools
     try:
         model = library.models.CompiledMLModel(str(path), library.ComputeUnit[COMPUTE_UNITS[unit]])
-    # coremltools raises Exception, not a subclass.
+    # Catch Exception, since coremltools raises it directly, and no subclass of it.
     except Exception as error:
         raise InvalidArgumentError(f"Core ML refuses '{path}': {error}") from error
     report = compute_plan_report(path, COMPUTE_UNITS[unit])
@@ -262,6 +263,6 @@ def _compile(path: Path, target: Path) -> None:
     library: Any = coremltools
     try:
         library.models.utils.compile_model(str(path), str(target))
-    # coremltools raises Exception, not a subclass.
+    # Catch Exception, since coremltools raises it directly, and no subclass of it.
     except Exception as error:
         raise InvalidArgumentError(f"Core ML does not compile '{path}': {error}") from error

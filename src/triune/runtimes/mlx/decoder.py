@@ -218,7 +218,8 @@ class MlxDecoder:
         try:
             yield
         except Exception as error:
-            # The step has failed after it may have written to the caches in place: what they held before is lost.
+            # Remember the failure, so that later steps are refused: this step may have written to the caches in place,
+            # so that their previous content is lost.
             self._lost = reason_of(error)
             raise InternalError(f"MLX failed in a step of {count} tokens: {self._lost}") from error
 

@@ -76,7 +76,7 @@ class Mlx:
                     f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, {_REFUSED[spec.datatype]}; serve the "
                     "model with backend 'onnxruntime'"
                 )
-        # Imported only here: importing MLX's library starts the GPU, which must not happen before a model needs it.
+        # Import this only here: importing MLX's library starts the GPU, which must not happen before a model needs it.
         from triune.metal.function import Function
         from triune.metal.library import KERNEL_FOLDER, device_report
         from triune.metal.lower import lower

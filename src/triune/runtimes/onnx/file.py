@@ -76,7 +76,7 @@ def broken_part(path: Path) -> str | None:
         model = load(path)
         model.ir_version = max(model.ir_version, OVERRIDABLE_FROM_IR)
         Large().take(model)
-        # The type hints of onnx are incomplete.
+        # Ignore pyright here, since the type hints of onnx are incomplete.
         onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, InvalidArgumentError) as error:
         return reason_of(error)

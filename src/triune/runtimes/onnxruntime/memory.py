@@ -28,7 +28,7 @@ _library: Any = onnxruntime
 
 # How long the arena keeps a run's memory for the next run, in seconds.
 _KEPT_SECONDS = 2.0
-# Outputs of at least this many bytes are tracked.
+# Outputs of at least this many bytes are tracked until they are freed, since they occupy the arena.
 _TRACKED_BYTES = 1 << 20
 
 
@@ -52,7 +52,8 @@ class RunMemory:
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry(*RETURN_MEMORY)
         self._options.terminate = True
-        # Changed without a lock: the garbage collector may free an output, and so call `_drop`, at any point.
+        # This dict is changed without a lock: the garbage collector may free an output, and so call `_drop`, at any
+        # point.
         self._held: dict[int, int] = {}
         self._numbers = itertools.count()
         self._due = threading.Lock()
@@ -151,7 +152,7 @@ class RunMemory:
         """
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
-        # The run raises an error, because `terminate` ends it before its first node.
+        # Ignore the error that the run raises, because `terminate` ends it before its first node.
         with self._shrinking, contextlib.suppress(Exception):
             if self._is_closed.is_set():
                 return

@@ -62,7 +62,7 @@ class Cache:
         """Allocate the memory, filled with zeros, and return it as OpenVINO's tensor."""
         tensor = library.Tensor(self._element_type, [num_blocks, *self._shape])
         blocks: Array = tensor.data
-        # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
+        # View the bits as bf16: numpy has no bf16, so OpenVINO's binding returns them as another 16-bit dtype.
         self.blocks = blocks.view(DataType.BF16.dtype) if self._element_type == library.Type.bf16 else blocks
         self.blocks[...] = 0
         return tensor

@@ -124,7 +124,7 @@ class OpenVinoDecoder:
             cache_type = None
         properties: dict[str, object] = {
             "INFERENCE_NUM_THREADS": num_threads,
-            # With one thread and one stream, OpenVINO would ignore errors: see `runtime`.
+            # With one thread use no stream: OpenVINO would ignore errors (see `openvino.runtime`).
             "NUM_STREAMS": 1 if num_threads > 1 else 0,
             "ENABLE_CPU_PINNING": False,
         }

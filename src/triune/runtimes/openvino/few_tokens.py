@@ -77,7 +77,7 @@ def _new_sequences(count: int, length: int, widths: Mapping[str, int]) -> Decode
     per_sequence = -(-length // 16)
     begins = np.arange(count + 1, dtype=np.int32)
     num_tokens = count * length
-    # All positions are 0, since the plugin would read positions beyond the model's largest outside its tables.
+    # All positions are 0: for a position beyond the model's largest one, the plugin would read outside its tables.
     zeros = np.zeros(num_tokens, np.int64)
     return DecoderStep(
         zeros,

@@ -167,7 +167,7 @@ class _OpenVinoExecutable:
         self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        # OpenVINO removes inputs that no operator reads, so they have no port.
+        # An input that no operator reads has None as its port, since OpenVINO removes such inputs.
         self._inputs = [
             (spec.name, inputs.get(spec.name), getattr(library.Type, _ELEMENT_TYPES[spec.datatype]))
             for spec in signature.inputs
@@ -212,7 +212,7 @@ class _OpenVinoExecutable:
         kernels = [_kernel_of(each) for each in compiled.get_runtime_model().get_ordered_ops()]
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         on_amx = sum("_amx" in each for each in kernels)
-        # "undef": for free shapes, the plugin chooses the kernel in each call.
+        # A kernel's name begins with "undef" if the plugin chooses the kernel in each call, as for free shapes.
         open_ones = sum(each.startswith("undef") for each in kernels)
         return f"{devices}: {on_amx} of {len(kernels)} kernels for AMX, {open_ones} chosen in each call"
 
@@ -233,7 +233,7 @@ class _OpenVinoExecutable:
             return array
         if array.dtype.itemsize != dtype.itemsize:
             raise InternalError(f"OpenVINO gave {array.dtype} for an output that the model states as {dtype}")
-        # numpy has no bf16: the binding returns the bits as another 16-bit dtype.
+        # View the bits as bf16: numpy has no bf16, so OpenVINO's binding returns them as another 16-bit dtype.
         return array.view(dtype)
 
 

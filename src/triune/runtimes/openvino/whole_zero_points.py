@@ -67,7 +67,7 @@ def _subtract_of(product: Any) -> Any | None:
     node = product
     for name, index in (("Transpose", 1), ("Reshape", 0), ("Multiply", 0), ("Subtract", 0)):
         node = node.input_value(index).get_node()
-        # Weights that another node reads too must stay as they are.
+        # Refuse a result that another node reads, too: such weights must stay as they are.
         if node.get_type_name() != name or len(node.output(0).get_target_inputs()) > 1:
             return None
     codes, zeros = (node.input_value(index).get_node() for index in (0, 1))
