@@ -37,7 +37,7 @@ class RaplMeter:
     """Counts each package, its cores and its memory, where the CPU has a counter for them."""
 
     resolution_seconds = 0.01
-    """The counters are updated about every millisecond."""
+    """Readings that are 10 ms apart differ: the counters are updated about every millisecond."""
 
     def __init__(self, clock: Clock, root: Path = POWERCAP) -> None:
         """Args:

@@ -17,7 +17,9 @@ HWMON: Final = Path("/sys/class/hwmon")
 _CPU: Final = frozenset({Unit.CPU, Unit.AMX})
 _CPU_ZONES: Final = frozenset({"x86_pkg_temp", "cpu-thermal", "cpu_thermal"})
 _CPU_CHIPS: Final = {"coretemp": "Package id", "k10temp": "Tctl", "zenpower": "Tdie"}
-"""hwmon's drivers of CPUs, and the beginning of the label of the whole package; other labels are of its cores."""
+"""hwmon's drivers of CPUs, each with the beginning of the label of the sensor for the whole package. Their other
+sensors measure single cores.
+"""
 
 _TRIPS: Final = frozenset({"passive", "hot", "critical"})
 """Kinds of trip points at which the kernel slows the hardware or stops it; `active` starts fans."""

@@ -13,7 +13,9 @@ PMSET: Final = ("/usr/bin/pmset", "-g", "therm")
 _SECONDS: Final = 5
 
 _STATES: Final = {2: "serious", 3: "critical"}
-"""NSProcessInfoThermalState: 0 is nominal, 1 fair. Source: Apple's documentation of NSProcessInfo."""
+"""The values of NSProcessInfoThermalState at which the machine counts as too hot; 0 is nominal, 1 is fair. Source:
+Apple's documentation of NSProcessInfo.
+"""
 
 
 def read_mac_heat() -> Heat:
