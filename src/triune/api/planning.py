@@ -192,8 +192,8 @@ _Step: TypeAlias = tuple[str, list[Op], str, Mapping[str, tuple[int, ...]]]
 def _steps(
     source: Path, bound: _Bound, tokens: int, function: str | None, tell: Callable[[str], None]
 ) -> Generator[_Step]:
-    """Yield the parts of a source to plan: a title, operations, the class of models, and the shapes of a file's
-    inputs.
+    """Yield the parts of a source to plan, each as a title, its operations, the class of such models (see `group_of`),
+    and the shapes of a file's inputs.
     """
     name = str(source)
     if not is_checkpoint(source):
@@ -217,7 +217,7 @@ def _steps(
 
 
 def ops_for(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[list[Op], str]:
-    """The operations of a model with these input shapes, and its class of models."""
+    """The operations of a model with these input shapes, and the class of such models (see `group_of`)."""
     ops = ops_of(_core(model, _Bound({name: ",".join(map(str, dims)) for name, dims in shapes.items()}, {}), {}))
     return ops, group_of(ops)
 

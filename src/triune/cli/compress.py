@@ -64,7 +64,7 @@ def compress(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Write the result whatever its agreement is.")] = False,
 ) -> None:
-    """Compress a model, compare the result with it, and write it if it agrees."""
+    """Compress a model, compare the result with the model, and write the result if the outputs agree."""
     with own_temporary_folder(), progress_bar() as progress:
         task = progress.add_task("reading", total=None)
 

@@ -90,7 +90,8 @@ def _file_handler(file: Path) -> logging.Handler:
     Raises:
         OSError: the file cannot be opened for writing, such as a folder, or a pipe that nobody reads.
     """
-    # Opening a pipe waits for a reader, forever if none comes: O_NONBLOCK makes that an error. Writing may wait.
+    # O_NONBLOCK makes it an error to open a pipe that nobody reads, which would otherwise wait for a reader, maybe
+    # forever. It is turned off afterwards, since writing may wait.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(file, flags, 0o666)

@@ -18,7 +18,7 @@ def print_json(value: Any) -> None:
     Raises ValueError for NaN and infinities, which JSON cannot express.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    # JSON escapes only some control characters. Line breaks come from the indentation, and stay.
+    # Escape the control characters that `json` has left as they are, but not the line breaks of the indentation.
     sys.stdout.write("\n".join(UNPRINTABLE.sub(_in_json, line) for line in text.split("\n")) + "\n")
 
 

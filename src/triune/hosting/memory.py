@@ -122,7 +122,7 @@ class Reader:
 
     def _tensor(self, datatype: DataType, shape: tuple[int, ...], offset: int, num_bytes: int) -> Array:
         if offset < 0:
-            # numpy accepts negative offsets, and would read outside the memory.
+            # Refuse a negative offset: numpy would accept it, and read outside the memory.
             raise ValueError(f"its offset is {offset}")
         if datatype is DataType.BYTES:
             return _unpack(np.ndarray(num_bytes, np.uint8, self._memory, offset), shape)

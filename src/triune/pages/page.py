@@ -20,7 +20,7 @@ def page(package: str, title: str, content: object) -> str:
         ("TITLE", title),
         ("/*STYLE*/", _text(__package__ or "", "shared.css") + _text(package, "page.css")),
         ("/*SCRIPT*/", _text(__package__ or "", "shared.js") + _text(package, "page.js")),
-        # Replaced last, since a name in the content may look like one of the other marks.
+        # Replace this mark last: a name in the content may look like one of the marks above.
         ("/*FOUND*/null", data),
     ):
         filled = filled.replace(mark, text, 1)

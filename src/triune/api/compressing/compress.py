@@ -82,7 +82,7 @@ def compress(
     force: bool = False,
     report: Tell | None = None,
 ) -> Compression:
-    """Compress a model, compare it with its source, and write it if it agrees.
+    """Compress a model, compare the result with its source, and write the result if the outputs agree.
 
     Args:
         source: a .onnx; or a .mlpackage, .mlmodelc or .aimodel, which is brought to ONNX first; or a decoder's
@@ -103,10 +103,10 @@ def compress(
         calibration: the method that determines ranges.
         method: the method that determines the integer levels.
         unit: the unit for which the form is chosen if `weights` is None.
-        keep_accuracy: the least agreement of each output with the source's, 0 to 1: as many layers as it needs go back
-            to a higher precision, fewest first.
-        shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512". Inputs of a .mlpackage
-            or .aimodel have its own limits if they are left out.
+        keep_accuracy: the least agreement of each output with the source's, 0 to 1. To reach it, as few layers as
+            possible keep a higher precision.
+        shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512". Without an entry, an
+            input of a .mlpackage or .aimodel keeps the range of shapes that the source allows.
         measure: whether to measure source and result on the units of this machine.
         force: whether to write the result whatever its agreement is.
         report: called with a message at each step.

@@ -62,7 +62,7 @@ def compress_text(
     force: bool,
     tell: Tell,
 ) -> Report:
-    """Compress a decoder's checkpoint, compare it with its source on text, and write it if it agrees.
+    """Compress a decoder's checkpoint, compare the result with its source on text, and write it if the answers agree.
 
     Args:
         source: a GGUF file or a directory in Hugging Face's form, of LLaMA's family.

@@ -68,7 +68,7 @@ class DirectUnit:
         work = Work("MatMul", dtype, (left.ndim, right.ndim))
         if dtype != "int8" or self.unit is Unit.CPU or terms <= EXACT_TERMS:
             return self._executables.run(self.unit, work, (left, right)).reshape(shape)
-        # Units other than `cpu` add in fp32, which is exact only for a limited number of terms.
+        # Add up products of at most EXACT_TERMS terms: units other than `cpu` add in fp32, which is exact for so many.
         parts = [slice(at, at + EXACT_TERMS) for at in range(0, terms, EXACT_TERMS)]
         total = self._executables.run(self.unit, work, (left[..., parts[0]], right[..., parts[0], :]))
         for part in parts[1:]:

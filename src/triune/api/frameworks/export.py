@@ -100,7 +100,7 @@ def _compared(
     try:
         expected = done.compute(feed)
     except Exception as error:  # noqa: BLE001
-        # The framework's own code may raise any exception.
+        # Report any exception of the framework's own code in the note, instead of failing.
         return f"the export was not compared with {framework.title}: {type(error).__name__}: {error}"
     if len(expected) != len(outputs):
         return (

@@ -138,7 +138,9 @@ def _write_page(path: Path, text: str) -> None:
 
 @contextmanager
 def _as_onnx(source: Path, tell: Callable[[str], None]) -> Generator[Path]:
-    """Return the model as an ONNX file. A program is converted to a file in a temporary folder."""
+    """A context with the path of the model as an ONNX file. A program is converted to a file that exists until the
+    context ends.
+    """
     if source.suffix == ".onnx":
         yield source
         return

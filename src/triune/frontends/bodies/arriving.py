@@ -5,7 +5,8 @@ import numpy as np
 from triune.frontends.bodies.compression import Body
 
 _MOVED_BYTES = 1 << 20
-"""Up to this size, the memory grows with the body, which is copied each time. That takes a fraction of a millisecond.
+"""Up to this size, in bytes, the memory for a body grows as pieces arrive. The body is copied each time it grows, which
+takes a fraction of a millisecond.
 """
 
 

@@ -106,7 +106,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     if len(data) <= _JOINED_BYTES:
         return bytes(data)
     view = memoryview(data)
-    # bytes.join releases the GIL, but only for bytes objects.
+    # Join slices that are `bytes`: only for these does `bytes.join` release the GIL.
     return b"".join([bytes(view[start : start + _JOINED_BYTES]) for start in range(0, len(view), _JOINED_BYTES)])
 
 
@@ -152,7 +152,7 @@ def decode_raw(
 
 def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, where: str) -> Array:
     end = len(data)
-    # Every element takes at least 4 bytes. A shape that claims more elements must not make the server allocate them.
+    # Refuse a shape with more elements than the data can have, at 4 bytes or more for each, before these are allocated.
     if count * _LENGTH.size > end:
         raise InvalidArgumentError(
             f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "

@@ -54,7 +54,8 @@ class Choices:
     """Writes the JSON documents with a request's answers: one for all answers, or one for each event.
 
     Attributes:
-        cost: the tokens and times of the answers. Code that reads their parts adds to it.
+        cost: the tokens and times of the answers. `whole` adds each part of an answer to it; those who write events add
+            the parts themselves.
     """
 
     def __init__(self, request: TextRequest, placement: Placement, prefix: str) -> None:

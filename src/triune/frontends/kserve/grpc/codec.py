@@ -19,7 +19,8 @@ from triune.frontends.kserve.tensors import check_count, count_objects, decode_r
 from triune.frontends.limits import MAX_VERSION_DIGITS, shortened
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
-# A protobuf message has at most 2**31 - 1 bytes; names and shapes need some of them.
+# The largest size of all outputs of a response together, in bytes. A protobuf message has at most 2**31 - 1 bytes, of
+# which names and shapes need some.
 MAX_RESPONSE_BYTES = 2**31 - 2**20
 
 _DATATYPES = {datatype.value: datatype for datatype in DataType}

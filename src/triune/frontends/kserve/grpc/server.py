@@ -182,7 +182,7 @@ class _Arrivals(grpc.GenericRpcHandler):
         self._turns = relay.turns
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
-        # The relay's header is the last one, whatever the client has sent.
+        # Search from the end, where the relay has added its header: the client may have sent one of the same name.
         for name, value in reversed(handler_call_details.invocation_metadata):
             if name == _CALL:
                 self._turns.arrive(int(value))

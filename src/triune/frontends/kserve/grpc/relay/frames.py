@@ -25,8 +25,8 @@ MAX_BYTES: Final = HEAD_BYTES + (1 << 14)
 """The largest frame that gRPC's library accepts from clients."""
 
 MAX_CONTINUATIONS: Final = 16
-"""The largest number of frames that may continue the headers of one call. Full frames would hold more headers than a
-call may have.
+"""The largest number of frames that may continue the headers of one call. This many frames of the largest size
+would hold more headers than a call may have.
 """
 
 # A frame's header: the length of its content in 24 bits (the high 16 bits, then the low 8 bits), its type, its flags,

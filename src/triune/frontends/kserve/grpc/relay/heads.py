@@ -132,7 +132,7 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, at: int) -> tuple[int, int]:
-    """Read the size of the string at `at` (RFC 7541, section 5.2), in bytes, when it is decoded.
+    """Read how many bytes the string at `at` has when it is decoded (RFC 7541, section 5.2).
 
     The shortest Huffman code has 5 bits, so a string in Huffman coding counts 8/5 times its encoded size.
 

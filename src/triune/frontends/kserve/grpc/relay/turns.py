@@ -40,7 +40,8 @@ class Waiting(Protocol):
 
 
 class Turns:
-    """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way.
+    """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way: opened, but not
+    yet at their handlers.
 
     A call that ends before it arrives at its handler is not under way any more. If its connection has ended, too, the
     call is an orphan until it arrives. Orphans are limited, since a client that repeatedly connects, calls and
