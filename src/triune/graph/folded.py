@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
-from onnx.shape_inference import InferenceError
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import UnsupportedError
 from triune.graph.all_tensors import tensors_of
 from triune.graph.folding_limit import GROWS, REMEDY, folding_limit, result_bytes
-from triune.graph.inference import infer_shapes
+from triune.graph.inference_apart import try_infer_shapes
 from triune.graph.passes.fold import Fold
 from triune.graph.values import Values, constant_tensor, subgraphs_of
 from triune.graph.weight_files import num_bytes
@@ -212,9 +211,9 @@ def _inferred(nodes: list[NodeProto], given: Values, model: ModelProto) -> Value
     graph = helper.make_graph(copies, "constants", inputs, outputs, tensors)
     light = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     opset = next((each.version for each in model.opset_import if each.domain in _STANDARD), 1)
-    try:
-        # `Fold` computes the small results, such as shapes and limits, on which other shapes depend. ONNX's option
-        # `data_prop` would do so, too, but would store long vectors element by element.
-        return Values(infer_shapes(Fold(opset, most_elements=_SMALL_ELEMENTS)(infer_shapes(light))).graph)
-    except (InferenceError, InvalidArgumentError, ValueError, RuntimeError):
+    inferred = try_infer_shapes(light)
+    if inferred is None:
         return None
+    # Fold computes the shapes and limits of what follows. `data_prop` would write out long vectors.
+    folded = try_infer_shapes(Fold(opset, most_elements=_SMALL_ELEMENTS)(inferred))
+    return None if folded is None else Values(folded.graph)
