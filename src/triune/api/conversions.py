@@ -52,7 +52,7 @@ Given = Mapping[str, Array] | None
 """Inputs for a comparison, by name; None for no comparison."""
 
 Compared = Comparison | None
-"""The comparison that was asked for; None for no comparison."""
+"""How to compare the result of a conversion with its source; None for no comparison."""
 
 
 def onnx_to_coreml(

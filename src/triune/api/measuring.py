@@ -42,7 +42,9 @@ _BUSY: Final = 0.25
 """The load average per core from which on the source of a figure says that the machine was busy."""
 
 _DATATYPES: Final = {Unit.GPU: ("fp32", "fp16")}
-"""The datatypes of the models to measure. The other units compute fp32 models in their own precision."""
+"""The datatypes of the models to measure, by unit. On units that are not listed, only a model of fp32 is measured: they
+compute it in their own precision.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def today() -> str:
 def _save_products(path: Path, datatype: str, num_products: int) -> Path:
     """A model that multiplies `x` of (_SIZE, _SIZE) by a matrix, and the product again, `num_products` times."""
     element = TensorProto.FLOAT16 if datatype == "fp16" else TensorProto.FLOAT
-    # The squares of a row sum to about 1, so that the numbers of all products stay in fp16's range.
+    # Scale the matrix so that the squares of a row sum to about 1: the numbers of all products stay in fp16's range.
     matrix = np.random.default_rng(0).standard_normal((_SIZE, _SIZE)) / np.sqrt(_SIZE)
     names = ["x", *(f"x{index}" for index in range(1, num_products)), "y"]
     nodes = [helper.make_node("MatMul", [names[i], "w"], [names[i + 1]]) for i in range(num_products)]

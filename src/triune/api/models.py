@@ -307,7 +307,7 @@ def _read_program(path: Path, backend: str, function: str | None, options: dict[
         described = names.get(chosen)
         program = _Program(chosen)
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
-        # Do not read the program: only Core ML itself opens it here, which may support programs that Triune does not.
+        # Do not read the program: on macOS only Core ML itself opens it, and may support programs that Triune does not.
         return _Program()
     else:
         package = read_package(path)

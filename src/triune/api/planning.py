@@ -205,7 +205,7 @@ def _steps(
         inputs = {value.name for value in inputs_of(model.graph)}
         is_decoder = inputs == {"input_ids"} and any(value.name == "logits" for value in model.graph.output)
         if not is_decoder:
-            # The plan for a decoder that reads an encoder's output is for whole sequences: its graph has no cache.
+            # Plan a decoder that reads an encoder's output for whole sequences, since its graph has no cache.
             part = "" if function is None else f" {function},"
             sizes = {"batch": 1, "tokens": tokens, "source": tokens, "twice the frames": _WHISPER_FRAMES}
             yield _whole(f"{name},{part} {tokens} tokens", model, bound, sizes)

@@ -193,7 +193,7 @@ def _print_json(output: Path, seconds: float, done: Conversion) -> None:
                 "output": each.name,
                 "verdict": each.verdict.value,
                 "shape": list(each.shape),
-                # JSON cannot express infinity.
+                # Write infinity as text, since JSON has no number for it.
                 "error": each.error if math.isfinite(each.error) else "Infinity",
                 "allowed": each.allowed if math.isfinite(each.allowed) else "Infinity",
                 "largest": each.largest,

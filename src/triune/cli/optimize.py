@@ -90,7 +90,7 @@ def _as_json(done: Optimization) -> dict[str, object]:
             {
                 "output": each.name,
                 "verdict": each.verdict.value,
-                # JSON cannot express infinity.
+                # Write infinity as text, since JSON has no number for it.
                 "error": each.error if each.error < float("inf") else "Infinity",
                 "allowed": each.allowed,
             }

@@ -69,7 +69,7 @@ def _exit() -> NoReturn:
     """End the process as the interpreter does, but leave its modules and the libraries as they are: the system frees
     them at once, where the interpreter takes half a second, and a library that still has threads may crash.
     """
-    # Libraries remove their temporary files here.
+    # Call the exit functions, in which libraries remove their temporary files.
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     leave_nothing()
     with contextlib.suppress(OSError, ValueError):

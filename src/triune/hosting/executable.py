@@ -74,7 +74,7 @@ class HostedExecutable:
     def process_bytes(self) -> int:
         """The private memory (USS) of the process and its child processes, in bytes; 0 if no process is ready."""
         num_bytes, pid = 0, self.pid
-        # psutil raises an error once a process has ended, which may be at any time.
+        # Ignore that a process has ended, for which psutil raises an error: that may happen at any time.
         with contextlib.suppress(psutil.Error):
             if pid is not None:
                 process = psutil.Process(pid)

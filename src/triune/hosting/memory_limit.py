@@ -26,7 +26,7 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
     is_over = threading.Event()
 
     def watch() -> None:
-        # psutil raises an error once the process has ended, which may be at any time.
+        # Stop watching when psutil raises an error: the process has ended, which may happen at any time.
         with contextlib.suppress(psutil.Error):
             watched = psutil.Process(process.pid)
             while not is_over.wait(_LOOK_SECONDS):

@@ -197,7 +197,7 @@ class WorkerProcess:
                 raise ProcessEndedError(how, has_request=has_request) from None
             if "error" in message:
                 raise to_error(message["error"])
-            # Copy: the process writes its next outputs to the same memory.
+            # Copy the outputs: the process writes its next outputs to the same memory.
             return {name: np.array(views[name]) for name in outputs}
 
     @property
@@ -219,7 +219,8 @@ class WorkerProcess:
         """
         how = self._process.wait() or ""
         self.has_ended = True
-        # A child of the process may keep its end of the channel open: wake up the thread that waits for an answer.
+        # Shut the channel down, to wake up the thread that waits for an answer: a child of the process may keep the
+        # other end open.
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
         return how
@@ -286,7 +287,7 @@ class WorkerProcess:
         """How the process ended, now that its end of the channel is closed."""
         how = self._process.wait(_END_SECONDS)
         if how is None:
-            # The process closed the channel and still runs, but cannot be used any more.
+            # Kill the process, which still runs: it has closed the channel, and so cannot be used any more.
             self.kill()
             return "closed its channel"
         return how

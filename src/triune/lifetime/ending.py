@@ -87,7 +87,8 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # This ends the thread that reads the pipe. The deadline goes on, since other threads may still block the exit.
+        # Close the pipe, which ends the thread that reads it. The thread of the deadline goes on, since other threads
+        # may still block the exit.
         os.close(self._writing)
 
     def _listen(self, reading: int) -> None:

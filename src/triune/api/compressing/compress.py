@@ -143,7 +143,7 @@ def compress(
     with writing(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
-        # The model is checked without its weights, which ONNX's checker does not accept.
+        # Check the model without its weights, which ONNX's checker would refuse.
         require_valid(without_weights(original))
         given = limits_of(source) | parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
         options = options_of(original, unit, target, written_form(), calibration)

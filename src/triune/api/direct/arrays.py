@@ -25,7 +25,7 @@ ELEMENTS: Final = {
     "bf16": TensorProto.BFLOAT16,
     "int8": TensorProto.INT8,
 }
-"""The ONNX element type of each of these dtypes, by its name in `NAMES`."""
+"""The ONNX element type of each dtype in `NAMES`, by the dtype's name there."""
 
 EXACT_TERMS: Final = 1024
 """The number of products of 8-bit integers whose sum fp32 always represents exactly: 1024 x 128 x 128 is 2^24."""

@@ -49,7 +49,9 @@ _BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
 """The number of bits of the significand of each format."""
 
 _CHOSEN: Final = (Unit.CPU, Unit.AMX, Unit.GPU)
-"""The units from which `matmul` chooses. The Neural Engine needs a conversion of seconds for each shape."""
+"""The units from which `matmul` chooses. The Neural Engine is none of them: it would need a conversion for each shape,
+which takes seconds.
+"""
 
 _ROUNDS: Final = 5
 _BUSY: Final = 0.5
@@ -92,7 +94,7 @@ class Direct:
         dtype = dtype_name(first, second, ("a", "b"))
         by_shape = self.best(dtype, precision)
         if first.ndim == 2 and second.ndim == 2:
-            # Choose for two matrices, the common case, without the sizes of batches: it takes less than a microsecond.
+            # Choose for two matrices, the common case, without the sizes of batches: this choice takes less than 1 us.
             rows, columns = first.shape[0], second.shape[1]
             unit = by_shape[ROW if rows <= FEW_ROWS else SQUARE](rows * first.shape[1] * columns)
             return self._units[unit].product(first, second, dtype)
@@ -242,7 +244,7 @@ def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
     rows = 1 if shape == ROW else size
     batch = (BATCH,) if shape == BATCHED else ()
     of_name = {name: each for each, name in NAMES.items()}[dtype]
-    # Numbers up to 127: numbers between -1 and 1 would all be 0 when they are cast to int8.
+    # Make numbers up to 127: numbers between -1 and 1 would all be 0 when they are cast to int8.
     left, right = (
         np.clip(30 * random.standard_normal((*batch, n, size), np.float32), -127, 127).astype(of_name)
         for n in (rows, size)
@@ -259,7 +261,7 @@ def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Map
     found = {each.unit: float("inf") for each in units}
     for _ in range(_ROUNDS):
         for each in units:
-            # A product that took longer than `_LONG` is measured only once.
+            # Measure a product that took longer than `_LONG` seconds only once.
             if _LONG < found[each.unit] < float("inf"):
                 continue
             end = time.perf_counter() + _SECONDS

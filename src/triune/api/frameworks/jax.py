@@ -61,7 +61,7 @@ def _spec(name: str, request: Request, jax: Any) -> Any:
     array = request.inputs[name]
     dims = request.dims(name, array)
     if any(isinstance(dim, Range) for dim in dims):
-        # jax2onnx accepts shapes with named free sizes only for fp32.
+        # Refuse other dtypes: jax2onnx accepts shapes with named free sizes only for fp32.
         if array.dtype != np.float32:
             raise InvalidArgumentError(
                 f"input '{name}' is {array.dtype} with sizes that are ranges, which jax2onnx has for float32 only; fix "

@@ -38,7 +38,7 @@ def export_keras(request: Request) -> Export:
                     f"Keras does not read '{Path(request.source).name}': {_first_lines(error)}"
                 ) from error
         try:
-            # Keras cannot export a model that was never called, such as one that was just loaded.
+            # Call the model: Keras cannot export one that was never called, such as one that was just loaded.
             _call_once(keras, model, request.inputs)
             model.export(str(request.target), format="onnx", verbose=False, opset_version=_OPSET)
         except Exception as error:

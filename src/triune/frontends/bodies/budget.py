@@ -95,7 +95,8 @@ class Reservation:
                     f"the request takes {num_bytes} bytes of memory, with its answer; all requests together may take "
                     f"{budget.limit_bytes}: ask for less at once, as binary data, or raise --max-inflight-bytes"
                 )
-            HEAP.give_back_soon()  # return the memory of the refused request to the system
+            # Return the memory of the refused request to the system.
+            HEAP.give_back_soon()
             raise UnavailableError(
                 f"the server is full: requests under way take {budget.reserved_bytes} of {budget.limit_bytes} bytes, "
                 f"and this one needs {more} more; try again later, or raise --max-inflight-bytes"

@@ -23,7 +23,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         CancelledError: the client closed the connection (the error of `triune.core.errors`).
     """
     task = asyncio.ensure_future(work)
-    # The body has been read, so what is received next is the client's disconnection.
+    # Wait for the client's disconnection: it is what is received next, since the body has been read.
     gone = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)

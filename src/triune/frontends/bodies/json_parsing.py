@@ -62,7 +62,8 @@ def refuse_repeats(body: Body, num_keys: int) -> None:
         num_keys: the number of keys after parsing, which merges duplicates.
     """
     text = body if type(body) is bytes else bytes(body)
-    # The number of colons is an upper bound for the keys. Most requests have no other colons.
+    # Search for duplicates only if the numbers differ. The number of colons is an upper bound for the number of keys,
+    # and in most requests they are equal.
     if text.count(b":") != num_keys and _most_keys(text) != num_keys:
         # There may be a duplicate key, or a string that looks like a key. Python's parser is slower, but reports
         # duplicates.

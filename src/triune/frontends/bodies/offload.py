@@ -165,7 +165,7 @@ class Offload:
                 while not results:
                     held.grow(await self.run(_step, work, results))
             except BaseException:
-                # A closed pool raises RuntimeError. Then the process is about to end, and nothing needs to be freed.
+                # Ignore RuntimeError, which a closed pool raises: the process is about to end, and need free nothing.
                 with contextlib.suppress(RuntimeError):
                     self._threads.submit(work.close)
                 raise

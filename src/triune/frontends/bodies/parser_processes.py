@@ -138,7 +138,7 @@ class ParserProcesses:
         while (process := self._take_idle()) is not None:
             if process.is_running:
                 return process
-            # The process was killed while idle, for example because the system is short of memory.
+            # Drop a process that was killed while idle, for example because the system is short of memory.
             self._return(process, is_kept=False)
         with self._lock:
             if self._is_closed:

@@ -152,7 +152,8 @@ def decode_raw(
 
 def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, where: str) -> Array:
     end = len(data)
-    # Refuse a shape with more elements than the data can have, at 4 bytes or more for each, before these are allocated.
+    # Refuse a shape with more elements than the data can hold, before memory for them is allocated: each element takes
+    # at least 4 bytes.
     if count * _LENGTH.size > end:
         raise InvalidArgumentError(
             f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "

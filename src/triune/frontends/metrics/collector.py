@@ -220,6 +220,6 @@ def _labels(model: LoadedVersion) -> dict[str, str]:
     labels = {"model": model.config.name, "version": str(model.version)}
     for tag, value in model.config.metric_tags.items():
         name = "_" + _NOT_IN_LABEL.sub("_", tag)
-        # Join the values of tags with the same label: tags differ in characters that a label cannot have, too.
+        # Join the values of tags with the same label: tags may differ only in characters that `_` has replaced.
         labels[name] = f"{labels[name]},{value}" if name in labels else value
     return labels

@@ -38,7 +38,7 @@ _MAX_HEAD_BYTES = 1 << 20
 # If there are at least this many tensors, they are decoded, and the message's fields are separated, off the event loop.
 _MANY_TENSORS = 64
 
-# Tags of fields: the field's number, and wire type 2, length-delimited.
+# The tags of fields, each made of the field's number and wire type 2 (length-delimited).
 _MODEL_NAME = ModelInferRequest.DESCRIPTOR.fields_by_name["model_name"].number << 3 | 2
 _MODEL_VERSION = ModelInferRequest.DESCRIPTOR.fields_by_name["model_version"].number << 3 | 2
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
@@ -138,7 +138,7 @@ class LargeMessages:
             return ModelStreamInferResponse(infer_response=message).SerializeToString()
         held.resize(memory_bytes(response.outputs))
         message = await self._offload.in_steps(join_response(response, is_final), held)
-        # gRPC keeps the message, and a copy of it, in memory until the client has read it.
+        # Reserve memory for two messages: gRPC keeps the message and a copy of it until the client has read it.
         held.resize(2 * len(message))
         return message
 

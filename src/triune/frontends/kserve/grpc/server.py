@@ -213,7 +213,7 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
-        # Closing an idle connection does no harm: a gRPC client opens a new one when it needs it.
+        # Close idle connections, which does no harm: a gRPC client opens a new one when it needs it.
         ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
         ("grpc.max_concurrent_streams", limits.streams),

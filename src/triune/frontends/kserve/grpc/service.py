@@ -148,7 +148,7 @@ class InferenceService:
                 held.release()
             raise
         if held is not None:
-            # gRPC keeps the response, and a copy of it, in memory until the client has read it.
+            # Reserve memory for two responses: gRPC keeps the response and a copy of it until the client has read it.
             held.resize(min(held.num_bytes, 2 * len(answer)))
             context.add_done_callback(partial(_release, held))
         return answer

@@ -87,7 +87,7 @@ def code_of(error: TriuneError) -> grpc.StatusCode:
 
 def details_of(error: TriuneError) -> str:
     """The error's message, cut to what a client accepts in trailers."""
-    # Replace what UTF-8 cannot encode: the message may contain such a file name.
+    # Replace characters that UTF-8 cannot encode: a file name in the message may have some.
     encoded = (str(error) or type(error).__name__).encode(errors="replace")
     if len(encoded) <= MAX_DETAILS_BYTES:
         return encoded.decode()

@@ -282,7 +282,8 @@ class StreamSession:
                         self._is_begun = True
                     await self._context.write(message)
             except TimeoutError:
-                # gRPC sends the status only after the queued responses, but the stream's memory is released now.
+                # End the stream, which releases its memory now, although gRPC sends the status only after the responses
+                # in its queue.
                 self._error = UnavailableError(f"the client read nothing of its responses for {seconds:g} s")
                 self._progress.set()
             except grpc.aio.InternalError:

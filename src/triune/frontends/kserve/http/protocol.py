@@ -176,7 +176,7 @@ class KServeProtocol(OrderedProtocol):
         self.on_message_complete()
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
-        # When it starts to read, uvloop chooses between data_received and get_buffer: stop and start reading.
+        # Stop reading and start again: only when it starts does uvloop choose between data_received and get_buffer.
         if not self.flow.read_paused:
             self.transport.pause_reading()
         self.transport.set_protocol(protocol)
@@ -321,7 +321,8 @@ class KServeProtocol(OrderedProtocol):
         headers = dict(self.headers)
         keep_alive = parser.should_keep_alive()
         if keep_alive and b"connection" in headers:
-            # With HTTP/1.0, keep-alive needs a header in request and response, which is not supported.
+            # Close the connection after an answer to HTTP/1.0: to keep it open needs a header in request and response,
+            # which is not supported.
             keep_alive = parser.get_http_version() != "1.0"
         self._receiving = cycle = InferCycle(route, headers, keep_alive)
         cycle.can_stream = parser.get_http_version() != "1.0"

@@ -83,7 +83,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._connection = connection
         self._pacer = pacer
         self._num_bytes = num_bytes
-        # np.empty does not write to the memory, so that the system allocates each page only when data arrive.
+        # Use np.empty, which does not write to the memory: the system allocates each page only when data arrive.
         memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
         start = -(memory.ctypes.data + header_bytes) % _ALIGNMENT
         self._body = memory[start : start + num_bytes].data

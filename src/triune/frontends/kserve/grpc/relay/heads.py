@@ -15,7 +15,7 @@ _PRIORITY_BYTES: Final = 5
 _NUM_STATIC: Final = 61
 """The number of entries of HPACK's static table (appendix A)."""
 _STATIC_BYTES: Final = 48
-"""A lower bound for the size of each entry of the static table, and of its name."""
+"""An upper bound for the size, in bytes, of each entry of the static table, and of its name."""
 
 _MOST_ENTRIES: Final = 128
 """The most entries of a table of 4,096 bytes: each counts 32 bytes in addition to its name and value (section 4.1)."""
@@ -64,8 +64,9 @@ class HeadSizes:
         self._known: dict[bytes, int] = {}
 
     def size_of(self, block: bytes) -> int:
-        """The size of all names and values of a header block, in bytes: exact, or at most 1.6 times too large, with
-        `_STATIC_BYTES` for each entry of the static table.
+        """An upper bound for the decoded size of all names and values of a header block, in bytes. It is exact but for
+        strings in Huffman coding, which count 1.6 times their encoded size, the most that they can decode to, and for
+        entries of the static table, each of which counts `_STATIC_BYTES`.
 
         Raises:
             MalformedError: the block is not valid.
@@ -134,7 +135,8 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
 def _string(block: bytes, at: int) -> tuple[int, int]:
     """Read how many bytes the string at `at` has when it is decoded (RFC 7541, section 5.2).
 
-    The shortest Huffman code has 5 bits, so a string in Huffman coding counts 8/5 times its encoded size.
+    The shortest Huffman code has 5 bits, so a string in Huffman coding counts 8/5 times its encoded size, the most that
+    it can decode to.
 
     Returns:
         the size, and the offset of the byte after the string.
