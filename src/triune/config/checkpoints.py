@@ -51,7 +51,7 @@ def refuse_batching(message: ModelConfigMessage, why: str) -> None:
 
 
 def known_parameters(message: ModelConfigMessage, known: Collection[str], backend: str) -> Mapping[str, str]:
-    """The config's parameters. Raises InvalidArgumentError if one is not among `known`, which the backend reads."""
+    """The config's parameters. Raises InvalidArgumentError if a name is not in `known`, which the backend reads."""
     given = {name: value.string_value for name, value in message.parameters.items()}
     unknown = sorted(given.keys() - known - {PINNED_PARAMETER})
     if unknown:

@@ -72,9 +72,10 @@ def complete_backend(
 
 
 def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
-    """The model file of a version. If a folder has its name, the file of the same name in that folder.
+    """The path of a version's model file, which `default_model_filename` names.
 
-    Apple's packages, which are folders, are returned unchanged.
+    If a folder has this name, the file of the same name within the folder is the model file. Apple's packages are
+    folders themselves, and are returned as they are.
 
     Raises:
         InvalidArgumentError: the file does not exist, or its path leads outside the version's folder.

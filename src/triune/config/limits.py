@@ -127,7 +127,7 @@ class LoadLimit:
         """Args:
         clock: the clock.
         seconds: the limit, from now on.
-        on_late: called with the number of seconds.
+        on_late: called when the limit has passed, with the limit in seconds.
         """
         self._clock = clock
         self._begun_ns = clock.now_ns()

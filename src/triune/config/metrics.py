@@ -16,7 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> ModelStatistics:
-    """Make the counters of a version that was just loaded, with histograms of latencies and sizes if required."""
+    """Make the counters of a version that was just loaded, with histograms of latencies and sizes if
+    `has_distributions`.
+    """
     statistics = ModelStatistics()
     if has_distributions:
         statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))

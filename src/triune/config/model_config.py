@@ -61,7 +61,7 @@ class ModelConfig:
         encoded: the serialized message, for the config endpoints. The thread that loads the model makes it, once.
         json: the message in JSON, for the config endpoints.
         name: the model's name, which is its folder's name.
-        backend: the runtime's name.
+        backend: the backend's name. For a model that a runtime compiles from a file, it is that runtime's name.
         path: the version's model file; the version's folder if the backend has no model file.
         inputs: the inputs by name, in order.
         outputs: the outputs by name, in order.
@@ -69,7 +69,7 @@ class ModelConfig:
         num_instances: the number of executables on each unit.
         batching: how its requests are queued and batched.
         warmup: the samples that run before it is ready.
-        parameters: the config's `parameters` without those that Triune itself reads (`units`, `own_process`).
+        parameters: the config's `parameters` without those that `parameters_of` leaves out, such as `units`.
         is_decoupled: whether a request may have any number of responses.
         metric_tags: labels to add to its metrics.
         has_own_process: whether each executable runs in a separate process.

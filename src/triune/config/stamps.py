@@ -44,7 +44,7 @@ class FileStamp:
         digest: the hash of its content, or of its inode and time if the content was not read.
         mtime_ns, inode, ctime_ns: its modification time, its inode, and the time when anything of it changed, in
             nanoseconds. If these and the size are unchanged, it is not read again. Copying tools (`rsync --inplace -t`)
-            set the modification time of other content to that of before, but nothing can set `ctime_ns`.
+            may give changed content the old modification time, but nothing can set `ctime_ns`.
     """
 
     num_bytes: int
