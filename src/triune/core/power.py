@@ -30,7 +30,8 @@ class ModeEffects:
     Attributes:
         is_one_unit: whether a model uses only the unit that needs the fewest joules; otherwise it uses the unit that is
             ready first.
-        min_delay_us: the least time that the oldest request waits for others to join its batch, on a worker's thread.
+        min_delay_us: the least time that the oldest request waits for others to join its batch. It applies to models
+            that run on a worker's thread, not to those on the event loop's.
         step_share: the part of the engine's `step_tokens` that a step may have.
         is_overruled: whether a low battery or a hot unit changes what the server does in this mode.
     """
