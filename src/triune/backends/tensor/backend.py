@@ -187,7 +187,7 @@ class _Measured:
 
 
 def _measured_cut(made: Made, cut: Cut) -> _Measured:
-    """What was measured of a model that is divided into segments, when its plan was made."""
+    """Collect what was measured when the plan of a model was made, for a model that is divided into segments."""
     config, verdict = made.config, made.verdict
     assert config.plan is not None
     verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}

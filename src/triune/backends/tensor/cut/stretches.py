@@ -138,7 +138,8 @@ def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine
 
 
 def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit, ...]:
-    """The units of the planned chip that can also run the model on this machine; empty if all of the chip's units can.
+    """The units of `target`, the chip to plan for, that can also run the model on this machine; empty if all of the
+    chip's units can.
 
     Raises:
         UnsupportedError: this machine has none of the units.
