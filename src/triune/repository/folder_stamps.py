@@ -28,8 +28,8 @@ class _KnownFolder:
     Attributes:
         signature: the folder's inode, or the target of a link.
         why: the reason why the folder was refused; None if it was accepted.
-        wait_ns: the time until the next read, while the signature is the same.
-        until_ns: the time of the next read.
+        wait_ns: how long the folder is not read, unless its signature changes.
+        until_ns: the time, on the clock, from which it is read again.
     """
 
     signature: tuple[int, ...]

@@ -211,7 +211,7 @@ def _load(
     versions: tuple[int, ...],
     version: int,
 ) -> None:
-    """Build the version, and free it. This runs in the process."""
+    """Build the version, and free it. This runs in the trial's process."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     # Log no warnings here: the server logs the same messages when it loads the version.
     logging.disable(logging.WARNING)
