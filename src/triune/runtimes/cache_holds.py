@@ -140,13 +140,13 @@ def collecting() -> Generator[list[Hold]]:
 
 
 def keep_for(owner: object, collected: list[Hold]) -> None:
-    """Keep holds until `owner` is freed."""
+    """Keep the `Hold`s of the context `collecting` until `owner` is freed."""
     if collected:
         weakref.finalize(owner, collected.clear).atexit = False
 
 
 def holds_in(notes: Path) -> EntryHolds:
-    """This process's holds in a folder."""
+    """The `EntryHolds` of this process for a cache, by the folder of the cache's notes."""
     with _guard:
         return _known.setdefault((os.getpid(), notes), EntryHolds(notes))
 

@@ -26,7 +26,7 @@ class _Entry:
 
 
 def sums_of(path: Path) -> Path:
-    """The file with the checksums of an entry. Its time is that of the entry's last use."""
+    """The file with the checksums of an entry. Its modification time is the time of the entry's last use."""
     return path.parent / NOTES / f"{path.name}.sums"
 
 

@@ -53,8 +53,8 @@ class CompiledCache:
         Writes are atomic. Processes that share the folder make an entry only once; but if the process that makes it
         shows no sign of life, a waiting process makes it, too, and the first one to finish stores its entry.
 
-        No process removes the entry until this process ends or, in the context `cache_holds.collecting`, until the
-        entry's owner is freed.
+        No process removes the entry until this process ends. In the context `cache_holds.collecting`, the entry is kept
+        only until the owner that is given to `cache_holds.keep_for` is freed.
 
         Args:
             name: the key: a hash and a suffix.

@@ -18,7 +18,7 @@ from triune.runtimes.registry import served
 from triune.runtimes.versions import runtimes_by_unit
 
 _MEASURE: Final = "triune units --measure"
-"""The command that the reason for a missing figure recommends if measuring would give the figure."""
+"""If a figure is missing that a measurement would give, the reason recommends this command."""
 
 
 def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:

@@ -46,7 +46,7 @@ class Row:
             rows above serve: the same as `Runtime.units`, but without importing the library.
         platform: the runtime's name in the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
-        is_folder: whether these files are folders.
+        is_folder: whether models with these suffixes are folders.
         is_always_here: whether its library is always installed with Triune, without an extra.
         stands_in_for: other backends whose files this runtime can load, each with the units on which it does so, since
             the backend's own runtime does not support them. If several rows can, the first one that is installed is

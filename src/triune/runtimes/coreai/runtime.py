@@ -34,9 +34,9 @@ _ONNX = ".onnx"
 class CoreAi:
     """Core AI, and its emulation on systems without it.
 
-    Options: for assets `coreai.function` (the function's name), `coreai.states` (explicit: as inputs and outputs) and
-    `coreai.executor` (of an emulated unit: onnxruntime, or Apple's slow interpreter), and for ONNX models
-    `coreai.precision` (fp16, fp32), `coreai.shapes` ("x=1,1..512") and `coreai.conversion_seconds`.
+    Options: for assets `coreai.function` (the function's name), `coreai.states` (explicit: states become inputs
+    and outputs) and `coreai.executor` (for an emulated unit: onnxruntime, or Apple's slow interpreter), and for ONNX
+    models `coreai.precision` (fp16, fp32), `coreai.shapes` ("x=1,1..512") and `coreai.conversion_seconds`.
     """
 
     name = "coreai"
@@ -145,8 +145,8 @@ class FunctionExecutable:
     ) -> None:
         """Args:
         inner: the executable that computes the function; its tensors have the function's names.
-        unit, precision, signature: what this executable reports as its own. For an ONNX model that was converted to an
-            asset, this is the signature of the ONNX model.
+        unit, precision, signature: what this executable reports as its own. If the asset was converted from an ONNX
+            model, `signature` is that of the ONNX model.
         function: the function's description.
         """
         self.unit = unit

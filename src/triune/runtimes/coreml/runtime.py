@@ -190,7 +190,7 @@ class CoreMl:
         num_threads: int,
         settings: Settings,
     ) -> HostedExecutable:
-        """Load a package without Core ML in a process of its own, which holds runs to the memory limit."""
+        """Load a package without Core ML in a process of its own, which limits the memory of runs."""
         load = functools.partial(
             self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True
         )

@@ -37,8 +37,8 @@ class WithCustomOps:
     """A `Runtime` that wraps another one and also loads models with custom operators.
 
     Operators with a body become functions of the model. Operators in numpy run on `cpu`, and ONNX Runtime computes the
-    graph between them. If a file defines them, the model runs in its own process, since code of a file may hold the
-    GIL, and may crash.
+    graph between them. If a file of code defines operators, the model runs in its own process, since that code may
+    hold the GIL, and may crash.
     """
 
     def __init__(self, runtime: Runtime, ops: CustomOps, run_bytes: int | None = None) -> None:

@@ -34,7 +34,7 @@ class LadderDecoder(LogitsOnHost):
         ladder: the functions of the program, which the decoder closes.
         unit: the unit that they are loaded for.
         precision: the precision that they compute in.
-        heads: the number and size of heads, of the keys, then of the values of each layer.
+        heads: for each layer (number, size) of the heads of its keys, then of those of its values.
         vocab_size: the number of logits of a token.
         num_blocks: the number of sequences in the cache.
         """

@@ -69,7 +69,7 @@ class CompiledSteps:
             step: a step that fits.
             before: INT32 [rows], the tokens of the previous step; None if all tokens are known.
             finish: computes the result from the logits. It must be the same object in each step, since compiled steps
-                are kept by it.
+                are kept for that object.
             caches: the caches of the layers.
 
         Returns:

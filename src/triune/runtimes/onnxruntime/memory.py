@@ -40,8 +40,8 @@ class RunMemory:
         session: an onnxruntime.InferenceSession.
         signature: its inputs and outputs.
         max_bytes: the memory limit of a run; None sets no limit.
-        is_returned: whether the memory of a run is returned to the system soon after it, since the next run may need
-            less, or since it is much.
+        is_returned: whether the memory of a run is returned to the system soon after the run, because it is much, or
+            because the next run may need less.
         """
         self._session: Any = session
         self._signature = signature

@@ -177,7 +177,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the file of a model tells about it."""
+    """The properties of a model that were read from its file."""
 
     signature: Signature
     precision: str

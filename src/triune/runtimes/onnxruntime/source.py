@@ -48,8 +48,8 @@ class OnnxSource:
 def source_of(model: ModelProto, path: Path) -> OnnxSource:
     """Prepare a model: rewrite unsafe operators, decide whether it needs a separate process, and read its weights.
 
-    ONNX Runtime would memory-map external weight files. A later write to such a file would change answers, and
-    truncating it would crash the process (SIGBUS).
+    External weights are read into memory, since ONNX Runtime would memory-map their files: a later write to such a file
+    would change answers, and truncating it would crash the process (SIGBUS).
 
     Args:
         model: the result of `read_model`; it is changed.

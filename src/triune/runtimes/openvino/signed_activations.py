@@ -1,9 +1,9 @@
 """Changes activations that are quantized to uint8 with the zero point 128 to int8 without a zero point.
 
-Both forms hold the same numbers: (code - 128) * scale of a uint8 code is (code - 128) * scale of the int8 code `code -
-128`. OpenVINO's CPU plugin computes the int8 form in less time, since it corrects each product for a zero point (seen
-in 2026.4.1 with AMX: 0.93 times the CPU time for ResNet-50's shape, 0.85 times for MiniLM). ONNX Runtime is slower with
-int8 activations, so files have uint8.
+Both forms represent the same numbers: the uint8 code c with the zero point 128 means (c - 128) * scale, and so does the
+int8 code c - 128 without a zero point. OpenVINO's CPU plugin computes the int8 form in less time, since with a zero
+point it has to correct each product (seen in 2026.4.1 with AMX: 0.93 times the CPU time for ResNet-50's shape, 0.85
+times for MiniLM). ONNX Runtime is slower with int8 activations, so files have uint8.
 """
 
 from typing import Any, Final
@@ -82,7 +82,7 @@ def _subtracts_middle(node: Any) -> bool:
 
 
 def _constant(output: Any) -> float | None:
-    """The number that all elements of a constant are; None if the value is no constant, or they differ."""
+    """The number that all elements of a constant equal; None if they differ, or if the value is no constant."""
     node = output.get_node()
     if node.get_type_name() != "Constant":
         return None

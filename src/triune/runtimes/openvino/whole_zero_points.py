@@ -22,7 +22,8 @@ def make_zero_points_whole(model: Any) -> int:
     Given MatMul(x, W), W [in, out] the transpose of Reshape(scale * (code - z)): codes u4 or u8 [out, blocks, block],
     scales and z fp32 [out, blocks, 1].
     Result: MatMul(x, W') + MatMul(sums, R). W' has the nearest zero point that is a code, n, instead of z; `sums`
-    [..., blocks] are the sums of x over each block, and R [blocks, out] is scale * (n - z). So it is the same number:
+    [..., blocks] are the sums of x over each block, and R [blocks, out] is scale * (n - z). Both sides are the same
+    number:
 
         sum_i x_i * scale * (code_i - z) = sum_i x_i * scale * (code_i - n) + scale * (n - z) * sum_i x_i
 
@@ -86,7 +87,7 @@ def _subtract_of(product: Any) -> Any | None:
 
 
 def _sums(x: Any, num_blocks: int, block_size: int) -> Any:
-    """Build the sums of blocks of the last axis: [..., blocks]."""
+    """Build the sums of `x` over each block of `block_size` elements of its last axis: [..., blocks]."""
     # In the target shape of a Reshape, 0 keeps the size of the dimension.
     kept = [0] * (x.get_partial_shape().rank.get_length() - 1)
     blocks = opset.reshape(x, opset.constant(np.array([*kept, num_blocks, block_size], np.int64)), True)
