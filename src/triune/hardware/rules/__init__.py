@@ -57,7 +57,7 @@ class Rule:
     Attributes:
         name: the rule's name in messages and plans.
         unit: the unit that refuses.
-        ops: the names of operations by language; "*" stands for all.
+        ops: the names of operations by language ("onnx", "mil"); "*" stands for all.
         when: the condition, a key of `CONDITIONS`.
         limit: the largest size that the unit supports; 0 if the condition compares no size.
         first_tier: the oldest tier of the Neural Engine for which the rule holds.
