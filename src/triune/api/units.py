@@ -7,5 +7,5 @@ from triune.runtimes.described import known_units
 
 
 def units() -> Sequence[UnitFacts]:
-    """Returns every compute unit: whether this machine has it, its properties, and why it is absent if it is."""
+    """Returns every compute unit: whether this machine has it, its properties, and the reason if it is absent."""
     return known_units()

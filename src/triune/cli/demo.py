@@ -72,7 +72,7 @@ def units_for(cpu: Cpu, statuses: Sequence[UnitStatus], *, has_mlx: bool) -> tup
 
     Args:
         cpu: the machine's CPU.
-        statuses: of all units.
+        statuses: the status of each unit.
         has_mlx: whether MLX is installed: models of ONNX and transformers run on a GPU through it.
     """
     presence = {each.unit: each.presence for each in statuses}

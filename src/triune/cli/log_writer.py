@@ -99,7 +99,7 @@ class LogWriter(logging.Handler):
             return self._changed.wait_for(lambda: not self._waiting and not self._is_writing, self._flush_seconds)
 
     def close(self) -> None:
-        """Write the queue, if that takes no longer than `flush_seconds`, and close."""
+        """Write the queue for at most `flush_seconds`, and close."""
         self.flush()
         super().close()
 

@@ -45,8 +45,8 @@ def models(
 ) -> None:
     """List the models of a repository, or where those of a running server compute.
 
-    Of a repository: versions, units, tensors, and errors that prevent loading. Its configs and model files are read,
-    and nothing is compiled. Where a server compared a unit's answers with those of cpu, the
+    For each model of a repository, prints its versions, units, tensors, and errors that prevent loading. Configs and
+    model files are read, and nothing is compiled. Where a server compared a unit's answers with those of cpu, the
     result is shown. Exits with 1 if a model would not load.
     """
     if is_placement:

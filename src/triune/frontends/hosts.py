@@ -64,8 +64,8 @@ class OwnHosts:
         """The reason why a request is refused; None if it is accepted.
 
         Args:
-            method: its method.
-            headers: its headers, with names in lower case.
+            method: the request's method.
+            headers: the request's headers, with names in lower case.
         """
         host = site = b""
         origins: list[bytes] = []

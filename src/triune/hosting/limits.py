@@ -18,7 +18,7 @@ class Limits:
         run_bytes: the private memory that one run may take in addition to what the loaded executable takes. Allocations
             beyond it fail; on systems that cannot enforce that, the process is killed. None sets no limit.
         run_seconds: the time of one run; beyond it the process is killed and restarted. None sets no limit.
-        stopped_seconds: how long a signal (SIGSTOP) may stop it; beyond that the process is killed and restarted.
+        stopped_seconds: how long a signal (SIGSTOP) may stop the process; beyond that it is killed and restarted.
         close_seconds: the time for a clean exit; beyond it the process is killed.
         delays_seconds: the delays before a restart, after the first failure in a row, the second, and so on. A failure
             is an exit without any answer, or a failed load.

@@ -137,8 +137,8 @@ class WorkerProcess:
         Raises:
             TriuneError: the error that `load` raised.
             WorkerEndedError: the process ended while it loaded.
-            UnavailableError: it exceeded the time limit, and was killed.
-            MemoryLimitError: it exceeded the memory limit, and was killed.
+            UnavailableError: the process exceeded the time limit, and was killed.
+            MemoryLimitError: the process exceeded the memory limit, and was killed.
         """
         with self._talking, self._memory_limited():
             message = self._call(load, is_executable=True)
@@ -158,8 +158,8 @@ class WorkerProcess:
         Raises:
             TriuneError: the error that `work` raised.
             WorkerEndedError: the process ended meanwhile.
-            UnavailableError: it exceeded the time limit, and was killed.
-            MemoryLimitError: it exceeded the memory limit, and was killed.
+            UnavailableError: the process exceeded the time limit, and was killed.
+            MemoryLimitError: the process exceeded the memory limit, and was killed.
         """
         with self._talking, self._memory_limited():
             self._call(work, is_executable=False)
@@ -169,8 +169,8 @@ class WorkerProcess:
 
         Raises:
             TriuneError: the error that the executable raised.
-            InvalidArgumentError: it exceeded the memory limit, and was killed.
-            UnavailableError: it exceeded the time limit, and was killed.
+            InvalidArgumentError: the process exceeded the memory limit, and was killed.
+            UnavailableError: the process exceeded the time limit, and was killed.
             ProcessEndedError: the process ended.
         """
         has_request = False
@@ -244,7 +244,7 @@ class WorkerProcess:
         self._process.wait()
 
     def free(self) -> None:
-        """Free this process's resources for a process that has ended. May be called again."""
+        """Free what the server holds for a worker process that has ended. May be called again."""
         with self._talking:
             self._channel.close()
             if self._life >= 0:

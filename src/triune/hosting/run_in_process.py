@@ -19,8 +19,8 @@ def run_in_process(work: Callable[[], object], name: str, limits: Limits | None 
     Raises:
         TriuneError: the error that `work` raised.
         InternalError: the process ended early, or could not be started.
-        MemoryLimitError: it exceeded the memory limit.
-        UnavailableError: it exceeded the time limit.
+        MemoryLimitError: the process exceeded the memory limit.
+        UnavailableError: the process exceeded the time limit.
     """
     process = WorkerProcess(name, limits or Limits())
     try:

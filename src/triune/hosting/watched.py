@@ -59,8 +59,8 @@ class Watched:
         return self._how if self._ended.wait(seconds) else None
 
     def kill(self, limit_met: str = "") -> None:
-        """Kill the process; `limit_met` is the reason, if a limit is. Does not wait, and does nothing if it has
-        ended.
+        """Kill the process; `limit_met` names the limit that it has exceeded, if that is why. Does not wait, and
+        does nothing if the process has ended.
         """
         with self._lock:
             if not self._how:
@@ -113,7 +113,7 @@ _living_lock = threading.Lock()
 def kill_all() -> None:
     """Kill all watched processes, without waiting. Call this when this process is about to exit.
 
-    A process that is stopped could not notice the end of this one.
+    A watched process that a signal has stopped could not notice the end of this process.
     """
     with _living_lock:
         living = list(_living)

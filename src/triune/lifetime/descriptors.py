@@ -32,8 +32,8 @@ def raise_descriptor_limit() -> int:
 def share_of(num_descriptors: int, num_listeners: int) -> int:
     """The number of file descriptors that the connections of each listener may take.
 
-    A quarter of all descriptors, at least 128, is kept for reading files, importing modules, starting processes,
-    loading models.
+    A quarter of all descriptors, at least 128, is kept for reading files, importing modules, starting processes
+    and loading models.
 
     Args:
         num_descriptors: the limit of the process.

@@ -1,4 +1,4 @@
-"""Python's garbage collector, which stops every thread while it looks at all objects."""
+"""Shortens the pauses of Python's garbage collector, which stops every thread while it looks at all objects."""
 
 import contextlib
 import gc

@@ -138,7 +138,7 @@ def _beyond(
 def _crossing(low: int, high: int, one: tuple[float, float], other: tuple[float, float]) -> float:
     """The number of multiplications, between `low` and `high`, at which two units take equally long.
 
-    `one` and `other` have each unit's seconds at `low` and at `high`; `one` is the faster at `low`.
+    `one` and `other` are the seconds of the two units, each at `low` and at `high`. `one` is faster at `low`.
     """
     at_low, at_high = math.log(other[0] / one[0]), math.log(one[1] / other[1])
     part = at_low / (at_low + at_high) if at_low + at_high > 0 else 0.5

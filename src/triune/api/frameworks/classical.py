@@ -220,8 +220,8 @@ def _sklearn_outputs(
 
 
 def _both(scores: Array, outputs: Sequence[str]) -> Sequence[Array]:
-    """Compute labels and probabilities from a classifier's scores, as its exported model does; return the scores of a
-    regressor.
+    """Compute labels and probabilities from a classifier's scores, as its exported model does. The scores of a
+    regressor are returned as they are.
     """
     if len(outputs) == 1:
         return [scores.reshape(len(scores), -1)]

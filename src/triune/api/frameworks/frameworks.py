@@ -132,7 +132,7 @@ SUFFIXES: Final = ", ".join(_BY_SUFFIX)
 
 
 def framework_of(source: Any) -> Framework | None:
-    """The framework of a model; None for a path that is not a file or folder of one.
+    """The framework of a model; None for a path to a file or folder of no known framework.
 
     Args:
         source: a path, an object of a framework, or a function of JAX.

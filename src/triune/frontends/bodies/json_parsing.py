@@ -129,8 +129,8 @@ def _most_keys(text: bytes) -> int:
 
 
 def _num_keys(value: dict[str, Any]) -> int:
-    """The number of keys in an object and in the objects in it. Of arrays, only those that begin with an object are
-    searched.
+    """The number of keys in an object and in the objects in it. An array is searched only if
+    its first element is an object.
     """
     count = 0
     objects = [value]

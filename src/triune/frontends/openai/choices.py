@@ -54,8 +54,8 @@ class Choices:
     """Writes the JSON documents with a request's answers: one for all answers, or one for each event.
 
     Attributes:
-        cost: the tokens and times of the answers. `whole` adds each part of an answer to it; those who write events add
-            the parts themselves.
+        cost: the tokens and times of the answers. `whole` adds each part of an answer to it; code that writes events
+            adds the parts itself.
     """
 
     def __init__(self, request: TextRequest, placement: Placement, prefix: str) -> None:

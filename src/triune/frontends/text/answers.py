@@ -58,8 +58,8 @@ async def parts_of(
 
     Args:
         model: the model.
-        generations: what to generate, each with its prompt. The answers of all generations are numbered through: those
-            of the second follow those of the first.
+        generations: what to generate, each with its prompt. The answers of all generations are numbered
+            consecutively: those of the second generation follow those of the first.
         tools: the JSON schema of the parameters of each tool that the model may call, by name; None if it may call
             none.
         has_parallel_calls: if False, all calls of an answer but the first are left out.

@@ -26,8 +26,8 @@ _NUMBERS_PER_VALUE: Final = 16
 
 
 def parse(read: Callable[[Fields], T], body: memoryview) -> T | InvalidArgumentError:
-    """Parse a body. It runs in another process if the body is large. Its InvalidArgumentError is returned, not
-    raised: between processes, a raised error would lose the name of the field.
+    """Parse a body; this runs in another process if the body is large. An InvalidArgumentError is returned, not raised:
+    between processes, a raised error would lose the name of the field.
     """
     try:
         document = parse_object(body)

@@ -68,8 +68,8 @@ class Side(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def _pass_on(self, data: bytes, changed: list[bytes], start: int, end: int) -> None:
-        """Send the pieces `changed`, then `data` from `start` to `end`, at which a frame begins. Keep what follows
-        `end` until more of it has arrived.
+        """Send the pieces `changed`, then `data` from `start` to `end`. Keep what follows `end`, the beginning of a
+        frame, until more of the frame has arrived.
         """
         self._num_skipped = end - len(data) if end > len(data) else 0
         self._held = data[end:]

@@ -1,7 +1,7 @@
 """Decides which connection may open the next call.
 
-A call is pending from when the relay gives it a number and passes it on to gRPC's library. It has "arrived" when the
-library calls its handler, the method that answers it.
+The relay gives a call a number and passes it on to gRPC's library. From then on the call is "under way". It has
+"arrived" when the library calls its handler, the method that answers it.
 """
 
 import itertools
