@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,6 +34,12 @@ _SUFFIX: Final = ".kv"
 _PART_SUFFIX: Final = ".part"
 _NO_BLOCK: Final = (errno.EINVAL, errno.EFBIG, errno.EAGAIN, errno.ENXIO)
 """The errors of `read_file` for a pipe, a device, a file that is too large, or an endless file."""
+
+_LIST_SECONDS: Final = 1.0
+"""How often the files that other servers write are looked for, if there is room for all."""
+
+_SPARE: Final = 32
+"""Where several servers fill a folder, one in so many of the files that have room is kept free for the next ones."""
 
 _FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
 
@@ -80,6 +87,9 @@ class DiskTier:
         self._loaded: queue.Queue[tuple[BlockHash, Sequence[Array] | None]] = queue.Queue(MAX_PENDING)
         self._has_found = threading.Event()
         self._num_loading = 0
+        self._num_unseen = 0
+        """How many files other servers may have written since the files were last listed."""
+        self._listed_at = 0.0
         self._order = 0
         self._is_off = False
         self.num_stored = self.num_loaded = self.num_broken = self.num_dropped = 0
@@ -217,6 +227,7 @@ class DiskTier:
                     self._delete(path, is_broken=path.suffix == _SUFFIX)
         with self._lock:
             self._files = OrderedDict.fromkeys(block_hash for _, block_hash in sorted(found))
+        self._num_unseen, self._listed_at = 0, time.monotonic()
 
     def _load(self, block_hash: BlockHash) -> None:
         with self._lock:
@@ -268,8 +279,11 @@ class DiskTier:
         part = path.with_suffix(f".{os.getpid()}{_PART_SUFFIX}")
         parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
         try:
-            with self._changes.changing() as is_changed:
-                if is_changed:
+            with self._changes.changing() as num_others:
+                self._num_unseen += num_others
+                is_full = len(self._files) + self._num_unseen >= self._max_files
+                has_listed = self._num_unseen > 0 and (is_full or time.monotonic() - self._listed_at > _LIST_SECONDS)
+                if has_listed:
                     self._list(is_first=False)
                 # Remove the file first. If it is a pipe, opening it would block until another process reads from it.
                 part.unlink(missing_ok=True)
@@ -280,7 +294,8 @@ class DiskTier:
                 part.replace(path)
                 with self._lock:
                     self._files[block_hash] = None
-                self._shrink()
+                # Make room for some more files of all servers, so that the folder need not be listed at each write.
+                self._shrink(self._max_files // _SPARE if has_listed else 0)
         except OSError:
             self._delete(part, is_broken=False)
             raise
@@ -289,11 +304,14 @@ class DiskTier:
                 self._pending.pop(block_hash, None)
         self.num_stored += 1
 
-    def _shrink(self) -> None:
+    def _shrink(self, num_spare: int = 0) -> None:
+        """If there are too many files, delete the least recently used, and so many more that `num_spare` have room."""
+        most = self._max_files
         while True:
             with self._lock:
-                if len(self._files) <= self._max_files:
+                if len(self._files) <= most:
                     return
+                most = self._max_files - num_spare
                 block_hash, _ = self._files.popitem(last=False)
             self._path(block_hash).unlink(missing_ok=True)
 

@@ -32,11 +32,12 @@ class FolderLock:
         self._count = -1
 
     @contextlib.contextmanager
-    def changing(self) -> Generator[bool]:
+    def changing(self) -> Generator[int]:
         """Hold the lock, to change the folder. On a file system without locks, nothing is locked.
 
         Yields:
-            whether another process has changed the folder since this process last held the lock; True the first time.
+            how often other processes have held the lock since this process last did. The first time this is how often
+            it was ever held, and at least 1.
 
         Raises:
             TimeoutError: another process holds the lock for longer than WAIT_SECONDS.
@@ -50,8 +51,9 @@ class FolderLock:
             # meanwhile.
             count = (found + 1) % (1 << 8 * _COUNT_BYTES)
             os.pwrite(descriptor, count.to_bytes(_COUNT_BYTES, "big"), 0)
-            is_changed, self._count = found != self._count, count
-            yield is_changed
+            num_others = (found - self._count) % (1 << 8 * _COUNT_BYTES)
+            self._count = count
+            yield num_others
         finally:
             os.close(descriptor)
 

@@ -259,6 +259,40 @@ def test_servers_that_share_a_folder_keep_to_the_limit_together(tmp_path: Path) 
     assert {each.name for each in (tmp_path / "key").glob("*.kv")} == {path(tmp_path, n).name for n in range(2, 6)}
 
 
+def test_servers_that_share_a_folder_do_not_list_it_at_each_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triune.engine.kv.disk._LIST_SECONDS", 1e9)
+    lists: list[DiskTier] = []
+    listed = DiskTier._list
+
+    def counted(self: DiskTier, *, is_first: bool) -> None:
+        lists.append(self)
+        listed(self, is_first=is_first)
+
+    monkeypatch.setattr(DiskTier, "_list", counted)
+    servers = tier(tmp_path, 128), tier(tmp_path, 128)
+
+    def write(numbers: range) -> int:
+        lists.clear()
+        for number in numbers:
+            servers[number % 2].store(name(number), block(number))
+            servers[number % 2].wait_for_room()
+            assert len(list((tmp_path / "key").glob("*.kv"))) <= 128
+        return len(lists)
+
+    # Only when it may be full, and then once for some of the files.
+    assert write(range(120)) <= 2
+    assert write(range(120, 320)) <= 120
+    assert 120 <= len(list((tmp_path / "key").glob("*.kv"))) <= 128
+    # What the others have written is seen after a while.
+    monkeypatch.setattr("triune.engine.kv.disk._LIST_SECONDS", -1)
+    write(range(320, 322))
+    assert servers[1].has(name(320))
+    for each in servers:
+        each.close()
+
+
 def test_a_server_that_starts_leaves_what_another_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writing, goes_on = threading.Event(), threading.Event()
     replace = Path.replace
