@@ -120,7 +120,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
             try:
                 target[path] = look.file(f"{folder}/{path}", old.get(path))
             except OSError:
-                # The file was removed after the listing, so it does not count.
+                # Leave out a file that was removed after the listing.
                 continue
     return Stamp(files, versions)
 
@@ -209,7 +209,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # For example, the entry is a link that leads to itself: it counts as no folder.
+        # Count an entry that cannot be read, such as a link that leads to itself, as no folder.
         return False
 
 
