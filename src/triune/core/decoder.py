@@ -270,7 +270,7 @@ class LogitsOnHost:
 
 
 NO_TOKEN: Final = -1
-"""Marks a row whose logits have no valid token, since all are NaN or -inf."""
+"""The result for a row of logits without a valid token, since one is NaN, or the largest one is infinite."""
 
 
 def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:

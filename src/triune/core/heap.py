@@ -21,7 +21,7 @@ class Heap:
     """The heap of this process. There is one instance per process."""
 
     def __init__(self) -> None:
-        # Only glibc has `malloc_trim`. A call through ctypes releases the GIL.
+        # Call the C library through ctypes, which releases the GIL. Only glibc has `malloc_trim`.
         library = ctypes.CDLL(None)
         self._trim = getattr(library, "malloc_trim", None)
         self._set = getattr(library, "mallopt", None) if self._trim is not None else None

@@ -120,7 +120,7 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
             result = work(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - the caller gets every error
             failure = error
-        # The event loop is closed, so nothing waits for the result.
+        # Ignore the error if the event loop is closed: nothing waits for the result then.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
         # Delete both names: the error's traceback refers to this frame, which would keep the objects alive that `work`

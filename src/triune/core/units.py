@@ -12,8 +12,8 @@ class Unit(Enum):
     GPU = "gpu"
     ANE = "ane"
 
-    # Enum's hash is a slow Python function, and every batch looks up its unit. Members are singletons, so their
-    # identity can be the hash.
+    # Use object's hash, by identity, since members are singletons: Enum's own hash is a slow Python function, and every
+    # batch looks up its unit.
     __hash__ = object.__hash__
 
 
