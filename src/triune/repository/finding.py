@@ -117,8 +117,7 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
             return None
         entry.name.encode()
         if entry.is_symlink() and above.has(entry.stat()):
-            # If a link to a parent of the repository were followed, each model's files would include the files of all
-            # models.
+            # Refuse a link to a parent of the repository: the files of this model would include those of all models.
             return "its folder is a link to a folder that holds the repository; link the folder of one model"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
