@@ -185,14 +185,14 @@ def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]
 
 
 def _given_shapes(inputs: Mapping[str, Array]) -> str:
-    """The text for a message with the shapes of inputs whose values are too many for `given_values`."""
+    """The part of a message that has the shapes of large inputs, whose values `given_values` leaves out."""
     shown = [f"{name} {format_shape(array.shape)}" for name, array in inputs.items() if array.size > _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (of shapes {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""
 
 
 def given_values(inputs: Mapping[str, Array]) -> str:
-    """The values of small inputs, which usually are parameters such as sizes and axes, for messages."""
+    """The part of a message that has the values of small inputs, which usually are parameters such as sizes and axes."""
     shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (given {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""

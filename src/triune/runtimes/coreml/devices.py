@@ -9,7 +9,7 @@ from typing import Any
 def core_ml_devices() -> Iterable[Any]:
     """Core ML's devices, `MLComputeDevice` each; none on systems without Core ML."""
     module: Any = importlib.import_module("coremltools.models.compute_device")
-    # Without coremltools' compiled part, which exists only on macOS, coremltools lists no devices.
+    # Ask for no devices without coremltools' compiled part, which exists only on macOS.
     if importlib.util.find_spec("coremltools.libcoremlpython") is None:
         return ()
     return module.MLComputeDevice.get_all_compute_devices()

@@ -78,7 +78,7 @@ class PackageExecutable:
         except Exception as error:
             raise run_failure(error, inputs) from error
         if state is not None:
-            # Only this function has a reference to this state, so its buffers need not be copied.
+            # Return the state's buffers without a copy: only this function has a reference to this state.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
         found: dict[str, Array] = {}
         for name in outputs:

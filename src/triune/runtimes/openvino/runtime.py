@@ -72,8 +72,8 @@ class OpenVino:
         self._run_bytes = run_bytes
         self._statuses = {status.unit: status for status in units}
         self._core = library.Core()
-        # OpenVINO would map external weights into memory. A write to such a file would change answers or crash the
-        # process.
+        # Turn off the mapping of external weight files into memory: a write to such a file would change answers or
+        # crash the process.
         self._core.set_property({"ENABLE_MMAP": False})
         self._models = SharedModels(self._core.read_model)
 

@@ -47,8 +47,8 @@ _INDEXED: Final = frozenset({"Gather", "GatherElements", "GatherND"})
 
 
 def inputs_in_floats(model: Any) -> Mapping[str, str]:
-    """The model's integer inputs with which the plugin computes in fp32, by name, each with the operator that does so.
-    fp32 represents integers exactly only up to 2^24.
+    """The model's integer inputs with which an operator computes in fp32, by name, each with a text that names the
+    operator. fp32 represents integers exactly only up to 2^24.
     """
     found: dict[str, str] = {}
     holds: dict[tuple[str, int], set[str]] = {}
