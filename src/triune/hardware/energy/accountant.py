@@ -94,7 +94,7 @@ class EnergyAccountant:
                 try:
                     loop.call_soon_threadsafe(_resolve, future)
                 except RuntimeError:
-                    # The waiting caller's event loop is closed, so nothing waits any more.
+                    # Skip a caller whose event loop is closed: it does not wait any more.
                     continue
             if is_closed:
                 return

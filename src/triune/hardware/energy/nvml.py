@@ -111,7 +111,7 @@ class NvmlMeter:
             try:
                 self._nvml.nvmlShutdown()
             except self._nvml.NVMLError as error:
-                # The driver is gone, so nothing needs to be freed.
+                # Only report this error: the driver is gone, so nothing needs to be freed.
                 self._reason = f"{CLOSED}: {error}"
 
     def _can_count(self) -> bool:

@@ -45,7 +45,7 @@ def _zones(root: Path) -> Iterator[Sensor]:
             for path in sorted(zone.glob("trip_point_*_type"))
             if _text(path) in _TRIPS
         ]
-        # A thermal zone without a limit has 0 or a negative number as its trip point.
+        # Leave out trip points of 0 or below, which a thermal zone without a limit has.
         limits = [each for each in trips if each is not None and each > 0]
         yield Sensor(kind, celsius, min(limits, default=None), _CPU if kind in _CPU_ZONES else frozenset())
 
