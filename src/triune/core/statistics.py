@@ -34,7 +34,7 @@ class FailureReason(Enum):
 
 @dataclass(slots=True)
 class BatchStatistics:
-    """Executions of one batch size: the `count` of each duration is the number of executions."""
+    """The durations of the executions of one batch size. The `count` of each is the number of executions."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
