@@ -192,7 +192,7 @@ def _given_shapes(inputs: Mapping[str, Array]) -> str:
 
 
 def given_values(inputs: Mapping[str, Array]) -> str:
-    """The part of a message that has the values of small inputs, which usually are parameters such as sizes and axes."""
+    """The part of a message that has the values of small inputs, usually parameters such as sizes and axes."""
     shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (given {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""

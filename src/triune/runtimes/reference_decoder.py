@@ -24,7 +24,7 @@ class ReferenceDecoder(LogitsOnHost):
     precision = "fp32"
 
     def __init__(self, model: HeldModel, *, num_blocks: int, block_size: int = 16) -> None:
-        """Read a graph in the paged form (`engine.models.forms`). Raises UnsupportedError if it is over 2 GiB."""
+        """Read a graph in the paged form (`engine.models.forms`). Raises UnsupportedError for one over 2 GiB."""
         whole = model.whole()
         self.block_size = block_size
         self.cache_form = f"fp32 [heads, {block_size}, size]"

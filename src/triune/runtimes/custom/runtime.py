@@ -176,7 +176,7 @@ class StagedExecutable:
         held: ExitStack,
     ) -> None:
         """Args:
-        stages: the model in stages.
+        stages: the model, cut at the custom operators that numpy computes.
         pieces: the executables of its pieces.
         signature: the model's inputs and outputs.
         unit: the unit that computes the pieces.
