@@ -73,8 +73,8 @@ class EnergyAccountant:
         return True
 
     def close(self) -> None:
-        """End the thread, and close the meter, unless that hangs. Blocks for two seconds at most; it may be called
-        again.
+        """End the thread, then close the meter. If a reading of the meter hangs, the thread does not end within two
+        seconds, and the meter stays open. May be called again.
         """
         with self._wakes:
             self._is_closed = True

@@ -138,7 +138,7 @@ class NoDeviceError(Exception):
 
 
 def device(library: Nvml, visible: str | None) -> Any:
-    """The first GPU that CUDA shows to this process."""
+    """The first GPU that CUDA shows to this process. `visible` is the value of CUDA_VISIBLE_DEVICES."""
     first = "0" if visible is None else visible.split(",")[0].strip()
     if first.isdigit():
         return library.nvmlDeviceGetHandleByIndex(int(first))
