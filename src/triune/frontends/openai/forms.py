@@ -114,7 +114,7 @@ class _Parts:
         self._content = bytearray()
 
     def part_begin(self) -> None:
-        """Called at the beginning of a part."""
+        """Called at the beginning of a part: forget the name and the content of the part before."""
         self._num_parts += 1
         if self._num_parts > _MAX_PARTS:
             raise PayloadTooLargeError(f"the form has more than {_MAX_PARTS} parts, the limit")
@@ -122,24 +122,24 @@ class _Parts:
         self._content = bytearray()
 
     def header_field(self, data: bytes, begin: int, end: int) -> None:
-        """Called with a piece of a header's name."""
+        """Called with a piece of a header's name, `data` from `begin` to `end`: keep it."""
         self._count(end - begin)
         self._header += data[begin:end]
 
     def header_value(self, data: bytes, begin: int, end: int) -> None:
-        """Called with a piece of a header's value."""
+        """Called with a piece of a header's value, `data` from `begin` to `end`: keep it."""
         self._count(end - begin)
         self._value += data[begin:end]
 
     def header_end(self) -> None:
-        """Called by the parser at the end of a header."""
+        """Called at the end of a header: read the part's name if the header is Content-Disposition."""
         if bytes(self._header).lower() == b"content-disposition":
             _, options = self.parse_options(bytes(self._value))
             self._name = options.get(b"name", b"").decode(errors="replace")
         self._header, self._value = bytearray(), bytearray()
 
     def headers_finished(self) -> None:
-        """Called when all headers of a part are complete."""
+        """Called when all headers of a part are complete: require a name, and only one part `file`."""
         if not self._name:
             raise InvalidArgumentError("a part of the form has no name in its Content-Disposition")
         if self._name == "file":
@@ -148,13 +148,13 @@ class _Parts:
             self.form.file = self._content
 
     def part_data(self, data: bytes, begin: int, end: int) -> None:
-        """Called with a piece of a part's content."""
+        """Called with a piece of a part's content, `data` from `begin` to `end`: keep it."""
         if self._name != "file":
             self._count(end - begin)
         self._content += data[begin:end]
 
     def part_end(self) -> None:
-        """Called when a part is complete."""
+        """Called when a part is complete: add it to the form's fields, unless it is the file."""
         if self._name == "file":
             return
         try:

@@ -91,7 +91,7 @@ class ChatPrompt:
 
 
 async def chat_prompt(model: TextModel, chat: Chat) -> ChatPrompt:
-    """The prompt of a conversation. Raises as `TextModel.render` and `tokenize` do."""
+    """The prompt of a conversation. Raises the errors of `TextModel.render` and `tokenize`."""
     text = await model.render(chat.messages, tools=chat.tools or None, variables=chat.variables)
     text += chat.beginning
     return ChatPrompt(await model.tokenize(text, is_templated=True), is_open_after(text))

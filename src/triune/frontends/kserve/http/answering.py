@@ -150,7 +150,9 @@ class Answering:
         task.add_done_callback(partial(self._end, cycle))
 
     def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
-        """Called when a task has ended for any reason, even if it was cancelled before it started."""
+        """Called when a task has ended for any reason, even if it was cancelled before it started: free what the task
+        kept in memory. If it has failed, log the error and close the connection.
+        """
         self._connection.tasks.discard(task)
         if cycle.future is task:
             # The exception of a cancelled task refers to its frames, which refer to the response: drop the reference to

@@ -44,7 +44,7 @@ def parse_infer(
 ) -> tuple[InferenceRequest, OutputForm]:
     """Call `decode_request` in a parser process; the caller must then call `unpack`.
 
-    Raises as `decode_request` and `check_json`.
+    Raises the errors of `decode_request` and `check_json`.
     """
     check_json(body[:header_bytes])
     request, form = decode_request(model, version, body, header_bytes)

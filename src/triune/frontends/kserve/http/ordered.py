@@ -135,8 +135,8 @@ class OrderedProtocol(HttpToolsProtocol):
     # Refusals.
 
     def _refused_arrived(self) -> None:
-        """Called when the refused request has arrived completely: the client is now only waiting, so that closing the
-        connection loses no answer.
+        """Called when the refused request has arrived completely: close the connection if all answers are sent. The
+        client sends nothing any more, so it does not lose the last answer.
         """
         self._is_refused_whole = True
         if self._order.is_idle:

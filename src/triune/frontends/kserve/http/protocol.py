@@ -206,7 +206,7 @@ class KServeProtocol(OrderedProtocol):
     # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        """A request begins. uvicorn's cycle for the app is made later, and only if the request is not an inference."""
+        """Prepare for a request, which begins. uvicorn's cycle for the app is made later, unless it is an inference."""
         self.url = b""
         self.headers = []
         self._is_receiving = True
@@ -214,7 +214,7 @@ class KServeProtocol(OrderedProtocol):
         self._progress.begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header was parsed; trailers are dropped."""
+        """Keep a header that was parsed; drop a trailer."""
         if self._progress.is_in_head:
             self.headers.append((name.lower(), value))
             if len(self.headers) > MAX_HEADER_LINES:
@@ -247,8 +247,8 @@ class KServeProtocol(OrderedProtocol):
             self._hand_to_app()
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins. Each chunk costs as much time as kilobytes of data, so that their number is
-        limited.
+        """Count a chunk of a body, which begins, and refuse a body with too many: each costs as much time as kilobytes
+        of data.
         """
         if not self._progress.begin_chunk() and not self.is_refused:
             limit = self._front_end.limits.chunks
@@ -258,7 +258,7 @@ class KServeProtocol(OrderedProtocol):
             )
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body was parsed."""
+        """Append a piece of a body that was parsed, or pass it to uvicorn if the request is for the app."""
         if self.is_refused:
             return
         self._progress.grow()
@@ -288,7 +288,7 @@ class KServeProtocol(OrderedProtocol):
             self._refuse(503, "there is no memory for the request's body: try again later")
 
     def on_message_complete(self) -> None:
-        """A request has arrived completely."""
+        """Answer a request that has arrived completely, if it is next in order; pass one for the app to uvicorn."""
         if self.is_refused:
             self._refused_arrived()
             return

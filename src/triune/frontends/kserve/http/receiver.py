@@ -38,7 +38,7 @@ class Connection(Protocol):
         ...
 
     def body_grows(self, num_bytes: int) -> None:
-        """Called when `num_bytes` further bytes of the body have arrived."""
+        """Called several times while the body arrives. `num_bytes` of it have arrived so far."""
         ...
 
     def body_received(self, body: memoryview) -> None:
@@ -106,7 +106,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         return self._body[self.num_received : self.num_received + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called when `nbytes` were read into the buffer."""
+        """Called when `nbytes` were read into the buffer: tell the connection how much of the body has arrived."""
         is_spent = self._pacer.spend(nbytes)
         if self._is_dropped:
             if is_spent:

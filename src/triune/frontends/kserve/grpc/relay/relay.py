@@ -102,7 +102,7 @@ class Relay:
         connecting.add_done_callback(self._connecting.discard)
 
     def left(self, client: ClientSide) -> None:
-        """Called when a client's connection has ended."""
+        """Called when a client's connection has ended: forget the client."""
         self._clients.discard(client)
         if not self._clients:
             self._is_empty.set()

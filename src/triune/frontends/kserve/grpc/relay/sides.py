@@ -146,7 +146,7 @@ class ClientSide(Side):
         return self._is_expelled or self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Keep the transport of a client that has connected, and have the relay connect it to gRPC's library."""
         super().connection_made(transport)
         self._shared.arrived(self)
 
@@ -188,7 +188,9 @@ class ClientSide(Side):
         self._num_strikes = max(0, self._num_strikes - 1)
 
     def abandoned_arrived(self) -> None:
-        """Called when a call that the client has already ended arrives at its handler."""
+        """Called when a call that the client has already ended arrives at its handler: it counts as abandoned no more,
+        and a connection that waited for this may open its next call.
+        """
         self._num_abandoned -= 1
         if self._is_blocked:
             self._is_blocked = False
