@@ -96,7 +96,9 @@ def simulate(
 
 
 def _only(found: list[Arrival], models: Sequence[str], trace: Path) -> list[Arrival]:
-    """The requests in `found` to `models`."""
+    """Of the requests in `found`, those to `models`; all if `models` is empty. Raises NotFoundError if one of them
+    has no request.
+    """
     present = {each.model for each in found}
     if lacking := [name for name in models if name not in present]:
         raise NotFoundError(f"trace {trace} has no request to '{lacking[0]}'; it has {', '.join(sorted(present))}")

@@ -105,7 +105,7 @@ def _batched(models: Mapping[Path, UnitModel], sample: Mapping[str, Array]) -> t
 
 
 def _times(models: Mapping[Path, UnitModel], inputs: Mapping[str, Array]) -> Mapping[Path, Sequence[float]]:
-    """The seconds of each of many calls, by model."""
+    """Time many calls of each model. Returns the seconds of each call, by model."""
     times: dict[Path, list[float]] = {path: [] for path in models}
     started = time.perf_counter()
     while models and (

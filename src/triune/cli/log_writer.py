@@ -74,7 +74,9 @@ class LogWriter(logging.Handler):
         self.leave(write, 0)
 
     def leave(self, write: Callable[[], object], num_bytes: int) -> None:
-        """Queue a call for the thread. It is dropped if the queue is full."""
+        """Have the writer's thread call `write`. The call takes `num_bytes` of the queue, and is dropped if the queue
+        has no room for it.
+        """
         with self._changed:
             num_bytes += _OVERHEAD_BYTES
             if self._waiting_bytes + num_bytes > self._max_waiting_bytes:

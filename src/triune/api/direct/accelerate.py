@@ -1,7 +1,7 @@
 """Products on the matrix unit of Apple's CPUs, which only Apple's library Accelerate can use.
 
-numpy's wheels for macOS 14 and later compute products with Accelerate. Core ML would need a model for each shape, in a
-separate process.
+They are computed by numpy, whose wheels for macOS 14 and later call Accelerate. Core ML would need a model for each
+shape, in a separate process.
 """
 
 from collections.abc import Mapping, Sequence

@@ -164,7 +164,7 @@ class _Parts:
         self.form.fields.setdefault(self._name, []).append(value)
 
     def end(self) -> None:
-        """Called when the form is complete."""
+        """Called when the form is complete: set `is_ended`."""
         self.is_ended = True
 
     def _count(self, num_bytes: int) -> None:

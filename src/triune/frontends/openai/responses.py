@@ -111,7 +111,7 @@ class ResponseAnswer:
         return events
 
     def _begin_text(self, block: Block) -> list[bytes]:
-        """Begin a message, or reasoning."""
+        """Begin an item with a message or reasoning. Returns the events that tell the client of it."""
         begun = self._begin(_Item(block))
         return [begun, self._event("response.content_part.added", **self._place, part=_part(block))]
 
