@@ -19,7 +19,7 @@ def read_npy(path: Path, what: str) -> Array:
 
     Args:
         path: the file.
-        what: what it is, at the beginning of messages: "input 'x'".
+        what: what the error message calls the file, such as "input 'x'".
 
     Raises:
         InvalidArgumentError: it cannot be read, or is not one array that numpy.save wrote.
@@ -40,7 +40,7 @@ def read_npz(path: Path, what: str, max_bytes: int = MOST_BYTES) -> dict[str, Ar
 
     Args:
         path: the file.
-        what: what it is, at the beginning of messages: "the inputs".
+        what: what the error message calls the file, such as "the inputs".
         max_bytes: the most bytes of all arrays together.
 
     Raises:

@@ -11,7 +11,7 @@ class PlacedSegment:
     """A segment of a model, or a whole model, on a unit.
 
     Attributes:
-        unit: the unit that runs it.
+        unit: the unit that runs the segment.
         runtime: the runtime that compiled it.
         precision: the floating-point format in which it computes.
         report: the runtime's own report of where it computes; empty if it has none.

@@ -129,8 +129,8 @@ class _Search:
         self._values = Values(self._inferred.graph)
 
     def cause(self) -> str:
-        """Describe the operation whose result is wrong, and why; "" if it is not found, or if the model is too
-        large.
+        """Describe the operation whose result is wrong, and why; "" if it is not found, or if the model's
+        weights are too large to search.
         """
         nodes = [node for node in self._model.graph.node if self._watched(node)]
         if not self._is_small or not nodes:

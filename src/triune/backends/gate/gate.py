@@ -36,7 +36,7 @@ class Judged:
     """A version whose units are to be compared with `cpu`.
 
     Attributes:
-        config: its configuration; the backend is the one that loads `path`.
+        config: the version's configuration. Its backend is the one that loads `path`.
         path: the file that the executables were compiled from.
         samples: inputs that the model may accept, the most likely ones first.
         load_key: the key under which verdicts are stored (`config.load_key`).

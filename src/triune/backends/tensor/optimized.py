@@ -43,8 +43,8 @@ def optimized_file(
 
     Args:
         path: an ONNX file.
-        level: how far it is rewritten.
-        unit: the unit for which it is rewritten.
+        level: how far the model is rewritten.
+        unit: the unit for which the model is rewritten.
         samples: the model's own samples, on which the results are compared if the model accepts no generated inputs.
         cache: the folder for results; None means the folder `optimized` in Triune's cache folder.
         memory_bytes: the memory limit of the separate process; None means three quarters of the machine's memory.

@@ -9,9 +9,7 @@ from triune.core.heap import HEAP, LARGE_BYTES
 from triune.hardware.memory import usable_memory
 
 REQUEST_BYTES = 8192
-"""The memory of the smallest waiting request: its own Python objects and those of its
-connection, in bytes.
-"""
+"""The memory of the smallest waiting request, in bytes: its own Python objects and those of its connection."""
 
 _SHARE_OF_MEMORY = 4
 _MIN_BYTES = 256 << 20

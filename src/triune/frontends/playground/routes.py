@@ -1,4 +1,4 @@
-"""The routes of the page."""
+"""The HTTP routes of the playground: its page, and the files and data that the page loads."""
 
 from starlette.requests import Request
 from starlette.responses import Response

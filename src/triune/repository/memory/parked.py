@@ -214,7 +214,9 @@ class ParkedServable:
 
 
 def _again(call: Call, loaded: LoadedVersion) -> Call:
-    """Convert a call to the config of the loaded version, which may have changed. Raises InvalidArgumentError."""
+    """Convert a call to the config of the loaded version, which may have changed. Raises InvalidArgumentError if
+    the request does not fit it.
+    """
     again = loaded.check(call.request)
     again.compute_time, again.bill = call.compute_time, call.bill
     return again

@@ -51,7 +51,7 @@ class CompiledSteps:
     def __init__(self, program: Program, attention: PagedAttention, names: Sequence[str], ids: Ids) -> None:
         """Args:
         program: the decoder's graph, which reads no encoder and has no adapters.
-        attention: the object that computes its attention.
+        attention: the object that computes the decoder's attention.
         names: the names of the graph's inputs that are caches of layers.
         ids: limits token ids and positions to the graph's tables of embeddings and positions.
         """
@@ -66,7 +66,7 @@ class CompiledSteps:
         """Start the computation of `finish(logits)` for a step's logits in MLX.
 
         Args:
-            step: a step that fits.
+            step: a step for which `fits` is true.
             before: INT32 [rows], the tokens of the previous step; None if all tokens are known.
             finish: computes the result from the logits. It must be the same object in each step, since compiled steps
                 are kept for that object.

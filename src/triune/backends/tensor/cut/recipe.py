@@ -27,7 +27,7 @@ def segment_recipe(
 
     Args:
         piece: the piece.
-        choice: how it is computed.
+        choice: the unit and precision in which the piece is computed.
         num_threads: the CPU threads of one run.
         config: the model's configuration.
         graph: the whole graph, whose inputs have names for free dimensions.

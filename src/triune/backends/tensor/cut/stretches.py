@@ -47,11 +47,11 @@ class Stretch:
 
     Attributes:
         begin, end: the positions of its first node and of the node after its last one.
-        choices: the units and precisions that may still compute it, the preferred one first, `cpu` last.
+        choices: the units and precisions that may still compute the stretch, the preferred one first, `cpu` last.
         requested: the unit that the config names; None if the planner chose.
         planned: the unit of the plan.
         predicted_ms: the predicted time; None if nothing was predicted.
-        depth: how many times it was halved.
+        depth: how many times a stretch was halved to get this one.
         notes: why the stretch is not on the planned unit.
     """
 

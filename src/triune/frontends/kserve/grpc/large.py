@@ -67,7 +67,7 @@ class LargeMessages:
         """Args:
         server: the server with the models.
         decoder: parses typed contents.
-        offload: the threads and processes that do the rest.
+        offload: the threads and processes for all other work on messages.
         """
         self._server = server
         self._decoder = decoder

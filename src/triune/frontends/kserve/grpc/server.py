@@ -100,8 +100,8 @@ class GrpcServer:
         port: the port to listen on; 0 takes a free one.
         limits: the limits on requests and connections. Larger or more requests get RESOURCE_EXHAUSTED.
         budget: the memory budget, shared with other front ends; None makes one for this server.
-        offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
-            only one that this server made.
+        offload: the threads and processes for large requests, shared with other front ends; None makes one for
+            this server. `stop` closes only one that this server made; the caller closes another.
         channel: the connection options.
         rules: the access rules.
         """

@@ -52,8 +52,8 @@ class HttpServer:
         port: the port; 0 takes a free one.
         limits: the limits on requests and connections.
         budget: the memory budget, shared with other front ends; None makes one for this server.
-        offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
-            only one that this server made.
+        offload: the threads and processes for large requests, shared with other front ends; None makes one for
+            this server. `stop` closes only one that this server made; the caller closes another.
         rules: the access rules.
         hosts: the names by which requests may call the server; None for any.
         more_routes: makes the routes of another front end on the same port. It is given the reader of request
