@@ -46,7 +46,7 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
         url: the target in the request line.
     """
     with contextlib.suppress(httptools.HttpParserInvalidURLError):
-        # The type stub does not say that the path may be None.
+        # Correct the type: the path may be None, which the type stub does not say.
         path = cast("bytes | None", httptools.parse_url(url).path)
         if path is not None and path.isascii():
             return None if _is_utf8(unquote_to_bytes(path)) else (400, _NOT_UTF8 % ascii(url[:64].decode("latin-1")))

@@ -128,7 +128,7 @@ class KServeProtocol(OrderedProtocol):
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
-        """Create a new parser, and return the head without its header `Upgrade`, which is to be parsed again.
+        """Create a new parser, and return what it must parse: the request's head without the header `Upgrade`.
 
         The server supports no upgrade, and the old parser would ignore the body of the request.
         """
