@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from support.examples import examples
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.engine.core import EngineCore
-from triune.engine.kv.second_tier import SecondTier
+from triune.engine.kv import second_tier
+from triune.engine.kv.second_tier import SecondTier, _ClosingTime
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
@@ -80,3 +82,27 @@ def test_answers_do_not_depend_on_where_blocks_were(
             assert np.issubdtype(decoder.memory.dtype, np.int64)
             # Beside the blocks lies the file by which servers lock the folder.
             assert len(list((Path(folder) / "key").glob("*.kv"))) <= num_files
+
+
+def test_there_is_a_limit_of_time_to_write_blocks_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stored(seconds: float) -> int:
+        time = _ClosingTime()
+        time.spend(time.left - seconds)
+        monkeypatch.setattr(second_tier, "_closing_time", time)
+        decoder: Any = BlockDecoder()
+        tier = SecondTier(decoder, tmp_path / f"{seconds}/key", 40 * (16 + BLOCK_SIZE * 8))
+        engine = EngineCore(decoder, VOCABULARY, VirtualClock(), second_tier=tier)
+        engine.add([1] * 4 * BLOCK_SIZE, GREEDY, Ending(1))
+        while not engine.is_idle:
+            engine.step()
+        engine.close()
+        return tier.disk.num_stored
+
+    caplog.set_level("INFO")
+    num_blocks = stored(2.0)
+    assert num_blocks >= 4
+    assert not caplog.records
+    assert stored(-100.0) == 0
+    assert f"last {num_blocks} of {num_blocks} blocks are not written to files: there are 2 s for that" in caplog.text

@@ -1,5 +1,8 @@
 """Moves blocks between a decoder's cache and files."""
 
+import logging
+import threading
+import time
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Final
@@ -12,6 +15,44 @@ from triune.engine.sequence import Sequence
 
 _WAIT_SECONDS: Final = 0.01
 _BATCH: Final = 32
+
+_CLOSE_SECONDS: Final = 2.0
+"""How long all tiers of the process that close one after the other may write. A server that is told to stop ends
+everything within a few seconds (`lifetime.ending`), and thousands of blocks take longer.
+"""
+
+_RETURNED: Final = 0.25
+"""The share of each second that comes back of the time that was spent."""
+
+_log = logging.getLogger(__name__)
+
+
+class _ClosingTime:
+    """The time that tiers of this process may spend on writing when they close. What was spent comes back by and by, so
+    that tiers that close one after the other share it. Any thread may use this.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left = _CLOSE_SECONDS
+        self._looked_at = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """How much time is left, in seconds."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(_CLOSE_SECONDS, self._left + (now - self._looked_at) * _RETURNED)
+            self._looked_at = now
+            return self._left
+
+    def spend(self, seconds: float) -> None:
+        """Subtract time that was spent."""
+        with self._lock:
+            self._left -= seconds
+
+
+_closing_time: Final = _ClosingTime()
 
 
 class SecondTier:
@@ -95,15 +136,23 @@ class SecondTier:
         """Write the remaining blocks of the cache, and end the thread.
 
         Args:
-            cached: the blocks and their hashes, the most important first. If there is not room for all, the last ones
-                are not written.
+            cached: the blocks and their hashes, the most important first. If there is neither room nor time for all,
+                the last ones are not written.
         """
         # No sequence needs the blocks that are still being read: wait until they are read, and drop them.
         while self.disk.is_loading:
             self.disk.take(_WAIT_SECONDS)
         for begin in range(0, len(cached), _BATCH):
-            self.disk.wait_for_room()
+            if _closing_time.left <= 0:
+                _log.info(
+                    "the prefix cache's last %d of %d blocks are not written to files: there are %g s for that",
+                    *(len(cached) - begin, len(cached), _CLOSE_SECONDS),
+                )
+                break
+            started = time.monotonic()
             for block, block_hash in cached[begin : begin + _BATCH]:
                 self.evict(block, block_hash)
             self.save()
+            self.disk.wait_for_room()
+            _closing_time.spend(time.monotonic() - started)
         self.disk.close()
