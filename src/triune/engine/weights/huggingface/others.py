@@ -15,7 +15,7 @@ _GPT2_ACTIVATIONS: Final = {
     "swish": "silu",
 }
 _MAX_LABELS: Final = 1 << 16
-_MAX_DISTANCE: Final = 1 << 20
+_MAX_DISTANCE: Final = 1 << 16
 """The largest distance for which T5 may have a bias of its own: the bias of each distance is written into the graph."""
 
 

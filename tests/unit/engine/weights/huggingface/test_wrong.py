@@ -85,8 +85,8 @@ _WHISPER = {"model_type": "whisper", "d_model": 32, "encoder_attention_heads": 4
         (_GPT2, {"n_head": 64}, "64 heads do not divide the width 32"),
         (_WHISPER, {"encoder_attention_heads": 64}, "64 heads do not divide the width 32"),
         (_WHISPER, {"decoder_attention_heads": 3}, "3 heads do not divide the width 32"),
-        (_T5, {"relative_attention_max_distance": 2}, "max_distance is 2; expected a whole number from 5 to 1048576"),
-        (_T5, {"relative_attention_max_distance": 4}, "max_distance is 4; expected a whole number from 5 to 1048576"),
+        (_T5, {"relative_attention_max_distance": 2}, "max_distance is 2; expected a whole number from 5 to 65536"),
+        (_T5, {"relative_attention_max_distance": 4}, "max_distance is 4; expected a whole number from 5 to 65536"),
         (_T5, {"relative_attention_max_distance": 1 << 28}, "max_distance is 268435456; expected a whole number"),
     ],
 )
