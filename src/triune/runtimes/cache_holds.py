@@ -31,6 +31,9 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _local: Final = threading.local()
 _guard: Final = threading.Lock()
 _known: Final = dict[tuple[int, Path], "EntryHolds"]()
+_kept: Final = weakref.WeakKeyDictionary[object, list["Hold"]]()
+"""The holds that are kept for an owner."""
+
 _lasting: Final = dict[tuple[Path, str], "Hold"]()
 """The holds of this process that last until it ends."""
 
@@ -140,9 +143,15 @@ def collecting() -> Generator[list[Hold]]:
 
 
 def keep_for(owner: object, collected: list[Hold]) -> None:
-    """Keep the `Hold`s of the context `collecting` until `owner` is freed."""
+    """Keep holds until `let_go` is called with `owner`, or `owner` is freed."""
     if collected:
-        weakref.finalize(owner, collected.clear).atexit = False
+        _kept[owner] = list(collected)
+        collected.clear()
+
+
+def let_go(owner: object) -> None:
+    """End the holds that are kept for `owner`, which is closed. May be called again."""
+    _kept.pop(owner, None)
 
 
 def holds_in(notes: Path) -> EntryHolds:

@@ -7,6 +7,7 @@ from triune.config.placement import Recipe
 from triune.core.datatypes import Array
 from triune.core.runtime import Executable
 from triune.hosting import HostedExecutable
+from triune.runtimes.cache_holds import let_go
 
 
 class SharedExecutable:
@@ -69,3 +70,4 @@ class SharedExecutable:
             is_last = self._num_holders == 0
         if is_last:
             self._executable.close()
+            let_go(self)

@@ -10,6 +10,7 @@ from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.core.errors import InvalidArgumentError
 from triune.core.kv_blocks import checked_blocks, checked_tokens
 from triune.core.units import Unit
+from triune.runtimes.cache_holds import let_go
 from triune.runtimes.ladder.ladder import Held, Ladder
 
 
@@ -129,6 +130,7 @@ class LadderDecoder(LogitsOnHost):
         """Implements `DecoderExecutable.close`."""
         self._ladder.close()
         self._blocks.clear()
+        let_go(self)
 
     def _held(self, index: int, num_tokens: int) -> Held:
         """The block with this index, moved to a cache that holds `num_tokens` tokens if its own is too small. If no
