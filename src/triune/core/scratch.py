@@ -47,7 +47,7 @@ class HeldFolder:
                 self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            if _try_lock(self._lock) and self.path.exists():
+            if _try_lock(self._lock, without_locks=True) and self.path.exists():
                 _held.add(self)
                 return
             os.close(self._lock)
@@ -77,7 +77,9 @@ def remove_held() -> None:
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:
-    """Remove the folders in `parent` whose processes have ended. Folders of other users are not touched."""
+    """Remove the folders in `parent` whose processes have ended. Folders of other users, and folders on file systems
+    without locks, are not touched.
+    """
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
@@ -144,18 +146,27 @@ def _remove_if_free(path: Path) -> None:
     with contextlib.suppress(OSError):
         lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if _try_lock(lock):
+            # Where there are no locks, the folder may be that of a running process.
+            if _try_lock(lock, without_locks=False):
                 shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(lock)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, *, without_locks: bool) -> bool:
+    """Lock a folder for this process.
+
+    Args:
+        descriptor: the open folder.
+        without_locks: the answer if the folder's file system has no locks.
+
+    Returns:
+        whether this process holds the lock; False if another process does.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        # The file system has no locks: go on as if the folder were locked.
-        return True
+        return without_locks
     return True

@@ -1,5 +1,7 @@
 """Folders that are gone when whoever made them is."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -50,6 +52,19 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) ->
     }
     held.remove()
     sweep(tmp_path / "nowhere")
+
+
+def test_a_file_system_without_locks_keeps_the_folders_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / f"{PREFIX}other").mkdir()
+    with HeldFolder(tmp_path) as path:
+        sweep(tmp_path)
+        assert set(tmp_path.iterdir()) == {path, tmp_path / f"{PREFIX}other"}
 
 
 def test_a_folder_that_another_process_sweeps_at_once_is_made_again(

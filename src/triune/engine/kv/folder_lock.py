@@ -115,18 +115,20 @@ class FolderHold:
 
 def remove_unless_held(folder: Path) -> None:
     """Delete a folder, without an error if parts of it cannot be deleted, unless a living process has marked it as in
-    use (`FolderHold`).
+    use (`FolderHold`). A marked folder on a file system without locks stays: its process may be living.
     """
     descriptor = None
     try:
         try:
             descriptor = os.open(folder / _HELD, _FLAGS)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
         except OSError:
-            # Nobody has marked the folder, or the file system has no locks: delete it.
+            # No process has marked the folder.
             pass
+        else:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         if descriptor is not None:
