@@ -517,6 +517,8 @@ def test_completions_in_a_stream(client: openai.OpenAI) -> None:
         {"best_of": 128, "prompt": ["a", "b", "c"]},
         {"prompt": []},
         {"prompt": [[]], "echo": True},
+        {"prompt": "", "echo": True, "logprobs": 1},
+        {"prompt": [[]], "echo": True, "logprobs": 1},
         {"prompt": ["a", 1]},
     ],
 )

@@ -216,7 +216,9 @@ class EngineCore:
             prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
         )
         sequence.is_follower, sequence.place = index > 0, place
-        sequence.scores = None if num_prompt_logprobs is None else PromptScores(prompt, num_prompt_logprobs)
+        # `Scheduler.add` refuses an empty prompt, which has no scores.
+        if num_prompt_logprobs is not None and prompt:
+            sequence.scores = PromptScores(prompt, num_prompt_logprobs)
         sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
         if self._second_tier is not None and not sequence.is_scored:

@@ -199,6 +199,8 @@ class EngineThread:
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)
+        except Exception as error:  # noqa: BLE001 - a defect that one request meets fails no other request
+            self._fail_alone([job, *job.followers], error)
         else:
             self._jobs[job.sequence] = job
 
@@ -222,6 +224,8 @@ class EngineThread:
             job.sequence = self._core.resume(state, salt=job.salt, matcher=job.matcher, before=job.before)
         except TriuneError as error:
             self._fail([job], error, can_retry=job.before is not None)
+        except Exception as error:  # noqa: BLE001 - as in `_add`
+            self._fail_alone([job], error)
         else:
             self._jobs[job.sequence] = job
 
@@ -283,6 +287,17 @@ class EngineThread:
         self._jobs.clear()
         self._moving.clear()
         self._fail(jobs, self.failure, can_retry=True)
+
+    def _fail_alone(self, jobs: list[Job], error: Exception) -> None:
+        """Fail the jobs of a request after an unexpected error. The other jobs go on, unless the error has broken the
+        engine's invariants.
+
+        Raises:
+            InternalError: an invariant is broken.
+        """
+        _log.error("a request met a defect of the engine and fails; the other requests go on", exc_info=error)
+        self._fail(jobs, InternalError(f"the engine cannot take this request: {type(error).__name__}: {error}"))
+        self._core.check()
 
     def _fail(self, jobs: list[Job], error: TriuneError, *, can_retry: bool = False) -> None:
         now_ns = self._clock.now_ns()

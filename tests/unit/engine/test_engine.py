@@ -411,6 +411,27 @@ async def test_conversations() -> None:
             await engine.render([{"role": "user", "content": "hello"}])
 
 
+async def test_an_empty_prompt_costs_nobody_else_an_answer() -> None:
+    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
+        for scores in (None, 0, 2):
+            with pytest.raises(InvalidArgumentError, match="the prompt has no token"):
+                await asyncio.wait_for(text_of(engine, asked([], num_prompt_logprobs=scores)), 60)
+            assert await asyncio.wait_for(text_of(engine, asked()), 60)
+
+
+async def test_a_defect_that_one_request_meets_costs_nobody_else_an_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
+        core = engine.replicas.all[0].core
+        with monkeypatch.context() as patch:
+            patch.setattr(core, "add", lambda *_, **__: 1 / 0)
+            with pytest.raises(InternalError, match="cannot take this request: ZeroDivisionError"):
+                await asyncio.wait_for(text_of(engine, asked()), 60)
+        assert await asyncio.wait_for(text_of(engine, asked()), 60)
+    assert "a request met a defect" in caplog.text
+
+
 async def test_broken_bookkeeping_fails_all_and_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
