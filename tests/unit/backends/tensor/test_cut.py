@@ -25,7 +25,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.energy import Bill
-from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.units import Unit
@@ -196,7 +196,7 @@ def test_errors_that_add_up_move_the_worst_segment(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [
-        ("cpu to nowhere, amx", NotFoundError, "the operation 'nowhere', and there is none; there are .*more"),
+        ("cpu to nowhere, amx", InvalidArgumentError, "the operation 'nowhere', and there is none; there are .*more"),
         ("cpu to n5, amx to n2, cpu", UnsupportedError, "'n2' is not behind the stretch before"),
         ("cpu to n7, amx", UnsupportedError, "nothing is left behind the stretch before"),
     ],
