@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import triune
@@ -100,12 +101,13 @@ def test_scikit_learn(tmp_path: Path) -> None:
     pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
     skops = pytest.importorskip("skops.io", reason="pip install 'triune[sklearn]'")
     from sklearn.cluster import DBSCAN
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
-    from sklearn.svm import SVC, SVR
+    from sklearn.svm import SVC, SVR, LinearSVC
 
     models = [
         (make_pipeline(StandardScaler(), RandomForestClassifier(5)), LABELS),
@@ -113,10 +115,18 @@ def test_scikit_learn(tmp_path: Path) -> None:
         (HistGradientBoostingClassifier(max_iter=5), LABELS),
         (make_pipeline(SimpleImputer(), PolynomialFeatures(), LogisticRegression()), LABELS),
         (SVC(), LABELS),
+        (LinearSVC(), LABELS),
+        (make_pipeline(StandardScaler(), LinearSVC()), LABELS > 0),
         (SVR(), TARGETS),
     ]
     for model, targets in models:
         agrees(triune.convert(model.fit(X, targets), tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
+    # Of two classes, skl2onnx gives other probabilities.
+    two = LinearDiscriminantAnalysis().fit(X, LABELS > 0)
+    for verify in (None, True):
+        with pytest.raises(InvalidArgumentError, match="gives other answers than scikit-learn: 'probabilities'"):
+            triune.convert(two, tmp_path / "m.onnx", verify=verify)
+    triune.convert(two, tmp_path / "m.onnx", verify=False)
     skops.dump(models[3][0], tmp_path / "m.skops")
     agrees(triune.convert(tmp_path / "m.skops", tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
     if pytest.importorskip("coremltools") is not None:
@@ -144,6 +154,18 @@ def test_boosted_trees(library: str, tmp_path: Path) -> None:
             path = tmp_path / f"m{suffix}"
             (model if is_xgboost else model.booster_).save_model(path)
             agrees(triune.convert(path, tmp_path / "m.onnx", verify=True).notes, title)
+    if is_xgboost:
+        stopping = trees.XGBRegressor(n_estimators=50, early_stopping_rounds=1, learning_rate=1.0)
+        stopping.fit(X[:40], TARGETS[:40], eval_set=[(X[40:], TARGETS[40:])], verbose=False)
+        assert stopping.best_iteration + 1 < stopping.get_booster().num_boosted_rounds()
+        for model in (stopping, stopping.get_booster()):
+            agrees(triune.convert(model, tmp_path / "m.onnx", inputs={"x": X[:50]}, verify=True).notes, title)
+    else:
+        for labels in (LABELS + 1, np.where(LABELS > 0, 1, -1), np.array(["low", "middle", "high"])[LABELS]):
+            model = kinds[0](n_estimators=5).fit(X, labels)
+            agrees(triune.convert(model, tmp_path / "m.onnx", inputs={"x": X[:50]}, verify=True).notes, title)
+            session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+            assert np.array_equal(session.run(["label"], {"x": X})[0], model.predict(X))
     (tmp_path / "other.json").write_text("{}")
     (tmp_path / "other.txt").write_text("hello")
     with pytest.raises(InvalidArgumentError, match=f"is no model of {title}"):

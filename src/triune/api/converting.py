@@ -121,7 +121,8 @@ def convert(
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
         pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
         verify: compare source and target on the same inputs; a wrong target is not written. By default a target that
-            computes in fp16 is compared, for a minute at most, and a wrong target is an error.
+            computes in fp16 is compared, for a minute at most, as are exports of scikit-learn, XGBoost and LightGBM
+            with their models; a wrong target is an error.
         check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
         inputs: inputs for `verify` and `check`, by name; missing ones are generated. A torch.nn.Module and a function
             of JAX need an example of each of their parameters.
@@ -147,6 +148,7 @@ def convert(
     tell = report or _tell_nobody
     precision = _chosen(Precision, precision, "precision")
     is_default = verify is None and precision is not Precision.FP32 and target.suffix != ".onnx"
+    verify_export = True if is_default else verify
     verify = is_default if verify is None else verify
     if inputs and not (verify or check or framework is not None):
         raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
@@ -176,9 +178,7 @@ def convert(
         path = stack.enter_context(staged(target))
         notes: tuple[str, ...] = ()
         if framework is not None:
-            made = stack.enter_context(
-                exported(framework, source, given, shared["shapes"], tell, is_compared=bool(verify))
-            )
+            made = stack.enter_context(exported(framework, source, given, shared["shapes"], tell, verify=verify_export))
             source, notes = made.path, made.notes
         form = "checkpoint" if is_checkpoint(source) else source.suffix
         ladder: LadderFiles | None = None

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from triune.api.frameworks.result import Export, ExporterError, Request, library
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 _DEFAULT_INPUT: Final = "x"
 
@@ -41,12 +41,20 @@ def export_sklearn(request: Request) -> Export:
     model = _from_skops(request.source) if isinstance(request.source, (str, Path)) else request.source
     names = _inputs(request, getattr(model, "n_features_in_", None))
     options = {id(model): {"zipmap": False}} if base.is_classifier(model) else None
-    written = _written(
-        lambda: exporter.to_onnx(
-            model, initial_types=_types(names, library(_KINDS_OF_SKL2ONNX)), options=options, target_opset=_OPSETS
-        ),
-        "scikit-learn",
-    )
+    types = _types(names, library(_KINDS_OF_SKL2ONNX))
+
+    def to_onnx() -> ModelProto:
+        try:
+            return exporter.to_onnx(model, initial_types=types, options=options, target_opset=_OPSETS)
+        except NameError as error:
+            # LinearSVC's scores are a tensor in any case, and it has no option for that. In a pipeline the exporter
+            # sets the option itself, unless the last step has another one.
+            if "Option 'zipmap' not in" not in str(error):
+                raise
+            last = {id(_last_step(model)): {"nocl": False}}
+            return exporter.to_onnx(model, initial_types=types, options=last, target_opset=_OPSETS)
+
+    written = _written(to_onnx, "scikit-learn")
     _save(written, request.target)
     outputs = [value.name for value in written.graph.output]
     return Export(lambda inputs: _sklearn_outputs(model, outputs, names, inputs), {})
@@ -84,7 +92,9 @@ def export_xgboost(request: Request) -> Export:
 
     def compute(inputs: Mapping[str, Array]) -> Sequence[Array]:
         rows = np.concatenate([inputs[name] for name in names], axis=1)
-        scores = booster.inplace_predict(rows)
+        # After early stopping an estimator uses no tree behind the best round; a Booster uses all.
+        best = None if is_booster else getattr(booster, "best_iteration", None)
+        scores = booster.inplace_predict(rows, iteration_range=(0, 0 if best is None else best + 1))
         return _both(scores, outputs)
 
     return Export(compute, {})
@@ -114,15 +124,62 @@ def export_lightgbm(request: Request) -> Export:
         ),
         "LightGBM",
     )
+    classes = _classes_of(model)
+    if classes is not None:
+        _set_labels(written, classes)
     _save(written, request.target)
     outputs = [value.name for value in written.graph.output]
 
     def compute(inputs: Mapping[str, Array]) -> Sequence[Array]:
         rows = np.concatenate([inputs[name] for name in names], axis=1)
-        return _both(np.asarray(booster.predict(rows)), outputs)
+        found = _both(np.asarray(booster.predict(rows)), outputs)
+        return found if classes is None else [classes[found[0]], *found[1:]]
 
     note = "LightGBM compares features with fp64 thresholds: a feature within a rounding of fp32 may go the other way"
     return Export(compute, {}, (note,))
+
+
+def _classes_of(model: Any) -> Array | None:
+    """The labels of a LightGBM classifier's classes, INT64 or strings [classes]; None for other models, and for a
+    Booster, which knows its classes by their indices only.
+
+    Raises:
+        UnsupportedError: the labels are neither whole numbers nor strings.
+    """
+    classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
+    if classes is None:
+        return None
+    if all(isinstance(each, str) for each in classes.tolist()):
+        return classes.astype(np.object_)
+    if classes.dtype.kind not in "biuf" or (classes != classes.astype(np.int64)).any():
+        raise UnsupportedError(
+            f"the labels of the classes are {', '.join(map(str, classes[:3]))}; ONNX's labels are whole numbers or "
+            "strings: train the classifier with such labels"
+        )
+    return classes.astype(np.int64)
+
+
+def _set_labels(written: ModelProto, classes: Array) -> None:
+    """Change the labels that a classifier made by onnxmltools gives: from the indices of classes to `classes`."""
+    (classifier,) = (node for node in written.graph.node if node.op_type == "TreeEnsembleClassifier")
+    kept = [each for each in classifier.attribute if not each.name.startswith("classlabels_")]
+    kind = "classlabels_int64s" if classes.dtype == np.int64 else "classlabels_strings"
+    del classifier.attribute[:]
+    classifier.attribute.extend([*kept, helper.make_attribute(kind, classes.tolist())])
+    if classes.dtype == np.int64:
+        return
+    label = written.graph.output[0]
+    label.type.tensor_type.elem_type = TensorProto.STRING
+    (cast,) = (node for node in written.graph.node if label.name in node.output)
+    cast.op_type = "Identity"
+    del cast.attribute[:]
+
+
+def _last_step(model: Any) -> Any:
+    """The estimator that answers: the model, or the last one of a pipeline."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
 
 
 def _from_skops(path: Path | str) -> Any:

@@ -46,7 +46,7 @@ def exported(
     shapes: Mapping[str, InputShape],
     tell: Tell,
     *,
-    is_compared: bool,
+    verify: bool | None,
 ) -> Generator[Exported]:
     """Export a model.
 
@@ -56,7 +56,8 @@ def exported(
         inputs: example inputs by name.
         shapes: the sizes of inputs, by name.
         tell: called with a message at each step.
-        is_compared: whether to compare the framework's answers with those of the exported model.
+        verify: whether to compare the framework's answers with those of the exported model; None compares where that is
+            quick.
 
     Raises:
         NotFoundError: there is no such file.
@@ -75,14 +76,18 @@ def exported(
         except ExporterError as error:
             raise UnsupportedError(f"{error}; change the model there, or export it to .onnx by other means") from error
         notes = done.notes
-        if is_compared and done.compute is not None:
+        if (framework.is_quick if verify is None else verify) and done.compute is not None:
             tell(f"comparing with {framework.title}")
             notes = (*notes, _compared(framework, done, path, inputs, shapes))
         yield Exported(path, notes)
 
 
 def _compared(
-    framework: Framework, done: Export, path: Path, inputs: Mapping[str, Array], shapes: Mapping[str, InputShape]
+    framework: Framework,
+    done: Export,
+    path: Path,
+    inputs: Mapping[str, Array],
+    shapes: Mapping[str, InputShape],
 ) -> str:
     """Compare an exported model with its source. Returns a line that says how far their outputs differ."""
     model = load(path)
@@ -113,7 +118,8 @@ def _compared(
         listed = ", ".join(f"'{name}' by {error:.3g}" for name, error in wrong.items())
         raise InvalidArgumentError(
             f"the exported model gives other answers than {framework.title}: {listed} of the largest value, where "
-            f"{TOLERANCE:g} is allowed; export it to .onnx by other means, or leave verify out"
+            f"{TOLERANCE:g} is allowed; export it to .onnx by other means, or have it written all the same by "
+            "verify=False (--no-verify)"
         )
     return f"the export differs from {framework.title} by {max(errors.values(), default=0.0):.2g} of the largest value"
 

@@ -21,12 +21,14 @@ class Framework:
         extra: the pip extra of triune that installs its exporter.
         modules: the modules that must be importable.
         load: the function that imports the exporter.
+        is_quick: whether its models answer so quickly that an export is compared with them unless that is refused.
     """
 
     title: str
     extra: str
     modules: tuple[str, ...]
     load: Callable[[], Exporter]
+    is_quick: bool = False
 
     def exporter(self) -> Exporter:
         """Import and return the exporter.
@@ -97,9 +99,9 @@ KERAS: Final = Framework("Keras", "tensorflow", _OF_TENSORFLOW, _keras)
 SAVED_MODEL: Final = Framework("TensorFlow", "tensorflow", _OF_TENSORFLOW, _saved_model)
 TFLITE: Final = Framework("TensorFlow Lite", "tensorflow", _OF_TENSORFLOW, _tflite)
 JAX: Final = Framework("JAX", "jax", ("jax", "jax2onnx"), _jax)
-SKLEARN: Final = Framework("scikit-learn", "sklearn", ("sklearn", "skl2onnx", "skops"), _sklearn)
-XGBOOST: Final = Framework("XGBoost", "xgboost", ("xgboost", "onnxmltools"), _xgboost)
-LIGHTGBM: Final = Framework("LightGBM", "lightgbm", ("lightgbm", "onnxmltools"), _lightgbm)
+SKLEARN: Final = Framework("scikit-learn", "sklearn", ("sklearn", "skl2onnx", "skops"), _sklearn, is_quick=True)
+XGBOOST: Final = Framework("XGBoost", "xgboost", ("xgboost", "onnxmltools"), _xgboost, is_quick=True)
+LIGHTGBM: Final = Framework("LightGBM", "lightgbm", ("lightgbm", "onnxmltools"), _lightgbm, is_quick=True)
 
 _BY_SUFFIX: Final = {
     ".pt2": PYTORCH,

@@ -18,7 +18,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 X = np.array([[1, -2, 3]], np.float32)
 
 
-def framework(compute: Compute | None, seen: list[Request] | None = None) -> Framework:
+def framework(compute: Compute | None, seen: list[Request] | None = None, *, is_quick: bool = False) -> Framework:
     """One whose models are exported as Relu."""
 
     def export(request: Request) -> Export:
@@ -28,7 +28,7 @@ def framework(compute: Compute | None, seen: list[Request] | None = None) -> Fra
         request.target.write_bytes(model.SerializeToString())
         return Export(compute, {"x": X}, ("a note",))
 
-    return Framework("Example", "example", (), lambda: export)
+    return Framework("Example", "example", (), lambda: export, is_quick)
 
 
 def relu(inputs: Mapping[str, Any]) -> Sequence[Any]:
@@ -67,6 +67,14 @@ def test_another_answer_is_an_error(use: Callable[[Framework], None], tmp_path: 
         triune.convert(object(), target, verify=True)
     assert not target.exists()
     assert triune.convert(object(), target).path == target
+
+
+def test_what_is_quick_is_compared_unless_that_is_refused(use: Callable[[Framework], None], tmp_path: Path) -> None:
+    use(framework(lambda inputs: [inputs["x"]], is_quick=True))
+    with pytest.raises(InvalidArgumentError, match=r"other answers than Example: 'y' by 0.667 .* \(--no-verify\)"):
+        triune.convert(object(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    assert triune.convert(object(), tmp_path / "m.onnx", verify=False).path == tmp_path / "m.onnx"
 
 
 @pytest.mark.parametrize(
