@@ -1,6 +1,7 @@
 """What a power mode changes at the dispatcher: the units, and how long requests wait for others."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import VirtualClock
 from triune.core.energy import EnergyKind, Phase
 from triune.core.errors import InvalidArgumentError
-from triune.core.power import EFFECTS, POWER_PARAMETER, Power, PowerMode
+from triune.core.power import EFFECTS, POWER_PARAMETER, Power, PowerMode, mode_of
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
@@ -155,6 +156,14 @@ async def test_one_request_may_have_its_own_mode() -> None:
     assert bench.busy == {Unit.CPU, Unit.GPU}
     with pytest.raises(InvalidArgumentError, match="there is no power mode 'turbo'"):
         bench.send(**{POWER_PARAMETER: "turbo"})
+
+
+def test_a_mode_that_is_nested_deeper_than_python_prints_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InvalidArgumentError, match="there is no power mode of type list; there are high_performance"):
+        mode_of(deep)
 
 
 async def test_one_request_may_hurry_on_low_power() -> None:
