@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from support.decoder_steps import Texts
 from triune.core.errors import InvalidArgumentError
 from triune.engine.models import write_model
 from triune.engine.models.builder import Weights
+from triune.engine.weights.config import LlamaConfig, LongScaling
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 LENGTHS = (NUM_TOKENS, 7, 25)
@@ -36,8 +37,26 @@ def truth(case: str) -> list[NDArray[np.float32]]:
 
 def plain(case: str, weights: Weights) -> list[NDArray[np.float32]]:
     """The same with other weights."""
-    evaluator = ReferenceEvaluator(write_model(CONFIGS[case], weights, "plain").whole())
-    return [evaluator.run(None, {"input_ids": text[None]})[0][0] for text in texts()]
+    # With a cache the context decides LongRoPE's factors; in the plain form the text does, so here each is long.
+    return in_plain_form(with_long_from(CONFIGS[case], 0), weights, texts())
+
+
+def in_plain_form(config: Any, weights: Weights, given: list[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+    evaluator = ReferenceEvaluator(write_model(config, weights, "plain").whole())
+    return [evaluator.run(None, {"input_ids": text[None]})[0][0] for text in given]
+
+
+def with_long_from(config: Any, num_tokens: int) -> Any:
+    """The same config, with LongRoPE's long factors for texts of more than `num_tokens`."""
+    if not isinstance(config, LlamaConfig):
+        return config
+    layers = tuple(
+        replace(each, rope=replace(each.rope, scaling=replace(scaling, original_max_position_embeddings=num_tokens)))
+        if isinstance(scaling := each.rope.scaling, LongScaling)
+        else each
+        for each in config.layers
+    )
+    return replace(config, layers=layers)
 
 
 def check(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]) -> None:
@@ -51,7 +70,18 @@ def test_the_cases_are_those_of_the_answers() -> None:
 
 @pytest.mark.parametrize("case", CONFIGS)
 def test_the_plain_form_answers_as_transformers_do(case: str) -> None:
-    np.testing.assert_allclose(truth(case)[0][STORED], answers()[case], **TOLERANCE)
+    config = CONFIGS[case]
+    (logits,) = in_plain_form(config, SeededWeights(config), texts()[:1])
+    np.testing.assert_allclose(logits[STORED], answers()[case], **TOLERANCE)
+
+
+def test_the_plain_form_takes_the_short_factors_for_short_texts() -> None:
+    config = CONFIGS["longrope"]
+    weights, given = SeededWeights(config), [token_ids()[:count] for count in (16, 17)]
+    short, long = (in_plain_form(with_long_from(config, most), weights, given) for most in (1000, 0))
+    found = in_plain_form(config, weights, given)
+    check(found, [short[0], long[1]])
+    assert np.abs(short[0] - long[0]).max() > 1e-2
 
 
 @pytest.mark.parametrize("case", CONFIGS)

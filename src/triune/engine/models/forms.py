@@ -6,13 +6,14 @@ An architecture is written once, by the methods of a `Form`. Its values are [tok
 
 from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
 from onnx import TensorProto
 
 from triune.core.explicit_cache import ExplicitSize
 from triune.engine.models.attention import MASKED, steps_of
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.models.explicit import Explicit
-from triune.engine.weights.config import Rope
+from triune.engine.weights.config import LongScaling, Rope
 from triune.graph.paged_attention import DOMAIN, OP_TYPE
 
 FormName: TypeAlias = Literal["paged", "plain"]
@@ -208,6 +209,7 @@ class Plain:
         graph.choose_adapters("batch", "tokens")
         self._masks: dict[int, str] = {}
         self._biases: dict[str, str] = {}
+        self._rows_of_lengths: dict[int, str] = {}
         self._range = steps_of(graph, self.ids)
         self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))
 
@@ -224,8 +226,24 @@ class Plain:
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
-        """Implements `Form.rotate`."""
-        return _rotate(self._graph, x, num_heads, head_size, rope, self._num_positions, self._positions)
+        """Implements `Form.rotate`. LongRoPE's factors are chosen by the length of the text, as transformers does."""
+        graph, scaling = self._graph, rope.scaling
+        if not isinstance(scaling, LongScaling) or self._num_positions <= scaling.original_max_position_embeddings:
+            return _rotate(graph, x, num_heads, head_size, rope, self._num_positions, self._positions)
+        num_short = scaling.original_max_position_embeddings
+        cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
+        if not graph.has_table(cosines):
+            # The rows for short texts come first, those for long texts after them.
+            tables = zip(rope.tables(num_short), rope.tables(self._num_positions), strict=True)
+            for name, parts in zip((cosines, sines), tables, strict=True):
+                graph.table(name, np.concatenate(parts))
+        if num_short not in self._rows_of_lengths:
+            length = graph.op("Shape", self.ids, start=1, end=2)
+            is_long = graph.op("Greater", length, graph.ints(num_short))
+            first = graph.op("Where", is_long, graph.ints(num_short), graph.ints(0))
+            self._rows_of_lengths[num_short] = graph.op("Add", self._positions, first)
+        rows = self._rows_of_lengths[num_short]
+        return _rotate(graph, x, num_heads, head_size, rope, self._num_positions, rows)
 
     def attend(
         self,
