@@ -8,9 +8,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.values import Values, subgraphs_of
+from triune.graph.weight_files import array_of
 
 MOST_LISTED = 1 << 24
 """The largest number of elements of a 1-D tensor that a node creates from constants.
@@ -55,22 +57,33 @@ def _is_followed(graph: GraphProto, name: str) -> bool:
 
 def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
     """The number of elements of a node's result (0 if it is not known or not 1-D), and whether they may be integers."""
-    operands: list[Any] = [values.constant(name) for name in node.input]
     if node.op_type == "Range":
+        operands = [_scalar(values, name) for name in node.input]
         return _steps(operands), all(each is not None and each.dtype.kind == "i" for each in operands)
     position = 0 if node.op_type == "ConstantOfShape" else 1
-    sizes = operands[position] if position < len(operands) else None
-    if sizes is None or sizes.size != 1 or sizes.dtype.kind != "i":
+    size = _scalar(values, node.input[position]) if position < len(node.input) else None
+    if size is None or size.dtype.kind != "i":
         return 0, False
-    size = int(sizes.reshape(-1)[0])
-    may_be_integer = position == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _TYPES_OF_SHAPES
+    is_constant = position == 0 or values.tensor(node.input[0]) is not None
+    may_be_integer = is_constant or values.elem_type(node.input[0]) in _TYPES_OF_SHAPES
     given = values.static_shape(node.input[0])
-    return size * math.prod(given or (1,)) if node.op_type == "Tile" else size, may_be_integer
+    length = int(size.reshape(-1)[0])
+    return length * math.prod(given or (1,)) if node.op_type == "Tile" else length, may_be_integer
+
+
+def _scalar(values: Values, name: str) -> NDArray[Any] | None:
+    """The value of a constant of one element; None for other values, and for a constant in another file, which
+    inference cannot read either.
+    """
+    tensor = values.tensor(name)
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) != 1:
+        return None
+    return array_of(tensor)
 
 
 def _steps(operands: Sequence[Any]) -> int:
     """The number of elements of a Range with these operands; 0 if it is not known."""
-    if len(operands) != 3 or any(each is None or each.size != 1 or each.dtype.kind not in "if" for each in operands):
+    if len(operands) != 3 or any(each is None or each.dtype.kind not in "if" for each in operands):
         return 0
     start, limit, step = (each.reshape(-1)[0].item() for each in operands)
     if not step:
