@@ -1,5 +1,5 @@
-"""Configs of models for the transformer engine. They are recognised by their files, and completed like those of
-Triton's vLLM backend.
+"""The configs of models for the transformer engine. Such a model is recognised by its files, and its config is
+completed like one of Triton's vLLM backend.
 """
 
 import json

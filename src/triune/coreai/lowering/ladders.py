@@ -32,7 +32,8 @@ def ladder_of(interface: "Interface") -> Ladder:
         InvalidArgumentError: inputs have different numbers of shapes.
     """
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
-    # A name in MLIR must begin with a letter, so the ending begins with "of".
+    # Begin each ending with "of": Core AI is given the ending alone as the name of a form, and names in MLIR begin with
+    # a letter.
     return {
         LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values()): shapes
         for shapes in pairings_of(given)

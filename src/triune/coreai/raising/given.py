@@ -106,7 +106,10 @@ class Given:
         return existing_axis(self.integer(name), self[of].rank, name)
 
     def axes(self, name: str, of: str = "input", extra: int = 0) -> list[int]:
-        """Constant axes as non-negative numbers. They count the dimensions of the operand `of`, plus `extra`."""
+        """The constant axes in the operand `name`, as non-negative numbers. A negative axis counts from the end of a
+        tensor that has `extra` more dimensions than the operand `of`. Raises InvalidArgumentError if an axis is out of
+        range.
+        """
         rank = self[of].rank + extra
         return [existing_axis(axis, rank, name) for axis in self.ints(name)]
 

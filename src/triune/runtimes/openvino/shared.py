@@ -49,8 +49,8 @@ class SharedModels:
 
 
 def weights_of(model: Any) -> list[Any]:
-    """The constants of a model. Drop the model first, then the constants one by one, so that other threads are stopped
-    only for the time of freeing one of them.
+    """The constants of a model, for a caller that frees it. Memory is freed under Python's GIL: drop the model first,
+    then these constants one by one, so that other threads never wait for more than one constant to be freed.
     """
     return [node for node in model.get_ops() if node.get_type_name() == "Constant"]
 
