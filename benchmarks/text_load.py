@@ -216,9 +216,8 @@ def measure(
             with serve() as url:
                 runner.run(open_loop(url, [Asked(0.0, [100] * 16, 4)]))
                 for trace in options.traces:
-                    if round_number == 0:
-                        rate = runner.run(capacity(url, trace, options.seconds))
-                        capacities.setdefault(trace, rate)
+                    if trace not in capacities:
+                        rate = capacities[trace] = runner.run(capacity(url, trace, options.seconds))
                         print(f"{trace}: {name} answers {rate:.2f} requests a second at most", flush=True)
                     for percent in options.percents:
                         asked = arrivals(trace, capacities[trace] * percent / 100, options.seconds, round_number)
