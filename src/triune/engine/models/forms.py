@@ -4,6 +4,7 @@ An architecture is written once, by the methods of a `Form`. Its values are [tok
 [batch, tokens, width] in the others.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -142,7 +143,7 @@ class Paged:
         graph = self._graph
         # Make each packed token a row of a batch with one token, so that no runtime has to transpose heads and tokens.
         rows = graph.op("Unsqueeze", x, graph.ints(1))
-        rotated = _rotate(graph, rows, num_heads, head_size, rope, self._num_positions, self._rows_of_positions())
+        rotated = _rotate(graph, rows, num_heads, head_size, rope, [self._num_positions], self._rows_of_positions())
         return graph.op("Squeeze", rotated, graph.ints(1))
 
     def attend(
@@ -227,23 +228,11 @@ class Plain:
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """Implements `Form.rotate`. LongRoPE's factors are chosen by the length of the text, as transformers does."""
-        graph, scaling = self._graph, rope.scaling
-        if not isinstance(scaling, LongScaling) or self._num_positions <= scaling.original_max_position_embeddings:
-            return _rotate(graph, x, num_heads, head_size, rope, self._num_positions, self._positions)
-        num_short = scaling.original_max_position_embeddings
-        cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
-        if not graph.has_table(cosines):
-            # The rows for short texts come first, those for long texts after them.
-            tables = zip(rope.tables(num_short), rope.tables(self._num_positions), strict=True)
-            for name, parts in zip((cosines, sines), tables, strict=True):
-                graph.table(name, np.concatenate(parts))
-        if num_short not in self._rows_of_lengths:
-            length = graph.op("Shape", self.ids, start=1, end=2)
-            is_long = graph.op("Greater", length, graph.ints(num_short))
-            first = graph.op("Where", is_long, graph.ints(num_short), graph.ints(0))
-            self._rows_of_lengths[num_short] = graph.op("Add", self._positions, first)
-        rows = self._rows_of_lengths[num_short]
-        return _rotate(graph, x, num_heads, head_size, rope, self._num_positions, rows)
+        scaling, contexts, rows = rope.scaling, [self._num_positions], self._positions
+        if isinstance(scaling, LongScaling) and self._num_positions > scaling.original_max_position_embeddings:
+            num_short = scaling.original_max_position_embeddings
+            contexts, rows = [num_short, *contexts], self._rows_behind(num_short)
+        return _rotate(self._graph, x, num_heads, head_size, rope, contexts, rows)
 
     def attend(
         self,
@@ -283,6 +272,18 @@ class Plain:
         """Implements `Form.put_logits`."""
         self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
 
+    def _rows_behind(self, num_short: int) -> str:
+        """The row of each token in tables whose first `num_short` rows are for texts of at most so many tokens, and the
+        others for longer texts.
+        """
+        if num_short not in self._rows_of_lengths:
+            graph = self._graph
+            length = graph.op("Shape", self.ids, start=1, end=2)
+            is_long = graph.op("Greater", length, graph.ints(num_short))
+            first = graph.op("Where", is_long, graph.ints(num_short), graph.ints(0))
+            self._rows_of_lengths[num_short] = graph.op("Add", self._positions, first)
+        return self._rows_of_lengths[num_short]
+
     def _bias(self, distance_bias: str) -> str:
         """The position bias that is added to the scores, FP32 [1, heads, tokens, tokens]."""
         if distance_bias not in self._biases:
@@ -306,16 +307,19 @@ class Plain:
 
 
 def _rotate(
-    graph: ModelBuilder, x: str, num_heads: int, head_size: int, rope: Rope, num_positions: int, positions: str
+    graph: ModelBuilder, x: str, num_heads: int, head_size: int, rope: Rope, contexts: Sequence[int], rows: str
 ) -> str:
-    """Build RotaryEmbedding of [batch, tokens, heads * size]. A graph has one pair of tables (cosines and sines) for
-    each rope.
+    """Build RotaryEmbedding of [batch, tokens, heads * size].
+
+    A graph has one pair of tables (cosines and sines) for each rope: the tables for contexts of each of `contexts`
+    tokens, one after the other. `rows` are the rows of the tokens in them.
     """
     cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
     if not graph.has_table(cosines):
-        for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
-            graph.table(name, table)
+        tables = zip(*(rope.tables(each) for each in contexts), strict=True)
+        for name, parts in zip((cosines, sines), tables, strict=True):
+            graph.table(name, np.concatenate(parts))
     # A `rotary_embedding_dim` of 0 means the whole head. OpenVINO then fuses the operator into fewer nodes than with
     # the size.
     part = rope.rotary_dim if rope.rotary_dim != head_size else 0
-    return graph.op("RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=part)
+    return graph.op("RotaryEmbedding", x, cosines, sines, rows, num_heads=num_heads, rotary_embedding_dim=part)
