@@ -11,6 +11,9 @@ import threading
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
+NO_LOG: Final = 4
+"""The level of ONNX Runtime's log at which only fatal errors are logged."""
+
 # The longest time, in seconds, that a session waits for the one before it to find its arena. A new session looks its
 # arena up first of all, so that a moment is enough.
 _LOOK_SECONDS = 0.05
@@ -85,3 +88,17 @@ def beyond_arena(error: Exception) -> tuple[int, int] | None:
     """If a run failed at the arena's limit, the bytes that were left and the bytes that were asked for; else None."""
     found = _BEYOND.search(str(error))
     return None if found is None else (int(found[1]), int(found[2]))
+
+
+def returning_run(library: Any) -> Any:
+    """The RunOptions of a run that ends before its first node, by an error, after which the session's arena returns to
+    the system what is not in use.
+
+    Args:
+        library: the module `onnxruntime`.
+    """
+    options = library.RunOptions()
+    options.log_severity_level = NO_LOG
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    options.terminate = True
+    return options

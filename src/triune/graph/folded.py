@@ -18,9 +18,6 @@ from triune.graph.passes.fold import Fold
 from triune.graph.values import Values, constant_tensor, subgraphs_of
 from triune.graph.weight_files import num_bytes
 
-RETURN_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
-"""An option of a run, after which the session's arena returns to the system what is not in use."""
-
 FOLDED_BYTES = "optimization.constant_folding_max_output_size_in_bytes"
 """The option of ONNX Runtime (1.32) with the size of the largest constant that it makes."""
 

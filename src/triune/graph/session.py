@@ -12,16 +12,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
-from triune.graph.arenas import beyond_arena, own_arena
+from triune.graph.arenas import NO_LOG, beyond_arena, own_arena, returning_run
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.folded import FOLDED_BYTES, RETURN_MEMORY, folded_of
+from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
 # Weights of at least this size are passed to ONNX Runtime separately, since protobuf limits the model to 2 GiB.
 _LARGE_BYTES = 1 << 20
-_NO_LOG = 4
 
 _EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecision": "1"}
 """Options for exact results: products with quantized weights are computed in fp32, without quantizing the other operand
@@ -62,7 +61,7 @@ def onnxruntime_library() -> Any:
     import onnxruntime
 
     library: Any = onnxruntime
-    library.set_default_logger_severity(_NO_LOG)
+    library.set_default_logger_severity(NO_LOG)
     return library
 
 
@@ -104,14 +103,14 @@ class GraphSession:
         options = library.SessionOptions()
         is_by_threads = any(node.op_type in _BY_THREADS for node in nodes_of_model(model))
         options.intra_op_num_threads = 1 if is_by_threads else num_threads
-        options.log_severity_level = _NO_LOG
+        options.log_severity_level = NO_LOG
         _write_zero_points(model)
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
         folded = folded_of(model)
         options.add_session_config_entry(FOLDED_BYTES, str(folded.most_bytes))
-        self._returning: Any = _returning(library) if folded.leaves_some else None
+        self._returning: Any = returning_run(library) if folded.leaves_some else None
         without = [*fatal_fusions(model), _INEXACT]
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             options.add_session_config_entry(*_IN_FP32)
@@ -208,15 +207,6 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, w
             return library.InferenceSession(model, options, providers=providers, disabled_optimizers=list(without))
         except _failures(library):
             raise error from None
-
-
-def _returning(library: Any) -> Any:
-    """The options of a run that does nothing but return memory."""
-    options = library.RunOptions()
-    options.log_severity_level = _NO_LOG
-    options.add_run_config_entry(*RETURN_MEMORY)
-    options.terminate = True
-    return options
 
 
 def _write_zero_points(model: ModelProto) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 from numpy.typing import NDArray
 
+from triune.graph.half.limits import LARGEST
+
 _PASS: Any = FP16ComputePrecision
 
-_LARGEST_HALF = 65504.0
 _INFINITE = 1e38
 """coremltools treats numbers of at least this magnitude as infinite. fp16 has infinities, so that such numbers do not
 overflow.
@@ -56,6 +57,6 @@ def _is_beyond(array: NDArray[Any]) -> bool:
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         sizes = np.abs(flat[start : start + _BLOCK])
-        if bool(((sizes > _LARGEST_HALF) & (sizes < _INFINITE)).any()):
+        if bool(((sizes > LARGEST) & (sizes < _INFINITE)).any()):
             return True
     return False

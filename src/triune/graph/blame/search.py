@@ -9,6 +9,7 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.graph.blame.judge import errors_of
 from triune.graph.blame.simulation import Node, Simulation
+from triune.graph.half.limits import LARGEST
 from triune.graph.half.operators import MATRIX_PRODUCTS
 from triune.graph.verify.samples import YOURS
 
@@ -36,8 +37,6 @@ simulation.
 """
 
 _SMALLEST = 2.0**-24
-
-_LARGEST = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,7 @@ def _is_beyond(expected: Array) -> bool:
     if expected.dtype.kind != "f":
         return False
     sizes = np.abs(expected[np.isfinite(expected)])
-    return bool(sizes.size) and float(sizes.max()) > _LARGEST
+    return bool(sizes.size) and float(sizes.max()) > LARGEST
 
 
 def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:

@@ -18,10 +18,8 @@ from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableErr
 from triune.core.heap import HEAP, LARGE_BYTES
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.threads import NoThreadError, start_thread
-from triune.graph.arenas import beyond_arena
-from triune.graph.folded import RETURN_MEMORY
+from triune.graph.arenas import beyond_arena, returning_run
 from triune.runtimes.failures import given_values, node_of
-from triune.runtimes.onnxruntime.options import NO_LOG
 
 # `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime
@@ -48,10 +46,7 @@ class RunMemory:
         self._max_bytes = max_bytes
         self._is_returned = is_returned
         self._highest_bytes = 0
-        self._options = _library.RunOptions()
-        self._options.log_severity_level = NO_LOG
-        self._options.add_run_config_entry(*RETURN_MEMORY)
-        self._options.terminate = True
+        self._options = returning_run(_library)
         # This dict is changed without a lock: the garbage collector may free an output, and so call `_drop`, at any
         # point.
         self._held: dict[int, int] = {}

@@ -7,6 +7,7 @@ import onnxruntime
 
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import Parameter
+from triune.graph.arenas import NO_LOG
 from triune.runtimes import options as read
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
@@ -27,7 +28,6 @@ KNOWN_OPTIONS = (
     *_SPINNING,
     *_SWITCHES,
 )
-NO_LOG = 4
 
 # `Any`, since onnxruntime has no type hints.
 _library: Any = onnxruntime

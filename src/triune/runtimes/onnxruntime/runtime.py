@@ -16,7 +16,7 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
-from triune.graph.arenas import own_arena
+from triune.graph.arenas import NO_LOG, own_arena
 from triune.graph.by_values import by_values
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.folded import FOLDED_BYTES, folded_of
@@ -32,7 +32,7 @@ from triune.runtimes.onnx.file import read_signature, signature_of
 from triune.runtimes.onnxruntime.libraries import has_foreign_ops, register_libraries
 from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory
-from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
+from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
 from triune.runtimes.served import onnxruntime_units
 
