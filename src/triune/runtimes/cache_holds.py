@@ -5,17 +5,17 @@ when the process ends in any way.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
 import threading
-import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
+
+from triune.core.file_lock import lock_within
 
 NOTES: Final = ".lock"
 """The folder within a cache folder that has the lock files, the checksums of entries, and the names of used entries."""
@@ -25,7 +25,6 @@ _CHANGING: Final = "users.lock"
 _WAIT_SECONDS: Final = 5.0
 """The longest wait for other processes, which write a few names or rename an entry."""
 
-_LOOK_SECONDS: Final = 0.005
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 _local: Final = threading.local()
@@ -194,25 +193,13 @@ def changing(notes: Path, *, is_exclusive: bool) -> Generator[None]:
         OSError: the folder cannot be written to, or the file system has no locks.
     """
     notes.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(notes / _CHANGING, _FLAGS, 0o666)
+    path = notes / _CHANGING
+    descriptor = os.open(path, _FLAGS, 0o666)
     try:
-        _wait(descriptor, fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH)
+        lock_within(_WAIT_SECONDS, descriptor, path, is_shared=not is_exclusive)
         yield
     finally:
         os.close(descriptor)
-
-
-def _wait(descriptor: int, kind: int) -> None:
-    until = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise TimeoutError(errno.ETIMEDOUT, f"another process holds '{_CHANGING}'") from None
-            time.sleep(_LOOK_SECONDS)
-        else:
-            return
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

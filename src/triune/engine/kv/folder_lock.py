@@ -12,6 +12,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from triune.core.file_lock import lock_within
+
 WAIT_SECONDS: Final = 10.0
 """The longest wait for the lock, in seconds. A process that holds it only writes one block, or deletes some."""
 
@@ -45,7 +47,13 @@ class FolderLock:
         """
         descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor, self._path)
+            try:
+                lock_within(WAIT_SECONDS, descriptor, self._path)
+            except TimeoutError:
+                raise
+            except OSError:
+                # This file system has no locks: go on without one.
+                pass
             found = int.from_bytes(os.pread(descriptor, _COUNT_BYTES, 0), "big")
             # The count is increased first, so that other processes read the folder again even if this process is killed
             # meanwhile.
@@ -133,18 +141,3 @@ def remove_unless_held(folder: Path) -> None:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise TimeoutError(errno.ETIMEDOUT, f"another process holds '{path}' for {WAIT_SECONDS:g} s") from None
-            time.sleep(_LOOK_SECONDS)
-        except OSError:
-            return
-        else:
-            return
