@@ -4,6 +4,7 @@ A process holds a file lock on each of its folders. The system releases the lock
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
@@ -20,9 +22,17 @@ PREFIX: Final = "triune-held-"
 """The prefix of the names of held folders in the system's temporary folder."""
 
 _MAX_TRIES = 100
+_AGAIN_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.01
 
 _held: Final = set["HeldFolder"]()
 """The folders of this process that are not removed yet."""
+
+_ending: Final = threading.Event()
+"""Set when this process ends: no folder is made any more."""
+
+_making: Final = threading.Lock()
+"""Held while a folder is made and added to `_held`."""
 
 
 class HeldFolder:
@@ -38,19 +48,22 @@ class HeldFolder:
         prefix: the beginning of the folder's name.
 
         Raises:
-            OSError: the folder cannot be created.
+            OSError: the folder cannot be created, or this process is ending (`remove_held`).
         """
         for _ in range(_MAX_TRIES):
-            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            # Try another folder if `sweep` in another process removes this one before it is locked.
-            try:
-                self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            if _try_lock(self._lock, without_locks=True) and self.path.exists():
-                _held.add(self)
-                return
-            os.close(self._lock)
+            with _making:
+                if _ending.is_set():
+                    raise OSError(errno.ESHUTDOWN, "this process is ending, and makes no temporary folder")
+                self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+                # Try another folder if `sweep` in another process removes this one before it is locked.
+                try:
+                    self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue
+                if _try_lock(self._lock, without_locks=True) and self.path.exists():
+                    _held.add(self)
+                    return
+                os.close(self._lock)
         raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
 
     def remove(self) -> None:
@@ -69,11 +82,24 @@ class HeldFolder:
 
 
 def remove_held() -> None:
-    """Remove all folders that this process holds (`HeldFolder`). Call this if the process ends while threads still run:
-    they are ended before they can remove their folders.
+    """Remove all folders that this process holds (`HeldFolder`), and let no more be made.
+
+    Call this if the process ends while threads still run: they are ended before they can remove their folders, and one
+    of them may be about to start a new process in the place of one that was killed.
+
+    What another thread or a killed process changes meanwhile may keep a folder from being removed. Such a folder is
+    tried again for `_AGAIN_SECONDS`.
     """
-    for each in list(_held):
+    with _making:
+        _ending.set()
+    held = list(_held)
+    for each in held:
         each.remove()
+    until = time.monotonic() + _AGAIN_SECONDS
+    while (left := [each.path for each in held if each.path.exists()]) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:

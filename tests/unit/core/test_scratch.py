@@ -3,16 +3,19 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from triune.core.scratch import PREFIX, HeldFolder, own_temporary_folder, sweep
+from triune.core import scratch
+from triune.core.scratch import PREFIX, HeldFolder, own_temporary_folder, remove_held, sweep
 
 
 def test_it_is_private_and_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
@@ -23,6 +26,30 @@ def test_it_is_private_and_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
         (path / "a/b/c").write_text("c")
     assert list(tmp_path.iterdir()) == []
     folder.remove()
+
+
+def test_a_folder_that_is_changed_while_it_is_removed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, calls = shutil.rmtree, []
+
+    def remove_all_but_what_is_made_meanwhile(path: Path, *, ignore_errors: bool) -> None:
+        remove(path, ignore_errors=ignore_errors)
+        calls.append(path)
+        if len(calls) < 3:
+            (path / "made").mkdir(parents=True)
+
+    monkeypatch.setattr(scratch.shutil, "rmtree", remove_all_but_what_is_made_meanwhile)
+    monkeypatch.setattr(scratch, "_held", set())
+    monkeypatch.setattr(scratch, "_ending", threading.Event())
+    monkeypatch.setattr(scratch, "_AGAIN_SECONDS", 60)
+    HeldFolder(tmp_path)
+    remove_held()
+    assert len(calls) == 3
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="this process is ending"):
+        HeldFolder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 _KILLED = """
