@@ -80,21 +80,31 @@ class EngineCore:
         """
         self._decoder = decoder
         self._account = account
-        self._has_reader = reader is not None
+        self._reader = reader
+        self._power = power
+        self._preempted_bytes = preempted_bytes
         self.share = share
         self.vocab_size = vocab_size
         self._clock = clock
         self._second_tier = second_tier
-        self._pool = KVBlockPool(decoder.num_blocks, second_tier.evict if second_tier is not None else None)
-        limits = limits or SchedulerLimits()
+        self._limits = limits or SchedulerLimits()
         # One token more than the cache holds: the keys and values of an answer's last token are not needed, since no
         # token follows.
-        self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
-        self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
-        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
+        self.context_tokens = min(self._limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self.speculator = Speculator(proposer, clock)
         self._adapters = KnownAdapters(adapters or {})
-        self._steps = Steps(decoder, self._scheduler, self.speculator, clock, self._save_evicted, account, reader)
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        """Make the queues, the blocks and the steps, without a sequence and with an empty cache."""
+        decoder, clock, tier = self._decoder, self._clock, self._second_tier
+        self._pool = KVBlockPool(decoder.num_blocks, tier.evict if tier is not None else None)
+        preempted_bytes = self._preempted_bytes
+        self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
+        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, self._limits, self._power, self._host)
+        self._steps = Steps(
+            decoder, self._scheduler, self.speculator, clock, self._save_evicted, self._account, self._reader
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -199,7 +209,7 @@ class EngineCore:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
                 the adapter is unknown.
         """
-        if bool(source) is not self._has_reader:
+        if bool(source) is (self._reader is None):
             raise InvalidArgumentError(
                 "the model has no encoder that could read a source"
                 if source
@@ -339,6 +349,16 @@ class EngineCore:
         """Check the invariants of queues and blocks. Raises InternalError naming a violated one."""
         self._scheduler.check()
         self.speculator.check()
+
+    def reset(self) -> None:
+        """Drop all sequences, which get no more outputs, and empty the cache. Call this after an unexpected error: it
+        may have broken the invariants of queues and blocks. The counters of preempted sequences begin again at 0.
+        """
+        self._steps.drop()
+        self.speculator.reset()
+        if self._second_tier is not None:
+            self._second_tier.forget()
+        self._start_empty()
 
     def close(self) -> None:
         """Write the blocks of the prefix cache to files, if there is a second tier, and give up the `share`. There must

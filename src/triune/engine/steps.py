@@ -124,11 +124,12 @@ class Steps:
         return self._update(running, samples, following)
 
     def forget(self) -> None:
-        """If no sequence is left, drop the step that was begun ahead, and free the joined encoder outputs. Call this
-        after a sequence ended without a step.
-        """
-        if self._scheduler.num_waiting or self._scheduler.num_running:
-            return
+        """Call `drop` if no sequence is left. Call this after a sequence ended without a step."""
+        if not (self._scheduler.num_waiting or self._scheduler.num_running):
+            self.drop()
+
+    def drop(self) -> None:
+        """Drop the step that was begun ahead, and free the joined encoder outputs."""
         if self._ahead is not None:
             self._end(self._ahead)
         self._ahead = None

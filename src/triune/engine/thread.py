@@ -38,7 +38,7 @@ class EngineThread:
 
     Attributes:
         step_began_ns: when the running step began; None between steps. Any thread may read it.
-        failure: why it no longer computes; None while it does. Any thread may read it.
+        failure: why it computes nothing any more; None while it computes. Any thread may read it.
     """
 
     def __init__(self, core: EngineCore, receive: Receive, clock: Clock, name: str) -> None:
@@ -128,8 +128,11 @@ class EngineThread:
                     has_checked = False
                     self._step()
             except BaseException as error:  # noqa: BLE001 - a defect or a panic fails the jobs, and the thread goes on
-                _log.exception("the engine's bookkeeping failed; the model answers no more until it is loaded again")
-                self._break(error)
+                self._begin_anew(error)
+        try:
+            self._core.close()
+        except BaseException:  # noqa: BLE001 - the thread ends, and whoever waits for its end must not wait for ever
+            _log.exception("the engine could not be closed")
 
     def _wait(self, has_checked: bool) -> bool:
         """Wait for a command, and run it. Returns False if none came for _CHECK_SECONDS, so that there is time to check
@@ -275,18 +278,24 @@ class EngineThread:
             self._cancel(job)
         if self.failure is None:
             self._core.check()
-        self._core.close()
 
-    def _break(self, error: BaseException) -> None:
-        """Fail all present and future jobs, after an error in the thread's own work."""
-        self.failure = InternalError(
-            f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
-        )
-        self.failure.__cause__ = error
+    def _begin_anew(self, error: BaseException) -> None:
+        """Fail all jobs after an error in the thread's own work, and go on with an empty cache. Should even that fail,
+        all future jobs fail too.
+        """
+        _log.error("the engine's bookkeeping failed; its answers end, and it begins anew", exc_info=error)
+        told = f"the engine's bookkeeping failed: {type(error).__name__}: {error}"
+        failure = InternalError(f"{told}; the engine has begun anew with an empty cache: send the request again")
+        try:
+            self._core.reset()
+        except BaseException as last:  # noqa: BLE001 - the jobs are told
+            _log.critical("the engine cannot begin anew; load the model again", exc_info=last)
+            self.failure = failure = InternalError(f"{told}; load the model again")
+        failure.__cause__ = error
         jobs = [*self._jobs.values(), *self._moving]
         self._jobs.clear()
         self._moving.clear()
-        self._fail(jobs, self.failure, can_retry=True)
+        self._fail(jobs, failure, can_retry=True, is_engines=True)
 
     def _fail_alone(self, jobs: list[Job], error: Exception) -> None:
         """Fail the jobs of a request after an unexpected error. The other jobs go on, unless the error has broken the
@@ -299,10 +308,19 @@ class EngineThread:
         self._fail(jobs, InternalError(f"the engine cannot take this request: {type(error).__name__}: {error}"))
         self._core.check()
 
-    def _fail(self, jobs: list[Job], error: TriuneError, *, can_retry: bool = False) -> None:
+    def _fail(self, jobs: list[Job], error: TriuneError, *, can_retry: bool = False, is_engines: bool = False) -> None:
+        """End jobs with an error.
+
+        Args:
+            jobs: the jobs.
+            error: their error.
+            can_retry: whether another unit may compute them.
+            is_engines: whether the engine failed, and not a job, so that new jobs go to other units for a while, as
+                after a step that failed.
+        """
         now_ns = self._clock.now_ns()
         outputs = [Output(job, None, FinishReason.ERROR, error, can_retry) for job in jobs]
-        self._send(outputs, StepTimes(now_ns, now_ns, 0))
+        self._send(outputs, StepTimes(now_ns, now_ns, 0, failure=error if is_engines else None))
 
     def _send(self, outputs: list[Output], times: StepTimes) -> None:
         try:

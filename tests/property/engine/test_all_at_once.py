@@ -161,6 +161,17 @@ class Engines(RuleBasedStateMachine):
             answer.engine.cancel(answer.sequence)
             assert answer.sequence.finish_reason is FinishReason.CANCELLED
 
+    @rule(which=st.integers(0, 1), breaks=st.booleans())
+    def reset(self, which: int, breaks: bool) -> None:
+        """Its sequences are gone. What is in files, or comes from there, is still right for later ones."""
+        engine = self.engines[which]
+        if breaks:
+            engine.pool.allocate(1)
+            self.drafts[which].pool.allocate(1)
+        engine.reset()
+        self.going = [answer for answer in self.going if answer.engine is not engine]
+        assert engine.is_idle
+
     @rule(which=st.integers(0, 20), num_steps=st.integers(0, 3), as_blocks=st.booleans(), is_trusted=st.booleans())
     def move(self, which: int, num_steps: int, as_blocks: bool, is_trusted: bool) -> None:
         """After some steps, to the other engine, or, with its blocks as they are, back into the same one."""

@@ -52,6 +52,9 @@ class Knowing:
             for place, token in enumerate(answer[begin : begin + count])
         ]
 
+    def reset(self) -> None:
+        pass
+
     def forget(self, sequence: Sequence) -> None:
         self.forgotten.append(sequence)
 
@@ -272,6 +275,9 @@ class Stubborn:
         return {sequence: self._drafts[:count] for sequence, count in wanted.items()}
 
     def check(self) -> None:
+        pass
+
+    def reset(self) -> None:
         pass
 
     def forget(self, sequence: Sequence) -> None:

@@ -17,6 +17,7 @@ from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample, SamplingState
 from triune.engine.sequence import FinishReason
+from triune.engine.speculation.draft import DraftModel
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.constraint import Constraint
 from triune.engine.text.answer import Answer
@@ -432,20 +433,45 @@ async def test_a_defect_that_one_request_meets_costs_nobody_else_an_answer(
     assert "a request met a defect" in caplog.text
 
 
-async def test_broken_bookkeeping_fails_all_and_is_told(
+@pytest.mark.parametrize("proposer", [None, NgramProposer(), "draft"])
+async def test_broken_bookkeeping_ends_the_answers_and_the_engine_begins_anew(
+    proposer: NgramProposer | str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = ScriptedDecoder(SCRIPT)
+    if proposer == "draft":
+        proposer = DraftModel(ScriptedDecoder(SCRIPT), 256)
+    async with scripted_engine(decoder, proposer=proposer) as engine:
+        core = engine.replicas.all[0].core
+        expected = await text_of(engine, asked())
+        pool = core.pool
+
+        def update(*_: object) -> None:
+            # A block that no sequence holds: the pool's invariants do not hold any more either.
+            pool.allocate(1)
+            raise ZeroDivisionError
+
+        core._scheduler.update = update
+        with pytest.raises(InternalError, match="ZeroDivisionError.*send the request again"):
+            await asyncio.wait_for(answers_of(engine, asked(num_answers=3)), 60)
+        assert await asyncio.wait_for(text_of(engine, asked()), 60) == expected
+        assert (core.num_running, core.pool.num_used) == (0, 0)
+    assert "begins anew" in caplog.text
+    assert decoder.is_closed
+
+
+async def test_an_engine_that_cannot_begin_anew_fails_all_and_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     decoder = ScriptedDecoder(SCRIPT)
-    engine = None
     with contextlib.suppress(AssertionError):
         async with scripted_engine(decoder) as engine:
             core = engine.replicas.all[0].core
             monkeypatch.setattr(core._scheduler, "update", lambda *_: 1 / 0)
-            with pytest.raises(InternalError, match="bookkeeping failed: ZeroDivisionError"):
-                await asyncio.wait_for(text_of(engine, asked()), 60)
-            with pytest.raises(InternalError, match="load the model again"):
-                await asyncio.wait_for(text_of(engine, asked()), 60)
-    assert "the model answers no more" in caplog.text
+            monkeypatch.setattr(core, "reset", lambda: 1 / 0)
+            for _ in range(2):
+                with pytest.raises(InternalError, match="failed: ZeroDivisionError.*load the model again"):
+                    await asyncio.wait_for(text_of(engine, asked()), 60)
+    assert "cannot begin anew" in caplog.text
     assert decoder.is_closed
 
 

@@ -132,6 +132,14 @@ class SecondTier:
             for sequence in self._missing.pop(block_hash):
                 sequence.num_awaited -= 1
 
+    def forget(self) -> None:
+        """Forget the evicted blocks that `save` has not copied yet, and the sequences that wait for blocks. Blocks that
+        are being read will still be put into the cache.
+        """
+        self._evicted.clear()
+        for waiting in self._missing.values():
+            waiting.clear()
+
     def close(self, cached: Seq[tuple[int, BlockHash]]) -> None:
         """Write the remaining blocks of the cache, and end the thread.
 

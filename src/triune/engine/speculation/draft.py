@@ -76,6 +76,11 @@ class DraftModel:
         if cursor is not None:
             cursor.table.free()
 
+    def reset(self) -> None:
+        """Implements `Proposer.reset`. The small model's prefix cache is emptied."""
+        self._cursors.clear()
+        self._pool = KVBlockPool(self._decoder.num_blocks)
+
     def check(self) -> None:
         """Implements `Proposer.check`."""
         self._pool.check()

@@ -32,6 +32,10 @@ class NgramProposer:
         """Implements `Proposer.forget`."""
         self._histories.pop(sequence, None)
 
+    def reset(self) -> None:
+        """Implements `Proposer.reset`."""
+        self._histories.clear()
+
     def check(self) -> None:
         """Implements `Proposer.check`. This proposer holds no blocks that could be miscounted."""
 

@@ -25,6 +25,10 @@ class Proposer(Protocol):
         """Free the state of a sequence that has ended. Does nothing if there is none."""
         ...
 
+    def reset(self) -> None:
+        """Free the state of all sequences, even if its invariants are broken."""
+        ...
+
     def check(self) -> None:
         """Check the invariants of the proposer's state. Raises InternalError naming a violated one."""
         ...

@@ -104,6 +104,12 @@ class Speculator:
         if self._proposer is not None:
             self._proposer.forget(sequence)
 
+    def reset(self) -> None:
+        """Free the state of all sequences. What was learned about the cost of steps, and the counters, are kept."""
+        self._accuracies.clear()
+        if self._proposer is not None:
+            self._proposer.reset()
+
     def check(self) -> None:
         """Check the invariants of the proposer. Raises InternalError naming a violated one."""
         if self._proposer is not None:

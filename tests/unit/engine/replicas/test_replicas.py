@@ -349,24 +349,33 @@ async def test_an_answer_that_fails_by_itself_is_not_tried_again() -> None:
         assert engine.replicas.moves.counts == {}
 
 
+@pytest.mark.parametrize("can_begin_anew", [True, False])
 @pytest.mark.parametrize("num_answers", [1, 3])
 async def test_the_answers_of_a_lost_thread_are_computed_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, num_answers: int
+    monkeypatch: pytest.MonkeyPatch, num_answers: int, can_begin_anew: bool
 ) -> None:
-    decoders = two()
+    decoders, clock = two(), VirtualClock()
     stopping(decoders[CPU], 4)
-    async with replicated_engine(decoders, rates={CPU: rates(10, 1), AMX: rates(100, 10)}) as engine:
+    fast = {CPU: rates(10, 1), AMX: rates(100, 10)}
+    async with replicated_engine(decoders, rates=fast, clock=clock) as engine:
         core = engine.replicas.all[0].core
         found: dict[int, list[int]] = {}
         async for delta in engine.generate(asked(num_answers=num_answers)):
             found.setdefault(delta.index, []).extend(delta.tokens)
             if not decoders[CPU].gate.is_set():
                 monkeypatch.setattr(core, "step", lambda: 1 / 0)
+                if not can_begin_anew:
+                    monkeypatch.setattr(core, "reset", lambda: 1 / 0)
                 release_soon(decoders[CPU])
         assert found == {index: expected() for index in range(num_answers)}
         assert engine.replicas.moves.counts == {(CPU, AMX, "failed"): num_answers}
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}
-        assert engine.replicas.all[0].refusal(0).startswith("'cpu' is lost: the engine's bookkeeping failed")
+        refusal = engine.replicas.all[0].refusal(clock.now_ns())
+        assert refusal.startswith("a step failed on 'cpu'" if can_begin_anew else "'cpu' is lost: the engine's")
+        monkeypatch.undo()
+        clock.advance(10_000 * MS)
+        used = CPU if can_begin_anew else AMX
+        assert (await read(engine, asked()))[1].units == {used: LENGTH}
 
 
 async def test_the_answers_of_a_step_that_hangs_are_computed_elsewhere() -> None:
