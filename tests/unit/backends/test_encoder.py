@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from support.encoder_models import MAX_TOKENS, WIDTH, write_encoder_model
 from support.repositories import affine, write_model
@@ -165,6 +166,15 @@ async def test_checkpoints_that_cannot_be_served_are_refused(tmp_path: Path) -> 
     assert "is an encoder (BERT); backend 'transformer' serves" in await reason_of(tmp_path / "d")
     (write_encoder_model(tmp_path / "c" / "m" / "1") / "tokenizer.json").unlink()
     assert "there is no tokenizer.json" in await reason_of(tmp_path / "c")
+
+
+async def test_broken_weights_are_an_invalid_model(tmp_path: Path) -> None:
+    weights = write_encoder_model(tmp_path / "m" / "1") / "model.safetensors"
+    tensors = load_file(weights)
+    for tensor in tensors.values():
+        tensor.fill(np.nan)
+    save_file(tensors, weights)
+    assert "outputs on 'cpu' are NaN or infinite; its weights are broken" in await reason_of(tmp_path)
 
 
 async def test_several_instances_and_units_share_the_work(tmp_path: Path) -> None:

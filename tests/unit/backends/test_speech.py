@@ -27,6 +27,7 @@ from triune.core.errors import (
 )
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
+from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.segments import Segment, SpeechRequest
 from triune.engine.speech.servable import SpeechServable
 from triune.hardware.memory import Memory
@@ -215,6 +216,17 @@ async def test_more_files_than_memory_holds_are_refused(folder: Path, monkeypatc
     message = "'max_sequences' is 3: its cache takes [0-9]+ bytes, and 1048576 bytes are available; lower it"
     with pytest.raises(NoMemoryError, match=message):
         backend().build(source(folder, config), 1, None, Attempt())
+
+
+async def test_broken_weights_are_an_invalid_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = SpeechEncoder.memory_unchecked
+
+    def broken(*given: object) -> dict[str, np.ndarray]:
+        return {name: np.full_like(each, np.nan) for name, each in computed(*given).items()}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SpeechEncoder, "memory_unchecked", broken)
+    with pytest.raises(InvalidArgumentError, match="outputs are NaN or infinite; its weights are broken"):
+        backend().build(source(folder), 1, None, Attempt())
 
 
 async def test_an_unloaded_model_refuses(folder: Path) -> None:

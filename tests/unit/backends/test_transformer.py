@@ -245,7 +245,7 @@ def test_the_config_is_complete_without_a_compilation(machine: Machine, tmp_path
         (parameter("context_tokens", CONTEXT + 1), {}, InvalidArgumentError, f"made for {CONTEXT} tokens at most"),
         (parameter("cache_bytes", 10), {}, InvalidArgumentError, r"'cache_bytes' is 10; a block of \d+ tokens takes"),
         (parameter("cache_bytes", 1 << 50), {}, NoMemoryError, f"{1 << 50}; [0-9]+ bytes are available"),
-        ("", {"fill": float("nan")}, InternalError, "logits for token 0 are NaN or infinite"),
+        ("", {"fill": float("nan")}, InvalidArgumentError, "logits for token 0 are NaN or infinite"),
         ("", {"vocab_size": 100}, InvalidArgumentError, "shape"),
         ("", {"model_type": "mamba"}, UnsupportedError, "mamba"),
     ],

@@ -20,7 +20,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
-from triune.core.errors import UnavailableError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.runtime import Executable
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
@@ -158,7 +158,10 @@ def build_encoder(
         for executable in {each.unit: each for each in kept}.values():
             # Check the outputs for NaN: with NaN in the weights, all units give NaN, and their comparison would find no
             # difference.
-            encoder.compute(executable, sample.texts)
+            if not np.isfinite(encoder.compute_unchecked(executable, sample.texts)).all():
+                raise InvalidArgumentError(
+                    f"the model's outputs on '{executable.unit.value}' are NaN or infinite; its weights are broken"
+                )
         attempt.check()
         undo.pop_all()
     for executable in executables:

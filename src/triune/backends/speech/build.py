@@ -20,7 +20,7 @@ from triune.config.placement import Recipe
 from triune.config.speech import SpeechOptions, read_speech_options
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
-from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NoMemoryError, UnsupportedError
 from triune.core.runtime import Executable
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
@@ -28,7 +28,7 @@ from triune.engine.memory import Memory
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.whisper import write_whisper_alignment
 from triune.engine.speech.audio import RATE
-from triune.engine.speech.encoder import SpeechEncoder
+from triune.engine.speech.encoder import SpeechEncoder, is_finite
 from triune.engine.speech.mel import WINDOW_FRAMES
 from triune.engine.speech.tokens import SpeechTokens
 from triune.engine.speech.words.aligner import Aligner
@@ -182,7 +182,7 @@ def build_speech(
 
         tokens = [special.start, *sample_tokens(special.end, _SAMPLE_TOKENS)]
         model = JudgedDecoder(config.name, config.parameters, judge[1], decoder_graph, tokens, trust)
-        verdicts = judge_decoder(judge[0], model, {unit: (recipe, decoder, encoder.memory(_sound()))}, clock)
+        verdicts = judge_decoder(judge[0], model, {unit: (recipe, decoder, _memory_of_sample(encoder))}, clock)
         if unit in verdicts and verdicts[unit].excess:
             raise UnsupportedError(describe_excess(unit, verdicts[unit].reason))
         attempt.check()
@@ -235,12 +235,20 @@ def _trusted(
     try:
         encoder = SpeechEncoder(compile_held(encoder_graph, fp32_recipe(machine), machine), whisper.num_mel_bins)
         try:
-            return Trusted(decoder, encoder.memory(_sound()))
+            return Trusted(decoder, _memory_of_sample(encoder))
         finally:
             encoder.close()
     except BaseException:
         decoder.close()
         raise
+
+
+def _memory_of_sample(encoder: SpeechEncoder) -> Memory:
+    """The encoder's output for a sample. Raises InvalidArgumentError if it holds NaN or infinity."""
+    memory = encoder.memory_unchecked(_sound())
+    if not is_finite(memory):
+        raise InvalidArgumentError("the encoder's outputs are NaN or infinite; its weights are broken")
+    return memory
 
 
 def _sound() -> NDArray[np.float32]:
@@ -255,10 +263,10 @@ def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:
     """Compute one token, so that the first request does not wait for the runtime's preparations in its first step.
 
     Raises:
-        InternalError: the model's logits are NaN or infinite.
+        InvalidArgumentError: the model's logits are NaN or infinite.
     """
     zero, begins = np.zeros(1, np.int32), np.array([0, 1], np.int32)
     at = np.zeros(1, np.int64)
     logits = decoder.run(DecoderStep(np.array([token]), at, zero, begins, zero, begins, at, memory))
     if not np.isfinite(logits.max()):
-        raise InternalError(f"the model's logits for token {token} are NaN or infinite; its weights are broken")
+        raise InvalidArgumentError(f"the model's logits for token {token} are NaN or infinite; its weights are broken")

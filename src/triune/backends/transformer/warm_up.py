@@ -9,7 +9,7 @@ import numpy as np
 from triune.backends.gate.logits import NO_MEMORY
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
-from triune.core.errors import InternalError
+from triune.core.errors import InvalidArgumentError
 from triune.engine.memory import Memory
 
 _log = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ def warm_up(
         num_sequences: the most sequences of a step.
 
     Raises:
-        InternalError: the model's logits are NaN or infinite.
+        InvalidArgumentError: the model's logits are NaN or infinite.
     """
     logits = decoder.run(step_of(decoder, [(0, 1)], memory))
     if not np.isfinite(logits.max()):
-        raise InternalError("the model's logits for token 0 are NaN or infinite; its weights are broken")
+        raise InvalidArgumentError("the model's logits for token 0 are NaN or infinite; its weights are broken")
     began = clock.now_ns()
     done, steps = 0, list(_ladder(decoder, memory, num_tokens, num_sequences))
     for step in steps:

@@ -60,12 +60,18 @@ class SpeechEncoder:
         Raises:
             InternalError: the runtime failed, or gave NaN or infinity.
         """
-        features = log_mel(samples, self._num_bands)[np.newaxis]
-        with self._lock:
-            found = self._computed(features, bills)
-        if not all(np.isfinite(each).all() for each in found.values()):
+        found = self.memory_unchecked(samples, bills)
+        if not is_finite(found):
             raise InternalError("the encoder gave numbers that are not finite; its weights or precision do not suit")
         return found
+
+    def memory_unchecked(self, samples: NDArray[np.float32], bills: list[Bill] | None = None) -> Memory:
+        """Compute as `memory` does, but without checking for NaN and infinities. Raises InternalError if the runtime
+        failed.
+        """
+        features = log_mel(samples, self._num_bands)[np.newaxis]
+        with self._lock:
+            return self._computed(features, bills)
 
     def _computed(self, features: NDArray[np.float32], bills: list[Bill] | None) -> Mapping[str, Array]:
         share = self._share
@@ -84,3 +90,8 @@ class SpeechEncoder:
             if self._share is not None:
                 self._share.close()
                 self._share = None
+
+
+def is_finite(memory: Memory) -> bool:
+    """Whether keys and values hold neither NaN nor infinity."""
+    return all(bool(np.isfinite(each).all()) for each in memory.values())
