@@ -35,13 +35,14 @@ Compare: TypeAlias = Callable[[], Verified]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the notes of a comparison tell the user to do, in the words of the command that was given.
+    """The ends of the notes that a comparison prints: each tells the user what to do, and names options of the command
+    that was given.
 
     Attributes:
-        larger: what to do if the user's inputs are as large as those for which fp16 is wrong.
-        wrong: what to do if the user's inputs are of a kind for which fp16 is wrong.
-        left_out: what to do if kinds of inputs were not compared.
-        slow: what to do if Apple's interpreter was not used because it is slow.
+        larger: the end of the note that fp16 is wrong for large inputs, for users whose inputs are as large.
+        wrong: the end of the note that fp16 is wrong for some kind of inputs, for users who have such inputs.
+        left_out: the end of the note that some kinds of inputs were not compared.
+        slow: the end of the note that the result was not run in Apple's interpreter, which would have taken too long.
     """
 
     larger: str = (

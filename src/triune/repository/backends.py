@@ -23,8 +23,9 @@ CHECKPOINT_BACKENDS: Final[Mapping[str, type[EncoderBackend | SpeechBackend | Tr
     SPEECH: SpeechBackend,
     TRANSFORMER: TransformerBackend,
 }
-"""The backends that build models of checkpoint files. The first load of a version, in a process of its own, uses the
-same table (`repository.trials`).
+"""The backends other than those of tensor models and of ensembles, by the name that a config gives in `backend`. All of
+them build models of checkpoint files so far. The trial load of a version in a separate process, before its first load,
+looks its backend up here too (`repository.trials`).
 """
 
 

@@ -57,7 +57,8 @@ class ChannelOptions:
         keepalive_time_ms: the server pings a client after this time without activity.
         keepalive_timeout_ms: the connection is closed if the ping is not answered within this time.
         keepalive_permit_without_calls: whether to ping also when no call is under way.
-        max_pings_without_data: the largest number of pings without data between them; 0 is unlimited.
+        max_pings_without_data: the largest number of keepalive pings that the server sends in a row while it sends no
+            other data; 0 is unlimited.
         min_ping_interval_ms: the shortest allowed time between a client's pings without data.
         max_ping_strikes: the connection is closed after this many pings that came too early; 0 is never.
         max_connection_age_ms: how long a connection may exist.
