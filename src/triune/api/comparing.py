@@ -30,7 +30,9 @@ A conversion takes three times its fp32 weights, which is six times the size of 
 """
 
 Compare: TypeAlias = Callable[[], Verified]
-"""A function that runs source and result on the same inputs and compares their outputs; it can be pickled."""
+"""A function that runs the source and the result of a conversion on the same inputs and compares their outputs. It can
+be pickled.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ class Running:
     num_batches: int = 0
 
     def counts(self, now_ns: int) -> bool:
-        """Whether these batches make others wait: they do not run beside others, and the latest has computed for at
-        most PATIENCE_NS.
+        """Whether other models must wait because of these batches. They need not if `is_beside`, or if the latest batch
+        has computed for more than PATIENCE_NS.
         """
         return not self.is_beside and now_ns < self.started_ns + PATIENCE_NS
 
@@ -138,7 +138,8 @@ class Pool:
         self._num_beside = 0
         # For each waiting model, in the order of `waiting`: its `tag_ns`, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
-        # For each waiting model, the shortest batch first: the expected time of its batch, and its number in `_places`.
+        # One entry for each waiting model, sorted by the expected time of its batch: that time, and the number of the
+        # model in `_places`.
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:

@@ -24,11 +24,11 @@ class Share:
         asked_ns: the expected time of the batch that waited last.
         place: the key by which the pool sorts the waiting shares; only the pool reads it.
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
-        demand: the model's demand; None if it is unknown.
+        demand: how many requests the model gets, and how long each unit takes for one; None if that is unknown.
         is_elsewhere: whether it leaves the pool to others that need it, since other hardware suits it relatively
             better.
-        portion: the part of the pool's time that its requests need; the clock's advance is divided by it, as by
-            `weight`. 1 for all models while nothing is divided.
+        portion: the part of the pool's time that the model's requests need. The advance of its clock is divided by
+            `portion` as well as by `weight`. 1 for all models while `arbiter.balance` does not divide the pools.
         num_bound: the number of waiting requests that no other pool can compute. The model does not leave the pool
             while there are any.
     """

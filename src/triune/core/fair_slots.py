@@ -36,7 +36,8 @@ class FairSlots:
         self._num_waiting = 0
         self._passed = 0
         """The total cost of the callers that overtook the longest-waiting caller."""
-        # Both lists hold all waiting callers. A caller whose future is done is dropped when it comes first.
+        # `_by_arrival` and `_by_cost` each hold all waiting callers. A caller whose future is done is dropped when it
+        # is the next one.
         self._by_arrival: deque[_Waiting] = deque()
         self._by_cost: list[_Waiting] = []
 

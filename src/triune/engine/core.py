@@ -226,7 +226,7 @@ class EngineCore:
             prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
         )
         sequence.is_follower, sequence.place = index > 0, place
-        # `Scheduler.add` refuses an empty prompt, which has no scores.
+        # An empty prompt has no tokens to score; `Scheduler.add` refuses it below.
         if num_prompt_logprobs is not None and prompt:
             sequence.scores = PromptScores(prompt, num_prompt_logprobs)
         sequence.bill = self._account.new_bill() if self._account is not None else None

@@ -22,10 +22,12 @@ FOLDED_BYTES = "optimization.constant_folding_max_output_size_in_bytes"
 """The option of ONNX Runtime (1.32) with the size of the largest constant that it makes."""
 
 _SMALL_BYTES = 1 << 10
-"""Constants of at most this size are read, since they may be shapes or limits."""
+"""Constants of at most this number of bytes are read, since other values may take their shapes or limits from them."""
 
 _SMALL_ELEMENTS = 1 << 7
-"""Results of at most this number of elements are computed, since they may be shapes or limits."""
+"""Results of at most this number of elements are computed here, since other values may take their shapes or limits from
+them.
+"""
 
 _STANDARD = ("", "ai.onnx")
 _OF_SHAPES = ("Shape", "Size")
@@ -48,7 +50,9 @@ class Folded:
 
     @property
     def most_bytes(self) -> int:
-        """The most bytes that one value may take so that all values of at most this size keep to the limit."""
+        """The size limit, in bytes, of one value: if only values up to this size are computed, all of them together
+        keep to `limit_bytes`.
+        """
         left, num = self.limit_bytes, max(1, self.num_unknown)
         for size in sorted(self.sizes):
             if left - size < self.num_unknown * size:
@@ -58,7 +62,9 @@ class Folded:
 
     @property
     def leaves_some(self) -> bool:
-        """Whether a value is larger than `most_bytes`, so that each run computes it, and needs as much memory."""
+        """Whether a value is larger than `most_bytes`. Such a value is not computed when the model is loaded; each run
+        computes it, and needs memory for it.
+        """
         return any(size > self.most_bytes for size in self.sizes)
 
     def require(self, runtime: str) -> None:
@@ -211,6 +217,7 @@ def _inferred(nodes: list[NodeProto], given: Values, model: ModelProto) -> Value
     inferred = try_infer_shapes(light)
     if inferred is None:
         return None
-    # Fold computes the shapes and limits of what follows. `data_prop` would write out long vectors.
+    # `Fold` computes the small constants from which later shapes follow. The option `data_prop` of ONNX's inference
+    # would also compute long vectors.
     folded = try_infer_shapes(Fold(opset, most_elements=_SMALL_ELEMENTS)(inferred))
     return None if folded is None else Values(folded.graph)

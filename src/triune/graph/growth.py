@@ -79,7 +79,9 @@ _LABELS: Final[Mapping[str, Sequence[str]]] = {
 """Operators that return strings of the model, one for each element or row, and the attributes with these strings."""
 
 _CHOOSE: Final = frozenset({"ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "Where"})
-"""Operators that select strings. If they select from constant strings, the results are labels, too."""
+"""Operators that select strings. If they select from constant strings, their results are strings of the model, like
+those of `_LABELS`.
+"""
 
 _Times: TypeAlias = dict[str, float]
 """For each value that may be strings, by name: its largest size in bytes, as a multiple of all strings in the request
@@ -123,7 +125,7 @@ class _Search:
     node: str = ""
     gives_labels: bool = False
     copies: float = 1.0
-    # Constant integers by name, and the names of constants of short strings.
+    # `_numbers`: the values of constant integers, by name. `_labels`: the names of constants of short strings.
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _labels: set[str] = field(default_factory=set[str])
     _calls: dict[tuple[_Key, tuple[float, ...]], list[float]] = field(
@@ -247,8 +249,8 @@ class _Search:
         return outputs
 
     def _call(self, key: _Key, given: Sequence[float], *, is_iteration: bool) -> list[float]:
-        """The multiples (`_Times`) of the outputs of a call. A function is followed once for all calls with equal
-        multiples of the inputs.
+        """The multiples (`_Times`) of the outputs of a call of a function. Calls of one function whose inputs have
+        equal multiples share one search.
         """
         call = (key, (float(is_iteration), *given))
         if call not in self._calls:

@@ -86,8 +86,8 @@ def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeP
 
 
 def _turn(name: str, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    """Find the RotaryEmbedding, between an Unsqueeze and a Squeeze, that computes the value `name`: it rotates rows of
-    one token each. None if other nodes compute it.
+    """The RotaryEmbedding that computes the value `name`, between an Unsqueeze and a Squeeze; each row that it rotates
+    is one token. None if other nodes compute the value.
     """
     squeeze = makers.get(name)
     turn = makers.get(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None

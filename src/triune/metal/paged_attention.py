@@ -50,7 +50,9 @@ class CacheForm:
 
 @fused
 def joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
-    """Select keys where `is_key` is true, else values. Where a value is NaN or infinite, `broken` replaces both."""
+    """Elements of `key` where `is_key` is true, else of `value`. Where the element of `value` is NaN or infinite, the
+    result has the element of `broken` in any case.
+    """
     return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
 
@@ -95,8 +97,8 @@ class PagedAttention:
         its last value.
 
         MLX writes a cache in place only if no other operation uses its memory, and an operation that reads it uses it
-        until it has finished. So this waits until the previous step has finished its next part. Otherwise MLX would
-        copy whole caches.
+        until it has finished; otherwise MLX copies the whole cache. So before part i begins, this waits until the
+        previous step has finished its part i + 1, or its last part.
         """
         self.settle()
         place = len(self._parts)

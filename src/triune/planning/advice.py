@@ -98,8 +98,8 @@ def _lifted(ops: Sequence[Op], refusals: Sequence[Mapping[Unit, Refusal]]) -> li
 
 
 def _padding(ops: Sequence[Op], units: Sequence[Unit], path: Sequence[int]) -> list[Advice]:
-    """Advise to pad a last axis whose size is not a multiple of 64 bytes: of those on the Neural Engine, the size that
-    wastes the most memory.
+    """Advise to pad last axes that are not a multiple of 64 bytes on the Neural Engine. The advice names only the size
+    of such axes that wastes the most memory.
     """
     wasted: dict[int, float] = {}
     for op, unit in zip(ops, path, strict=True):

@@ -26,15 +26,15 @@ _GROUPS: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Score:
     """The error of predictions on measurements that were held out. Each measurement is predicted with constants that
-    were fitted to the other two thirds of the rows.
+    were fitted to the two thirds of the measurements that do not include it.
 
     Attributes:
         kind: "latency" or "joules".
-        group: the class of rows: "all", "network", "decode".
+        group: the class of the measured models, such as "network" or "decode"; "all" for all measurements.
         num_rows: the number of measurements.
         median: the median of |predicted - measured| / measured.
-        ninth: the 90th percentile of the error: nine of ten rows have at most this error.
-        rank: Spearman's rank correlation; None for fewer than three rows.
+        ninth: the 90th percentile of |predicted - measured| / measured.
+        rank: Spearman's rank correlation of predicted and measured; None for fewer than three measurements.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Score:
 
     @property
     def models(self) -> str:
-        """A phrase for the class of rows, such as "encoders"."""
+        """A phrase for the class of the measured models, such as "encoders"."""
         return _GROUPS.get(self.group, self.group)
 
 
@@ -56,7 +56,7 @@ class Constants:
 
     Attributes:
         numbers: the numbers.
-        scores: the errors on rows that were held out, each third in turn.
+        scores: the errors on measurements that were held out, each third of them in turn.
         source: what the numbers were fitted to.
     """
 

@@ -15,11 +15,11 @@ class Goal(Enum):
     """What a plan is for."""
 
     LATENCY = "latency"
-    """The shortest time of one call."""
+    """Minimize the time of one call."""
     THROUGHPUT = "throughput"
-    """The most calls a second: a pipeline, in which each unit has one segment."""
+    """Maximize the calls per second, by a pipeline in which each unit has one segment."""
     ENERGY = "energy"
-    """The least energy of a call, within a limit of time."""
+    """Minimize the energy of a call, within a time limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class Target:
     Attributes:
         name: the name of the chip or machine, such as "M2 Pro".
         units: its units.
-        tier: the tier of its Neural Engine, for the rules.
+        tier: the tier of its Neural Engine (`hardware.rules.tier_of`): the rules say from which tier on an operation is
+            supported.
         memory_gb_per_s: the bandwidth of the memory that its units share; None if unknown.
         memory_gb: the size of its memory, for a chip in its largest configuration; None if unknown.
         is_scored: whether the errors on published measurements, which are of Apple's chips, apply to the target.
@@ -236,8 +237,9 @@ def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:
 
 
 def _figure(chip: Chip, name: str, read: Callable[[Chip], Figure | None]) -> tuple[Figure | None, str]:
-    """Return a figure of the chip, and "". If the figure is missing, return that of the newest chip among the older
-    ones, of the same size if possible, and a note that says so; None and "" if no older chip has it.
+    """Return a figure of the chip, and "". If the figure was not published, return the figure of the newest chip of the
+    same or an earlier generation, with the same suffix ("Pro", "Max") if there is one, and a note that says so; None
+    and "" if there is no such chip.
     """
     own = read(chip)
     if own is not None:

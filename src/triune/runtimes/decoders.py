@@ -59,7 +59,9 @@ def _coreml() -> LoadDecoder:
 
 
 _SHARE_OF_MEMORY: Final = 3
-"""The weights of a trusted decoder, which are a second copy, may take at most the available memory divided by this."""
+"""The weights of a trusted decoder (`trusted_decoder`) are a second copy in memory. They may take at most the available
+memory divided by this number.
+"""
 
 _MOST_EVALUATED: Final = 1 << 30
 """A decoder with more bytes of weights than this is not computed in ONNX's reference evaluator, which is slow."""

@@ -12,11 +12,11 @@ class Objective(Enum):
     """The objective of a tuning: what the best configuration maximizes or minimizes."""
 
     THROUGHPUT = "throughput"
-    """The most requests a second."""
+    """Maximize the requests per second."""
     LATENCY = "latency"
-    """The shortest median time of a request of a single caller."""
+    """Minimize the median time of a request of a single caller."""
     JOULES = "joules"
-    """The fewest joules a request."""
+    """Minimize the joules per request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,9 @@ def rank_of(measurement: Measurement, objective: Objective, p99_ms: float | None
 
 
 def value_of(level: LoadLevel, objective: Objective) -> float:
-    """The value of a load by an objective; larger is better."""
+    """The number by which an objective compares loads; larger is better: requests per second, or the inverse of
+    milliseconds or joules.
+    """
     match objective:
         case Objective.THROUGHPUT:
             return level.requests_per_second

@@ -117,9 +117,9 @@ def _largest(sample: Mapping[str, Array]) -> float:
 
 
 def _notes_on_halves(done: ConversionResult) -> list[str]:
-    """Notes on the outputs that are wrong in fp16, or a note on why they are not known.
+    """Notes on the outputs that are wrong in fp16, or one note that says why the outputs were not compared.
 
-    Whether the program is written is decided by its agreement with the source, not here.
+    The notes do not decide whether the program is written: that depends on its agreement with the source.
     """
     if done.not_compared:
         return [f"which layers fp16 does not hold was not found out: {done.not_compared}"]

@@ -50,7 +50,9 @@ Times: TypeAlias = Mapping[str, Mapping[int, Mapping[Unit, float]]]
 
 
 def shape_of(rows: int, batch: int) -> str:
-    """The kind of a product: `rows` is the number of rows of all first operands, `batch` that of second operands."""
+    """The kind of a product: BATCHED, ROW or SQUARE. `rows` is the number of rows of all first operands together,
+    `batch` the number of second operands.
+    """
     if batch > 1:
         return BATCHED
     return ROW if rows <= FEW_ROWS else SQUARE

@@ -18,8 +18,8 @@ MOST_KEPT: Final = 32
 """The most executables in the cache. The least recently used one is closed first."""
 
 BACKEND: Final = "onnxruntime"
-"""The name of the backend for ONNX files, as which direct work is written. A machine has a runtime for each backend and
-unit, which need not be ONNX Runtime.
+"""The backend of direct calls: each operation is written as an ONNX file. A machine has a runtime for this backend on
+each unit, which need not be ONNX Runtime.
 """
 
 _FIXED_SHAPES: Final = ("coreml", "coreai")

@@ -36,7 +36,7 @@ _NUM_ROWS: Final = 14
 """The number of tokens at the prompt's end whose logits are compared."""
 
 MOST_SECONDS: Final = 60
-"""If the trusted decoder takes more than this many seconds to compile, units are not compared."""
+"""If the trusted decoder (`Trusted`) takes more than this many seconds to compile, units are not compared."""
 
 _TOLERANCES: Final[Mapping[tuple[str, bool], float]] = {
     ("fp32", False): 0.01,
@@ -161,8 +161,8 @@ def judge_decoder(
     Args:
         gate: the gate, which stores verdicts.
         model: the decoder to judge.
-        decoders: for each unit, the recipe of the decoder, the decoder, and the output of an encoder on the unit that
-            it reads.
+        decoders: for each unit, the recipe of the decoder, the decoder, and the output of the encoder, computed on that
+            unit, which the decoder reads (empty without an encoder).
         clock: the clock.
 
     Raises:

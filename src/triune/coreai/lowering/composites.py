@@ -46,7 +46,7 @@ def passed(name: str, value: Value) -> Value:
 
 
 def received(name: str, value: Value) -> Value:
-    """Convert an operand, within the composite, back to int32 if `passed` converts it to uint32."""
+    """Within the composite function, convert an operand that `passed` has converted to uint32 back to int32."""
     return cast(value, np.int32) if name.endswith(_UNSIGNED) else value
 
 

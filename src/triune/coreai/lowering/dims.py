@@ -159,8 +159,8 @@ def repeated(x: Value, counts: Sequence[Dim]) -> Value:
 
 
 def elements(vector: Value) -> list[Dim]:
-    """The elements of a vector of integers: an int for each element that is constant in a concatenation, else scalars
-    of the program.
+    """The elements of a vector of integers: ints if the vector is constant, else scalars of the program. Of a
+    concatenation, the elements of each operand are read in this way.
     """
     operation = vector.owner
     is_joined = not isinstance(operation, ir.Block) and operation.operation.name == "coreai.concat"

@@ -55,7 +55,9 @@ def _interpolate(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
 
 
 def _scale_and_offset(c: Context, line: Line) -> tuple[Value, Value]:
-    """The scale and offset of `_interpolate` that give the coordinates of the node's transformation."""
+    """The scale and offset with which Core AI's interpolate (see `_interpolate`) reads the coordinates of the node's
+    coordinate_transformation_mode.
+    """
     one, half = number(1), number(0.5)
     scale = line.scale
     match mode := coordinate_mode(c.attributes):

@@ -15,7 +15,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import untyped
 from triune.graph.raising.types import DType
 
-# The operators in the order of the dialect's enumeration.
+# The ONNX operators of the dialect's combiners, in the order of its enumeration.
 _COMBINERS = ("Add", "Mul", "Min", "Max")
 
 
@@ -87,7 +87,9 @@ def _argmax(graph: Graph, given: Given) -> Tensor:
 
 
 def _quantization_range(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The maximum and minimum of each slice along the axis, and the first and last number of `range`, all in fp32."""
+    """For each index of the operand `axis`, the maximum and the minimum over all other axes; and the first and last
+    number of the operand `range`. All are fp32.
+    """
     x = graph.cast(given["input"], DType.FP32)
     axis = given.axis("axis")
     others = graph.ints(*(each for each in range(x.rank) if each != axis))

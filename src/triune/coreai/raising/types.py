@@ -37,7 +37,7 @@ class Element:
     is_complex: bool = False
 
     def carry(self, values: Array) -> Array:
-        """Convert elements from a file to the carrier type."""
+        """Convert elements as a file stores them to the type `carried`, in which the graph has them."""
         if self.is_complex or (self.storage == self.carried.numpy and self.bits == self.storage.itemsize * 8):
             return values
         if self.bits < 8 and self.storage.kind in "iu":

@@ -27,8 +27,8 @@ _WORD = re.compile(
 )
 # The quantifiers are possessive, so that the match keeps no state for each escape.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-# One match holds Python's GIL, and each escape takes 200 bytes in `string_of`. The strings of real programs have
-# hundreds of characters.
+# The longest string, in characters. A match holds Python's GIL until it ends, and `string_of` takes 200 bytes of memory
+# for each escape. The strings of real programs have hundreds of characters.
 _LONGEST_STRING = 1 << 20
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", '"': '"', "'": "'", "\\": "\\", "/": "/"}

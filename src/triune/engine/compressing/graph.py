@@ -68,8 +68,8 @@ class TextGraph:
         return found["logits"][0]
 
     def moments(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[Site, Moments]]:
-        """Yield the moments of the inputs of each site (matrix product) on texts. Each reading of the texts
-        measures as many sites as have moments of a gigabyte in all, so that many sites take several readings.
+        """Yield the moments of the inputs of each matrix product (`Site`) on texts. Each pass over the texts measures
+        as many products as a gigabyte of moments allows, so many products take several passes.
         """
         for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}

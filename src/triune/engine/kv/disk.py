@@ -36,10 +36,12 @@ _NO_BLOCK: Final = (errno.EINVAL, errno.EFBIG, errno.EAGAIN, errno.ENXIO)
 """The errors of `read_file` for a pipe, a device, a file that is too large, or an endless file."""
 
 _LIST_SECONDS: Final = 1.0
-"""How often the files that other servers write are looked for, if there is room for all."""
+"""The seconds after which the folder is listed again for files of other servers, while the limit is not reached."""
 
 _SPARE: Final = 32
-"""Where several servers fill a folder, one in so many of the files that have room is kept free for the next ones."""
+"""When a folder that several servers fill is full, 1/32 of the allowed number of files is freed at once, so that not
+every write lists the folder.
+"""
 
 _FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
 

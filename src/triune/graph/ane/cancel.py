@@ -196,7 +196,8 @@ def _make(index: Index, view: _View) -> str:
     unused = [axis for axis in range(rank) if axis not in view.axes]
     axes = list(view.axes)
     if view.needs_transpose:
-        # A Transpose can put the source's own axes of size 1 where new ones are wanted.
+        # Where the view has a new axis of size 1, let the Transpose put one of the source's own axes of size 1, if one
+        # is unused: this saves a Squeeze and an Unsqueeze.
         for position, axis in enumerate(axes):
             if axis is None and unused:
                 axes[position] = unused.pop(0)

@@ -167,8 +167,9 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """For each integer input, extreme values: limits of a Clip, indices of a table's extremes, and numbers whose
-    product is inexact in fp32.
+    """For each integer input, values that may reveal faults: the limits of a Clip, Max or Min; for indices into a
+    table, those of its largest and smallest element; and numbers whose product with a constant fp32 rounds to another
+    integer.
 
     Inputs are followed through operators that do not change their elements.
     """

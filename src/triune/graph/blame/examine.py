@@ -118,8 +118,9 @@ def examine(
 
 
 def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float, deadline: float) -> list[Sample]:
-    """The samples for which the conversion is wrong, as far as time allows. Of narrow sets of inputs, only those count
-    for which it is wrong by more than results in fp32 differ between runtimes.
+    """The sets of inputs for which the conversion is wrong, with the expected outputs, as many as the time until
+    `deadline` allows. A narrow set (`InputSet.is_narrow`) counts only if the error is larger than the difference
+    between two runtimes that both compute in fp32.
     """
     found: list[Sample] = []
     for each in wrong:
@@ -148,8 +149,8 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
     for each in untaken:
         node = simulation.nodes.get(each.value)
         if node is None or node.node.op_type != each.op_type:
-            # Report only a missing If or Where: a Max, Min or Clip may be missing because its operands were folded or
-            # fused.
+            # The simulated graph lacks this gate. Report only an If or Where: a Max, Min or Clip may be missing because
+            # its operands were folded or fused.
             left += [each] if each.op_type in ("If", "Where") else []
             continue
         if each.op_type == "If":

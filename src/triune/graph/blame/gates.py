@@ -106,7 +106,7 @@ class _Choice:
     condition: str
 
     def nodes(self) -> Sequence[NodeProto]:
-        """The nodes that compute the condition."""
+        """Build the nodes that compute `condition`, from the operand and the result of `node`."""
         equal, whole, most = (f"{self.condition}/{step}" for step in ("equal", "whole", "most"))
         return (
             helper.make_node("Equal", [self.node.output[0], self.node.input[self.place]], [equal]),
@@ -117,7 +117,7 @@ class _Choice:
 
 
 def _choices(model: ModelProto, values: Values, made: Collection[str], most: int) -> list[_Choice]:
-    """The computed float operands of Max, Min and Clip, at most `most`."""
+    """The float operands of Max, Min and Clip that nodes compute: those in `made`, at most `most` of them."""
     version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     found: list[_Choice] = []
     for node in model.graph.node if version >= _FIRST_WITH_EQUAL else ():

@@ -50,7 +50,9 @@ class Curve:
 
     @property
     def lost(self) -> float:
-        """The largest of `errors` where a sum is 0 (`is_zero`), less eight rounding errors of the value itself."""
+        """The precision that cancellation costs: the largest of `errors` where a sum is 0 (`is_zero`), minus eight fp16
+        rounding errors of the value there. It is absolute, in the units of the value; 0 if there is no such error.
+        """
         error = np.where(self.is_zero, self.errors - 8 * ROUNDING * np.abs(self.values), 0)
         return float(np.max(error, where=np.isfinite(error), initial=0.0))
 

@@ -59,7 +59,8 @@ def lp_pool(c: Context) -> bool:
     powers = _power(c, b.op("Abs", c.input(0)), p)
     window = window_of(c.attributes, kernel)
     if c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
-        # AveragePool does not count the elements that `ceil_mode` adds after the padding, so a Pad adds them.
+        # Pad `powers` by the elements that `ceil_mode` adds after the padding. AveragePool would leave these out when
+        # it divides by the number of elements.
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}

@@ -17,8 +17,8 @@ _LARGEST = 255
 """The largest difference of an 8-bit integer and a zero point."""
 
 _UNKNOWN = 32_768
-"""The number of products in a sum that is assumed if it is not known at conversion time. Digits of one bit are exact
-for as many.
+"""The assumed number of products in a sum, if it is not known at conversion time. If one operand is split into digits
+of one bit, sums of so many products are exact in fp32.
 """
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

@@ -70,8 +70,8 @@ def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
 
 
 def _largest_sum_of_weights(node: NodeProto, position: int, producers: Producers) -> float:
-    """The largest absolute value of the sum of the weights of one output channel; 0 if the weights are too many to
-    check.
+    """The weights of each output channel are summed; returns the largest absolute value of these sums, 0 if the weights
+    are too many to check.
     """
     array = _weights(node.input[position], producers)
     if array is None or not array.ndim:

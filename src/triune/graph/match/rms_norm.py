@@ -62,7 +62,9 @@ def _cast(index: Index, name: str) -> NodeProto | None:
 
 
 def _in_fp16(index: Index, name: str) -> str | None:
-    """The fp16 value that a Cast converts to `name`, or from `name`; None if there is none."""
+    """The fp16 counterpart of the fp32 value `name`: the operand of the Cast that computes `name`, or else the result
+    of a Cast of `name`; None if there is no such Cast.
+    """
     cast = _cast(index, name)
     if cast is not None:
         return cast.input[0]

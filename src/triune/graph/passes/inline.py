@@ -244,7 +244,8 @@ def _renamed_body(node: NodeProto, body: FunctionProto, prefix: str, graph: Grap
         if not name:
             continue
         if formal in body.input or names[formal] in node.output:
-            # An Identity gives an output that is itself an input of the function, or the same value as another output.
+            # The output is also an input of the function, or the same value as another output. An Identity gives it the
+            # name that the call wants.
             given.append(helper.make_node("Identity", [names[formal]], [name]))
         else:
             names[formal] = name

@@ -35,7 +35,9 @@ _ABOVE: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (1,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (0,)),
 }
-"""The positions of operands in which a number above int32 has the same effect as the largest int32."""
+"""By operator, the positions of operands in which any number above int32's range has the same effect as the largest
+int32.
+"""
 
 _BELOW: Mapping[str, tuple[int, ...]] = {
     "Clip": (1,),
@@ -43,7 +45,9 @@ _BELOW: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (0,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
 }
-"""The positions of operands in which a number below int32 has the same effect as the lowest int32."""
+"""By operator, the positions of operands in which any number below int32's range has the same effect as the lowest
+int32.
+"""
 
 
 _COPIED_OPERANDS: Mapping[str, tuple[int, ...]] = {

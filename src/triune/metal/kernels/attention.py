@@ -15,7 +15,9 @@ from triune.metal.library import Value, mx
 
 _MOST_HEADS: Final = 8
 _MOST_NUMBERS: Final = 1024
-"""The most heads of queries of a block, and the most elements of their results, which its shared memory holds."""
+"""A block of threads computes at most `_MOST_HEADS` heads of queries. Their results, of at most `_MOST_NUMBERS`
+elements together, are in its shared memory.
+"""
 
 _THREADS: Final = 256
 _BLOCKS: Final = 132

@@ -47,7 +47,9 @@ class Sketch:
         )
 
     def experts(self, rows: float, inner: int, columns: int, used: int, held: int) -> None:
-        """Add matrix products with the weights of `used` of the `held` experts for each row."""
+        """Add the products of a mixture of experts: each row is multiplied with the weights [inner, columns] of `used`
+        of the model's `held` experts.
+        """
         read = min(held, rows * used)
         self._add(
             "MatMul",

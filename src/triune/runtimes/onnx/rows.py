@@ -36,8 +36,8 @@ def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[T
 
 
 def _is_other(inferred: ModelProto) -> bool:
-    """Whether the inferred first dimension of an output is a number, or a dimension of inputs that is not their
-    first.
+    """Whether ONNX infers the first dimension of some output to be a number, or equal to a dimension of an input that
+    is not its first.
     """
     shapes = [value.type.tensor_type.shape.dim for value in inferred.graph.input]
     firsts = {dims[0].dim_param for dims in shapes if dims}

@@ -36,8 +36,8 @@ class ManyStringsExecutable:
         self, inner: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool, copies: float
     ) -> None:
         """Args:
-        inner: the executable for all other requests.
-        host: makes the executable that runs in the separate process.
+        inner: the executable for requests with few, short strings; it runs in this process.
+        host: makes the executable for requests with many or long strings; it runs in a separate process.
         gives_labels: whether each element of a numeric input may become a string in an output.
         copies: the bytes of strings that a run holds, as a multiple of those in the request (`Growth.copies`).
         """

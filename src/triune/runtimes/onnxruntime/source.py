@@ -91,8 +91,8 @@ def _locate(model: ModelProto, path: Path) -> None:
     """Make all large weights initializers of the main graph, as references to their external files, and read the small
     ones into the model.
     """
-    # Change an old IR version to a newer one: in old ones ONNX Runtime refuses initializers of subgraphs that are not
-    # inputs, too.
+    # Change an old IR version to a newer one: for old versions, ONNX Runtime refuses an initializer of a subgraph that
+    # is not listed as an input as well.
     free_initializers(model)
     hoist_weights(model)
     locate_data(model, path.parent)

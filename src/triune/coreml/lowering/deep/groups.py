@@ -50,8 +50,8 @@ def permuted_runs(sizes: Sizes, perm: Sequence[int]) -> tuple[list[list[int]], l
     """Group the axes that a transposition keeps next to each other, in the same order.
 
     Returns:
-        the runs: lists of axes, in the order before the transposition; and the permutation of the runs by it. Axes of
-        size 1 are in no run.
+        the runs, each a list of axes, in the order before the transposition; and the permutation with which the
+        transposition arranges the runs. Axes of size 1 are in no run.
     """
     wanted: list[list[int]] = []
     kept = [axis for axis, size in enumerate(sizes) if size != 1]

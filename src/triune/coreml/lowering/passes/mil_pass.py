@@ -18,7 +18,7 @@ class MilPass(Pass[Any]):
 
     @abstractmethod
     def change(self, program: Any) -> None:
-        """Do what the subclass is for to coremltools' program, which is changed in place."""
+        """Apply the subclass's pass to `program`, coremltools' program, in place."""
 
     def __call__(self, model: Any) -> Any:
         """Apply `change` to a program, let coremltools validate the program, and return it."""

@@ -55,7 +55,9 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 
 
 def _source(given: object) -> str | None:
-    """The template; if the file has several, the one called "default"."""
+    """The text of a chat template. `given` is the setting: the text itself, or a list of named templates, of which the
+    one called "default" is taken. None if there is no such text.
+    """
     if isinstance(given, list):
         entries = [cast("dict[str, object]", each) for each in cast("list[object]", given) if isinstance(each, dict)]
         given = next((each.get("template") for each in entries if each.get("name") == "default"), None)

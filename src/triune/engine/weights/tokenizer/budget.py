@@ -48,7 +48,7 @@ class Budget:
             raise _over(f"takes longer than {MAX_SECONDS:g} s")
 
     def charge(self, characters: int) -> None:
-        """Charge characters that are about to be made."""
+        """Charge `characters` characters, before the template creates them."""
         self._characters += characters
         if self._characters > MAX_CHARACTERS:
             raise _over(f"makes more than {MAX_CHARACTERS} characters")
@@ -118,7 +118,7 @@ class Budget:
         self.charge(len(text) + text.count(old) * len(new))
 
     def counted(self, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield the values, and charge a step for each."""
+        """Yield `values`, and charge one step to the budget for each."""
         for value in values:
             self.step()
             yield value

@@ -88,8 +88,8 @@ def _linear(c: Context, x: str, count: int) -> None:
     c.give(post_transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
     position = b.op("ArgMax", scores, axis=-1, keepdims=0)
     if count == 2 and not c.attributes.get("prob_a"):
-        # The second class is chosen if the larger score is at least 0.5, or, with a negative weight, above 0; else the
-        # class of the larger score.
+        # The second class is chosen if the larger score is at least 0.5 (above 0, if any coefficient is negative); else
+        # the class of the larger score.
         largest = b.op("ReduceMax", scores, b.ints(1), keepdims=0)
         is_large = (
             b.op("GreaterOrEqual", largest, b.constant(0.5, np.float32))
@@ -148,7 +148,8 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
     )
     other = b.op("Sub", b.constant(1, np.float32), pair)
     both = b.op("Concat", pair, other, b.op("Mul", pair, b.constant(0, np.float32)), axis=1)
-    # The columns of `both` are r_ij, r_ji, and zeros.
+    # `both` has the columns r_ij of all pairs, then r_ji, then zeros. `column[i, j]` is the index of the column with
+    # r_ij; for i = j, of a column of zeros.
     column = np.full((count, count), 2 * len(pairs))
     for position, (i, j) in enumerate(pairs):
         column[i, j], column[j, i] = position, len(pairs) + position

@@ -13,12 +13,14 @@ _PADDED, _PRIORITY = 0x8, 0x20
 _PRIORITY_BYTES: Final = 5
 
 _NUM_STATIC: Final = 61
-"""The number of entries of HPACK's static table (appendix A)."""
+"""The number of entries of HPACK's static table (RFC 7541, appendix A)."""
 _STATIC_BYTES: Final = 48
-"""An upper bound for the size, in bytes, of each entry of the static table, and of its name."""
+"""An upper bound for the size, in bytes, of an entry of HPACK's static table, and so of an entry's name."""
 
 _MOST_ENTRIES: Final = 128
-"""The most entries of a table of 4,096 bytes: each counts 32 bytes in addition to its name and value (section 4.1)."""
+"""The most entries that HPACK's dynamic table of 4,096 bytes can have: each entry counts 32 bytes in addition to its
+name and value (RFC 7541, section 4.1).
+"""
 
 _MOST_KNOWN: Final = 32
 
