@@ -51,7 +51,8 @@ def quantized(
         reduced = tuple(each for each in range(values.ndim) if each != axis)
         form = [size if each == axis else 1 for each, size in enumerate(shape)]
     else:
-        # Each block has a scale of its own, in every row of the other axes, as DequantizeLinear requires.
+        # Each block along `block_axis` has a scale of its own for every index on the other axes, as DequantizeLinear
+        # requires.
         reduced = (block_axis + 1,)
         form = [size // block if each == block_axis else size for each, size in enumerate(shape)]
     if is_symmetric:

@@ -105,7 +105,8 @@ class _Rewriting:
         self._file = file
         self._is_standard = is_standard
         self._names = Names(model.graph)
-        self._names.value("compressed")  # `Names` collects the graph's names at its first call, before any change.
+        # Call it once before any change, since `Names` collects the graph's names at its first call.
+        self._names.value("compressed")
         self._first: list[NodeProto] = []
         self._instead: dict[str, list[NodeProto]] = {}
         self._added: list[TensorProto] = []
@@ -287,8 +288,8 @@ class _Rewriting:
         found = palettized(values, bits, axis=weight.axis, rows=self._options.group)
         kind = TensorProto.UINT4 if bits <= 4 else TensorProto.UINT8
         if self._is_standard:
-            # A Core ML program has its own form for weights of few values. The weight gets it when the program is
-            # written.
+            # Store the palette's values as a plain weight. When a Core ML program is written of it, it gets Core ML's
+            # own form for weights of few values.
             self._add(self._file.tensor(weight.name, found.whole()))
             return found.whole(), ""
         prefix = self._names.prefix(f"{weight.name}/palette")

@@ -24,8 +24,8 @@ comparison.
 _FEWEST_TO_HOLD_OUT = 8
 
 _KINDS = ("noise", "fractions", "masks", "nearly equal numbers")
-"""The kinds of made-up inputs that models are compared on. The other kinds (zeros and ties) are made to find other
-faults.
+"""The kinds of made-up inputs (`samples_of`) on which compressed models are compared. Other kinds, such as zeros and
+ties, show faults of conversions.
 """
 
 _WHAT = "samples (--calibrate)"

@@ -362,5 +362,5 @@ def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece 
 
 
 def _whole(sequence: Sequence, begin: int) -> Piece:
-    """A piece with all tokens of a sequence from `begin` on, and the tokens that an encoder must read for it before."""
+    """A piece with all tokens of a sequence from `begin` on. It includes the tokens that an encoder has yet to read."""
     return Piece(sequence, begin, len(sequence.tokens), has_logits=True, num_encoded=sequence.num_unread)

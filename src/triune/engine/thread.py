@@ -67,7 +67,7 @@ class EngineThread:
         self._thread = start_thread(self._work, name)
 
     def add(self, job: Job) -> None:
-        """Compute a job, and its followers after its first token."""
+        """Compute a job; once it has its first token, compute the other answers to the same prompt, its `followers`."""
         self._commands.put(partial(self._add, job))
 
     def cancel(self, job: Job) -> None:
@@ -96,8 +96,8 @@ class EngineThread:
         return await self._call(export)
 
     def refuse(self, why: str) -> None:
-        """Fail the jobs that have not begun with an UnavailableError. The followers of jobs that have begun will still
-        be computed.
+        """Fail the jobs that have not begun with an UnavailableError. The `followers` (other answers to the same
+        prompt) of jobs that have begun will still be computed.
         """
         self._commands.put(partial(self._refuse, why))
 

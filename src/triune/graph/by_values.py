@@ -140,7 +140,7 @@ class _Search:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """Follow the values through a graph. Returns what is known of each of its outputs.
+        """Compute what is known of each output of a graph.
 
         `inputs` is what is known of each input of the graph, and `scope` is what is known of other values, by their
         names; the values of the graph are added to it.
@@ -188,7 +188,7 @@ class _Search:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
     ) -> list[_Known]:
-        """Follow the values through both branches of an If, since either may run, or through the body of a loop."""
+        """What is known of the outputs of an If, either of whose branches may run, or of a loop."""
         is_sized = any(each.is_sized for each in inputs)
         # The first two inputs of a Loop's body are the iteration number and the condition, which the body computes.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
@@ -212,9 +212,9 @@ class _Search:
         ]
 
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
-        """Follow the values through a call of a function.
+        """What is known of the outputs of a call of a function, given what is known of its inputs.
 
-        It is done once for all calls with the same knowledge of the inputs, since nested calls would otherwise take
+        This is computed once for all calls whose inputs are known equally well, since nested calls would otherwise take
         exponential time.
         """
         call = (key, tuple(inputs))

@@ -89,12 +89,14 @@ class _Rounding:
         self._names = Names(root)
 
     def graph(self, graph: GraphProto, outer: Mapping[str, int]) -> list[int]:
-        """Rewrite a graph; returns the types of its outputs. `outer` has the types of values of outer graphs."""
+        """Insert casts into a graph, so that its operations compute in fp32 and round their results to fp16. Returns
+        the element types of its outputs. `outer` has those of the values of outer graphs.
+        """
         types = dict(outer)
         types.update({each.name: each.type.tensor_type.elem_type for each in graph.input})
         types.update({each.name: each.data_type for each in graph.initializer})
         raised: dict[str, str] = {}
-        # For each operation and value, the name of the value before rounding.
+        # For each operation and each result that it rounds to fp16, the name of the result before rounding.
         unrounded: dict[tuple[str, str], str] = {}
         nodes: list[NodeProto] = []
         for index, node in enumerate(list(graph.node)):
@@ -188,7 +190,7 @@ def _cast(name: str, result: str, elem_type: int) -> NodeProto:
 
 
 def _operation(node: NodeProto, index: int) -> str:
-    """The operation to which a node belongs, by the node's name; the node's own index if the name has another form."""
+    """The operation to which a node belongs: `name` if the node is called `name/op_type/...`, else the node's index."""
     parts = node.name.rsplit("/", 2)
     return parts[0] if len(parts) == 3 and parts[1] == node.op_type else f"{index}"
 

@@ -21,7 +21,9 @@ starting another process takes a second.
 """
 
 _CPU_SECONDS: Final = 3600
-"""The limit of the process's CPU time: during inference it cannot notice that its parent process has ended."""
+"""The limit of the CPU time, in seconds, of the process that infers shapes: during inference it cannot notice that its
+parent process has ended.
+"""
 
 
 def try_infer_shapes(model: ModelProto, *, has_data: bool = False) -> ModelProto | None:

@@ -214,7 +214,7 @@ class Sizes:
 
 
 def _equal(a: Dim, b: Dim) -> Dim:
-    """The result of Equal of two sizes: 1, 0, or None if it is not known. Sizes are not negative."""
+    """The result of Equal of two sizes: 1, 0, or None if it is not known. A named size equals no negative number."""
     if a is not None and a == b:
         return 1
     known = [each for each in (a, b) if isinstance(each, int)]

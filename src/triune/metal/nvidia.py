@@ -32,7 +32,9 @@ the number of bytes, and the direction. It returns CUDA's error code, 0 if there
 
 _HOST_TO_DEVICE: Final = 1
 _DEVICE_TO_HOST: Final = 2
-"""The directions of a copy (see `Copy`): cudaMemcpyHostToDevice and cudaMemcpyDeviceToHost of CUDA's runtime."""
+"""The direction of a copy (the last argument of `Copy`): cudaMemcpyDeviceToHost of CUDA's runtime. _HOST_TO_DEVICE is
+the other direction, cudaMemcpyHostToDevice.
+"""
 
 
 def is_nvidia() -> bool:
@@ -73,7 +75,7 @@ class Upload:
     """
 
     def __init__(self, copy: Copy | None = None) -> None:
-        """`copy`: None means CUDA's, if MLX computes on a GPU of NVIDIA; else MLX copies inputs."""
+        """`copy` copies inputs to the GPU; None means CUDA's copy if MLX uses a GPU of NVIDIA, else MLX's own."""
         self._copy = copy
         self._kept: OrderedDict[tuple[str, tuple[int, ...], np.dtype[Any]], tuple[Value, int]] = OrderedDict()
 
@@ -112,7 +114,7 @@ class Download:
 
         Args:
             value: an array that is computed, or not yet.
-            copy: None means CUDA's, if MLX computes on a GPU of NVIDIA; else MLX copies the result.
+            copy: copies from the GPU; None means CUDA's copy if MLX uses a GPU of NVIDIA, else MLX's own.
         """
         self._copy = (copy or _cuda_copy()) if value.nbytes else None
         self._whole = value if self._copy is None else mx.contiguous(value)

@@ -31,18 +31,18 @@ _local: Final = threading.local()
 _guard: Final = threading.Lock()
 _known: Final = dict[tuple[int, Path], "EntryHolds"]()
 _kept: Final = weakref.WeakKeyDictionary[object, list["Hold"]]()
-"""The holds that are kept for an owner."""
+"""The `Hold`s that last until their owner, the key, is freed or given to `let_go`."""
 
 _lasting: Final = dict[tuple[Path, str], "Hold"]()
-"""The holds of this process that last until it ends."""
+"""The `Hold` of each entry that this process uses until it ends, by folder and entry name."""
 
 
 class Hold:
     """Marks an entry as in use while this object lives."""
 
     def __init__(self, name: str, released: deque[str]) -> None:
-        """`released` gets the name when this object is freed. It needs no lock: the garbage collector may free objects
-        at any point.
+        """When this object is freed, `name` is appended to `released`. That is a deque, which needs no lock, since the
+        garbage collector may free objects while a lock is held.
         """
         self._name = name
         self._released = released
@@ -120,7 +120,7 @@ def hold(notes: Path, name: str) -> bool:
 
 
 def hold_path(path: Path) -> None:
-    """Mark the entry in which a file lies as in use, if it lies in one: see `hold`."""
+    """Mark the cache entry that contains a file as in use (see `hold`). Does nothing if the file is in no entry."""
     entry = path.parent
     notes = entry.parent / NOTES
     if (notes / f"{entry.name}.sums").is_file():
@@ -142,19 +142,19 @@ def collecting() -> Generator[list[Hold]]:
 
 
 def keep_for(owner: object, collected: list[Hold]) -> None:
-    """Keep holds until `let_go` is called with `owner`, or `owner` is freed."""
+    """Let the `Hold`s in `collected` last until `let_go` is called with `owner`, or `owner` is freed."""
     if collected:
         _kept[owner] = list(collected)
         collected.clear()
 
 
 def let_go(owner: object) -> None:
-    """End the holds that are kept for `owner`, which is closed. May be called again."""
+    """End the `Hold`s that `keep_for` keeps for `owner`, which is closed. May be called again."""
     _kept.pop(owner, None)
 
 
 def holds_in(notes: Path) -> EntryHolds:
-    """The `EntryHolds` of this process for a cache, by the folder of the cache's notes."""
+    """The object that marks entries of one cache for this process; `notes` is the folder NOTES of the cache."""
     with _guard:
         return _known.setdefault((os.getpid(), notes), EntryHolds(notes))
 

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Entry:
-    """An entry: when it was last used, where it is, and how many bytes it has."""
+    """A cache entry: the time of its last use, its path, and its size in bytes."""
 
     used_ns: int
     path: Path

@@ -36,8 +36,10 @@ def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[U
 
 
 def known_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
-    """Describe every unit of this machine, with measurements. The argument and the time are those of
-    `described_units`.
+    """Describe every unit of this machine, with the figures that were measured here. This takes up to two seconds.
+
+    Args:
+        runtimes: the runtimes by backend name; None takes the installed ones, without importing their libraries.
     """
     found = described_units(runtimes)
     kept = load_measured(measured_folder(), machine_key(found))

@@ -145,8 +145,8 @@ class Lane:
         if not has_run:
             return
         self.any_pace.record(len(batch.pendings), self._busy_ns)
-        # `pace` leaves out batches that started while few requests waited: they are small, and take more time per
-        # request than under load.
+        # Record in `pace` only batches that started while many requests waited: others are small, and take more time
+        # per request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
 

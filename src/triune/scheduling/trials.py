@@ -46,8 +46,9 @@ class LaneTrials:
         return None
 
     def started(self, lane: Lane, *, is_trial: bool) -> None:
-        """Record that a batch has started, and after how many further batches its lane is measured again. That number
-        doubles, up to _MOST_INTERVAL, if the batch `is_trial`: if it runs on this lane only to measure it.
+        """Record that a batch has started on a lane, and set the number of the model's batches after which the lane is
+        measured again. If the batch `is_trial` (runs on this lane only to measure it), the previous number is doubled,
+        up to _MOST_INTERVAL.
         """
         self._num_batches += 1
         if lane.cost.num_batches >= _NUM_FIRST:

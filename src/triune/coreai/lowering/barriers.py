@@ -114,8 +114,8 @@ def _drops_cast(operation: Any) -> bool:
     # Sizes are cast from uint32 to int32 and back, which is exact, since no size is beyond int32.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
-    # If middle is fp32 and last is fp16, the cast to fp32 changes no result: fp32 represents every number of the types
-    # up to 16 bits, and every integer up to 2^24. Larger integers are infinite in fp16 in either case.
+    # A cast to fp32 before one to fp16 changes no result: fp32 represents every number of the types up to 16 bits, and
+    # every integer up to 2^24. Larger integers are infinite in fp16 with both casts and with one.
     is_exact = is_exact or (middle.kind == last.kind == "f" and _bits(middle) > _bits(last))
     return not is_exact and _bits(middle) >= min(_bits(source), _bits(last))
 
@@ -144,7 +144,8 @@ def _reassociates(known: Known, operation: Any, place: int) -> bool:
     if before is None or not is_number(before.results[0]) or dtype_of(before.results[0]) != dtype:
         return False
     if name_of(before) == "neg":
-        # -x * b becomes x * -b, which is exact, unless b is a subnormal constant of fp16, which the compiler misreads.
+        # The compiler turns -x * b into x * -b. That is exact, unless b is a subnormal constant of fp16, which it
+        # misreads.
         negation = Step("mul", Operand(np.array([-1.0]), is_right=True))
         return family is _PRODUCTS and dtype == np.float16 and changes_products(negation, outer, dtype)
     if name_of(before) in family:

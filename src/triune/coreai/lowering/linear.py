@@ -14,7 +14,7 @@ def _matmul(c: Context) -> None:
 def matmul(x: Value, y: Value) -> Value:
     """Write numpy's matmul: a vector `x` counts as a row, a vector `y` as a column.
 
-    The result lacks that dimension.
+    The dimension that is added to a vector is removed from the result.
     """
     is_row, is_column = rank_of(x) == 1, rank_of(y) == 1
     left = ops.expand_dims(x, int32s([0])) if is_row else x

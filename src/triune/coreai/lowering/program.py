@@ -177,7 +177,7 @@ class FunctionWriter(GraphWriter[Value]):
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
         kind = tensor_type(scope.values.shape(name) or (), dtype if is_known_type(dtype) else np.float32)
-        # This operation may have a result of any type. A module that contains it must not be used.
+        # A placeholder: the cast may have a result of any type. A module that contains it must not be used.
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result
 

@@ -109,7 +109,7 @@ def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
 
 
 def _may_keep_size(c: Context, index: int) -> bool:
-    """Whether a dimension may keep its size although the formulas for resizing would change its elements."""
+    """Whether Resize may change the elements of a dimension and not its size: by cropping, or by a scale below 2."""
     if not c.is_given(2):
         return is_cropped(c.attributes)
     scales = c.constant(2)

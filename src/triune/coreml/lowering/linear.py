@@ -28,8 +28,8 @@ def _matmul(c: Context) -> None:
 
 
 def matmul(x: Var, y: Var) -> Var:
-    """Write numpy's matmul: a vector `x` counts as a row, a vector `y` as a column, and the result lacks that
-    dimension.
+    """Write numpy's matmul: a vector `x` counts as a row, a vector `y` as a column. The dimension that is added to a
+    vector is removed from the result.
     """
     is_row, is_column = x.rank == 1, y.rank == 1
     if not is_row and not is_column:

@@ -237,7 +237,7 @@ def _metadata(sources: Mapping[str, Source[LowerOptions]], written: Mapping[str,
 
 
 class _Described:
-    """Describes the tensors of a model: see `_metadata`."""
+    """Describes inputs and outputs of a model for the metadata of the package: name, element type and rank."""
 
     def __init__(self, model: ModelProto, prepared: ModelProto) -> None:
         self._types = _tensor_types(model)

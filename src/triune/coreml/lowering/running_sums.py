@@ -15,7 +15,7 @@ def _cumsum(c: Context) -> None:
     if not c.attributes.get("exclusive", 0):
         c.give(total)
         return
-    # An exclusive sum begins with a zero and omits the last sum. The slice may have any length but 0.
+    # An exclusive sum begins with a zero and omits the last sum.
     zero = mb.mul(x=_cut(x, axis, 0, 1), y=like(x, 0)) if not is_float(x) else _zeros(x, axis)
     if is_reverse:
         c.give(_cut(mb.concat(values=[total, zero], axis=axis), axis, 1, None))

@@ -142,7 +142,7 @@ def _resize_to(graph: Graph, given: Given) -> Tensor:
     transformation = "align_corners" if sampling == "ALIGN_CORNERS" else _TRANSFORMATIONS.get(sampling)
     if mode != "NEAREST_NEIGHBOR" or transformation is None:
         raise UnsupportedError(f"the interpolation mode '{mode}' with the sampling mode '{sampling}'")
-    # This operation takes the pixel nearest to the sample point. The older operations take the pixel before it.
+    # MIL's resize takes the pixel nearest to the sample point. The operations before iOS 17 take the pixel before it.
     return _resize(graph, x, sizes, "nearest", transformation, "round_prefer_floor")
 
 

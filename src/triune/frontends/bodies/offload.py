@@ -33,7 +33,7 @@ QUICK_BYTES = 1 << 20
 # If its caller is cancelled, a parser process with more bytes than this to parse is killed. It would finish fewer
 # bytes before a new process has started.
 _KILLED_BYTES = 8 << 20
-# Copying this many bytes to a parser costs as much as parsing one.
+# Copying this many bytes to a parser process takes as long as parsing one byte.
 _COPIED_BYTES = 16
 _STEP_BYTES = 1 << 20
 _MAX_THREADS = 4

@@ -1,4 +1,6 @@
-"""Judge results for inputs whose outputs may be small: by the size of these outputs themselves."""
+"""Judge whether results are wrong, for inputs whose outputs may be small: by the error relative to the largest element
+of the output itself.
+"""
 
 from collections.abc import Mapping
 
@@ -7,8 +9,8 @@ import numpy as np
 from triune.core.datatypes import Array
 
 _FLOOR = 2.0**-20
-"""An output whose elements are all smaller counts as this large: outputs of the program are fp16, which has few bits
-for such numbers.
+"""Errors are judged relative to the largest element of an output, or to this number if that element is smaller: outputs
+of the program are fp16, which has few bits for such numbers.
 """
 
 _FEW = 0.01

@@ -16,8 +16,8 @@ SMALLEST: Final = 8.0
 """The smallest of `_SIZES`. It is not tried: the ordinary sets of inputs show whether inputs of this size are right."""
 
 _SIZES = (SMALLEST, *(2.0**power for power in range(4, 16)), 60_000.0, 1e6)
-"""The sizes of inputs that may be tried. The last is beyond fp16: results are right only if all nodes that read inputs
-compute in fp32, or are the same for infinite inputs.
+"""The magnitudes of input elements that may be tried. The last is beyond fp16: results are right only if all nodes that
+read inputs compute in fp32, or if results are the same for infinite inputs.
 """
 
 
@@ -85,8 +85,8 @@ class _Search:
         self._run_seconds = run_seconds
 
     def lost(self, size: float) -> str | None:
-        """Returns why the outputs are wrong for inputs of this size; "" if they are right, None if there is no time
-        left.
+        """Returns why the outputs are wrong for inputs whose largest elements are about `size`; "" if they are right,
+        None if there is no time left.
         """
         for each in self._inputs:
             if time.monotonic() + self._run_seconds > self._deadline:

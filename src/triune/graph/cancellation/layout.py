@@ -1,4 +1,4 @@
-"""The curves (`Curve`) of results of nodes that select and reorder elements."""
+"""How the results of nodes that select and reorder elements depend on an input of the model (`Curve`)."""
 
 import math
 from collections.abc import Sequence
@@ -32,11 +32,15 @@ of several.
 """
 
 _MOST = 1 << 19
-"""Values of more elements are followed only if all elements are the same function, or if a node only exchanges axes."""
+"""The most elements of a value for which it is recorded from which input element each one is computed. Nothing is known
+of larger values, unless a Transpose computes them, or all their elements are the same function of the input.
+"""
 
 
 def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> dict[str, Curve]:
-    """The curves of a node's results, by name; {} if its other operands are not constant, or sizes are not known."""
+    """How the results of a node that reorders elements depend on the input (`Curve`), by the result's name; {} if its
+    other operands are not constant, or sizes are not known.
+    """
     shape = values.static_shape(node.input[0])
     constants = [values.constant(name) if name else None for name in node.input[1:]]
     if any(name and array is None for name, array in zip(node.input[1:], constants, strict=True)):
@@ -56,7 +60,7 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
     try:
         orders = _run(node, own, constants, version)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        # Follow no elements if the node is not valid, or if ONNX's reference evaluator lacks its operator.
+        # Nothing is known of the results if the node is not valid, or if the reference evaluator lacks its operator.
         return {}
     found: dict[str, Curve] = {}
     for name, order in zip(node.output, orders, strict=True):
@@ -80,7 +84,9 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
 
 
 def selected(node: NodeProto, operand: Curve, values: Values) -> Curve | None:
-    """The curve of a node's first result; None if not all elements that it may select are the same function."""
+    """How the first result of a node that selects elements depends on the input (`Curve`); None if the elements that it
+    may select are not all the same function of the input.
+    """
     name = node.output[0]
     shape = values.shape(name)
     sizes = operand.values.shape[1:]
@@ -94,7 +100,7 @@ def selected(node: NodeProto, operand: Curve, values: Values) -> Curve | None:
 
 
 def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> Curve | None:
-    """The curve of a Concat; None if sizes are not known."""
+    """How the result of a Concat depends on the input (`Curve`); None if sizes are not known."""
     shapes = [values.static_shape(name) for name in node.input]
     size = sum(math.prod(shape or ()) for shape in shapes)
     first = operands[0]
@@ -135,7 +141,7 @@ def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
     """
     if operand.places is not None:
         try:
-            # Broadcast the places: a constant that was added may have repeated the elements.
+            # The node may have repeated the elements, as adding a larger constant does.
             return np.broadcast_to(operand.places, shape)
         except ValueError:
             return None
@@ -163,7 +169,7 @@ def _transposed(node: NodeProto, operand: Curve) -> dict[str, Curve]:
 
 
 def _run(node: NodeProto, data: Array, constants: Sequence[Array | None], version: int) -> list[Array]:
-    """The results of a node for integers, in ONNX's reference evaluator."""
+    """Compute a node with `data` as its first input and `constants` as the others, in ONNX's reference evaluator."""
     alone = NodeProto()
     alone.CopyFrom(node)
     arrays: dict[str, Array] = {"data": data}

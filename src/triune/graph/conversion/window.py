@@ -165,14 +165,14 @@ def cuts_of(
         return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
     cuts: list[tuple[int, int]] = []
     for axis, size in enumerate(sizes):
-        # With SAME, the output has size * stride elements of the full (size - 1) * stride + extent: extent - stride are
-        # cut off.
+        # The uncut result has (size - 1) * stride + extent elements. With SAME, the output has only size * stride of
+        # them, so extent - stride elements are cut off, and output_padding more.
         total = more[axis] + extents[axis] - strides[axis]
         if wanted is not None:
             if size is None:
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
-        # As in ONNX Runtime, SAME_UPPER cuts the smaller half off the begin, every other mode the larger half.
+        # As in ONNX Runtime, SAME_UPPER cuts the smaller half off the beginning, every other mode the larger half.
         before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
         # If the kernel is smaller than the stride, SAME neither removes nor adds elements: see decision 13.
         excess = total if wanted is not None else max(total, 0)

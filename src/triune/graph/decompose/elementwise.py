@@ -212,7 +212,7 @@ def _shift_left(c: Context, x: str, exponent: str, dtype: np.dtype[np.generic]) 
     is_all, factor = _power(c, exponent, width - is_signed, dtype)
     shifted, zero = b.op("Mul", x, factor), b.constant(0, dtype)
     if is_signed:
-        # For a signed number shifted by width - 1, the former lowest bit becomes the sign.
+        # 2^(width - 1) exceeds a signed type. A shift by width - 1 leaves only the former lowest bit, as the sign.
         lowest = b.constant(np.iinfo(dtype.name).min, dtype)
         is_odd = b.op("Not", b.op("Equal", b.op("Mod", x, b.constant(2, dtype)), zero))
         shifted = b.op("Where", is_all, b.op("Where", is_odd, lowest, zero), shifted)

@@ -70,10 +70,11 @@ def q_linear_conv(c: Context) -> bool:
 
 
 def _num_bits(c: Context, axes: tuple[int, ...], added: int) -> int | None:
-    """The number of bits of a digit with which the sums are exact; None if whole numbers in fp32 are exact enough.
+    """The number of bits of the digits into which the first operand must be split, so that the sums of products are
+    exact in fp32; None if it need not be split.
 
-    Sums beyond 2^24 are rare, since most of the products cancel, and only ties of two levels depend on their last bits.
-    So large weights and computed weights are not split into digits, which would take twice the time.
+    It is not split if the weights are not constant, although sums may then be beyond 2^24. That is rare, since most of
+    the products cancel, only ties of two levels depend on the last bits, and digits would take twice the time.
     """
     if c.values.constant(c.input(3)) is None:
         return None
@@ -97,10 +98,11 @@ class _SplitScales:
 
 
 def _split_scales(c: Context) -> _SplitScales | None:
-    """Split the scales of the node; None if they are not constant, or if the first operand has a scale for each row.
+    """Split the scales of the node into a power of two for each operand, and the remaining factor; None if the scales
+    are not constant, or if the first operand has a scale for each row.
 
-    A product of dequantized numbers is rounded in fp32, so that a sum in the middle between two levels may be rounded
-    to either. With powers of two as scales, the result is as exact as with integers.
+    Operands that are dequantized by powers of two have exact products. With other scales products are rounded in fp32,
+    so that a sum halfway between two levels of the result may be rounded to the wrong one.
     """
     arrays = [c.values.constant(c.input(index)) for index in _SCALES]
     if any(each is None or not np.all((each > 0) & np.isfinite(each)) for each in arrays):

@@ -19,7 +19,9 @@ from triune.graph.half.producers import Producers
 from triune.graph.values import attributes_of
 
 _MOST = 0.01
-"""The largest tolerated error of a difference that a constant scales, for results of about 1."""
+"""The largest tolerated absolute error of a difference after its product with a constant. The product is assumed to be
+about 1.
+"""
 
 _MOST_ALONE = 0.125
 """The largest tolerated error of a difference that no constant scales, for instance since a layer's weights do. Such a
@@ -28,9 +30,10 @@ difference is assumed to be of size 10 to 100.
 
 
 def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodeProto]:
-    """Yield the nodes from an input to the scaling of a difference, if the difference's error in fp16 is too large.
+    """Yield the nodes that compute differences of an input and a constant, such as (x - 288) / 0.5, of which rounding
+    to fp16 loses too much.
 
-    If the centering of an input is folded into a layer, these are the nodes from the input to the layer and its bias.
+    If the bias of a layer subtracts the constant, these are the nodes from the input to the layer and its bias.
 
     Args:
         graph: the main graph of a model; nothing is found in subgraphs.

@@ -30,7 +30,7 @@ class ConstantSizes:
     """
 
     def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
-        """For a subgraph, `outer` has the sizes of the values of the outer graph."""
+        """For a subgraph, `outer` has the absolute values in the outer graph."""
         self._values = values
         self._outer = outer
         self._found: dict[str, float] = {}
@@ -79,14 +79,14 @@ class ConstantSizes:
                 return 0.0
 
     def _of_float(self, name: str) -> float:
-        """The size of an operand of floats; 0 for conditions, indices and padding widths, which do not become
-        elements.
+        """The largest absolute value (`of`) of an operand of floats; 0 for conditions, indices and padding widths,
+        which do not become elements of the result.
         """
         return self.of(name) if self._values.elem_type(name) == TensorProto.FLOAT else 0.0
 
     def _of_unknown_factor(self, name: str) -> float:
-        """The assumed size of a mask times an unknown factor; 0 if the value is a constant or not large enough for a
-        mask.
+        """The largest absolute value that a mask is assumed to have after a product with an unknown factor; 0 if the
+        value `name` is a constant, or too small for a mask.
         """
         size = 0.0 if self._values.tensor(name) is not None else self.of(name)
         return size * _UNKNOWN if size >= _MASK else 0.0

@@ -218,7 +218,7 @@ class MaskSums:
             if not number or index.producer(value, "Add", "Sub") is None:
                 continue
             inner = self.terms(value, factor * (number if node.op_type == "Mul" else 1 / number), depth + 1)
-            # Only sums of scores and masks are expanded, not (1 - mask) * -3.4e38.
+            # Expand the factor only if the sum has both scores and masks. So (1 - mask) * -3.4e38 stays one term.
             if len({term.name in self._from_products for term in inner}) == 2:
                 return inner
         return [Term(name, factor)]

@@ -26,7 +26,9 @@ class Range(Enum):
     INTEGER = auto()
     """Beyond 65504, as a product of quantized matrices may be until it is multiplied by their scales."""
     SETTLED = auto()
-    """Within fp16, but computed in fp32. The next node computes in fp32, too, if compilers fuse both: 1 / sqrt(x)."""
+    """Within fp16's range, but computed by a node in fp32. If compilers fuse that node with the next one, as Sqrt and
+    Reciprocal, the next one computes in fp32, too.
+    """
 
 
 Ranges = frozenset[Range]

@@ -72,8 +72,8 @@ def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) 
 
 
 def _ordered(node: NodeProto, position: int, array: NDArray[Any], op_type: str, step: int, build: Builder) -> bool:
-    """Build the comparison with the next integer instead, as x < c is x <= c - 1. Returns False if that integer is
-    beyond the other end of int32.
+    """Build a comparison of x with a constant beyond int32 by `op_type` and the constant + `step` instead: x < c is
+    x <= c - 1. Returns False if constant + `step` is beyond the other end of int32.
     """
     stepped = np.asarray(array.astype(object) + step)
     if (stepped.min() < _INT32.min) if step < 0 else (stepped.max() > _INT32.max):

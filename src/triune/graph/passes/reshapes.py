@@ -83,7 +83,8 @@ def _target(index: Index, node: NodeProto) -> list[int] | None:
         is_copy = isinstance(dim, str) and axis < len(given) and given[axis] == dim
         copied.append(dim if isinstance(dim, int) else 0 if is_copy else -1)
     if copied.count(-1) == 1 and 0 in copied:
-        # The shape stays computed: a copied size may be 0, and then the size that -1 means cannot be derived.
+        # Do not make the shape a constant: a size that is copied from the operand may be 0 at run time, and then the
+        # size that -1 stands for cannot be derived.
         return None
     return copied if copied.count(-1) <= 1 else None
 

@@ -50,7 +50,7 @@ def _unroll(graph: GraphProto, outer: Values | None, names: Names) -> None:
 
 
 def _num_steps(loop: NodeProto, values: Values) -> int | None:
-    """How often a Loop with sequences runs; None if it is not known, or the Loop is to stay."""
+    """The number of steps of a Loop with sequences; None if it is not known, or if the Loop must not be unrolled."""
     body: GraphProto = attributes_of(loop)["body"]
     if not _has_sequences(body):
         return None

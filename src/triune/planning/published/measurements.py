@@ -75,7 +75,7 @@ class Measurement:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether it is in the third that Triune's constants are not fitted to."""
+        """Whether this measurement is in the third of all that Triune's constants are not fitted to."""
         return self.third == 0
 
 
@@ -149,7 +149,7 @@ def _measurement(number: int, row: Mapping[str, str], rows: Sequence[Mapping[str
 
 
 def _chip(text: str) -> tuple[Chip | None, float | None, float | None]:
-    """The chip, and its number of GPU cores and bandwidth if the row names them."""
+    """The chip; its number of GPU cores, and its bandwidth in GB/s, or None where the row does not name them."""
     text = text.replace("M2 (Pro, H14g)", "M2 Pro").replace("M5/H17s (likely M5 Pro)", "M5 Pro")
     cores, bandwidth = re.search(r"(\d+)c GPU", text), re.search(r"(\d+) GB/s", text)
     name = re.sub(r"\s*\(.*", "", text)

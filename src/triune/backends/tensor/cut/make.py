@@ -139,8 +139,8 @@ class _Maker:
             waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
 
     def _excess(self, compiled: Sequence[Compiled]) -> str:
-        """Explain why the outputs of all segments together are wrong; "" if they are right, or if the model is
-        random.
+        """Explain why the outputs of all segments together are wrong; "" if they are right, or if the model draws
+        random numbers.
         """
         if self._graph.is_random:
             return ""
@@ -166,8 +166,8 @@ class _Maker:
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
     """Make the result of a plan that runs the whole model on one unit."""
-    # A config can name a unit only in the unit's own precision. So a whole model in fp32 on a unit with another
-    # precision goes to `cpu`.
+    # If the plan asks for fp32, run the model on `cpu`: the config of a whole model names units, and each unit computes
+    # in its own precision.
     unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
     note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"

@@ -1,4 +1,6 @@
-"""How each operator is written with fewer axes: a function for each. `Views` says what its methods write."""
+"""Functions that write nodes with fewer axes than they have in the graph, one for each operator. They write through
+`Views`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -32,8 +34,8 @@ def _transpose(node: NodeProto, views: Views) -> None:
         x = views.view(node.input[0], tuple(blocks))
         views.copy(node, [x], tuple(blocks[each] for each in order), perm=order)
         return
-    # Move one block at a time to its place, by exchanging two neighbouring blocks between all blocks before and all
-    # blocks after them.
+    # Move one block at a time to its new place, by a Transpose of four axes that exchanges the block with those that
+    # it passes. Its first axis joins all blocks before these, its last axis all blocks behind.
     x, places = views.flat(node.input[0]), list(range(len(blocks)))
     for target, each in enumerate(order):
         at = places.index(each)

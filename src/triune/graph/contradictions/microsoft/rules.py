@@ -10,7 +10,8 @@ from triune.graph.contradictions.microsoft.signatures import KINDS, REQUIRED, SI
 
 _POSITIVE = ("num_heads", "kv_num_heads", "hidden_size", "K", "N")
 _MOST = 1 << 31
-"""Sizes and counts in attributes must be smaller. With larger ones, computed sizes would overflow their type."""
+"""Sizes and counts in attributes must be smaller than this: with larger ones, computed sizes would overflow their type.
+"""
 
 _BITS = (2, 4, 8)
 _SMALLEST_BLOCK = 16
