@@ -155,7 +155,9 @@ class Plan:
     def _scalings(
         self, weights: Sequence[Weight], samples: Sequence[Mapping[str, Array]]
     ) -> Iterator[tuple[Site, Scaling]]:
-        """The sites whose inputs should be scaled, because that reduces the error of the result."""
+        """Yield the matrix products (`Site`) whose inputs should be scaled, each with its scaling: where this reduces
+        the error of the product.
+        """
         options = self.options
         bits = 8 if options.weights is WeightForm.INT8 else 4
         by_name = {weight.name: weight for weight in weights}

@@ -14,8 +14,8 @@ from typing import Any, Final
 NO_LOG: Final = 4
 """The level of ONNX Runtime's log at which only fatal errors are logged."""
 
-# The longest time, in seconds, that a session waits for the one before it to find its arena. A new session looks its
-# arena up first of all, so that a moment is enough.
+# The longest time, in seconds, for which the creation of a session waits until the session created before has looked up
+# its own arena. A session does that first of all, so a moment is enough.
 _LOOK_SECONDS = 0.05
 # The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
 _LARGEST_REGION_BYTES = 32 << 20

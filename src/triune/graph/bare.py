@@ -45,7 +45,7 @@ def _forget_shapes(graph: GraphProto) -> None:
         for inner in subgraphs_of(node):
             del inner.value_info[:]
             for value in (*inner.input, *inner.output):
-                # The shape () of a Loop's iteration number and condition stays, since it cannot be inferred from the
+                # Keep the shape () of a Loop's iteration number and condition, since it cannot be inferred from the
                 # nodes.
                 if len(value.type.tensor_type.shape.dim):
                     value.type.tensor_type.ClearField("shape")

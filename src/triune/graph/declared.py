@@ -97,7 +97,7 @@ def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
     for value in () if node is None else (*graph.input, *graph.output):
         if value.type.tensor_type.HasField("shape"):
             types[value.name] = _copy(value.type)
-            # The shape () of a Loop's iteration number and condition stays, since it cannot be inferred from the nodes.
+            # Keep the shape () of a Loop's iteration number and condition, since it cannot be inferred from the nodes.
             if len(value.type.tensor_type.shape.dim):
                 value.type.tensor_type.ClearField("shape")
     return types

@@ -122,7 +122,8 @@ def _find_data(tensor: TensorProto, folder: Path) -> None:
 def _data_range(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     """The file, the offset and the length of a tensor's data."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    # Only `read_light` writes absolute locations: `_external_data_problems` refuses those in a file.
+    # An absolute location replaces `folder` here. Only `read_light` writes such locations: `_external_data_problems`
+    # refuses a file that has any.
     file, offset, size = folder / entries.get("location", ""), int(entries.get("offset", "0")), size_in_file(tensor)
     length = int(entries["length"]) if "length" in entries else size or file.stat().st_size - offset
     if size is not None and length != size:

@@ -281,7 +281,8 @@ def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Val
         [count * tokens, heads * size]
     """
     count, tokens, heads, size = query.shape
-    # With one token, [heads, tokens] and [tokens, heads] have the same order in memory.
+    # For one token a reshape does what swapping the axes would: [tokens, heads] and [heads, tokens] have the same order
+    # in memory.
     query = query.reshape((count, heads, 1, size)) if tokens == 1 else mx.swapaxes(query, 1, 2)
     if cap:
         found = _capped(query, key, value, scale=scale, mask=mask, cap=cap)

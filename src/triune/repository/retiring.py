@@ -61,6 +61,6 @@ class Retiring:
 
 
 async def remove(override: Override | None) -> None:
-    """Remove the files of a request, if there are any."""
+    """Remove the files that a load request brought (`override`), if there are any."""
     if override is not None:
         await in_thread_or_here(override.remove)

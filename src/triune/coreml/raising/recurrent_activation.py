@@ -42,7 +42,7 @@ def attributes(given: Given, parameters: Sequence[str], directions: int) -> dict
         UnsupportedError: an activation is not known.
     """
     chosen = [_op_type(given.text(name)) for name in parameters] * directions
-    # activation_alpha and activation_beta have elements only for activations with such constants.
+    # ONNX's attributes activation_alpha and activation_beta list the constants of only those activations that have any.
     constants = [_CONSTANTS[each] for each in chosen if each in _CONSTANTS]
     found: dict[str, Any] = {"activations": chosen}
     if constants:

@@ -149,7 +149,9 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
 
 
 def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[int]]:
-    """For each float input that is cast to INT64, but not for an index, numbers beyond int32."""
+    """For each float input that is cast to INT64 but not used as an index: `_BEYOND_INT32`, numbers beyond int32 to
+    try.
+    """
     floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
     sources = dict(zip(floats, floats, strict=True))
     found: dict[str, set[int]] = {}

@@ -156,7 +156,7 @@ def col2im(c: Context) -> bool:
         (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
         for i in range(rank)
     ]
-    # output_padding adds the elements that the last window does not cover.
+    # The elements of each axis that no window covers, since they come after the last one. `output_padding` adds them.
     rests = [
         sizes[i] - ((positions[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
         for i in range(rank)

@@ -20,7 +20,8 @@ def _rate(c: Context, decay: str) -> str:
 def _groups(c: Context, num_kinds: int) -> list[list[str]]:
     """For each optimized tensor, the names of its value, its gradient and its accumulators.
 
-    The inputs after R and T are all values, then all gradients, then all accumulators of each kind.
+    The node's first inputs are the learning rate R and the step number T. Then come all values, all gradients, and all
+    accumulators of each kind.
 
     Raises:
         Refusal: a tensor lacks one of them.

@@ -87,8 +87,8 @@ class Overflow:
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
             case "ReduceSum" | "CumSum":
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
-                # If the sum is a divisor, assume that x is as large as fp16 allows: x / sum(x) shows nothing of the
-                # size of x.
+                # If the sum of x is a divisor, assume that elements of x are as large as fp16 allows: the result of x /
+                # sum(x) does not tell how large x is.
                 is_divisor = self._producers.end_in(node.output[0], READ_DIVISORS)
                 ordinary = LARGEST if is_divisor else _ORDINARY
                 if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:

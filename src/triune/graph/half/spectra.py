@@ -30,7 +30,9 @@ def spectrum_producers(square: NodeProto, producers: Producers) -> list[NodeProt
 
 
 def _product_of_inputs(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """A matrix product with constant weights and the arithmetic before it; [] if a layer computes its operand."""
+    """The matrix product `node`, which has constant weights, and the arithmetic that leads to it from the model's
+    inputs. [] for any other node, or if another layer comes before it.
+    """
     if node.op_type not in DENSE_PRODUCTS or producers.values.tensor(node.input[1]) is None:
         return []
     name = node.input[0]

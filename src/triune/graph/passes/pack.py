@@ -146,7 +146,8 @@ def _integers(view: _View, name: str) -> NDArray[Any] | None:
 
 
 def _common_shape(shape: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape to which `others` broadcast, with as many axes as `shape`; None if more than one axis is larger than
+    """The shape to which the shapes `others` broadcast, with axes of size 1 in front so that it has as many axes as
+    `shape`. None if it does not broadcast to `shape` along equal sizes, or if more than one of its axes is larger than
     1.
     """
     if not shape or 0 in shape or any(len(other) > len(shape) for other in others):

@@ -67,7 +67,8 @@ def _group_norm(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
     def constant(part: str, **value: Any) -> NodeProto:
         return helper.make_node("Constant", [], [name[part]], **value)
 
-    # Before operator set 21, scale and bias have one element for each group. They are then reshaped to columns.
+    # Scale and bias have one element for each group before operator set 21, and for each channel from then on. The
+    # normalized values are reshaped so that each of these elements has a row of its own.
     return [
         constant("form", value_ints=[0, groups, -1]),
         constant("one", value_floats=[1.0] * groups),

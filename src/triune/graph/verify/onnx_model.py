@@ -90,8 +90,8 @@ class OnnxModel:
                 try:
                     other = self._run(inputs, form)
                 except UnsupportedError:
-                    # ONNX Runtime may lack kernels for running the model without optimizations. Then its outputs count
-                    # as certain.
+                    # ONNX Runtime may lack kernels for running the model in this form, such as without optimizations.
+                    # Then the uncertainty stays what the forms before have shown.
                     break
                 for name, array in answer.items():
                     times = factor if form == "plain" else _NOISY_RESULTS

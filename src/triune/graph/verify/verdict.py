@@ -98,7 +98,7 @@ class Answers:
         self._random: set[str] = set()
 
     def add_again(self, inputs: InputSet, expected: Mapping[str, Array], again: Mapping[str, Array]) -> None:
-        """Compare two runs of the source on the same inputs: outputs that differ are random."""
+        """Compare two runs of the source on the same inputs, and mark the outputs that differ as random."""
         for name, array in expected.items():
             is_alike = array.shape == again[name].shape
             if not is_alike or self._compared(name, inputs, array, again[name]).verdict is Verdict.WRONG:

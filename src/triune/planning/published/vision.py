@@ -56,7 +56,8 @@ def centernet_resnet_34(size: int = 512) -> Sketch:
     channels = 512
     for _ in range(3):
         side *= 2
-        # Each result element of a transposed 4x4 convolution with stride 2 sums 2x2 terms for each channel.
+        # A transposed 4x4 convolution with stride 2 costs as much as a 2x2 convolution of the result: each of its
+        # elements sums 2x2 terms for each channel.
         net.conv(channels, 256, 2, side, side)
         channels = 256
     for outputs in (80, 2, 2):

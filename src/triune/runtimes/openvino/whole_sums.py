@@ -191,7 +191,7 @@ def _axes(node: Any, rank: int) -> list[int]:
     given = constant_of(node.input_value(1))
     if given is not None:
         return sorted({int(axis) % rank for axis in given.reshape(-1)}) if rank else []
-    # OpenVINO's importer writes "all axes" as a Range over the number of axes.
+    # A Range stands for all axes: OpenVINO's importer writes "all axes" as a Range up to the number of axes.
     if source.get_type_name() == "Range":
         return list(range(rank))
     raise _refuse(node, "its axes are not known")

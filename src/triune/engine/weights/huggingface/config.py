@@ -19,11 +19,11 @@ _IN_TEXT_CONFIG: Final = {"gemma3": "gemma3_text"}
 
 _IGNORED: Final = frozenset(
     {
-        # Origin and storage of the model.
+        # Settings about the origin and storage of the model.
         "_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "model_type", "torch_dtype",
         "transformers_version", "transformers.js_config", "unsloth_fixed", "unsloth_version", "name_or_path",
         "quantization_config", "quantization", "base_model_name_or_path", "finetuning_task", "tokenizer_class",
-        # Settings of training.
+        # Settings that only training uses.
         "activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_dropout", "attn_pdrop",
         "classifier_dropout", "decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop", "encoder_layerdrop",
         "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "init_std", "initializer_factor",

@@ -47,7 +47,7 @@ class Packing:
 
     @property
     def suffix(self) -> str:
-        """The end of the name of each tensor that holds codes."""
+        """The ending of the names of the tensors that hold codes: ".weight" in MLX's layout, else ".qweight"."""
         return ".weight" if self.layout == "mlx" else ".qweight"
 
 

@@ -49,7 +49,7 @@ class OrderedProtocol(HttpToolsProtocol):
         self._is_refused_whole = False
         self._answers = Answering(self, front_end)
 
-    # Callbacks for events of the socket.
+    # The methods below are callbacks for events of the socket.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; beyond the limit, answer 503 and close it."""
@@ -100,7 +100,7 @@ class OrderedProtocol(HttpToolsProtocol):
         if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    # The order of requests.
+    # The methods below queue requests, so that they are answered in order.
 
     def _queue(self, cycle: InferCycle) -> None:
         self.cycle = cycle
@@ -132,7 +132,7 @@ class OrderedProtocol(HttpToolsProtocol):
         limits = self._front_end.limits
         self._deadline = self.loop.time() + (limits.linger_seconds if self.is_refused else limits.idle_seconds)
 
-    # Refusals.
+    # The methods below refuse requests.
 
     def _refused_arrived(self) -> None:
         """Called when the refused request has arrived completely: close the connection if all answers are sent. The

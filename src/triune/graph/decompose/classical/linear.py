@@ -26,7 +26,7 @@ def linear_regressor(c: Context) -> bool:
     if product is None:
         return False
     if count == 1:
-        # For one target ONNX Runtime supports no other post transform than PROBIT.
+        # For one target, apply no other post transform than PROBIT, as ONNX Runtime does.
         c.give(probit(c, product) if transform == "PROBIT" else product)
     else:
         c.give(post_transformed(c, product, transform))

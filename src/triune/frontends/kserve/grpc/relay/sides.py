@@ -15,7 +15,7 @@ from triune.frontends.limits import Limits
 _log = logging.getLogger(__name__)
 
 CALL: Final = b"triune-call"
-"""The header that holds the call's number, for its handler."""
+"""The metadata header by which the relay tells a call's handler the number of the call (see `turns`)."""
 
 # Frames below this size are small. Larger ones carry data, and cost less for each byte.
 _SMALL_FRAME_BYTES = 1024
