@@ -137,7 +137,7 @@ class Plan:
         return Built(model, changes)
 
     def everything(self, form: WeightForm) -> dict[str, WeightForm]:
-        """All layers in one form."""
+        """The form `form` for every layer, by the name of the layer."""
         return dict.fromkeys(self.layers, form)
 
     def rungs(self, name: str) -> Sequence[WeightForm | None]:

@@ -65,7 +65,7 @@ def find_function(program: Program, name: str, file: str) -> Function:
 
 
 class _Reader:
-    """Reads one function."""
+    """Reads one function of a program from its protobuf."""
 
     def __init__(self, weights: Weights, where: str) -> None:
         self._weights = weights

@@ -91,8 +91,8 @@ def beyond_arena(error: Exception) -> tuple[int, int] | None:
 
 
 def returning_run(library: Any) -> Any:
-    """The RunOptions of a run that ends before its first node, by an error, after which the session's arena returns to
-    the system what is not in use.
+    """RunOptions that make a session's arena return the memory that is not in use to the system. A run with them ends
+    before its first node, by an error.
 
     Args:
         library: the module `onnxruntime`.

@@ -1,4 +1,4 @@
-"""Find out how much memory the values take that a runtime computes of a model's constants when it loads the model.
+"""Find out how much memory the values take that a runtime computes from a model's constants when it loads the model.
 
 ONNX Runtime computes every node whose inputs are constants, up to 1 GiB for each result, and OpenVINO without a limit.
 A file of some hundred bytes, such as a Range from 0 to 1e9, would then take gigabytes for as long as the model is
@@ -82,7 +82,7 @@ class Folded:
 
 
 def folded_of(model: ModelProto) -> Folded:
-    """Find the values that a runtime may compute of constants when it loads a model.
+    """Find the values that a runtime may compute from constants when it loads a model.
 
     Args:
         model: the model, which is not changed. The data of large tensors is not read.

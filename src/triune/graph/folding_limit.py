@@ -1,4 +1,4 @@
-"""How much memory values may take that are computed of a model's constants when it is loaded or converted.
+"""How much memory the values may take that are computed from a model's constants when it is loaded or converted.
 
 A file of some hundred bytes, such as a Range from 0 to 1e9, could otherwise take gigabytes.
 """
@@ -34,7 +34,7 @@ REMEDY: Final = f"compute them from an input, store them in the file, or raise t
 
 
 def folding_limit(tensors: Iterable[TensorProto]) -> int:
-    """The most bytes that all values computed of a model's constants may take together.
+    """The most bytes that all values computed from a model's constants may take together.
 
     Args:
         tensors: the model's constants, whose data is not read.

@@ -1,4 +1,4 @@
 """The lifetime of the server process: signals, the deadline of a shutdown, and a watchdog for the event loop.
 
-All of them are threads that work even while the event loop is blocked.
+Threads of their own handle these, so that they work even while the event loop is blocked.
 """

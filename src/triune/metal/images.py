@@ -22,7 +22,7 @@ def channels_first(x: Value) -> Value:
 
 
 class Images:
-    """The views with channels first that were given in a run, and the arrays with channels last that they show."""
+    """Remembers the views with channels first that a run has made, and the array with channels last behind each."""
 
     def __init__(self) -> None:
         self._sources: dict[int, tuple[Value, Value]] = {}

@@ -223,7 +223,9 @@ class PagedAttention:
         return self._made[key]
 
     def _blocks(self, c: Context, index: int, kv_heads: int) -> Value:
-        """The blocks of heads that a group reads, INT32 [2 (keys, values), count, kv heads, blocks]."""
+        """The indices of the parts of the cache that a group reads, INT32 [2 (keys, values), count, kv heads, blocks]:
+        each part has the keys or the values of one head in one block.
+        """
         key = "blocks", index, kv_heads
         if key not in self._made:
             table = c.scope.value(f"table.{index}")[:, None] * (2 * kv_heads)

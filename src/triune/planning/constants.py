@@ -75,8 +75,8 @@ class Constants:
         return self.numbers[name]
 
     def score(self, kind: str, group: str) -> Score | None:
-        """The error of predictions for a group of models. If the group has few rows, it is the error over all rows;
-        None if there is none.
+        """The error of predictions for a group of models. If few measurements are of such models, it is the error over
+        all measurements; None if there is none.
         """
         found = {each.group: each for each in self.scores if each.kind == kind}
         own = found.get(group)

@@ -194,7 +194,9 @@ def cpu_like_rates(
     element_bytes: float = 4,
     watts: float = 0.0,
 ) -> Rates:
-    """The rates of a unit with this peak and bandwidth, with the efficiency curves of "cpu" or "gpu"."""
+    """The rates of a unit with the peak `tflops` and the bandwidth `gb_per_s`. `curve` names the unit whose fitted
+    efficiency it has: "cpu" or "gpu".
+    """
     get = constants.get
     return Rates(
         tflops=tflops,

@@ -68,7 +68,7 @@ class Profile:
 
     @property
     def max_rows(self) -> int:
-        """The largest batch."""
+        """The number of rows of the largest batch."""
         return max(1, self.policy.max_batch_size)
 
     def cost(self, unit: Unit, num_rows: int) -> BatchCost:

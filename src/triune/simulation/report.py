@@ -91,7 +91,8 @@ class Simulation:
         chip: the name of the chip.
         num_requests: the number of requests in the trace.
         trace_seconds: the time from its first arrival to its last.
-        capacity_rows: the largest number of rows per second that can be computed of this mix of models.
+        capacity_rows: the largest number of rows per second that the chip can compute, of all models together, in the
+            mix of the trace.
         results: the results of all schedules, Triune's own first.
         notes: the assumptions, the units that are left out, and the error of the predictions.
     """

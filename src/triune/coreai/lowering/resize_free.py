@@ -118,7 +118,7 @@ def _filter_scale(scale: Value) -> Value:
 
 
 def _filter_radius(scale: Value, mode: str) -> Value:
-    """The radius of the antialiasing filter, in elements of `x`."""
+    """The radius of the antialiasing filter, in elements of the tensor that is resized."""
     return ceil(ops.broadcasting_divide(number(1 if mode == "linear" else 2), _filter_scale(scale)))
 
 

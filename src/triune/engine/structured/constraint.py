@@ -8,7 +8,8 @@ from triune.core.errors import PayloadTooLargeError
 ConstraintKind: TypeAlias = Literal["json_schema", "json_object", "regex", "lark", "gbnf", "choice"]
 
 MAX_CHARACTERS: Final = 1 << 17
-"""The most characters of a JSON schema, and of the list of a choice. OpenAI allows 120,000 characters in a schema."""
+"""The most characters of a JSON schema, and of a choice's list of texts. OpenAI allows 120,000 characters in a schema.
+"""
 
 MAX_GRAMMAR_CHARACTERS: Final = 1 << 14
 """The most characters of a regular expression, of a grammar, and of each text of a choice."""

@@ -75,7 +75,9 @@ def curve_of_input(source: str, first: int | None, rank: int, numbers: Array, *,
 
 
 def sign_changes(numbers: Array, values: Array) -> Array:
-    """Whether values change their sign between a number and the next number of the same sign: BOOL [n - 1, *sizes]."""
+    """For each two neighbouring numbers of the same sign, whether the values change their sign between them: BOOL [n -
+    1, *sizes]. False where the two numbers have different signs.
+    """
     one, other = values[:-1], values[1:]
     is_change = (np.sign(one) * np.sign(other) <= 0) & (one != other) & np.isfinite(one) & np.isfinite(other)
     is_beside = (numbers[:-1] * numbers[1:] > 0).reshape(-1, *(1,) * (values.ndim - 1))

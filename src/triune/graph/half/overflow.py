@@ -129,7 +129,7 @@ class Overflow:
 
     def levels(self) -> tuple[Ranges, str]:
         """Returns `NONE`, and a reason to compute in fp32 if the node reads or writes quantization levels of more than
-        8 bits.
+        8 bits, else "".
         """
         node = self._node
         kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}

@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 from triune.graph.editing import Edit, node_of
 
 _MOST_FACTORS = 4
-"""The largest number of factors that is searched: no pattern has more."""
+"""The search for the factors of a product ends at this many: no pattern has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ if there is none.
 
 
 def replace_gates(edit: Edit, form: Form) -> None:
-    """Replace fp32 products of two values and a number by one operator, if `form` has one for them."""
+    """Replace each fp32 product of a number and two values, x and its gate, by the operator that `form` returns, if
+    any.
+    """
     for node in edit.each("Mul", "Div"):
         if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
             continue

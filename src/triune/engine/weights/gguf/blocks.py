@@ -51,7 +51,9 @@ class Blocks:
     block_size: int
 
     def affine(self, rows: Array, block_bytes: int) -> Affine:
-        """Unpack rows, UINT8 [rows, bytes of a row], which consist of blocks of `block_bytes` bytes."""
+        """Unpack rows, UINT8 [rows, bytes of a row], which consist of blocks of `block_bytes` bytes, to codes, scales
+        and offsets.
+        """
         num_rows = len(rows)
         # numpy shall not warn of scales that are NaN or infinite, which a damaged file may have: `make_tensor` refuses
         # them later.
@@ -185,9 +187,9 @@ def _five_bits(fields: Array) -> Array:
 def _six_bit_scales(fields: Array) -> tuple[Array, Array]:
     """Eight scales and eight offsets of Q4_K and Q5_K, of six bits each, in twelve bytes.
 
-    The first four bytes are a, the next four b, the last four c. Scales 0 to 3 are the low six bits of a, offsets 0 to
-    3 the low six bits of b; scales 4 to 7 have the low half of c as low bits and the high two bits of a as high bits;
-    offsets 4 to 7 have the high half of c and the high two bits of b.
+    The first four bytes are a, the next four b, the last four c. Scales 0 to 3 are the low six bits of the bytes of a,
+    offsets 0 to 3 those of b. Scales 4 to 7 have the low four bits of the bytes of c as low bits, and the high two bits
+    of a as high bits; offsets 4 to 7 have the high four bits of c as low bits, and the high two bits of b as high bits.
     """
     a, b, c = np.split(fields["scales"], 3, axis=1)
     scales = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)

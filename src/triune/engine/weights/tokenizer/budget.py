@@ -18,7 +18,7 @@ MAX_CHARACTERS: Final = 1 << 26
 _STEPS_A_LOOK: Final = 256
 """The number of steps after which the clock is read again."""
 _MAX_DEPTH: Final = 64
-"""The deepest nesting of lists in lists."""
+"""The deepest nesting of lists and objects in a value that a template writes."""
 _MAX_NUMBER_BITS: Final = 1024
 _MAX_WIDTH_DIGITS: Final = 3
 _WIDE: Final = re.compile(rf"[0-9]{{{_MAX_WIDTH_DIGITS + 1}}}|\*|\{{[^{{}}]*\{{")
@@ -102,8 +102,8 @@ class Budget:
             self.charge_text(*values)
 
     def charge_join(self, separator: str, values: object) -> list[Any] | object:
-        """Charge a join. Returns the values as a list, since an iterator can be read only once; a text, or a value that
-        is not iterable, is returned as it is.
+        """Charge the text of `separator.join(values)`. Returns the values as a list, since an iterator can be read only
+        once; a text, or a value that is not iterable, is returned as it is.
         """
         if isinstance(values, str) or not isinstance(values, Iterable):
             self.charge_text(values)

@@ -145,7 +145,9 @@ def _write(graph: GraphProto, node: NodeProto, used: Names) -> None:
 
 
 def tabulated(attributes: Mapping[str, Any]) -> tuple[list[str], Facts]:
-    """The names of the tables that a node of `Tabulate` has as inputs, in order, and the properties of its ensemble."""
+    """The names of the tables that a node has as inputs after `Tabulate`, in order, and the properties of its ensemble.
+    `attributes` are the attributes of the node.
+    """
     facts = Facts(
         attributes["trees_depth"],
         attributes["trees_comparison"],
