@@ -24,6 +24,7 @@ from triune.graph.passes.means import Means
 from triune.graph.passes.one_number import OneNumber, give_scalars
 from triune.graph.passes.pack import Pack
 from triune.graph.passes.run import GraphPass, run_passes
+from triune.graph.passes.same_sizes import SameSizes
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.unroll import Unroll
@@ -52,6 +53,7 @@ def _round(keep: Collection[str], large: Large, fold: Fold) -> Sequence[GraphPas
         Pack(large),
         # Infer the types of the new values of Decompose and Pack.
         Infer(),
+        SameSizes(large),
         fold,
         # Branches runs after Fold, which may have made the condition of an If constant.
         Branches(),

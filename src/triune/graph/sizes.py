@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, TypeAlias
 
-from onnx import GraphProto, NodeProto, ValueInfoProto
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.problems import called
@@ -28,6 +28,9 @@ _LIKE_FIRST = frozenset(
 _BROADCAST = frozenset(
     ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "And", "Or", "Equal", "Greater", "Less"]
 )
+
+_HOLDING_SIZES = frozenset([TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE])
+"""The types to which a Cast keeps the value of a size."""
 
 
 class Sizes:
@@ -112,6 +115,9 @@ class Sizes:
 
     def _shape_of(self, node: NodeProto, name: str) -> Dims | None:
         """Compute the shape of a node's output; raises any error if the ranks of its operands do not fit."""
+        if node.op_type == "Range":
+            start, limit, step = (self.elements(each) for each in node.input)
+            return limit if (start, step) == ((0,), (1,)) and _is_size(limit) else None
         given = [self.get(each) for each in node.input if each]
         first = given[0] if given else None
         if first is None:
@@ -187,7 +193,7 @@ class Sizes:
         if node.op_type == "Shape":
             dims = self.get(node.input[0])
             found = None if dims is None else dims[attributes.get("start", 0) : attributes.get("end")]
-        elif node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+        elif node.op_type in ("Identity", "Squeeze", "Unsqueeze") or attributes.get("to") in _HOLDING_SIZES:
             found = self.elements(node.input[0])
         elif node.op_type == "Concat":
             parts = [self.elements(name) for name in node.input]
@@ -225,6 +231,15 @@ def _equal(a: Dim, b: Dim) -> Dim:
 def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
     """The result of Where of two sizes."""
     return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
+
+
+def _is_size(elements: Dims | None) -> bool:
+    """Whether the elements of a tensor are one size, which is not negative."""
+    return (
+        elements is not None
+        and len(elements) == 1
+        and (isinstance(elements[0], str) or (elements[0] is not None and elements[0] >= 0))
+    )
 
 
 def _reduced(given: Dims, axes: Sequence[int]) -> Dims:

@@ -50,18 +50,23 @@ def _pad(c: Context) -> None:
 
 def _is_plain(c: Context, x: Var) -> bool:
     """Whether MIL's pad accepts amounts that are computed at run time: it does for floats that are padded with a
-    constant along all axes.
+    constant. The axes must be known.
     """
     is_constant = c.attributes.get("mode", "constant") == "constant" and (not c.has(2) or c.constant(2) is not None)
-    return is_constant and is_float(x) and not c.has(3)
+    return is_constant and is_float(x) and (not c.has(3) or c.constant(3) is not None)
 
 
 def _computed(c: Context, x: Var) -> Var:
     """Pad by amounts that are computed at run time. The program fails if one is negative."""
     value = c.constant(2) if c.has(2) else np.zeros(())
-    # ONNX lists the amounts before all axes first, then those after them. MIL lists both amounts of each axis together.
-    by_axis = mb.transpose(x=mb.reshape(x=c.input(1), shape=[2, x.rank]), perm=[1, 0])
-    widths = mb.reshape(x=by_axis, shape=[2 * x.rank])
+    axes = [positive(axis, x.rank) for axis in c.ints(3, "the padded axes")] if c.has(3) else list(range(x.rank))
+    # ONNX lists the amounts before all axes first, then those after them. MIL lists both amounts of each axis together,
+    # those of all axes.
+    amounts = mb.concat(values=[mb.cast(x=c.input(1), dtype="int32"), np.zeros(1, np.int32)], axis=0)
+    places = np.full((x.rank, 2), 2 * len(axes), np.int32)
+    for index, axis in enumerate(axes):
+        places[axis] = index, index + len(axes)
+    widths = mb.gather(x=amounts, indices=places.reshape(-1), axis=0)
     filler = 0.0 if value is None else float(value.reshape(-1)[0])
     return mb.pad(x=x, pad=widths, mode="constant", constant_val=like(x, filler))
 

@@ -42,3 +42,17 @@ def test_computed_amounts_of_what_is_repeated(mode: str, sizes: tuple[int, int],
     x = (np.random.default_rng(0).standard_normal((1, *sizes)) * 9).astype(dtype)
     options = LowerOptions(shapes={"x": InputShape(((1, Range(4, 16), Range(4, 16)),))})
     check(model_of(MULTIPLES.replace("TYPE", kind).replace("MODE", mode), opset=19), {"x": x}, tmp_path, options)
+
+
+ONE_AXIS = """g (float[2,n,3] x, float[m,1] like) => (float[2,w,3] y) {
+end = Shape <end = 1> (like) start = Shape <start = 1, end = 2> (x) more = Sub (end, start)
+first = Constant <value_ints = [1]> () w = Concat <axis = 0> (first, more)
+v = Constant <value_float = -inf> () axis = Constant <value_ints = [-2]> () y = Pad (x, w, v, axis) }"""
+
+
+@pytest.mark.parametrize("longer", [0, 3])
+def test_computed_amounts_along_one_axis(longer: int, tmp_path: Path) -> None:
+    """ONNX's Attention pads its mask so up to the number of keys: only along the last axis."""
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    options = LowerOptions(shapes={"x": InputShape(((2, Range(1, 16), 3),)), "like": InputShape(((Range(1, 16), 1),))})
+    check(model_of(ONE_AXIS, opset=18), {"x": x, "like": np.zeros((5 + longer, 1), np.float32)}, tmp_path, options)
