@@ -85,5 +85,6 @@ class CostEstimate:
             for each, other in self._means.items():
                 if other.last > stale and (each - size) ** 2 < nearest:
                     mean, nearest = other, (each - size) ** 2
-            assert mean is not None  # At least one size is not stale: that of the last batch.
+            # At least one size is not stale: that of the last batch.
+            assert mean is not None
         return mean.ns / mean.num_elements * (num_elements or 1)

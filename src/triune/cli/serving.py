@@ -57,8 +57,8 @@ def run(settings: Settings, console: Console, log: LogWriter) -> NoReturn:
             runner.run(app.serve(settings, on_ready))
         code = 0
     finally:
-        # Exit at once if nobody reads the log, since the interpreter would wait for its writer; or if a load that was
-        # cancelled still runs.
+        # Exit without the interpreter's own ending, which would wait for threads, in two cases: nobody reads the log,
+        # so that its writer never ends, or a cancelled load still runs.
         if not log.is_read() or (code == 0 and is_work_left()):
             leave_nothing()
             os._exit(code)

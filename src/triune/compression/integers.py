@@ -85,8 +85,8 @@ def _levels(
 
 
 def _usable(scale: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    """Scales as their type can hold them: at least the smallest normal number, since units may take smaller ones for 0;
-    1 for weights that are all 0.
+    """Scales rounded to `dtype`. Those below its smallest normal number become that number, since units may take
+    smaller ones for 0; the scale of weights that are all 0 becomes 1.
     """
     held = np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_normal).astype(np.float32)
     return np.where(scale > 0, held, np.float32(1))

@@ -68,7 +68,8 @@ def _widen(model: ModelProto, file: WeightFile) -> None:
 def _name_nodes(model: ModelProto) -> None:
     """Give each node without a unique name a new one."""
     names = Names(model.graph)
-    names.value("node")  # The names are collected before the nodes are changed.
+    # Call it once before any change, since `Names` collects the graph's names at its first call.
+    names.value("node")
     counts = Counter(node.name for node in model.graph.node)
     for position, node in enumerate(model.graph.node):
         if not node.name or counts[node.name] > 1:

@@ -68,7 +68,7 @@ def mode_of(name: object) -> PowerMode:
         if mode.value == name:
             return mode
     known = ", ".join(mode.value for mode in PowerMode)
-    # The value of another type is not shown: it may be large, or nested deeper than Python can print.
+    # Show no value that is not a string: it may be large, or nested deeper than Python can print.
     shown = repr(name[:64]) if isinstance(name, str) else f"of type {type(name).__name__}"
     raise InvalidArgumentError(f"there is no power mode {shown}; there are {known}")
 

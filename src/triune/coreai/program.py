@@ -77,7 +77,7 @@ def result_names(graph: Any) -> list[str]:
 
 
 def invoked(view: Any) -> str:
-    """The name of the graph in an attribute such as `#param.bind<@NAME>`. Names with other characters are quoted there.
+    """The name of the graph in an attribute such as `#param.bind<@NAME>`, or `@"NAME"` for one with special characters.
 
     Raises:
         InvalidArgumentError: the attribute has no name.

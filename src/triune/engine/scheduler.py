@@ -140,7 +140,8 @@ class Scheduler:
         order of urgency. If no block is free, a less urgent sequence is preempted and its blocks are freed.
         """
         plan = self._plan({})
-        assert plan is not None  # `_plan` returns None only if a step runs; else it frees blocks until the plan fits.
+        # `_plan` returns None only while a step runs; else it frees blocks until the plan fits.
+        assert plan is not None
         return plan
 
     def follow(self, running: Plan) -> Plan | None:

@@ -251,7 +251,8 @@ class EngineThread:
                 result = work()
             except BaseException as raised:  # noqa: BLE001 - the caller gets it
                 error = raised
-            with contextlib.suppress(RuntimeError):  # The event loop is closed, so that nobody waits for the result.
+            # RuntimeError means that the event loop is closed, so that nobody waits for the result.
+            with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(settle, result, error)
 
         self._commands.put(run)

@@ -86,7 +86,8 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            # Set TCP_NODELAY here: asyncio sets it only on sockets that were made with a protocol number, unlike this.
+            # Set TCP_NODELAY here: asyncio sets it only on sockets that were made with a protocol number, which this
+            # one lacks.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:

@@ -67,7 +67,7 @@ _TIMES: Final[Mapping[str, Sequence[int]]] = {
     # With a sampling ratio of 0, the default, the number of sampled points grows with the size of a region.
     "RoiAlign": (1,),
 }
-"""For each operator, the positions of the inputs whose values affect its time, but not its shapes."""
+"""For each operator, the positions of the inputs whose values affect its time, but not the shapes of its outputs."""
 
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 """Loops, whose time is assumed to depend on values in any case."""

@@ -263,7 +263,7 @@ def _broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
 
 
 def _broadcast_size(dims: set[Dim]) -> Dim:
-    """The size to which these sizes broadcast."""
+    """The size to which `dims` broadcast; None if it is not known."""
     larger = dims - {1}
     fixed = [dim for dim in larger if isinstance(dim, int)]
     if fixed:

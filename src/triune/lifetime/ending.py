@@ -75,7 +75,8 @@ class Ending:
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
-        # Set handlers in Python: without them, the system would end the process, and write nothing to the pipe.
+        # Set Python handlers: without them, a signal would end the process at once, and nothing would be written to the
+        # pipe.
         handled = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, _ignore) for number in handled}
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
@@ -109,7 +110,8 @@ class Ending:
     def _wait(self) -> None:
         if not self._drained.wait(self._timeout_seconds):
             self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
-        # Nothing sets this event: it is a sleep, in which the process should exit. After it, the process is ended.
+        # Give the process time to exit by itself: nothing sets this event, so the wait is a sleep. Then end the
+        # process.
         threading.Event().wait(self._close_seconds)
         self._end(EXIT_TIMED_OUT, f"all requests had their answers, but closing took over {self._close_seconds:g} s")
 

@@ -10,8 +10,7 @@ def existing_objects_kept() -> Generator[None]:
     """Within the block, exclude all objects that exist at its beginning from garbage collection. Most of them belong to
     imported modules, and are never freed.
 
-    A full collection takes a second or more for each million of objects. Collections are most frequent while many calls
-    begin.
+    A full collection would take a second or more for each million of these objects, most often while many calls begin.
     """
     gc.freeze()
     try:

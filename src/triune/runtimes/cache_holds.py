@@ -129,8 +129,8 @@ def hold_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def collecting() -> Generator[list[Hold]]:
-    """A context that collects the `Hold`s that this thread takes in it. They end when the list is freed, or when the
-    owner given to `keep_for` is freed.
+    """A context in which `hold` puts the `Hold`s of this thread into the list that it yields. They end when the list is
+    freed or, after `keep_for`, when the owner is freed.
     """
     outer: list[Hold] | None = getattr(_local, "collected", None)
     collected: list[Hold] = []

@@ -102,5 +102,6 @@ class Turns:
         # `call_soon` is enough on the event loop's own thread: waking the loop, as `call_soon_threadsafe` does, takes
         # system calls.
         is_here = threading.get_ident() == self._thread
-        with contextlib.suppress(RuntimeError):  # The loop is closed, so nobody waits for answers.
+        # RuntimeError means that the event loop is closed, so that nobody waits for answers.
+        with contextlib.suppress(RuntimeError):
             (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._pump)

@@ -93,8 +93,8 @@ def is_valid(axes: Sequence[Axis], candidate: Candidate, config: ModelConfig) ->
 
 
 def changed(written: ModelConfigMessage, axes: Sequence[Axis], candidate: Candidate) -> ModelConfigMessage:
-    """A copy of a config with the values of a candidate. A field whose value is the given one is left as it is
-    written.
+    """A copy of a config with the values of a candidate. Where the candidate has the value of the given config, the
+    field is left as it is written.
     """
     message = ModelConfigMessage()
     message.CopyFrom(written)
@@ -162,8 +162,8 @@ def _batching(written: ModelConfigMessage, config: ModelConfig) -> list[Axis]:
     is_dynamic = config.message.HasField("dynamic_batching")
 
     def complete(message: ModelConfigMessage) -> None:
-        # Write the size and the dynamic batching that completing the config adds. Completion adds them only to some
-        # configs, and a changed field could prevent that.
+        # Write the batch size and dynamic batching, which completing the given config adds: after a change of other
+        # fields, completion might not add them.
         message.max_batch_size = message.max_batch_size or size
         if is_dynamic:
             message.dynamic_batching.SetInParent()

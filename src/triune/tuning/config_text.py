@@ -31,7 +31,7 @@ def rewritten(text: str, before: ModelConfigMessage, after: ModelConfigMessage) 
         if parse_text(result.encode(), "config") == after:
             return result
     except InvalidArgumentError:
-        # The text is written in an unusual way, such as several fields in one list. Then protobuf writes the whole
+        # If the text is written in an unusual way, such as several fields in one list, protobuf writes the whole
         # config.
         pass
     return text_format.MessageToString(after)

@@ -232,7 +232,8 @@ def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[st
     apply_shapes(copy, {name: shape for name, shape in shapes.items() if shape.is_fixed})
     if calibrate is None:
         return made_up(copy, shapes)
-    # Set the free number of rows of each input to the least that the program takes, so that each sample has as many.
+    # If the number of rows of an input is free, set it to the least that the program takes: each sample then has that
+    # number of rows.
     for value in inputs_of(copy.graph):
         dims = value.type.tensor_type.shape.dim
         if value.name in shapes and dims and not dims[0].HasField("dim_value"):

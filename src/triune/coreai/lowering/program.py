@@ -203,7 +203,7 @@ class FunctionWriter(GraphWriter[Value]):
             )
             return None
         if None in shape_of(value):
-            # Reshape the value to the sizes of the state, which are fixed: the program computes those of the value.
+            # Reshape the value to the fixed sizes of the state: some sizes of the value are known only at run time.
             value = reshape(value, [int(size) for size in feature.shape if size is not None])
         return ops.write_handle(handle, value, token)
 

@@ -135,7 +135,7 @@ def _element(c: Context, operand: int, index: int) -> Value:
 
 def _by_scale(axis: int, own: Value, scale: Value) -> Line:
     length = ops.broadcasting_mul(own, scale)
-    # ONNX's shape inference and ONNX Runtime compute the size as the floor of the product in fp32.
+    # ONNX's shape inference and ONNX Runtime compute the new size as floor(size * scale) in fp32.
     return Line(axis, own, length, floor(length), scale, under=scale)
 
 

@@ -114,7 +114,7 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
     """
     facts = facts_of(operation, values)
     refusals = {unit: hardware_refusal(facts, unit, "mil") for unit in ASKED[units]}
-    # There is at least one: every setting allows the CPU, which can run every operation.
+    # At least one unit remains: every setting allows the CPU, which can run every operation.
     supported = tuple(unit for unit in ASKED[units] if refusals[unit] is None)
     return Placement(supported[0], supported, refusal(operation, values))
 

@@ -171,8 +171,8 @@ def _average_pool(c: Context) -> None:
         return
     window, widths = _window(c, x)
     if is_counted:
-        # With `ceil_mode` the last window may exceed the padding. ONNX's mean counts zeros of the padding, but nothing
-        # beyond it. So only the padding itself is padded with zeros here.
+        # With `ceil_mode` the last window may reach beyond the padding. ONNX's mean counts the zeros of the padding,
+        # but nothing beyond it. So write only the node's own padding as zeros.
         own = [(begin, min(end, reach)) for (begin, end), (_, reach) in zip(padding_of(x, window), widths, strict=True)]
         x = _padded(x, own, 0)
         widths = [(0, reach - end) for (_, reach), (_, end) in zip(widths, own, strict=True)]

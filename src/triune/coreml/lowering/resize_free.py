@@ -29,7 +29,7 @@ SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORN
 
 
 def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
-    """Resize those of the dimensions `axes` whose size may change.
+    """Write a Resize of those of the dimensions `axes` whose size may change.
 
     Raises:
         Refusal: an attribute has a value for which sizes must be known.
@@ -83,7 +83,8 @@ def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _is_unchanged(c, x, index, axis)]
     is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
-    # With align_corners and a result of one element, Core ML and ONNX differ. A size known only at run time may be 1.
+    # Refuse align_corners: Core ML and ONNX differ for a result of one element, and a size known only at run time may
+    # be 1.
     if not is_plain or not is_image or sampling == SAMPLING["align_corners"]:
         return None
     if c.target.value < Target.IOS17.value:

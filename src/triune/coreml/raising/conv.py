@@ -71,7 +71,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
 def _cropping(
     given: Given, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[list[int], list[int], list[int]]:
-    """The elements to cut off the full transposed convolution so that the output has its size.
+    """How many elements of the full result of a transposed convolution are cut off, so that it gets the output's size.
 
     Returns:
         the numbers cut off at the start of each dimension and at its end, and the numbers of zeros added at its end.

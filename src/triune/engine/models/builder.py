@@ -149,8 +149,7 @@ class ModelBuilder(Builder):
         if isinstance(tensor, DenseTensor):
             return self._as_float(self.op("Gather", self._dense(name, tensor.values), ids), tensor.values)
         codes = self._gathered_codes(ids, name, tensor)
-        # Reshape to [..., blocks, block size], so that each block is multiplied by its scale. The ids have one or two
-        # dimensions.
+        # Reshape to [*shape of the ids, blocks, block size], so that each block is multiplied by its scale.
         blocks = self.op(
             "Reshape", codes, self.op("Concat", self.op("Shape", ids), self.ints(-1, tensor.block_size), axis=0)
         )

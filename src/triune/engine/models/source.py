@@ -1,4 +1,4 @@
-"""Cross-attention to an encoder's output, in the forms of `forms`."""
+"""Cross-attention to an encoder's output, for each form of a decoder's graph (`forms`)."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol

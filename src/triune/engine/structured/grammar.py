@@ -74,7 +74,7 @@ _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-f
 
 def _lark_of_gbnf(text: str) -> str:
     try:
-        # Escapes are replaced before: the library would drop their leading zeros, so that \u0041b would become \u41b.
+        # Replace escapes first: `gbnf_to_lark` would drop their leading zeros, so that \u0041b would become \u41b.
         return gbnf_to_lark(_ESCAPE.sub(_character, text))
     # Any exception is the text's fault: besides its own class of errors, the library raises RecursionError for groups
     # nested too deeply, and IndexError for some truncated texts.

@@ -30,8 +30,8 @@ NUM_FREED = 64
 QUICK_BYTES = 1 << 20
 """Work on data of up to this size takes at most a few hundredths of a second, and does not wait for larger work."""
 
-# If its caller is cancelled, a parser process with more bytes than this to parse is killed. It would finish fewer
-# bytes before a new process has started.
+# If its caller is cancelled, a parser process that has more bytes than this to parse is killed. Parsing fewer bytes to
+# the end takes less time than starting a new process.
 _KILLED_BYTES = 8 << 20
 # Copying this many bytes to a parser process takes as long as parsing one byte.
 _COPIED_BYTES = 16
@@ -104,8 +104,8 @@ class Offload:
         return await self.run_sized(0, work, *args, **kwargs)
 
     async def run_sized(self, num_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work`, which processes `num_bytes` without a pause, as `run` does. Work on more than QUICK_BYTES runs
-        in a separate thread, so that small work does not wait for it.
+        """Call `work` in a thread, as `run` does. It processes `num_bytes` without a pause. Work on more than
+        QUICK_BYTES runs in one separate thread, so that small work does not wait for it.
         """
         loop = asyncio.get_running_loop()
         threads = self._threads if num_bytes <= QUICK_BYTES else self._long_thread

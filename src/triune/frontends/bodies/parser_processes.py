@@ -131,7 +131,8 @@ class ParserProcesses:
             self._idle.clear()
         for process in processes:
             process.kill()
-            process.free()  # `free` also deletes the process's temporary folder.
+            # `free` also deletes the process's temporary folder.
+            process.free()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _acquire(self) -> WorkerProcess:

@@ -79,8 +79,8 @@ class Window:
     def overhang(self, axis: int, size: int) -> int:
         """By how many elements the window exceeds the padded image, if they are fewer than the stride; else 0.
 
-        In that case ONNX's formula gives the output size 0. ONNX Runtime and ONNX's shape inference round towards 0,
-        which gives 1.
+        For a window that exceeds the image so, ONNX's formula gives the output size 0. ONNX Runtime and ONNX's shape
+        inference round towards 0, which gives 1.
         """
         begin, end = self.padding(axis, size) or (0, 0)
         excess = self.extent(axis) - (size + begin + end)

@@ -275,8 +275,8 @@ def bitwise(op_type: str) -> Decomposition:
         for name in (c.input(0), c.input(1)):
             wide = b.cast(name, TensorProto.INT64)
             is_negative = b.op("Less", wide, b.constant(0, np.int64))
-            # Min keeps `below - lowest` within INT32 for numbers of at least 0, too, although Where does not choose the
-            # difference for these: `graph.overflows` would refuse a larger one.
+            # Limit numbers of at least 0 to -1 before the subtraction. Where does not choose their difference, but
+            # `graph.overflows` would refuse one that may be outside INT32.
             below = b.op("Min", wide, b.constant(-1, np.int64))
             low = b.op("Where", is_negative, b.op("Sub", below, lowest), wide)
             digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)

@@ -38,8 +38,8 @@ def affine_grid(c: Context) -> bool:
 
 
 def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
-    """The coordinates along one axis. Their shape has the length of the image along this axis, and 1 along the other
-    axes and the last, for example (1, length, 1, 1).
+    """The coordinates along one axis of an image. Their shape has the length of this axis, a 1 for each other axis, and
+    a last 1 for the coordinate itself: (1, length, 1, 1) for axis 1 of 3.
     """
     b = c.build
     position = axis + _AFTER_BATCH_AND_CHANNELS

@@ -70,8 +70,8 @@ def _is_lost(name: str, curve: Curve, producers: Producers) -> bool:
 
 
 def _gain(node: NodeProto, name: str, producers: Producers) -> float | None:
-    """The factor by which a layer with constant weights amplifies independent errors of its operand; None for other
-    nodes.
+    """The factor by which a layer with constant weights amplifies the errors of its operand's elements, if these errors
+    are independent; None for other nodes.
     """
     if node.op_type not in MATRIX_PRODUCTS or len(node.input) < 2:
         return None

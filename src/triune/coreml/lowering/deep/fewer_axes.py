@@ -39,7 +39,8 @@ class FewerAxes(GraphPass):
         The shapes of the values of `model` must have been inferred.
         """
         names = Names(model.graph)
-        names.value("axes")  # `Names` collects the graph's names at its first call, which must precede any change.
+        # Call it once before any change, since `Names` collects the graph's names at its first call.
+        names.value("axes")
         return Infer()(model) if self._change(model.graph, None, names) else model
 
     def _change(self, graph: GraphProto, outer: Values | None, names: Names) -> bool:

@@ -79,7 +79,8 @@ class CTranslate2File:
         if version != _VERSION:
             raise UnsupportedError(f"{self._where}: the version of the file is {version}; known here is {_VERSION}")
         self.kind = self._text()
-        self._number("I")  # Skip the revision of the model's kind: the variables are checked anyway.
+        # Skip the revision of the model's kind: the variables are checked anyway.
+        self._number("I")
         self.variables = dict(self._variable() for _ in range(self._count("variables")))
         for _ in range(self._count("other names")):
             alias, name = self._text(), self._text()
