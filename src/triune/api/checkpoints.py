@@ -55,6 +55,16 @@ def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: T
     return ConversionResult(verdicts=_verified(load(output), graph, given))
 
 
+def left_out_of(source: Path) -> tuple[str, ...]:
+    """The parts of a checkpoint that its graphs do not have, a sentence for each. Raises the errors of
+    `open_checkpoint`.
+    """
+    from triune.engine.weights import open_checkpoint
+    from triune.engine.weights.left_out import left_out
+
+    return left_out(open_checkpoint(source))
+
+
 @contextmanager
 def graph_of(source: Path, function: str | None, tell: Tell) -> Generator[Path]:
     """A context with the path of a checkpoint's graph, as an ONNX file that exists until the context ends. Raises the

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
+from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint, left_out_of
 from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.custom import BodyCheck, with_custom_ops
@@ -181,6 +181,7 @@ def convert(
             made = stack.enter_context(exported(framework, source, given, shared["shapes"], tell, verify=verify_export))
             source, notes = made.path, made.notes
         form = "checkpoint" if is_checkpoint(source) else source.suffix
+        checkpoint = source if form == "checkpoint" else None
         ladder: LadderFiles | None = None
         if form == "checkpoint" and target.suffix in (".mlpackage", ".aimodel"):
             if function is None and not shapes:
@@ -241,6 +242,8 @@ def convert(
                     ".aimodel, or the source is a .gguf, a directory with config.json, or a model of another framework "
                     f"({SUFFIXES}, a SavedModel's folder)"
                 )
+        if checkpoint is not None:
+            notes = left_out_of(checkpoint)
         done = replace(done, notes=[*notes, *resolved.notes, *done.notes])
         if is_default:
             done = _judged(target, done)

@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import triune
 from contract.architectures.conftest import answers, checkpoint_of
 from contract.architectures.hugging_face import inputs
 from support.decoder_steps import Texts
-from support.encoder_models import WIDTH, write_encoder_model
+from support.encoder_models import VOCABULARY, WIDTH, write_encoder_model
 from support.smollm2 import smollm2_gguf
 from support.text_models import write_text_model
 from triune.cli import app
@@ -36,6 +37,23 @@ def test_an_encoder_becomes_onnx(tmp_path: Path) -> None:
     ids = np.array([[5, 6, 7]])
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     assert session(tmp_path / "bert.onnx").run(["sentence_embedding"], feed)[0].shape == (1, WIDTH)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "mlpackage"])
+def test_a_head_of_the_pretraining_that_is_not_built_is_told(tmp_path: Path, suffix: str) -> None:
+    if suffix == "mlpackage":
+        pytest.importorskip("coremltools")
+    source = write_encoder_model(tmp_path / "bert")
+    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 8)) if suffix != "onnx" else None
+    assert not triune.convert(source, tmp_path / f"whole.{suffix}", shapes=shapes).notes
+    tensors = load_file(source / "model.safetensors")
+    tensors["cls.predictions.bias"] = np.zeros(VOCABULARY, np.float32)
+    save_file(tensors, source / "model.safetensors")
+    (note,) = triune.convert(source, tmp_path / f"bert.{suffix}", shapes=shapes).notes
+    assert note == (
+        "tensors such as cls.predictions.bias are left out: the heads that predict masked words and next sentences, "
+        "which are not built: the outputs are the encoder's"
+    )
 
 
 def test_the_two_graphs_of_an_encoder_and_a_decoder(tmp_path: Path) -> None:

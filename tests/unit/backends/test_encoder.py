@@ -87,6 +87,14 @@ async def test_requests_of_many_clients_run_together_and_one_mistake_is_its_own(
         assert statistics.num_executions < 2 * len(texts), "each text ran alone"
 
 
+async def test_heads_that_are_not_built_are_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_encoder_model(tmp_path / "m" / "1") / "model.safetensors"
+    save_file({**load_file(file), "cls.predictions.bias": np.zeros(4, np.float32)}, file)
+    with caplog.at_level("INFO"):
+        async with serving(tmp_path):
+            assert "model 'm': tensors such as cls.predictions.bias are left out: the heads that predict" in caplog.text
+
+
 async def test_a_long_request_is_parted_and_joined(tmp_path: Path) -> None:
     write_encoder_model(tmp_path / "m" / "1")
     texts = [f"text number {number}" for number in range(150)]

@@ -1,5 +1,6 @@
 """Compile an encoder from its checkpoint."""
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,7 +27,10 @@ from triune.core.units import Unit
 from triune.core.verdict import Verdict
 from triune.engine.encoder import Ids, TextEncoder
 from triune.engine.models import write_encoder
+from triune.engine.weights.left_out import left_out
 from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ def build_encoder(
     """
     started_ns = clock.now_ns()
     bert, checkpoint = open_encoder_checkpoint(config.path)
+    for part in left_out(checkpoint):
+        _log.info("model '%s': %s", config.name, part)
     encoder = TextEncoder(
         checkpoint.tokenizer(),
         bert.max_position_embeddings,

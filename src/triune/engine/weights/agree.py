@@ -6,7 +6,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.weights.config import BertConfig, ModelConfig
 from triune.engine.weights.config.shapes import tensor_shapes
 
-_BERT_HEADS = ("cls.",)
+BERT_HEADS = ("cls.",)
 """Prefixes of tensors that a BERT checkpoint may have and that are not read: the heads that predicted masked words and
 next sentences in the pretraining.
 """
@@ -31,7 +31,7 @@ def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]
             raise InvalidArgumentError(
                 f"{where}: the tensor {name} has the shape {list(shapes[name])}; by the config it has {list(shape)}"
             )
-    heads = _BERT_HEADS if isinstance(config, BertConfig) else ()
+    heads = BERT_HEADS if isinstance(config, BertConfig) else ()
     others = [name for name in shapes if name not in expected and not name.startswith(heads)]
     if others:
         raise UnsupportedError(

@@ -10,7 +10,7 @@ from triune.engine.weights.agree import require_agreement
 from triune.engine.weights.config import BertConfig, LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.config.shapes import tensor_shapes
 from triune.engine.weights.huggingface.config import read_config
-from triune.engine.weights.huggingface.names import canonical, is_transposed, parts
+from triune.engine.weights.huggingface.names import canonical, is_of_pictures, is_transposed, parts
 from triune.engine.weights.huggingface.packed import Packing, packed_shape, read_packed, read_packing
 from triune.engine.weights.huggingface.store import Store
 from triune.engine.weights.huggingface.tokenizer import read_chat_template, read_tokenizer
@@ -72,6 +72,11 @@ class HuggingFaceCheckpoint:
     def names(self) -> Sequence[str]:
         """Implements `Checkpoint.names`."""
         return list(self._sources)
+
+    @property
+    def names_of_pictures(self) -> Sequence[str]:
+        """The names, in the files, of the tensors of the part for pictures, which no graph reads."""
+        return [name for name in self._store.shapes if is_of_pictures(name)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Implements `Checkpoint.shape`."""

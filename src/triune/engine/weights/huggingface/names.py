@@ -7,10 +7,9 @@ from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, Mo
 
 _LEFT_OUT: Final = re.compile(
     r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(bert\.)?embeddings\.position_ids|proj_out\.weight"
-    r"|(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*"
 )
-"""Tensors that are not read: tables that the graph computes, masks, copies of the embedding, and the part for pictures.
-"""
+"""Tensors that are not read: tables that the graph computes, masks and copies of the embedding."""
+_OF_PICTURES: Final = re.compile(r"(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*")
 _LEFT_OUT_OF_T5: Final = re.compile(
     r"(encoder|decoder)\.embed_tokens\.weight"
     r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
@@ -21,7 +20,7 @@ _LEFT_OUT_OF_T5: Final = re.compile(
 
 def canonical(name: str, config: ModelConfig) -> str | None:
     """The graph's name for a tensor or module of the files; None if the graph does not use it."""
-    if _LEFT_OUT.fullmatch(name):
+    if _LEFT_OUT.fullmatch(name) or is_of_pictures(name):
         return None
     match config:
         case LlamaConfig():
@@ -42,6 +41,11 @@ def canonical(name: str, config: ModelConfig) -> str | None:
             return None if _LEFT_OUT_OF_T5.fullmatch(name) else name
         case _:
             return name if name.startswith("model.") else f"model.{name}"
+
+
+def is_of_pictures(name: str) -> bool:
+    """Whether a tensor of the files belongs to the part for pictures, which no graph has."""
+    return _OF_PICTURES.fullmatch(name) is not None
 
 
 def _norm_word(found: re.Match[str]) -> str:

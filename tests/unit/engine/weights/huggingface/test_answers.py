@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.weights import DenseTensor, open_checkpoint
@@ -23,6 +23,7 @@ from triune.engine.weights.config import (
 )
 from triune.engine.weights.fields import Fields
 from triune.engine.weights.huggingface.rope import read_ropes
+from triune.engine.weights.left_out import left_out
 
 _ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_text())
 
@@ -95,6 +96,15 @@ def test_windows(tmp_path: Path) -> None:
     assert _windows(_llama("gemma2", tmp_path, layer_types=None)) == [8, 0]
     assert _windows(_llama("mistral", tmp_path, layer_types=None, sliding_window=None)) == [0, 0]
     assert _windows(_llama("qwen2", tmp_path, layer_types=None, use_sliding_window=False)) == [0, 0]
+
+
+def test_the_part_for_pictures_is_told(tmp_path: Path) -> None:
+    folder = _write(tmp_path, "gemma3_text")
+    assert left_out(open_checkpoint(folder)) == ()
+    file = folder / "model.safetensors"
+    save_file({**load_file(file), "model.vision_tower.weight": np.zeros(4, np.float32)}, file)
+    (told,) = left_out(open_checkpoint(folder))
+    assert told.startswith("tensors such as model.vision_tower.weight are left out: the part for pictures")
 
 
 def test_gemma(tmp_path: Path) -> None:
