@@ -96,7 +96,9 @@ class Share:
         return self.is_elsewhere and not self.num_bound and self._pool.num_wanting > 0
 
     def bind(self, num_bound: int) -> None:
-        """Set `num_bound`. The caller does not hold the pool's lock."""
+        """Set `num_bound`, the number of waiting requests that no other pool can compute. The caller does not hold the
+        pool's lock.
+        """
         if (num_bound > 0) is (self.num_bound > 0):
             # Turns depend only on whether `num_bound` is 0, which has not changed, so that none has to be granted.
             self.num_bound = num_bound

@@ -82,7 +82,7 @@ def find_versions(folder: Path) -> list[int]:
 
 
 def _why_no_version(name: str) -> str:
-    # The messages of these warnings are Triton's.
+    # Triton's messages, word for word, for a folder that is not a version.
     why = "contains leading zeros in its directory name"
     if not name.startswith("0"):
         why = f"fails to convert to integral number of 0 to {2**63 - 1}"

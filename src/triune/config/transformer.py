@@ -105,7 +105,7 @@ OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)
     LOAD_SECONDS_PARAMETER,
     RUN_SECONDS_PARAMETER,
 }
-"""All parameters that the backend reads."""
+"""All parameters that the backend `transformer` reads."""
 
 
 def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
@@ -127,7 +127,7 @@ def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence
 
 
 def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
-    """Read the backend's parameters.
+    """Read the parameters of the backend `transformer`.
 
     Raises:
         InvalidArgumentError: a parameter is unknown or out of range.
@@ -155,7 +155,9 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
 
 
 def _speculation(given: Mapping[str, str]) -> Speculation:
-    """The method of speculative decoding: the draft model if there is one and the config names no other method."""
+    """The method of speculative decoding that a config names. If it names none: "draft" with a `draft_model`, else
+    "off".
+    """
     has_draft = "draft_model" in given
     chosen = read_choice(given, "speculation", get_args(Speculation)) or ("draft" if has_draft else "off")
     if has_draft != (chosen == "draft"):

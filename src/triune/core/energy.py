@@ -87,7 +87,7 @@ class Bill:
         self.units[unit] = self.units.get(unit, 0) + num_rows
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
-        """Charge joules."""
+        """Add joules to a phase of the bill."""
         key = (phase, kind)
         self.joules[key] = self.joules.get(key, 0.0) + joules
 
@@ -227,7 +227,7 @@ class Account:
         self.begin_batch(started_ns, [(1, bill)]).ended_ns = ended_ns
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
-        """Charge joules. Called on the accountant's thread."""
+        """Add joules to a phase of the account. Called on the accountant's thread."""
         key = (phase, kind)
         self.joules[key] = self.joules.get(key, 0.0) + joules
 

@@ -13,7 +13,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedE
 from triune.coreai.bytecode import read_bytecode
 
 VERSION: Final = (2, 0)
-"""The newest version of the format that can be read."""
+"""The newest version of the format `.aimodel` that can be read."""
 
 LARGEST_PROGRAM_BYTES: Final = 64 << 30
 LARGEST_METADATA_BYTES: Final = 16 << 20

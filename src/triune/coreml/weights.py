@@ -206,7 +206,7 @@ def _map(path: Path) -> WeightFile:
         raise InvalidArgumentError(f"the weight file '{path}' is not a file")
     try:
         with path.open("rb") as file:
-            # An empty file cannot be mapped. Checking its header then gives the error.
+            # An empty file cannot be mapped. `WeightFile` refuses it, for it has no header.
             is_empty = path.stat().st_size == 0
             data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:

@@ -18,7 +18,7 @@ as those of Cast, Sub, Mul, Reshape and Transpose that unpack a quantized weight
 """
 
 _UNKNOWN_BYTES: Final = 8
-"""The size of an element of unknown type."""
+"""The size assumed for an element of unknown type, in bytes."""
 
 GROWS: Final = frozenset(
     {

@@ -16,7 +16,7 @@ from triune.metal.library import Value, fused, mx
 from triune.metal.paged_layout import Group, Layout
 
 _CACHE_INPUT = 3
-"""The index of the caches among the inputs of PagedAttention."""
+"""The index, among the inputs of a node `PagedAttention`, of the layer's cache of keys and values."""
 
 _PART = 6
 """After each group of this many layers, the operations described so far are handed to the GPU."""

@@ -87,7 +87,7 @@ def _layout(ops: Sequence[Op], planned: Sequence[PlannedUnit], path: Sequence[in
 
 
 def _lifted(ops: Sequence[Op], refusals: Sequence[Mapping[Unit, Refusal]]) -> list[_Lifted]:
-    """The operations that each rule refuses."""
+    """The operations that each rule refuses on each unit. Rules without a remedy are left out."""
     found: dict[tuple[str, Unit], _Lifted] = {}
     for position, refused in enumerate(refusals):
         for unit, each in refused.items():

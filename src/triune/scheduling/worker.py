@@ -33,7 +33,7 @@ class Worker(Protocol):
 
     @property
     def runner(self) -> Runner:
-        """The runner of the batches."""
+        """The runner that runs this worker's batches."""
         ...
 
     @property

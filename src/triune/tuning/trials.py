@@ -73,7 +73,7 @@ class Trials:
         return found
 
     def close(self) -> None:
-        """End the process."""
+        """End the process that runs the trials."""
         self._end()
         self._folder.remove()
 

@@ -80,7 +80,7 @@ class SpeechBuild(Build):
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """The floating-point format on the unit."""
+        """The floating-point format in which the model computes, by unit."""
         return {self.decoder.unit: self.decoder.precision}
 
     @property

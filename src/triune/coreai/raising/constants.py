@@ -16,7 +16,7 @@ from triune.graph.raising.types import Array
 
 _NAME = re.compile(r"dense_resource<(?:\"((?:[^\"\\]|\\.)*)\"|([^>]*))>")
 _HEX = re.compile(r"dense<\"0x([0-9A-Fa-f]*)\">")
-# Types whose constants the bindings return as arrays. For other types the library crashes.
+# Element types whose constants MLIR's Python bindings return as arrays. For other types the bindings crash.
 _BUFFERED = frozenset({"f32", "f16", "f64", "i1", "si8", "si16", "si32", "si64", "ui8", "ui16", "ui32", "ui64"})
 
 

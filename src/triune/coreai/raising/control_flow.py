@@ -88,12 +88,12 @@ def raise_create_token(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_read_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Read the current value of the state."""
+    """Raise a read through a handle: it gives the current value of the handle's state."""
     return [raiser.states[_state(raiser, view.operands[0])], Token()]
 
 
 def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Set the state to a new value."""
+    """Raise a write through a handle: the handle's state has the new value from here on."""
     name = _state(raiser, view.operands[0])
     data, state = raiser.tensor(view.operands[1]), raiser.states[name]
     raiser.states[name] = Tensor(data.name, state.dtype, state.shape, data.constant)

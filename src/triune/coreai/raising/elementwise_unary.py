@@ -21,7 +21,7 @@ def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _operand(given: Given) -> Tensor:
-    """The operand. The dialect calls it `x` or `input`."""
+    """The operand of a unary operation, which the dialect calls `x` or `input`."""
     return given["x" if hasattr(given.operation, "x") else "input"]
 
 

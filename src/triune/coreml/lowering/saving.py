@@ -39,7 +39,7 @@ def save(program: Any, version: int, path: Path, description: str, metadata: Map
         about = specification.description.metadata
         about.shortDescription = description
         about.userDefined.update(metadata)
-        # The version and source entries that coremltools writes for its own conversions.
+        # Write the entries `version` and `source`, as coremltools does for its own conversions.
         about.userDefined[f"{_PREFIX}.version"] = _library.__version__
         about.userDefined[f"{_PREFIX}.source"] = "milinternal"
         if path.exists():

@@ -1,4 +1,4 @@
-"""Sequences that the engine's thread computes, each awaited to its end."""
+"""Give sequences to the engine's thread, and await the end of each."""
 
 import asyncio
 

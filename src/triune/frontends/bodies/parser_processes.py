@@ -192,7 +192,7 @@ class Parser:
             resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Call the function with the body."""
+        """Unpickle the function in input `call`, call it with input `body`, and pickle its result into the outputs."""
         work: Callable[[memoryview], Any] = pickle.loads(inputs["call"].tobytes())
         buffers: list[Array] = []
 

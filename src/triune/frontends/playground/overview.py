@@ -40,7 +40,7 @@ class PlaygroundModels(Protocol):
         ...
 
     def statistics(self, name: str = "", version: int | None = None) -> Sequence[LoadedVersion]:
-        """The loaded versions."""
+        """The loaded versions: of all models, of the model `name`, or one `version` of it."""
         ...
 
 

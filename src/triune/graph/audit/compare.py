@@ -12,8 +12,8 @@ from triune.graph.audit.inputs import InputSet
 Array: TypeAlias = NDArray[Any]
 
 _FLOOR = 1e-2
-"""If all elements of an output are smaller than this, they may differ by the tolerance times this, since rounding
-explains it.
+"""Outputs may differ by the tolerance times their largest element, but at least by the tolerance times this (times the
+largest input, if that is below 1): rounding explains so much.
 """
 
 

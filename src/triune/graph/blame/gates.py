@@ -81,7 +81,7 @@ class Gates:
         return {name: array for name, array in results.items() if name not in self._added}
 
     def untaken(self) -> Iterator[Untaken]:
-        """The sides that were not taken in any run."""
+        """The sides of gates that no run took."""
         for condition, value, op_type in self._gates:
             for side in (True, False):
                 if side not in self._seen[condition]:

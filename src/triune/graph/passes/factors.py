@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 from triune.graph.editing import Edit, node_of
 
 _MOST_FACTORS = 4
-"""The search for the factors of a product ends at this many: no pattern has more."""
+"""A product of more values than this counts as one value, without factors: no pattern has more."""
 
 
 @dataclass(frozen=True, slots=True)

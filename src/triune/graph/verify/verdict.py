@@ -13,8 +13,8 @@ from triune.graph.verify.difference import Difference, difference_of
 from triune.graph.verify.samples import YOURS
 
 _FLOOR = 1e-2
-"""If all elements of an output are smaller than this, they may differ by the tolerance times this, since rounding
-explains it.
+"""Outputs may differ by the tolerance times their largest element, but at least by the tolerance times this (times the
+largest input, if that is below 1): rounding explains so much.
 """
 
 _FEW = 0.01

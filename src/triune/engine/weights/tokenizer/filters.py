@@ -21,7 +21,7 @@ _OF_TEXTS: Final = frozenset(
         "wordcount",
     }
 )  # fmt: skip
-"""Filters whose result is a text of about the length of their operands, which is charged."""
+"""Filters whose result is about as long as their operands: the length of the operands is charged to the budget."""
 _OTHERS: Final = frozenset(
     {
         "abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last",

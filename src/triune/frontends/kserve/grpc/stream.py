@@ -287,7 +287,7 @@ class StreamSession:
                 self._error = UnavailableError(f"the client read nothing of its responses for {seconds:g} s")
                 self._progress.set()
             except grpc.aio.InternalError:
-                # gRPC raises this when the client has disconnected.
+                # gRPC raises InternalError when the client has disconnected.
                 self._error = CancelledError("the client has disconnected")
                 self._progress.set()
 

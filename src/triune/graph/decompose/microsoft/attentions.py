@@ -195,7 +195,7 @@ def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
         pieces = [b.op("Gather", c.input(1), b.constant(position, np.int64), axis=3) for position in (0, 1)]
         key, value = (b.op("Transpose", piece, perm=[0, 2, 1, 3]) for piece in pieces)
     elif key_rank == 4:
-        # Keys and values are (batch, heads, n, size) already.
+        # Keys and values have the shape (batch, heads, n, size) already, so they are not reshaped.
         key, value = c.input(1), c.input(2)
     elif key_rank == 3:
         key = split_heads(c, sum_of(c, c.input(1), biases[1]), heads)

@@ -58,7 +58,7 @@ def group_query_attention(c: Context) -> bool:
     if flags.get("do_rotary", 0):
         at = positions
         if c.input(9):
-            # In the first call ONNX Runtime reads only the first position id, and counts up from it.
+            # In the first call ONNX Runtime reads only the very first position id, and counts up from it for all rows.
             first = b.op("Slice", c.input(9), b.ints(0, 0), b.ints(1, 1), b.ints(0, 1))
             at = b.op("Add", first, positions) if is_first else c.input(9)
         cos, sin = (at_positions(c, c.input(index), at) for index in (7, 8))
