@@ -71,7 +71,7 @@ def keep_half_rounding(model: ModelProto) -> None:
 
 
 class _Rounding:
-    """Rewrites the main graph of a model and its subgraphs.
+    """Inserts the casts into the main graph of a model and its subgraphs.
 
     All constants are initializers of the main graph, which subgraphs can read.
     """

@@ -28,7 +28,7 @@ _SMALL = -16.0
 """
 
 _DEEPEST = 8
-"""The largest depth of nested sums that are followed."""
+"""The largest depth of nested sums in which terms are searched."""
 
 
 @dataclass(frozen=True, slots=True)

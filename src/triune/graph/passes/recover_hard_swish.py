@@ -37,7 +37,9 @@ def _hard_swish(edit: Edit, x: str, gate: str, number: float) -> tuple[str, Mapp
 
 
 def _slope(edit: Edit, x: str, gate: str) -> float | None:
-    """1 if a value is clip(x + 3, 0, 6), 1/6 if it is HardSigmoid(x) of that slope, else None."""
+    """The slope of `gate` as a function of x: 1 if it is clip(x + 3, 0, 6), 1/6 if it is HardSigmoid(x) of that slope;
+    None if it is another value.
+    """
     node = edit.producer(gate, "Clip", "HardSigmoid")
     if node is None:
         return None
