@@ -22,7 +22,7 @@ def load_program(path: Path) -> Any:
     """
     try:
         return authoring.AIModelAsset.load(path).program
-    # Exceptions of Swift and MLIR have only `Exception` as common base class.
+    # Catch `Exception`, the only common base class of the exceptions of Swift and MLIR.
     except Exception as error:
         raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
 

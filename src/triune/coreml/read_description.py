@@ -72,8 +72,8 @@ def read_description(proto: Any, file: str) -> Description:
 def _function(proto: Any, name: str, file: str) -> FunctionDescription:
     where = f"'{file}', function '{name}'"
     groups = {kind: tuple(_feature(each, f"{where}, {kind}") for each in getattr(proto, kind)) for kind in _KINDS}
-    # A program may return one value as two outputs. Both outputs have the value's name, so that a caller sees one
-    # output.
+    # List an output once if the program returns the value twice: both outputs have the value's name, so that a caller
+    # sees one.
     groups["output"] = tuple(dict.fromkeys(groups["output"]))
     for kind in _KINDS:
         names = [feature.name for feature in groups[kind]]

@@ -85,7 +85,7 @@ class EngineThread:
 
         def export() -> SequenceState:
             if job in self._moving and job.state is not None:
-                # The job was moved here and has not gone on yet, so the state with which it came is still its state.
+                # Return the state with which the job was moved here, since it has not gone on yet.
                 self._moving.remove(job)
                 fits = job.state.cached.form in ("", form)
                 return job.state if fits else replace(job.state, cached=KeysAndValues())

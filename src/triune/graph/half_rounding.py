@@ -145,7 +145,7 @@ class _Rounding:
             if name not in self._constants:
                 half = self._halves[name]
                 single = self._fresh(name)
-                # Constants are converted here, since a Cast node would convert them again in each run.
+                # Convert the constant here: a Cast node would convert it again in each run.
                 self._root.initializer.append(numpy_helper.from_array(_array(half), single))
                 self._constants[name] = single
             return self._constants[name]

@@ -52,8 +52,8 @@ class Sizes:
                 found = self._output_shape(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
-                    # In outputs, exporters declare names of sizes for human readers: equal names often do not mean
-                    # equal sizes.
+                    # Do not trust declared names in outputs: exporters write them for human readers, and equal names
+                    # often do not mean equal sizes.
                     is_sure = name not in outputs
                     self._dims[name] = tuple(
                         self._same_size(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)

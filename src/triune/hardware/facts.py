@@ -22,13 +22,13 @@ class Support(Enum):
     """How a unit handles a precision. The value is its name in JSON."""
 
     COMPUTES = "computes"
-    """Products are computed in the precision."""
+    """The unit computes products in the precision."""
     CONVERTED = "converted"
-    """Tensors may have the precision, but products are computed in another one."""
+    """The unit takes tensors of the precision, but computes products in another one."""
     WEIGHTS = "weights"
-    """Weights may be stored in the precision, and are converted to another one for products."""
+    """The unit takes only weights of the precision, which are converted to another one for products."""
     NO = "no"
-    """Models with tensors of the precision are refused."""
+    """The unit refuses models with tensors of the precision."""
 
 
 @dataclass(frozen=True, slots=True)

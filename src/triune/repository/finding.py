@@ -111,7 +111,7 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
         return None
     try:
         if not entry.is_dir():
-            # For a link that leads nowhere `is_dir` is False, too: `stat` raises the error for it.
+            # `is_dir` is False for a link that leads nowhere, too. Call `stat`, which raises the error for it.
             if entry.is_symlink():
                 entry.stat()
             return None

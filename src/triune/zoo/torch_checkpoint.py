@@ -200,7 +200,7 @@ def _read_zip(content: bytes) -> dict[str, Array]:
                         f"{storage.num_elements} elements of {storage.dtype} were announced"
                     )
                 storages[storage.key] = np.frombuffer(archive.read(name), storage.dtype)
-    # A broken zip file may fail in any of these ways.
+    # Catch all exceptions that reading a broken zip file may raise.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise InvalidArgumentError(f"checkpoint: cannot be read as a zip file: {error}") from error
     return {name: tensor.view(name, storages) for name, tensor in tensors.items()}

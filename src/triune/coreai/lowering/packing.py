@@ -71,7 +71,7 @@ def _tables(weight: NDArray[Any]) -> _Tables | None:
         for group in _divisors(len(rows)):
             found = _indices(rows.reshape(len(rows) // group, -1))
             if found is None:
-                # Larger groups have at least as many values, so they do not fit into a table, either.
+                # Stop here: larger groups have at least as many values, so they do not fit into a table, either.
                 break
             indices, entries = found
             shape = [weight.shape[axis], *(each for at, each in enumerate(weight.shape) if at != axis)]

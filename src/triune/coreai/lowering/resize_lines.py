@@ -76,7 +76,7 @@ def _counted(x: Value, axis: int) -> Value:
 
 
 def _described(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
-    """Describe the resizing of all `axes`, whose sizes are `owns`."""
+    """Describe how each of `axes` is resized; `owns` are their sizes in the input."""
     if c.is_given(2):
         scales = [_element(c, 2, index) for index in range(len(axes))]
         found = [_by_scale(axis, own, scale) for axis, own, scale in zip(axes, owns, scales, strict=True)]
@@ -121,7 +121,7 @@ def _is_equal(one: Value, other: Value) -> Value:
 
 
 def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
-    """The beginning and end of the region of interest; 0 and 1 if it is not given."""
+    """The beginning and end of the region of interest in one dimension; 0 and 1 if no region is given."""
     if not c.is_given(1):
         return number(0), number(1)
     return _element(c, 1, index), _element(c, 1, index + count)

@@ -154,8 +154,8 @@ def lstm(
     there = _lstm_one_way(x, h, c, (weight_ih, weight_hh, bias, peephole), "forward", **settings)
     weights = weight_ih_back, weight_hh_back, bias_back, peephole_back
     back = _lstm_one_way(x, h_back, c_back, weights, "reverse", **settings)
-    # In "bidirectional", MIL outputs the states of the second direction in the order of the input. In "reverse", it
-    # outputs them in the order in which they are computed.
+    # Bring the states of the second direction to the order of the input, in which MIL outputs them for "bidirectional".
+    # For "reverse" it outputs them in the order in which they are computed.
     back = np.flip(back[0], 0), *back[1:]
     outputs, last, cell = (np.concatenate(both, -1) for both in zip(there, back, strict=True))
     return outputs, last, cell

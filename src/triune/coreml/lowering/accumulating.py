@@ -38,7 +38,7 @@ def _accumulates(graph: GraphProto, state: str, following: str) -> bool:
     if values.elem_type(state) not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return False
     makers = {name: node for node in graph.node for name in node.output}
-    # Pairs: a value from which the search goes on backwards, and whether an addition is between it and the next value.
+    # Pairs: a value from which to search backwards, and whether an addition is between it and the state's next value.
     waiting = [(following, False)]
     for _ in range(_MOST_NODES):
         if not waiting:

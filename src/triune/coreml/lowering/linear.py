@@ -33,7 +33,7 @@ def matmul(x: Var, y: Var) -> Var:
     """
     is_row, is_column = x.rank == 1, y.rank == 1
     if not is_row and not is_column:
-        # MIL requires operands of equal rank, unless the right one is a constant matrix.
+        # Give the operands equal rank, which MIL requires unless the right one is a constant matrix.
         rank = max(x.rank, y.rank)
         return mb.matmul(x=to_rank(x, rank), y=y if y.rank == 2 and is_weight(y) else to_rank(y, rank))
     left = mb.expand_dims(x=x, axes=[0]) if is_row else x

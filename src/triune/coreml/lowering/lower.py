@@ -169,7 +169,7 @@ def _write(source: Source[LowerOptions], file: WeightFile, report: Report, audit
         optimize(program, interface, options, None if audit is None else audit(graph, interface, options))
     except TriuneError:
         raise
-    # Passes of coremltools raise exceptions of many classes.
+    # Catch `Exception`, since passes of coremltools raise exceptions of many classes.
     except Exception as error:
         if "rank <=" in str(error):
             require_none(writer.deep, "Core ML")

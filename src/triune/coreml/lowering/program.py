@@ -171,7 +171,7 @@ class ProgramWriter(GraphWriter[Var]):
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
             reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML's limit is rank {MAX_RANK}: reshape it before"
-            # Accept a transpose between two reshapes, whose rank a pass of coremltools later reduces to 5.
+            # Accept a Transpose between two Reshapes: a pass of coremltools later reduces its rank to 5.
             if node.op_type not in ("Reshape", "Transpose"):
                 raise Refusal(reason)
             self.deep.append(Problem(called(node), reason))

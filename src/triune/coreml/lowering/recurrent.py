@@ -65,9 +65,9 @@ def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
         **operands,
     )
     if layer.directions == ["reverse"]:
-        # If the only direction is "reverse", MIL's lstm returns the steps in the order in which they are computed, the
-        # last one of the input first (coremltools' test_builder_to_backend_smoke_unilstm). ONNX returns them in the
-        # order of the input.
+        # Bring the steps to the order of the input, in which ONNX returns them. If the only direction is "reverse",
+        # MIL's lstm returns them in the order in which they are computed, the last one of the input first (coremltools'
+        # test_builder_to_backend_smoke_unilstm).
         whole = mb.reverse(x=whole, axes=[0])
     return _by_direction(whole, layer), [_state_by_direction(each, layer) for each in last]
 

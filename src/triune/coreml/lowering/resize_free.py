@@ -40,13 +40,13 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
         if c.attributes.get(name, plain) != plain:
             raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
     if mode == "nearest" and coordinate_mode(c.attributes) == "half_pixel_symmetric":
-        # ONNX Runtime computes these coordinates in fp64. If two elements are almost equally near to a coordinate, fp32
-        # may choose the other one.
+        # Refuse this mode: ONNX Runtime computes its coordinates in fp64, and where two elements are almost equally
+        # near to a coordinate, fp32 may choose the other one.
         raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
     native = _native(c, x, axes) if mode == "linear" else None
     if native is not None:
         return native
-    # fp16 is not precise enough for coordinates and weights.
+    # Compute coordinates and weights in fp32: fp16 is not precise enough for them.
     with in_fp32():
         found = _resized_axes(c, x, axes)
     for resized in found:

@@ -21,7 +21,7 @@ def add_negated_constants(block: Any) -> None:
             continue
         with block:
             total = mb.add(x=op.x, y=np.negative(constant), name=op.name, before_op=op)
-        # The new operation must keep the mark that says whether it computes in fp32.
+        # Copy the marks of the old operation, one of which says that it must compute in fp32.
         total.op.scopes = op.scopes
         block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=total)
         block.remove_ops([op])

@@ -21,7 +21,7 @@ from triune.engine.speech.metered import Meter, computed
 
 
 class SpeechEncoder:
-    """Computes Whisper's encoder for one window at a time. Any thread may use it."""
+    """Runs Whisper's encoder on one window (30 s of sound) at a time. Any thread may use it."""
 
     def __init__(self, executable: Executable, num_bands: int) -> None:
         """Args:

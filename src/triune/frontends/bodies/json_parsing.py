@@ -65,8 +65,8 @@ def refuse_repeats(body: Body, num_keys: int) -> None:
     # Search for duplicates only if the numbers differ. The number of colons is an upper bound for the number of keys,
     # and in most requests they are equal.
     if text.count(b":") != num_keys and _most_keys(text) != num_keys:
-        # There may be a duplicate key, or a string that looks like a key. Python's parser is slower, but reports
-        # duplicates.
+        # There is a duplicate key, or a string that looks like a key. Parse again with Python's parser, which is
+        # slower, but reports duplicates.
         _load(text)
 
 

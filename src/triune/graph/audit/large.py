@@ -25,7 +25,7 @@ class SizedInputs:
 
     def of(self, size: float) -> InputSet:
         """The inputs with numbers up to `size`."""
-        # In an input of fp16, numbers beyond 65504 become infinite; numpy would warn of that.
+        # Suppress numpy's warning that numbers beyond 65504 become infinite in an input of fp16.
         with np.errstate(over="ignore"):
             larger = {name: (self.arrays[name] * size).astype(self.arrays[name].dtype) for name in self.sized}
         return InputSet(f"{self.kind} up to {size:g}", {**self.arrays, **larger})

@@ -81,7 +81,7 @@ class _Search:
         for node in graph.node:
             is_carrier = carries_state(node)
             results: list[list[Ranges]] = []
-            # All nodes of a loop's body compute in fp32 if the loop carries a state, so that the body is not searched.
+            # Do not search the body of a loop that carries a state: all its nodes compute in fp32.
             for subgraph in () if is_carrier else subgraphs_of(node):
                 found_within, of_outputs = self.search(subgraph, values, bounds, constant_sizes, ranges)
                 inner += found_within

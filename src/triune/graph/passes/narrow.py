@@ -257,8 +257,8 @@ def _limits(elem_type: int) -> tuple[int, int] | None:
 
 
 def _wrap(build: Builder, source: str, target: str, lowest: int, highest: int) -> None:
-    """Build target = (source - lowest) mod size + lowest, with size = highest - lowest + 1: wraps as a small integer
-    does.
+    """Build target = (source - lowest) mod size + lowest, with size = highest - lowest + 1: `source` wraps around, as
+    an integer of the small type does.
     """
     size = build.constant(highest - lowest + 1, np.int32)
     if lowest == 0:

@@ -41,7 +41,7 @@ class RaiseOpset(GraphPass):
         try:
             raised = Upgrade()(raised)
         except UnsupportedError:
-            # Some operators have no counterpart in the newer set. The model then keeps its operator set.
+            # Keep the model's operator set: some of its operators have no counterpart in the newer one.
             return model
         large.give_back(raised)
         raised = TidyAndInfer(self._file)(raised)

@@ -95,7 +95,7 @@ def _known(elements: Sequence[Dim] | None, dims: Dims | None) -> Dims | None:
         return dims
     if dims is None or len(dims) != len(elements):
         return tuple(elements)
-    # An element of 0 or -1 in the shape means the size that the result has.
+    # Where the shape has 0 or -1, take the size of the result.
     return tuple(
         dim if one is None or (isinstance(one, int) and one <= 0) or isinstance(dim, int) else one
         for one, dim in zip(elements, dims, strict=True)

@@ -34,7 +34,7 @@ def _repeat_blocks(value: Array, shape: Sequence[int]) -> Array:
     ):
         raise InvalidArgumentError(f"blocks of {list(value.shape)} do not divide {list(shape)}")
     for axis, size in enumerate(shape):
-        # Dimensions of size 1 broadcast.
+        # Do not repeat dimensions of size 1: they broadcast.
         if value.shape[axis] not in (1, size):
             value = np.repeat(value, size // value.shape[axis], axis)
     return value

@@ -60,7 +60,7 @@ def _elementwise(node: NodeProto, views: Views) -> None:
         free = sum(each is not None and each[axis] is None for each in operands)
         others = any(each is not None and each[axis] not in (None, 1) for each in operands)
         if free > 1 or (free and (others or size is not None)):
-            # It is not known which operands have the size of the result on this axis, and which have size 1.
+            # Refuse: it is not known which operands have the size of the result on this axis, and which have size 1.
             raise TooManyAxesError
     marks = [tuple(each is not None and each[axis] == 1 for each in operands) for axis in range(len(whole))]
     groups = runs(marks, whole)

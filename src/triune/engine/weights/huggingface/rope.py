@@ -86,7 +86,7 @@ def _scaling(fields: Fields, parameters: Fields, rotary_dim: int) -> RopeScaling
 
 def _yarn(parameters: Fields, longest: int, original: int) -> YarnScaling:
     factor = parameters.number("factor", longest / original, above=0)
-    # Some files write 0 for a setting that is missing.
+    # A setting of 0 counts as missing, since some files write 0 for it.
     scale, scale_all = parameters.number("mscale", 0), parameters.number("mscale_all_dim", 0)
     natural = _magnitude(factor, scale) / _magnitude(factor, scale_all) if scale and scale_all else _magnitude(factor)
     return YarnScaling(

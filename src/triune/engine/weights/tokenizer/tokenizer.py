@@ -63,8 +63,8 @@ class Tokenizer:
         if len(text) > _SHORT_CHARACTERS or not self.is_quick:
             return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
         try:
-            # This holds the GIL for microseconds. `encode_all` would have to wait for a thread of the library, and for
-            # the GIL.
+            # Encode a short text in this thread, which holds the GIL for microseconds. `encode_all` would have to wait
+            # for a thread of the library, and for the GIL.
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
             _refuse_text([text], error)
