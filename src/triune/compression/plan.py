@@ -141,12 +141,13 @@ class Plan:
         return dict.fromkeys(self.layers, form)
 
     def rungs(self, name: str) -> Sequence[WeightForm | None]:
-        """The forms of a layer, from the requested one to floats (None): int4, int8, 16 bits."""
+        """The forms of a layer, from the requested one to floats (None): int4, a palette or zeros, int8, 16 bits."""
         form = self.options.weights
         weight = next((each for each in self.weights if each.name == name), None)
-        if weight is None or form not in (WeightForm.INT4, WeightForm.INT8):
+        if weight is None or self.options.is_float:
             return form, None
-        above = [] if form is WeightForm.INT8 else [WeightForm.INT8]
+        has_integers = opset_of(self._base) >= needed_opset(Options(WeightForm.INT8))
+        above = [WeightForm.INT8] if form is not WeightForm.INT8 and has_integers else []
         # Core ML and Core AI programs compute in fp16, so that their uncompressed weights take 16 bits.
         if not self._is_standard and weight.tensor.data_type == TensorProto.FLOAT:
             above.append(half_form(array_of(weight.tensor)))

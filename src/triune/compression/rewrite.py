@@ -116,7 +116,7 @@ class _Rewriting:
 
     def compress(self, weight: Weight, form: WeightForm) -> Change:
         original = array_of(weight.tensor)
-        values, note = self._with_zeros(weight, original), ""
+        values, note = self._with_zeros(weight, original, form), ""
         match form:
             case WeightForm.INT8 | WeightForm.INT4:
                 whole, note = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
@@ -149,14 +149,19 @@ class _Rewriting:
         if "com.microsoft" in domains and all(each.domain != "com.microsoft" for each in self._model.opset_import):
             self._model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
-    def _with_zeros(self, weight: Weight, values: NDArray[Any]) -> NDArray[Any]:
+    def _with_zeros(self, weight: Weight, values: NDArray[Any], form: WeightForm) -> NDArray[Any]:
         options = self._options
+        # A layer that went back from zeros to integers, or from integers to 16 bits, has all of its weights again.
+        if form is not options.weights and not {form, options.weights} <= {WeightForm.INT4, WeightForm.INT8}:
+            return values
         if options.sparsity is not None:
             return pruned(values, options.sparsity)
         return values if options.n_m is None else pruned_n_of_m(values, *options.n_m, weight.inner)
 
     def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], str]:
-        options, group, note = self._options, self._options.group, ""
+        options, note = self._options, ""
+        # The groups of palettes are of output channels.
+        group = None if options.weights is WeightForm.PALETTE else options.group
         readers = [self._nodes[name] for name, _ in weight.readers]
         is_product = values.ndim == 2 and all(
             node.op_type == "MatMul" and node.input[1] == weight.name and node.input[0] != weight.name

@@ -9,10 +9,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.compressible import matrix, model_of, perceptron
+from triune.api.compressing.results import require_agreement
 from triune.compression.accuracy import Accuracy
 from triune.compression.options import Options, Per, WeightForm
 from triune.compression.plan import Plan
 from triune.compression.search import Comparison, agreement_of, search, sensitivities
+from triune.core.errors import UnsupportedError
 from triune.graph.load import load
 from triune.graph.weight_files import WeightFile
 
@@ -109,6 +111,49 @@ def test_weights_beyond_fp16_go_back_to_bf16(tmp_path: Path) -> None:
         built = plan.build({"first": WeightForm.BF16, "second": WeightForm.INT4})
         assert built.changes["first"].sqnr_db > 40
         assert agreement_of(Comparison(plan, SAMPLES).outputs_of(built)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        (Options(WeightForm.PALETTE, bits=3), 0.999),
+        (Options(WeightForm.PALETTE, bits=3, group=48), 0.999),
+        (Options(WeightForm.SPARSE, sparsity=0.5), 0.999),
+        (Options(WeightForm.SPARSE, n_m=(1, 4)), 0.999),
+    ],
+)
+@pytest.mark.parametrize("is_standard", [False, True])
+def test_a_single_palette_or_zeros_go_back_to_eight_bits(
+    options: Options, least: float, is_standard: bool, tmp_path: Path
+) -> None:
+    """A layer that went back has all of its weights, and the groups of a palette are none of integers."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="one")]
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(nodes, {"x": (TensorProto.FLOAT, ["n", 64])}, ["y"], {"w": matrix(64, 48)}), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), options, [], file, is_standard=is_standard)
+        found = search(plan, options.weights, Comparison(plan, SAMPLES), least, silent)
+    assert found.holds
+    assert found.returned == {"w": "int8"}
+    assert found.built.changes["w"].sqnr_db > 30
+
+
+def test_zeros_of_an_operator_set_without_scales_go_back_to_16_bits(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(opset=11), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), Options(WeightForm.SPARSE, sparsity=0.5), [], file, is_standard=False)
+        assert list(plan.rungs("first")) == [WeightForm.SPARSE, WeightForm.FP16, None]
+
+
+def test_layers_that_went_back_to_another_form_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), Options(WeightForm.PALETTE, bits=1), [], file, is_standard=False)
+        found = search(plan, WeightForm.PALETTE, Comparison(plan, SAMPLES), 1.0, silent)
+    with pytest.raises(UnsupportedError, match="with 2 of 2 layers in higher precision"):
+        require_agreement(found, found.outputs, 1.0, is_searched=True, force=False)
 
 
 def test_accuracy_is_what_its_formulas_say() -> None:

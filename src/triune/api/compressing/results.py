@@ -31,10 +31,10 @@ def require_agreement(
         else f"output '{worst.name}' has NaN or infinities"
     )
     if is_searched:
+        num_layers = len(found.returned.keys() | found.forms.keys())
         raise UnsupportedError(
-            f"an agreement of {least:.2%} cannot be kept: with {len(found.returned)} of "
-            f"{len(found.returned) + len(found.forms)} layers in higher precision {has}; ask for less, for a form of "
-            "more bits, or write it as it is with --force"
+            f"an agreement of {least:.2%} cannot be kept: with {len(found.returned)} of {num_layers} layers in higher "
+            f"precision {has}; ask for less, for a form of more bits, or write it as it is with --force"
         )
     raise UnsupportedError(
         f"{has}, where {least:.0%} is the least: nothing is written. Keep sensitive layers precise (--keep-accuracy "
