@@ -223,11 +223,11 @@ def convert(
                 save(load(source), path)
                 done = ConversionResult()
             case ".onnx", ".mlpackage":
-                sources = _sources(source, function or MAIN, functions or {})
+                sources = _sources(source, MAIN if function is None else function, functions or {})
                 options = CoreMlOptions(target=Target.parse(system), states=states or {}, **shared)
                 done = onnx_to_coreml(sources, path, options, tell, comparison, Audit(given) if check else None)
             case ".onnx", ".aimodel":
-                sources = _sources(source, function or MAIN, functions or {})
+                sources = _sources(source, MAIN if function is None else function, functions or {})
                 options = CoreAiOptions(
                     states=states or {}, images=parse_images(images or {}), packs_weights=pack_weights, **shared
                 )
@@ -312,4 +312,10 @@ def _chosen(kind: Any, given: Any, what: str) -> Any:
 def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict[str, Path]:
     if first in others:
         raise InvalidArgumentError(f"function '{first}' is named twice; give the first another name (--function)")
-    return {first: source, **{name: Path(path) for name, path in others.items()}}
+    sources = {first: source, **{name: Path(path) for name, path in others.items()}}
+    if wrong := [name for name in sources if not name or not name.isprintable()]:
+        raise InvalidArgumentError(
+            f"a function is to have the name {wrong[0]!r} (--function, --add): a name has at least one character, and "
+            "none that is a line break or another control character"
+        )
+    return sources
