@@ -26,8 +26,8 @@ _MOST_ELEMENTS = 1 << 20
 """The interval of a constant with more elements is that of its type, since reading it takes time."""
 
 _MOST_BITS = 70
-"""The largest exponent that `_power` uses: beyond INT64 the size of a result does not matter, and the numbers stay
-small.
+"""`_power` replaces larger exponents by this one. The results are beyond INT64 in any case, where their size does not
+matter, and are computed with smaller numbers.
 """
 
 

@@ -37,7 +37,7 @@ class Movable:
 
     @classmethod
     def of(cls, weights_key: bytes, decoder: DecoderExecutable) -> "Movable":
-        """Determine the bytes of keys and values of a token from a decoder's cache."""
+        """Make a Movable whose `token_bytes` are those of one token's keys and values in the decoder's cache."""
         return cls(weights_key, sum(each.nbytes for each in decoder.read_tokens([0], 1)))
 
 

@@ -18,7 +18,7 @@ ever.
 """
 
 _ASCII: Final = "d"
-"""The classes of regular expressions that are limited to ASCII: the class of digits alone, by which users mean 0 to
+"""The classes of regular expressions that match ASCII only, by their letters: digits (`\\d`), by which users mean 0 to
 9.
 """
 

@@ -30,7 +30,7 @@ class ConstantSizes:
     """
 
     def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
-        """For a subgraph, `outer` has the absolute values in the outer graph."""
+        """For a subgraph, `outer` is the `ConstantSizes` of the graph around it."""
         self._values = values
         self._outer = outer
         self._found: dict[str, float] = {}

@@ -33,7 +33,7 @@ def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[No
 
 
 def since_layer(name: str, producers: Producers) -> list[NodeProto]:
-    """The elementwise nodes that compute a value since the last layer, and that layer."""
+    """The last layer before a value, and the elementwise nodes that compute the value from its result."""
     found: dict[str, NodeProto] = {}
     _collect(name, producers, found, 0)
     return [*found.values()]

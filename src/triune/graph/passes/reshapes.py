@@ -59,7 +59,7 @@ def _alone_before(edit: Edit, node: NodeProto, *op_types: str) -> NodeProto | No
 
 
 def _axes(edit: Edit, node: NodeProto) -> list[int] | None:
-    """The axes that a Squeeze removes or an Unsqueeze inserts, as sorted non-negative axes of the shape that has them;
+    """The axes that a Squeeze removes or an Unsqueeze inserts, as sorted, non-negative axes of the larger shape;
     None if they are not known.
     """
     axes = edit.ints(node, 1, "axes")
