@@ -78,9 +78,10 @@ def _elu(x: Value, alpha: float) -> Value:
 
 
 def _exp_minus_one(x: Value) -> Value:
-    """Write exp(x) - 1. For small |x| it is x (1 + x (1/2 + x (1/6 + x/24))), with error x^5/120.
+    """Write exp(x) - 1.
 
-    There the subtraction would lose most digits.
+    For small |x|, where the subtraction would lose most digits, write x (1 + x (1/2 + x (1/6 + x/24))), whose error is
+    x^5/120.
     """
     series = ops.broadcasting_mul(x, like(x, 1 / 24))
     for term in (1 / 6, 1 / 2, 1):

@@ -16,11 +16,10 @@ ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | S
 
 
 def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[NodeProto]:
-    """If a node rounds to whole numbers that may be beyond 2048, the node and the nodes that compute its operand; else
-    [].
+    """The nodes that must stay fp32 because a node rounds to whole numbers that may be beyond 2048; [] if it does not.
 
-    These are the elementwise nodes since the last layer, and the last layer. An error of fp16 (1/2048 of a number) in
-    any of them would be one whole number or more.
+    They are the node, the last layer before it, and the elementwise nodes between the two. An error of fp16 (1/2048 of
+    a number) in any of them would be one whole number or more.
 
     Args:
         rounding: a Floor, Ceil or Round, or a Cast to an integer type.

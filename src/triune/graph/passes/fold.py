@@ -63,7 +63,7 @@ class Fold(GraphPass):
         self._left: _Left | None = None
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Replace the nodes of `model`, in place, whose results are known by constants.
+        """Replace by constants, in place, the nodes of `model` whose results are known.
 
         Nodes that ONNX's reference evaluator cannot compute stay.
         """

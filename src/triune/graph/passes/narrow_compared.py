@@ -61,7 +61,10 @@ def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[A
 
 
 def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) -> bool:
-    """Build `x == c` for the elements of the constant c that are within int32, and false for the others."""
+    """Build `x == c` for the elements of the constant c that are within int32, and false for the others.
+
+    Returns False, and builds nothing, if all are within.
+    """
     is_within = (array >= _INT32.min) & (array <= _INT32.max)
     if is_within.all():
         return False
@@ -72,8 +75,9 @@ def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) 
 
 
 def _ordered(node: NodeProto, position: int, array: NDArray[Any], op_type: str, step: int, build: Builder) -> bool:
-    """Build a comparison of x with a constant beyond int32 by `op_type` and the constant + `step` instead: x < c is
-    x <= c - 1. Returns False if constant + `step` is beyond the other end of int32.
+    """Build the equivalent comparison of x by `op_type` with the constant + `step`, as x < c is x <= c - 1.
+
+    Returns False if the constant + `step` is beyond the other end of int32.
     """
     stepped = np.asarray(array.astype(object) + step)
     if (stepped.min() < _INT32.min) if step < 0 else (stepped.max() > _INT32.max):

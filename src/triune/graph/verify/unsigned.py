@@ -13,7 +13,9 @@ _WEIGHTS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "DynamicQuantizeLSTM": ((1, 9), (2, 11)),
     "DynamicQuantizeMatMul": ((1, 3),),
 }
-"""Operators of com.microsoft that multiply weights by uint8: the positions of weights, and of their zero points."""
+"""Operators of com.microsoft that multiply uint8 activations by weights: the input positions of each weight and of its
+zero point.
+"""
 
 _SHIFT = 128
 
