@@ -180,14 +180,16 @@ class Pool:
         self._num_beside -= running.is_beside
 
     def add_waiting(self, share: "Share") -> None:
-        """Add a share that waits. Its `tag_ns` and `asked_ns` must be set already. The caller holds the lock."""
+        """Add a model's share, which waits for a turn. Its `tag_ns` and `asked_ns` must be set already. The caller
+        holds the lock.
+        """
         self._num_waits += 1
         self._insert(share, self._num_waits)
         time = (share.asked_ns, self._num_waits)
         self._times.insert(bisect_left(self._times, time), time)
 
     def remove_waiting(self, share: "Share") -> None:
-        """Remove a share that waits. The caller holds the lock."""
+        """Remove a model's share, which waits for a turn no more. The caller holds the lock."""
         number = self._remove(share)
         del self._times[bisect_left(self._times, (share.asked_ns, number))]
 
@@ -233,7 +235,7 @@ class Pool:
         return len({id(each.share) for each in self.running} | {id(each) for each in self.waiting}) == 1
 
     def has_earlier(self, tag_ns: float) -> bool:
-        """Whether a model waits whose clock is behind `tag_ns`."""
+        """Whether a waiting model comes before one whose clock is `tag_ns`, since its own clock is further behind."""
         return bool(self._places) and self._places[0][0] < tag_ns
 
     def wait_ns(self, now_ns: int) -> float:

@@ -81,8 +81,8 @@ class Share:
         return max(ends_ns, self.own_ends_ns()) if self._running else ends_ns
 
     def count_wanting(self) -> None:
-        """Update the pool's `num_wanting`: whether this model has waiting requests for the pool. Call this when that
-        may have changed. The caller holds the pool's lock.
+        """Count this model in the pool's `num_wanting` if it has waiting requests that the pool should compute, else
+        not. Call this when that may have changed. The caller holds the pool's lock.
         """
         wants = self.num_bound > 0 or (not self.is_elsewhere and self.demand is not None and self.demand.has_waiting)
         if wants is not self._is_wanting:

@@ -79,7 +79,7 @@ class Bill:
     _accountants: dict[Accountant, None] = field(default_factory=dict[Accountant, None])
 
     def join(self, accountant: Accountant) -> None:
-        """Record that `accountant` charges works to this bill."""
+        """Record that `accountant` charges energy to this bill."""
         self._accountants[accountant] = None
 
     def ran_on(self, unit: Unit, num_rows: int) -> None:
@@ -93,7 +93,7 @@ class Bill:
 
     @property
     def accountants(self) -> Collection[Accountant]:
-        """The accountants that charge works to this bill."""
+        """The accountants that charge energy to this bill."""
         return self._accountants
 
 
@@ -161,7 +161,7 @@ class Work:
     ended_ns: int = 0
 
     def parts(self) -> Sequence[Share]:
-        """The shares of the work. Call this on the accountant's thread only."""
+        """The shares by which the work's energy is divided among bills. Call this on the accountant's thread only."""
         shares = self.shares() if callable(self.shares) else self.shares
         self.shares = shares
         return shares
@@ -201,7 +201,7 @@ class Account:
         return work
 
     def new_bill(self) -> Bill:
-        """Make a bill for the energy of works of this account."""
+        """Make a bill that can be charged with a part of this account's energy."""
         bill = Bill()
         bill.join(self.accountant)
         return bill
@@ -223,7 +223,7 @@ class Account:
         return self.begin(now_ns, [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows])
 
     def ran(self, started_ns: int, ended_ns: int, bill: Bill) -> None:
-        """Record a batch that ran without a work (see `quick_ns`) and whose request asked for its energy."""
+        """Record a batch for which no `Work` was begun (see `quick_ns`), and whose request asked for its energy."""
         self.begin_batch(started_ns, [(1, bill)]).ended_ns = ended_ns
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 _MOST_DONE: Final = 64
-"""The lists of waiting callers may also contain callers that wait no longer. Those are removed when there are more of
-them than callers that wait, by about this number.
+"""The lists of waiting callers also contain callers that wait no longer, until these outnumber those that wait by about
+this number. Then they are removed.
 """
 
 

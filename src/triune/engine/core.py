@@ -245,8 +245,8 @@ class EngineCore:
             max_tokens: the most tokens whose keys and values may be copied; None for any.
 
         Raises:
-            UnsupportedError: the sequence reads memory that was given to it, has rules of its own, or probabilities of
-                its prompt are still to be computed.
+            UnsupportedError: the sequence was added with `memory` or `rules`, or probabilities of its prompt are still
+            to be computed.
             UnavailableError: the sequence has ended, or has keys and values of more than `max_tokens` tokens. In the
                 latter case the sequence goes on here.
         """

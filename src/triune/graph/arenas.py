@@ -17,10 +17,11 @@ NO_LOG: Final = 4
 # The longest time, in seconds, for which the creation of a session waits until the session created before has looked up
 # its own arena. A session does that first of all, so a moment is enough.
 _LOOK_SECONDS = 0.05
-# The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
+# The arena does not double its regions beyond this size, in bytes: otherwise it would keep up to four times what the
+# runs need.
 _LARGEST_REGION_BYTES = 32 << 20
 
-# If memory is returned soon, because runs differ or take much, the arena allocates exactly what is requested
+# If memory is returned soon, because the runs' needs differ or are large, the arena allocates exactly what is requested
 # (kSameAsRequested), not powers of 2.
 _EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
 _DOUBLING: Final = {"max_power_of_two_extend_bytes": _LARGEST_REGION_BYTES}

@@ -19,7 +19,7 @@ from triune.graph.values import Values, constant_tensor, subgraphs_of
 from triune.graph.weight_files import num_bytes
 
 FOLDED_BYTES = "optimization.constant_folding_max_output_size_in_bytes"
-"""The option of ONNX Runtime (1.32) with the size of the largest constant that it makes."""
+"""The option of ONNX Runtime (1.32) that limits the size of a constant into which it folds a node."""
 
 _SMALL_BYTES = 1 << 10
 """Constants of at most this number of bytes are read, since other values may take their shapes or limits from them."""

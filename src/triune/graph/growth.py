@@ -195,8 +195,8 @@ class _Search:
         return [times, *[0.0 if is_first_alone else times] * (len(node.output) - 1)]
 
     def _own(self, node: NodeProto, given: Sequence[float]) -> float:
-        """The multiple (`_Times`) of the strings that a node creates itself: labels, numbers as text, a Constant's
-        strings.
+        """The size of the strings that a node creates itself (labels, numbers as text, a Constant's strings), as a
+        multiple (see `_Times`).
         """
         if node.op_type == "Constant":
             return float(any(each.name.startswith("value_string") for each in node.attribute))

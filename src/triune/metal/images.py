@@ -29,23 +29,23 @@ class Images:
         """By the `id` of each view: the view itself, so that its `id` is not used again, and the array behind it."""
 
     def first(self, source: Value) -> Value:
-        """Make and remember a view with channels first of an array that has channels last."""
+        """Make a view with channels first of an array that has channels last, and remember both."""
         view = channels_first(source)
         self._sources[id(view)] = view, source
         return view
 
     def last(self, x: Value) -> Value:
-        """The values of `x` with channels last: the array of which it is a view, if it is a remembered one."""
+        """`x` with channels last. If `x` is a view that `first` made, this is the array behind it."""
         found = self._sources.get(id(x))
         return channels_last(x) if found is None else found[1]
 
     def has(self, x: Value) -> bool:
-        """Whether `x` is a remembered view."""
+        """Whether `x` is a view that `first` made, so that an array with channels last is behind it."""
         return id(x) in self._sources
 
     def elementwise(self, function: Callable[..., Value], operands: Sequence[Value]) -> Value:
-        """Compute `function(*operands)`, which is elementwise and broadcasts: with channels last if an operand is a
-        remembered view, so that the result is one, too.
+        """Compute `function(*operands)`, which is elementwise and broadcasts. If an operand is a view that `first`
+        made, compute with channels last, and return such a view.
         """
         if not self._sources or not any(map(self.has, operands)):
             return function(*operands)
@@ -63,8 +63,8 @@ class Images:
         return self.last(x if x.ndim == rank else x.reshape((*[1] * (rank - x.ndim), *x.shape)))
 
     def reduced(self, function: Callable[..., Value], x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
-        """Compute `function(x, axis=axes, keepdims=keepdims)`, a reduction over non-negative axes: with channels last
-        if `x` is a remembered view.
+        """Compute `function(x, axis=axes, keepdims=keepdims)`, a reduction over non-negative axes. If `x` is a view
+        that `first` made, compute with channels last.
         """
         if not axes or not self.has(x):
             return function(x, axis=list(axes), keepdims=keepdims)
@@ -72,7 +72,7 @@ class Images:
         return found if keepdims else mx.squeeze(found, list(axes))
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:
-        """Concatenate values along a non-negative axis: with channels last if all of them are remembered views."""
+        """Concatenate values along an axis >= 0: with channels last, if all of them are views that `first` made."""
         if not values or not all(map(self.has, values)):
             return mx.concatenate(list(values), axis)
         return self.first(mx.concatenate([self.last(x) for x in values], _place(axis, values[0].ndim)))

@@ -247,8 +247,8 @@ class QuickWorker:
         )
 
     def _return(self) -> None:
-        """Return to the event loop's thread, if that is allowed and no batch runs, since an executable runs one batch
-        at a time.
+        """Run batches on the event loop's thread again, if `_judge` allowed it and the other thread runs none: an
+        executable runs one batch at a time.
         """
         if self._may_return and not self._num_in_thread:
             self.is_inline = True

@@ -73,8 +73,8 @@ class Rank:
     level: LoadLevel
 
     def is_better_than(self, other: "Rank", margin: float = 0.0) -> bool:
-        """Whether this rank's value is above `other`'s by more than the fraction `margin` of it. A rank that meets the
-        limit of p99 is better than any that does not.
+        """Whether this rank's value is above `other.value * (1 + margin)`. A rank that meets the limit of p99 is better
+        than any that does not.
         """
         if self.is_met != other.is_met:
             return self.is_met

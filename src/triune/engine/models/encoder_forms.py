@@ -42,7 +42,7 @@ class EncoderForm(Protocol):
         ...
 
     def steps(self) -> str:
-        """Build the positions in the longest text: INT64 [tokens]."""
+        """Build the positions of the longest text's tokens, 0, 1, 2, ...: INT64 [tokens]."""
         ...
 
     def first(self, hidden: str) -> str:

@@ -16,7 +16,9 @@ from triune.engine.thread import EngineThread
 from triune.hardware.heat.slowing import SpeedWatch
 
 _AGAIN_NS: Final = 10_000_000_000
-"""For this time, in ns, a unit gets no new answers after a step that failed. It doubles after each further failure."""
+"""After a step that failed, a unit is given no new answers to compute for this time, in ns, which doubles with each
+further failure.
+"""
 
 _MOST_DOUBLINGS: Final = 5
 
@@ -126,7 +128,9 @@ class Replica:
             self._num_left -= 1
 
     def count_step(self, times: StepTimes) -> None:
-        """Record whether a step failed. After a failed step, `refusal` refuses new answers for a while."""
+        """Record whether a step failed. After a failed step, `refusal` gives a reason to compute no new answers for a
+        while.
+        """
         if times.failure is not None:
             self._failure, self._failed_ns = str(times.failure), times.ended_ns
             self._num_failures += 1
@@ -134,8 +138,8 @@ class Replica:
             self._num_failures = 0
 
     def refusal(self, now_ns: int) -> str:
-        """Why the replica gets no new answers now: it is lost, hangs, is drained, or a step failed shortly before.
-        Empty if it gets new answers.
+        """Why the replica is given no new answers to compute now: it is lost, hangs, is drained, or a step failed
+        shortly before. Empty if it is given some.
         """
         if self.thread.failure is not None:
             return f"'{self.placement.unit.value}' is lost: {self.thread.failure}"

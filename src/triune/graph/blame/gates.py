@@ -137,7 +137,7 @@ def _choices(model: ModelProto, values: Values, made: Collection[str], most: int
 
 
 def described(gates: Sequence[Untaken]) -> str:
-    """The untaken sides in words, for a note."""
+    """Describe the untaken sides of gates in words, for a note."""
     sides: Mapping[str, tuple[str, str]] = {"If": ("else", "then")}
     words = [
         f"the numbers between the limits of Clip '{each.value}'"

@@ -55,7 +55,7 @@ def _fits(index: Index, found: RotaryEmbedding) -> bool:
 
 
 def _half(index: Index, found: RotaryEmbedding, table: str) -> str:
-    """One half of a table, (batch, steps, width / 2)."""
+    """Build the first half of a table of cosines or sines, (batch, steps, width / 2); returns its name."""
     build = index.build
     dims, sizes = index.dims(found.x), index.dims(table)
     assert dims is not None, "`_fits` knows the shapes"

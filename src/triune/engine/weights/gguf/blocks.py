@@ -33,7 +33,7 @@ _Q6_K: Final = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 1
 _IQ4_XS: Final = np.dtype([("d", "<f2"), ("scales_h", "u1", 2), ("scales_l", "u1", 4), ("qs", "u1", 128)])
 
 _IQ4_VALUES: Final = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
-"""The levels of IQ4_NL and IQ4_XS, which lie closer together near 0."""
+"""The numbers that the codes 0 to 15 of IQ4_NL and IQ4_XS stand for, which lie closer together near 0."""
 
 
 @dataclass(frozen=True, slots=True)
