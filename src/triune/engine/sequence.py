@@ -119,8 +119,8 @@ class Sequence:
         self.tokens = list(self.prompt)
 
     def follow(self, other: "Sequence") -> None:
-        """Copy the times, the bill and the prompt's probabilities from `other`, the same sequence as another unit
-        computed it before.
+        """Copy the times, the record of joules (`bill`) and the prompt's probabilities from `other`, the same sequence
+        as another unit computed it before.
         """
         self.scores = other.scores
         if other.started_ns is not None:

@@ -190,7 +190,8 @@ class _Search:
     ) -> list[_Known]:
         """What is known of the outputs of an If, either of whose branches may run, or of a loop."""
         is_sized = any(each.is_sized for each in inputs)
-        # The first two inputs of a Loop's body are the iteration number and the condition, which the body computes.
+        # Assume that the iteration number and the condition, the first two inputs of a Loop's body, do not vary with
+        # the model's inputs. Whether the condition does is read below from the body's first output, which computes it.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
         given = [*fixed, *[_Known(varies=True, is_sized=is_sized)] * max(len(body.input) for body in bodies)]
         results = [self.graph(body, dict(scope), given) for body in bodies]

@@ -82,7 +82,7 @@ def measure(
     Args:
         subject: the model.
         message: the config, as in config.pbtxt.
-        seconds: the time of each load.
+        seconds: how long requests are sent at each number of concurrent callers.
         kept: the store of executables of earlier trials of the same model, to which those of this trial are added; None
             stores none.
 

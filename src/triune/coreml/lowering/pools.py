@@ -96,8 +96,8 @@ def _max_with_indices(c: Context, x: Var, window: Window, widths: Widths) -> tup
     origins: Var = None
     for offsets in np.ndindex(*window.kernel):
         begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
-        # The slice has the element at `offsets` of each window. It ends with that of the last window that fits into the
-        # padded image.
+        # Slice the element at `offsets` of each window. The end of the slice is behind the element of the last window
+        # that fits into the padded image.
         ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
         values = mb.slice_by_index(
             x=padded,

@@ -12,11 +12,11 @@ class Range(Enum):
     """One way in which the elements of a tensor may be outside fp16's range."""
 
     GUARDED = auto()
-    """Elements are above 0 only because of a constant that fp16 rounds to 0: x + 1e-12."""
+    """Elements are above 0 only because of a constant that fp16 rounds to 0, as those of x + 1e-12."""
     TINY = auto()
-    """All elements are near 0: x * 1e-9."""
+    """All elements are near 0, as those of x * 1e-9."""
     LARGE = auto()
-    """Beyond 65504: exponentials, x * 1e9."""
+    """Beyond 65504, as exponentials and x * 1e9 may be."""
     SQUARE = auto()
     """Beyond 65504, as squares of numbers within fp16 may be."""
     INVERSE = auto()

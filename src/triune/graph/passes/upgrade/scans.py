@@ -10,8 +10,8 @@ from triune.graph.passes.upgrade.rule import Rule
 
 
 def _scan(c: Context) -> None:
-    """Write a Scan of the new form over the batch, whose body is a Scan over the sequence of one element of the
-    batch.
+    """Write a Scan over the batch, in the form of operator set 9, whose body is a Scan over the sequence of one element
+    of the batch.
     """
     if c.input(0):
         raise UnsupportedError(
