@@ -35,8 +35,8 @@ _OVERDUE: Final = 0.25
 
 
 def remaining_ns(expected_ns: float, elapsed_ns: float) -> float:
-    """The time that a batch is still expected to take, in nanoseconds. A batch that has taken longer than expected may
-    take much longer.
+    """The time that a batch is still expected to take, in nanoseconds: at least the fraction `_OVERDUE` of the time
+    that it has taken so far, since a batch that is late may take much longer.
     """
     return max(expected_ns - elapsed_ns, elapsed_ns * _OVERDUE)
 

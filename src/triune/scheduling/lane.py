@@ -159,8 +159,8 @@ class Lane:
         return self._busy_ns if least_ns == math.inf else least_ns
 
     def remaining_ns(self, now_ns: int) -> float:
-        """The estimated time until the worker is free, in ns. A batch that takes longer than expected may take much
-        longer.
+        """The estimated time until the worker is free, in ns: see `arbiter.pool.remaining_ns`. If it runs nothing, the
+        time until the model's turn on the hardware; 0 if the model waits for no turn.
         """
         if self.running is None:
             return 0.0 if self.share is None else self.share.wait_ns(now_ns)

@@ -174,7 +174,7 @@ class ModelProxy:
 
     @staticmethod
     def get_all_compute_devices() -> list[Any]:
-        """The devices of `get_available_compute_devices`, since all devices are available."""
+        """The same devices as `get_available_compute_devices`: none is unavailable here."""
         return all_devices()
 
     def _compile(self) -> str:

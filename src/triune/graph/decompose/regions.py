@@ -91,7 +91,9 @@ class _Axis:
         self._pixels = b.constant(np.arange(length), np.float32)
 
     def mean(self) -> str:
-        """Build (R, size, length), the weight of each pixel in the mean of each bin."""
+        """Build the weight of each pixel in the mean of each bin: (R, size, length), for R regions, `size` bins and
+        `length` pixels.
+        """
         b = self._b
         distance = b.op("Abs", b.op("Sub", self._points, self._pixels))
         weights = b.op("Relu", b.op("Sub", b.constant(1, np.float32), distance))
