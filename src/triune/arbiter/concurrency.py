@@ -28,7 +28,9 @@ whole in the window in which it ends. At a level that is clearly slower than the
 """
 
 _NUM_TRIALS: Final = 2
-"""Each level is measured this often before one is chosen, unless it was slow the first time (`_NEAR`)."""
+"""Each level (number of models at once) is measured this often before one is chosen, unless it was slow the first time
+(`_NEAR`).
+"""
 
 _NEAR: Final = 0.9
 """A level is not measured a second time if its first speedup is less than this part of the best one's."""
@@ -43,11 +45,13 @@ which takes less energy.
 """
 
 _REFRESH: Final = 50
-"""After this number of windows another level is measured again, since the load may have changed."""
+"""After this number of windows, another level (number of models at once) is measured again, since the load may have
+changed.
+"""
 
 _MOST_REFRESH: Final = 800
-"""Each time that a new measurement changes nothing, twice as many windows pass before the next one, up to this number,
-since measuring costs time.
+"""Each time that a new measurement changes nothing, the number of windows before the next measurement is doubled, up to
+this number, since measuring costs time.
 """
 
 
@@ -118,7 +122,7 @@ class Concurrency:
         self.level = self._choose(levels, 1 if is_one_model else 0)
 
     def _choose(self, levels: list[int], usual: int) -> int:
-        # A limit of one is measured first: it shows how long each batch takes without others.
+        # First measure with one model at a time: that shows how long each batch takes without others.
         for level in levels:
             if level not in self.speedups:
                 return level

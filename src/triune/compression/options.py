@@ -6,7 +6,7 @@ from enum import Enum
 from triune.core.errors import InvalidArgumentError
 
 GROUPS = (32, 64, 128)
-"""The sizes of groups that runtimes have fast kernels for."""
+"""Numbers of weights with a common scale for which runtimes have fast kernels."""
 
 
 class WeightForm(Enum):

@@ -33,7 +33,7 @@ def cache_bytes(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def check_byte_settings(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises InvalidArgumentError if one of the variables is not a number of bytes."""
+    """Raises InvalidArgumentError if an environment variable of this module is not a number of bytes."""
     folded_bytes(environment)
     cache_bytes(environment)
 

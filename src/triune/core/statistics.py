@@ -166,8 +166,8 @@ class ModelStatistics:
             input_ns: the time to join inputs.
             infer_ns: the time to run.
             output_ns: the time to split outputs.
-            parts: the number, unit and time of each run of a segment, for a model that is divided into segments. These
-                units count instead of `unit`, each once.
+            parts: for a model that is divided into segments, the segment's number, the unit and the time in ns of each
+                run. These units count instead of `unit`, each once.
         """
         if not parts:
             self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows

@@ -78,7 +78,7 @@ class ShortProtocol(HttpToolsProtocol):
         """Log nothing: uvicorn would advise the operator to install libraries for WebSockets."""
 
     def on_message_complete(self) -> None:
-        """Have uvicorn answer a request that has arrived completely, and start the time without a request."""
+        """Have uvicorn answer a request that has arrived completely, and start the timeout for the next request."""
         super().on_message_complete()
         self._num_received = 0
         self._deadline = self.loop.time() + self._limits.idle_seconds

@@ -40,7 +40,7 @@ MAX_ROUNDS = 8
 
 
 def _round(keep: Collection[str], large: Large, fold: Fold) -> Sequence[GraphPass]:
-    """The passes of one round, in order."""
+    """The passes, in order, that `normalize` repeats until they change nothing."""
     return (
         # Decompose needs inferred types and ranks.
         Infer(),
@@ -117,7 +117,8 @@ def normalize(
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
         copy = run_passes(copy, _round(keep, large, fold), watch)
-        # Also take out the large constants that were in nodes and functions.
+        # Take the large constants out of the model again, since passes may have moved some from nodes and functions to
+        # initializers.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break

@@ -105,7 +105,7 @@ class Plans:
 
     Attributes:
         main: the plan of the graph itself.
-        all: all plans, by the `id` of their graphs.
+        all: all plans, by `id(graph)` of their graphs.
         is_random: whether a node draws random numbers.
     """
 
@@ -178,6 +178,6 @@ def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
 
 
 def read_by(step: Step, packed: Mapping[str, Quantized]) -> Collection[str]:
-    """The values that a step reads, except for weights that MLX has as packed weights."""
+    """The values that a step reads, without the weights in `packed`, which MLX reads in its own packed form."""
     is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
     return step.node.input[:1] if is_packed else names_read_by(step.node)

@@ -33,7 +33,7 @@ class Listing:
         """List the folders. The listing begins after the call.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read, and never could be.
+            InvalidArgumentError: a repository's folder cannot be read, and no earlier listing could read it.
         """
         num_begun = self._num_begun
         async with self._looking:

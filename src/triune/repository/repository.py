@@ -285,7 +285,9 @@ class Repository:
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     async def _bring(self, name: str) -> None:
-        """Load a model that another needs, in mode EXPLICIT, unless it serves its present files."""
+        """In mode EXPLICIT, load a model that another one needs, unless the versions that serve are of its current
+        files.
+        """
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)
         if self._settings.control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:

@@ -46,7 +46,7 @@ class Choice:
         eligible, batcher = self._eligible, self._batcher
         is_restricted = eligible.is_restricted
         formed: FormedBatch | None = None
-        # The loop ends: after each refused turn, the lanes of that hardware are not free any more.
+        # This loop ends, since the lanes whose turn was refused are not free any more.
         while free := [lane for lane in self._lanes if lane.is_free(now_ns)]:
             if formed is None or is_restricted:
                 found = batcher.form(eligible.waiting(queue, free) if is_restricted else queue, now_ns)
@@ -63,7 +63,7 @@ class Choice:
                 return None
             batch = formed
             if batcher.may_split and not lane.worker.is_inline:
-                # A trial runs only one row, so that it takes little time.
+                # A trial batch, which measures how fast a lane is, has only one row, so that it takes little time.
                 batch = formed.first(1 if trial else self._rows(lane, formed))
             if lane.take_turn(batch):
                 self._trials.started(lane, is_trial=trial is not None)

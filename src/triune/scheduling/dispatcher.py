@@ -104,7 +104,8 @@ class Dispatcher:
         statistics.accounts = accounts
         self._clock = clock
         self._queue = RequestQueue(policy)
-        # A batch takes half of the objective at most, so that waiting for more requests may take the other half.
+        # A batch takes at most half of the model's latency objective, so that waiting for more requests may take the
+        # other half.
         self._batcher = Batcher(
             policy,
             preference.min_delay_us if preference is not None else None,

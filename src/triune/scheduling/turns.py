@@ -73,8 +73,8 @@ class Turns:
 
         Args:
             now_ns: the time.
-            has_waiting: whether requests wait in the model's queue that name no unit; `bind` tells of those that name
-                one.
+            has_waiting: whether requests that name no unit wait in the model's queue. (Those that name one are counted
+                by `bind`.)
 
         Returns:
             the earliest time at which the model may compute without a turn; 0 if it does not wait for a turn.

@@ -39,8 +39,9 @@ took; twice the time of the loads of the trial itself; and this number of second
 """
 
 Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]
-"""Measures a candidate. It is given the seconds of each load, and the limit of the whole trial in seconds, after which
-it is ended and has failed."""
+"""Measures a candidate. The second argument is how many seconds each number of callers is measured; the third is the
+time limit of the whole trial in seconds, after which it is ended and has failed.
+"""
 
 
 class Watcher(Protocol):
@@ -57,7 +58,7 @@ class Trial:
 
     Attributes:
         candidate: the configuration that was tried.
-        seconds: the time of each load.
+        seconds: how long each number of callers was measured.
         measurement: the measurements.
         rank: the rank of the measurement; None if the trial failed.
     """
@@ -115,7 +116,7 @@ class Search:
         objective: the objective.
         p99_ms: the limit of p99; None for no limit.
         budget_seconds: the time that the search may take.
-        num_levels: the number of loads of each trial.
+        num_levels: how many numbers of callers (`LoadLevel`) each trial measures.
         clock: the clock.
         watch: the function that is called with each trial.
     """
@@ -208,8 +209,8 @@ class Search:
         return (winner, missed) if winner is not None and _is_better(winner, best, LEAST_GAIN) else (best, missed)
 
     def _better_half(self, rivals: Sequence[Trial], best: Trial) -> list[Trial]:
-        """Leave out the rivals whose value is below the part _WORTH of the best candidate's, and return the better half
-        of the remaining ones, in their order.
+        """Leave out the rivals whose value is less than _WORTH times that of `best`, and return the better half of the
+        others, in their order.
         """
         hopeful = [
             each

@@ -24,7 +24,9 @@ PROGRAMS: Final = (".mlpackage", ".aimodel")
 
 
 def check_names(source: Path, target: Path) -> None:
-    """Raise InvalidArgumentError unless `target` names a compressed model, which is not the source."""
+    """Raise InvalidArgumentError unless `target` has a suffix of a compressed model (.onnx, .mlpackage or .aimodel),
+    and is another file than `source`.
+    """
     if target.suffix not in (".onnx", *PROGRAMS):
         raise InvalidArgumentError(f"'{target.name}' is no compressed model: name a .onnx, .mlpackage or .aimodel")
     if source.resolve() == target.resolve():

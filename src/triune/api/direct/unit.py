@@ -28,7 +28,7 @@ class DirectUnit:
     """
 
     def __init__(self, unit: Unit, executables: Executables, *, is_emulated: bool) -> None:
-        """`executables` compiles the work."""
+        """`executables` gives the compiled programs that compute products and convolutions on the unit."""
         self.unit = unit
         self.is_emulated = is_emulated
         self._executables = executables

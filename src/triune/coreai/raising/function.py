@@ -181,7 +181,9 @@ def _check_names(names: Sequence[str], role: str) -> None:
 
 
 def _output_names(called: Sequence[str], inputs: Sequence[str], nexts: Sequence[str]) -> list[str]:
-    """The names of the outputs in the graph: their own, unless an input has the same name."""
+    """The names of the graph's outputs: those of `called`; where an input has the same name, a new name that ends in
+    "/output".
+    """
     # A new name must differ from all of these names, even from the ones that are replaced.
     root = Root([*called, *inputs, *nexts])
     return [root.fresh(f"{name}/output") if name in inputs else name for name in called]

@@ -34,7 +34,9 @@ def _linear(graph: Graph, given: Given) -> Tensor:
 
 
 def _matmul(graph: Graph, given: Given) -> Tensor:
-    """Write a matrix product, which broadcasts leading dimensions. A constant may have another type than the result."""
+    """Write a matrix product, which broadcasts leading dimensions. The operands are cast to the type of the result; or
+    to fp32, if the result is fp16 and an operand, which must be a constant, is fp32.
+    """
     factors: list[Tensor] = []
     is_wide = given.dtype is DType.FP16 and DType.FP32 in (given["x"].dtype, given["y"].dtype)
     for name in ("x", "y"):

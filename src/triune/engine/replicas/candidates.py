@@ -110,8 +110,9 @@ class Candidates:
         return Choice(place, then, choice.reason)
 
     async def _cached(self, job: Job) -> Mapping[Replica, int]:
-        """The number of tokens of a job's prompt that each replica has in its prefix cache. Empty for a job whose keys
-        and values the cache cannot have: one that brings its own, or has a salt of its own.
+        """The number of tokens of a job's prompt that each replica has in its prefix cache. Empty for a job whose
+        blocks no cache has: one that brings its keys and values, or whose `salt` (the identity of an encoder's output)
+        makes its blocks different.
         """
         if job.state is not None or job.salt:
             return {}

@@ -50,8 +50,8 @@ class Layout(LayoutPass):
 
 
 def _constant_operand(index: Index, transposed: dict[str, str], node: NodeProto, name: str) -> str:
-    """The name under which a node in the layout reads an operand that need not enter it: a constant that broadcasts is
-    transposed, others are read as they are.
+    """The name by which a node on (B, C, 1, S) reads an operand that is no layout value: a transposed copy of a
+    constant that broadcasts, or `name` itself.
     """
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"

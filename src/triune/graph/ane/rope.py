@@ -17,8 +17,8 @@ CHANNELS = AXES[2]
 
 class Rope(LayoutPass):
     """Given x * cos + rotate_half(x) * sin with x (B, heads, S, width) or (B, S, heads, width), split from the channels
-    of a value (B, S, C) that has just left the layout. rotate_half(x) is the negated second half of each head, then the
-    first half.
+    of a value (B, S, C) that was just transposed from (B, C, 1, S). rotate_half(x) is the negated second half of each
+    head, then the first half.
 
     Result: x * cos + swapped(x) * signed_sin on (B, C, 1, S), for all heads at once. swapped(x) exchanges the halves of
     each head, and signed_sin has its first half negated. The tables cos and signed_sin are built as (B, C, 1, S) once

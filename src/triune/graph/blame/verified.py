@@ -35,8 +35,8 @@ it.
 """
 
 _LATEST = 25.0
-"""No search begins after this many seconds: it could exceed the time limit, and the verdicts known by then would be
-lost.
+"""When more than this many seconds of the verification have passed, no search begins: it could exceed the time limit,
+and the verdicts known by then would be lost.
 """
 
 
@@ -49,7 +49,8 @@ class Verified:
         wide: the names of the first results of nodes that should compute in fp32; the conversion is then to be done and
             verified again.
         notes: why these nodes should compute in fp32, and what is not known of the conversion.
-        doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
+        doubts: the kinds of inputs with values in narrow ranges (`InputSet.is_narrow`) for which outputs are wrong, if
+            no further nodes were found.
         largest: how large inputs may be for outputs to be right, and which output is wrong for larger ones; "" if none
             was found wrong.
         num_tried: the number of sets of inputs that were tried until the time for that was over.

@@ -1,5 +1,5 @@
-"""Find sums that cancel: for some numbers of an input, what is computed from it and what a constant adds are nearly
-equal, so that rounding either of them is an error as large as the difference.
+"""Find sums that cancel: for some values of an input, the two terms are nearly equal with opposite signs, so that the
+rounding error of a term is as large as their sum.
 
 - `curve`: samples of a value, each element of which is a function of one input element.
 - `elementwise`: the curves that arithmetic and functions make; `layout`: those that reorder elements.

@@ -51,7 +51,9 @@ _LINEAR: Mapping[str, _Function] = {
     "Max": _largest,
     "Min": _smallest,
 }
-"""Operators whose results, if an operand has a cancelling sum, have the error of the operand times a factor."""
+"""Operators that pass on the error of an operand, times a factor: where a sum in the operand cancels, the result is as
+imprecise.
+"""
 
 _COPIES: Mapping[str, _Function] = {"Identity": np.positive, "Cast": np.positive, "Dropout": np.positive}
 
@@ -209,7 +211,7 @@ def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]
                 np.abs(function(*given[:position], given[position] + sign * error, *given[position + 1 :]) - values)
                 for sign in (1, -1)
             ]
-            # The operand plus its error, or minus it, may be outside the function's domain; its NaN does not count.
+            # Let `fmax` ignore a NaN: the operand plus its error, or minus it, may be outside the function's domain.
             errors = errors + np.fmax(*sides)
     return values, errors
 

@@ -159,7 +159,7 @@ class Stages:
         Raises:
             NumpyFunctionError: a numpy function raised an exception.
             InternalError: the results of one are not those that its operator states.
-            TriuneError: as the pieces do.
+            TriuneError: the runtime that computes the nodes between custom nodes raised it.
         """
         values: dict[str, Array] = dict(inputs)
         for stage in self.stages:
@@ -207,7 +207,9 @@ def typed_model(model: ModelProto, ops: CustomOps, at: Collection[int]) -> tuple
 
 
 def _constants_read(model: ModelProto, at: Collection[int]) -> list[int]:
-    """The positions of nodes that compute constants for custom nodes: they are computed in a piece before those."""
+    """The positions of the nodes that compute constant inputs of the custom nodes `at`. They are compiled as a piece of
+    their own.
+    """
     constant = constant_nodes(model.graph, at)
     read = {name for position in at for name in model.graph.node[position].input}
     return [position for position in constant if read.intersection(model.graph.node[position].output)]
@@ -240,7 +242,9 @@ def _types_of(node: NodeProto, op: CustomOp, values: Values) -> dict[str, np.dty
 
 
 def _checked_inputs(node: NodeProto, op: CustomOp) -> list[str]:
-    """The names of the numpy function's inputs, if it takes those of the node."""
+    """The names of the numpy function's positional parameters. Raises InvalidArgumentError if it cannot take as many
+    inputs as the node has.
+    """
     inputs, _ = op.parameters()
     is_open = any(each.kind is Parameter.VAR_POSITIONAL for each in inputs)
     positional = [each for each in inputs if each.kind is not Parameter.VAR_POSITIONAL]

@@ -13,7 +13,7 @@ _DOMAIN = "ai.onnx.ml:"
 
 
 def is_of_features(node: NodeProto, values: Values) -> bool:
-    """Whether a node of floats replaces one of ONNX's operators for machine learning without networks (ai.onnx.ml)."""
+    """Whether a node that reads or writes floats comes from the decomposition of an operator of ai.onnx.ml."""
     if not (noted_origin(node) or "").startswith(_DOMAIN):
         return False
     return any(name and values.elem_type(name) == TensorProto.FLOAT for name in (*node.input, *node.output))

@@ -155,7 +155,9 @@ class _Masks:
         return total
 
     def _times_live(self, name: str, live: str, axis: int) -> str:
-        """Multiply the rows of scores by `live`. If the scores are q @ k, multiply q, which is smaller."""
+        """Multiply the rows of the scores `name` by `live`, a factor of 0 or 1 for each row. If the scores are q @ k,
+        multiply q, which is smaller.
+        """
         index = self._index
         node = index.producer(name, "Mul", "Div", "MatMul")
         if node is not None and axis == -1:

@@ -99,7 +99,8 @@ class Propagation:
     def _of_product(self, given: Ranges) -> Ranges:
         """The ranges of a matrix product.
 
-        SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1); else SETTLED.
+        `Range.SQUARE` if operands are squares and the result is read by a root, a logarithm or as a divisor, as in x /
+        sqrt(conv(x * x) + 1); else `Range.SETTLED`.
         """
         is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
@@ -222,7 +223,9 @@ class Propagation:
         return given - {Range.SQUARE, Range.SUM, Range.LARGE} | {Range.SETTLED}
 
     def raise_to(self, given: Ranges) -> Ranges:
-        """The ranges of a power. A negative exponent inverts the operand."""
+        """The ranges of the result of Pow: those of the operand, of a root if the exponent is below 1, or of an inverse
+        if it is negative. An unknown exponent counts as 2.
+        """
         exponent = self._values.constant(self._node.input[1])
         power = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else 2.0
         if power < 0:

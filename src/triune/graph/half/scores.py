@@ -131,8 +131,8 @@ class _Scores:
     def _is_wanted(
         self, terminals: Sequence[NodeProto], chain: Sequence[NodeProto], last: NodeProto, scale: Scale
     ) -> bool:
-        """Whether to move a scale: always for scores, for layers only if it is far below 1 or moving it adds no
-        node.
+        """Whether to move a scale from `last` to the operands of the products `terminals`: always for attention scores;
+        for layers only if it is far below 1 or moving it adds no node.
         """
         if scale.name or is_strong(scale) or all(node.op_type == "MatMul" for node in terminals):
             return True
@@ -192,7 +192,9 @@ class _Scores:
         return has_columns and is_own_constant and scale.axis(rank) == (rank - 1 if is_of_last else 1)
 
     def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
-        """Scale those operands of a node that are not results of the chain."""
+        """Multiply operands of `node`, one of the nodes `chain`, by a scale: of a product its operands, of a node such
+        as Where those that no other node of the chain computes.
+        """
         if node.op_type == "MatMul" or node.op_type in LAYERS:
             self.operands.scale_product(node, scale)
             return

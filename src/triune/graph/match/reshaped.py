@@ -34,7 +34,7 @@ class Reshaped:
 
 
 def match_reshaped(index: Index, last: NodeProto) -> Reshaped | None:
-    """The pattern that ends with the Reshape `last`, or None."""
+    """The pattern `Reshaped` that ends with the node `last`; None if `last` does not end one."""
     node = index.producer(last.input[0], "Softmax", "Transpose") if last.op_type == "Reshape" else None
     first = index.producer(node.input[0], "Reshape") if node is not None else None
     if node is None or first is None:

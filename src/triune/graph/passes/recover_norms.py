@@ -145,7 +145,9 @@ def _under_root(edit: Edit, name: str, *, is_inverse: bool) -> str | None:
 
 
 def _mean_of_last(edit: Edit, name: str) -> str | None:
-    """The name of v if a value is the mean of v over the last axis, which it keeps; else None."""
+    """If the value `name` is the ReduceMean of a value over the last axis, with keepdims, the name of that value; else
+    None.
+    """
     mean = edit.producer(name, "ReduceMean")
     if mean is None or not attributes_of(mean).get("keepdims", 1):
         return None

@@ -109,8 +109,8 @@ operand before the Transpose.
 
 
 def _moved_inputs(edit: Edit, node: NodeProto, value: str, perm: Sequence[int], before: str) -> list[str] | None:
-    """The inputs that an elementwise node has if it is moved before the Transpose, with `_HERE` for the value; None if
-    it cannot be moved.
+    """The inputs that an elementwise node has if it is moved before the Transpose, with the placeholder `_HERE` in
+    place of `value`; None if it cannot be moved.
     """
     if node.domain not in ("", "ai.onnx") or list(node.input).count(value) != 1:
         return None

@@ -122,7 +122,8 @@ class _Noise:
 
         Args:
             graph: changed.
-            outer: the names of the values in the graphs around it to which only operators that round nothing lead.
+            outer: values of the graphs around it, by name, that are computed from the inputs by operators without
+                rounding.
         """
         exact = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         nodes: list[NodeProto] = []

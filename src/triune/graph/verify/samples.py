@@ -53,7 +53,7 @@ def samples_of(
     """
     interface = _interface(model, shapes, given)
     if is_half:
-        # Omit the numbers in `ends` of float inputs, which are beyond fp16's range.
+        # Try no extreme values (`ends`) of float inputs, since they are beyond fp16's range.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
     if samples or not interface:
         return [InputSet(YOURS, {**sample, **given}) for sample in samples or [{}]]

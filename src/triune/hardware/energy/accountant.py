@@ -23,7 +23,8 @@ _IDLE_SECONDS: Final = 1.0
 """The time between two readings, in seconds, while no rail is available."""
 
 _SETTLE_SECONDS: Final = 2.0
-"""How long, in seconds, a request's bill, or the end of the server, waits for the meter."""
+"""How long, in seconds, a request that asks for its joules, or a server that stops, waits for a reading of the meter.
+"""
 
 
 class EnergyAccountant:

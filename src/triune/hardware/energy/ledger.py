@@ -57,7 +57,7 @@ class RailStatus:
 
 
 class Settles(Protocol):
-    """Makes the ledger read its meter now, for callers that wait for their energy."""
+    """Makes the ledger read its meter now, for callers that wait until the energy of their work is charged."""
 
     async def settle(self) -> bool:
         """Implements `Accountant.settle`."""

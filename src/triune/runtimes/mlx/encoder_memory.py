@@ -31,7 +31,9 @@ class EncoderMemory:
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
 
     def arrays(self, memory: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Value]:
-        """The encoder's outputs as arrays of MLX, by name. The caller must be in the context `exclusive`."""
+        """The encoder's outputs as arrays of MLX, by name. The caller must be in the context
+        `metal.library.exclusive`.
+        """
         if memory is not self._given:
             self.forget()
             self._arrays = {name: from_numpy(memory[name]).astype(self._kind) for name in self._names}

@@ -39,7 +39,8 @@ def make_paged(model: Any, graph: GraphProto) -> None:
     """Change a model so that its caches get the type and shape that the CPU plugin chooses, and are written in place.
 
     Args:
-        model: the OpenVINO model of `graph`; changed. Loses the outputs that are caches, and gains the input LONGEST.
+        model: the OpenVINO model of `graph`; changed. Loses the outputs that are caches, and gains the input `LONGEST`:
+            INT32 [], the length of the longest sequence.
         graph: the ONNX graph that it was read from.
     """
     for name, (heads, _) in cache_heads(graph).items():

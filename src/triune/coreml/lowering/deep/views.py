@@ -51,7 +51,9 @@ class Views:
         self._wish = ""
 
     def begin(self, node: NodeProto) -> None:
-        """Write the nodes that follow in place of `node`: its outputs decide names and precisions of new values."""
+        """Begin the nodes that replace `node`. Its first output begins the names of new values, and they are computed
+        in fp32 if one of its outputs must be.
+        """
         self._is_wide = any(name in self._given_wide for name in node.output if name)
         self._wish = node.output[0]
 
@@ -176,6 +178,8 @@ class Views:
         self._written[name] = sizes
 
     def flat(self, name: str) -> str:
-        """The name of a value, for a reader that accepts any axes; a deep constant is replaced by a vector."""
+        """The name of a value, for a node that accepts any number of axes. A constant with more axes than `most` is
+        replaced by a vector of its elements.
+        """
         is_constant = self.values.tensor(name) is not None
         return self.view(name, (product(self.sizes(name)),)) if is_constant and self.is_deep(name) else name

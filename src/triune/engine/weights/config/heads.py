@@ -11,7 +11,7 @@ from triune.engine.weights.config.whisper import WhisperConfig
 
 
 def require_heads(config: LlamaConfig | Gpt2Config | BertConfig | T5Config | WhisperConfig, where: str) -> None:
-    """Check that heads have a whole width, and that queries share heads of keys evenly.
+    """Check that the number of heads divides the width, and the number of heads of keys that of queries.
 
     Args:
         config: the config, whose numbers are at least 1.

@@ -112,7 +112,7 @@ class _Cell(Generic[V]):
         return part if self._bias is None else self._b.add(part, self._bias[0])
 
     def step(self, part: V, states: Sequence[V]) -> list[V]:
-        """The states after a step. `part` is `project` of the step's input."""
+        """The states after a step. `part` is the result of `project` for the step's input."""
         match self._kind:
             case "LSTM":
                 return self._lstm(part, *states)

@@ -58,7 +58,9 @@ def q_linear_add(c: Context) -> bool:
 
 
 def q_linear_mul(c: Context) -> bool:
-    """QLinearMul: (a - za) * (b - zb) * (sa * sb / sc) + zc, with the letters of `q_linear_add`."""
+    """QLinearMul: (a - za) * (b - zb) * (sa * sb / sc) + zc, where a and b are the operands' integers; sa, sb and sc
+    are the scales of both and of the result; za, zb and zc their zero points.
+    """
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
