@@ -201,7 +201,7 @@ class Share:
         return turn.was_alone and turn.num_starts == self._pool.num_starts
 
     def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None) -> None:
-        """End a turn, and let those compute that wait.
+        """End a turn, and give turns to waiting models.
 
         Args:
             turn: a turn of this share.

@@ -209,7 +209,7 @@ def _inferred(nodes: list[NodeProto], given: Values, model: ModelProto) -> Value
         elif kind is not None:
             inputs.append(helper.make_value_info(name, kind))
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    # Every result is an output, so that it stays, whichever nodes read it.
+    # Make every result an output of the graph, so that `Fold` keeps it, whichever nodes read it.
     outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.output if name]
     graph = helper.make_graph(copies, "constants", inputs, outputs, tensors)
     light = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -94,7 +94,9 @@ def _matmul_integer(c: Context) -> None:
 
 
 def _conv(c: Context, first: tuple[int, int], second: tuple[int, int]) -> Value:
-    """The convolution in int32, with channels last."""
+    """Compute the node's convolution in int32, with channels last. The pairs `first` and `second` are those of
+    `_product`.
+    """
     largest = _largest(c, *first) * _largest(c, *second)
     kernel = c.input(second[0])
     window = window_of(c.attributes, kernel.shape[2:])

@@ -21,7 +21,7 @@ from triune.simulation.trace import Arrival
 from triune.simulation.worker import SimulatedBatch
 
 KIND = "simulated"
-"""The kind of every figure of a simulation."""
+"""Says in a simulation's JSON that all of its figures are simulated, not measured."""
 
 
 @dataclass(frozen=True, slots=True)

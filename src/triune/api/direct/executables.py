@@ -52,7 +52,7 @@ class Executables:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """The number of executables that are kept."""
+        """The number of executables in the cache."""
         return len(self._kept)
 
     def run(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Array:

@@ -15,7 +15,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import untyped
 from triune.graph.raising.types import DType
 
-# The ONNX operators of the dialect's combiners, in the order of its enumeration.
+# The ONNX operators for the ways in which a scan combines elements, in the order of the dialect's enumeration of them.
 _COMBINERS = ("Add", "Mul", "Min", "Max")
 
 

@@ -155,7 +155,7 @@ class DiskTier:
             seconds = 0.0
 
     def wait_for_room(self) -> None:
-        """Wait until all blocks that were handed over are written."""
+        """Wait until all blocks that were given to `store` are written."""
         self._work.join()
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class Fields:
         self._path = path
 
     def path(self, name: str) -> str:
-        """The path of a member, for messages."""
+        """The path of a member in the request, such as `messages[0].role`, for error messages."""
         return f"{self._path}.{name}" if self._path else name
 
     def take(self, name: str) -> Any:

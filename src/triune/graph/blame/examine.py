@@ -23,7 +23,7 @@ _MOST_NAMED = 4
 """The largest number of names that a list in a note has."""
 
 _MOST_IN_BRANCH = 64
-"""A branch of at most this many nodes is computed in fp32 if it was not compared."""
+"""The untaken side of a gate is computed in fp32 if it has at most this many nodes."""
 
 _MOST_ELEMENTS = 200_000_000
 """The graph is not examined if its values have more elements than this, since all are held at once."""

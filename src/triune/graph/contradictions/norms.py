@@ -1,4 +1,4 @@
-"""Contradictions of norms, of quantization, and of products with their biases."""
+"""Find contradictions between the operands and attributes of norms, quantization, and products with their biases."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,6 @@
-"""Contradictions of operators over sequences: LSTM, GRU and RNN, attention, rotary embeddings."""
+"""Find contradictions between the operands and attributes of operators over sequences: LSTM, GRU and RNN, attention,
+rotary embeddings.
+"""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""Contradictions of operators that give tensors other shapes."""
+"""Find contradictions between the operands and attributes of operators that give tensors other shapes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

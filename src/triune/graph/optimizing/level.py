@@ -10,13 +10,13 @@ class Level(Enum):
     """The graph is made valid, and shapes are inferred where possible; nothing is rewritten."""
 
     O1 = "O1"
-    """Exact: fewer nodes compute the same numbers."""
+    """Fewer nodes compute exactly the same numbers."""
 
     O2 = "O2"
-    """The results are equal up to the rounding of fp32."""
+    """Fewer nodes compute results that are equal up to the rounding of fp32."""
 
     O3 = "O3"
-    """Optimize for the runtimes of one unit."""
+    """The graph is also rewritten into what the runtimes of the chosen unit compute faster."""
 
     @property
     def number(self) -> int:

@@ -14,7 +14,7 @@ _FIRST_TRAINED_BY_INPUT = 12
 """From this operator set on, Dropout has an input that decides whether it drops."""
 
 _ALONE = frozenset(["Identity", "Sum", "Max", "Min", "Mean", "Concat"])
-"""Operators that hand on their operand if it is the only one."""
+"""Operators whose result is their operand, if it is the only one."""
 
 _IDEMPOTENT = frozenset(["Relu", "Abs", "Floor", "Ceil", "Round", "Sign", "Clip"])
 """Idempotent operators: applied again with the same limits, they change nothing."""

@@ -64,7 +64,7 @@ class Sketch:
         )
 
     def product(self, batch: int, rows: int, inner: int, columns: int) -> None:
-        """Add a matrix product of computed values."""
+        """Add a matrix product of two values that are both computed, not weights."""
         self._add(
             "MatMul",
             OpClass.PRODUCT,

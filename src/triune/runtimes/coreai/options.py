@@ -42,7 +42,7 @@ class Settings:
     conversion_seconds: int = 600
 
     def lower_options(self) -> LowerOptions:
-        """The conversion's options that follow from these values."""
+        """The options for converting an ONNX model to Core AI that follow from these settings."""
         return LowerOptions(precision=self.precision, shapes=self.shapes)
 
 

@@ -34,8 +34,8 @@ def linear_regressor(c: Context) -> bool:
 
 
 def linear_classifier(c: Context) -> bool:
-    """LinearClassifier: the class of the largest score X @ coefficients.T + intercepts. If there is one score only, the
-    second class where that is above 0, else the first.
+    """LinearClassifier: the result is the class with the largest score X @ coefficients.T + intercepts. If there is
+    only one score, it is the second class where the score is above 0, else the first.
     """
     b, transform = c.build, c.attributes.get("post_transform", "NONE")
     count = len(c.attributes.get("intercepts", []))

@@ -70,7 +70,9 @@ def svm_regressor(c: Context) -> bool:
 
 
 def svm_classifier(c: Context) -> bool:
-    """SVMClassifier: each pair of classes votes for one of them; the class with the most votes, and the scores."""
+    """SVMClassifier: each pair of classes votes for one of the two. The results are the class with the most votes, and
+    the scores.
+    """
     rows, count = rows_of(c), num_classes(c)
     if rows is None:
         return False

@@ -1,4 +1,4 @@
-"""Rules for Resize and Upsample before operator set 11."""
+"""Rules that upgrade Resize and Upsample of operator sets before 11."""
 
 from collections.abc import Mapping
 
