@@ -11,11 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import TensorSpec, format_shape
 from triune.coreai.description import Function
 from triune.coreai.images import Image
-
-Limits = Sequence[Sequence[Any]]
-"""The shapes that an input may have, as in the asset's metadata: lists of dimensions, each a size or [lowest,
-highest].
-"""
+from triune.coreai.limits import Limits, check_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ class Interface:
         }
         for name, limits in self.limits.items():
             if name in arrays:
-                _check_limits(name, arrays[name].shape, limits)
+                check_limits(name, arrays[name].shape, limits)
         return arrays
 
     def _pixels(self, name: str, value: Any) -> Any:
@@ -127,22 +123,3 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
 
 def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
     return len(shape) == len(wanted) and all(size in (-1, have) for have, size in zip(shape, wanted, strict=True))
-
-
-def _check_limits(name: str, shape: Sequence[int], limits: Limits) -> None:
-    if not any(_is_within(shape, choice) for choice in limits):
-        told = " or ".join(format_choice(choice) for choice in limits)
-        raise InvalidArgumentError(f"input '{name}' is of shape {format_shape(shape)}; it must be {told}")
-
-
-def _is_within(shape: Sequence[int], choice: Sequence[Any]) -> bool:
-    return len(shape) == len(choice) and all(
-        dim[0] <= size <= dim[1] if isinstance(dim, list) else size == dim
-        for size, dim in zip(shape, cast("Sequence[list[int] | int]", choice), strict=True)
-    )
-
-
-def format_choice(choice: Sequence[Any]) -> str:
-    """A shape with ranges, for messages, such as `[1..8,4]`."""
-    dims = cast("Sequence[list[int] | int]", choice)
-    return f"[{','.join(f'{dim[0]}..{dim[1]}' if isinstance(dim, list) else str(dim) for dim in dims)}]"

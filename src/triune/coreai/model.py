@@ -17,10 +17,10 @@ from triune.core.model import needs_state
 from triune.core.state import State
 from triune.core.tensors import Signature, TensorSpec, format_shape
 from triune.core.units import Unit
-from triune.coreai.description import describe
-from triune.coreai.interface import Interface, Limits, as_array, to_array
+from triune.coreai.description import Description, describe
+from triune.coreai.interface import Interface, as_array, to_array
+from triune.coreai.limits import Limits, limits_of, sources_of
 from triune.coreai.lowering.ladders import LADDER
-from triune.coreai.lowering.lower import SOURCE_KEY
 from triune.coreai.system import has_system_runtime
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 ExecutorName: TypeAlias = Literal["coreai", "interpreter", "onnxruntime"]
 _EXECUTORS: Final = get_args(ExecutorName)
-
-_CUSTOM = "creatorDefinedMetadata"
 
 
 def load(
@@ -79,8 +77,7 @@ class Model(LoadedModel):
         self.executor: Final = executor
         description = describe(path)
         functions = {each.name: each for each in description.functions}
-        sources: Mapping[str, Any] = description.asset.metadata.get(_CUSTOM, {}).get(SOURCE_KEY, {})
-        chosen, names, limits = _choose(path.name, function, list(functions), sources)
+        chosen, names, limits = _choose(description, function)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
         super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
         # These modules import Apple's library. It is installed, since it has described the asset.
@@ -173,22 +170,20 @@ class _Variant:
     interface: Interface
 
 
-def _choose(
-    where: str, function: str | None, names: Sequence[str], sources: Mapping[str, Any]
-) -> tuple[str, Sequence[str], Mapping[str, Limits]]:
+def _choose(description: Description, function: str | None) -> tuple[str, Sequence[str], Mapping[str, Limits]]:
     """Choose what to run.
 
     Returns:
         the name of the function, the functions that compute it (one for each fixed shape), and the limits of its
         inputs.
     """
+    names, sources = [each.name for each in description.functions], sources_of(description)
     wanted = function or ("main" if "main" in {*names, *sources} or len(names) != 1 else names[0])
-    limits: Mapping[str, Limits] = sources.get(wanted, {}).get("limits", {})
     if wanted in names:
-        return wanted, [wanted], limits
+        return wanted, [wanted], limits_of(description, wanted)
     ladder = [name for name in names if wanted in sources and name.startswith(f"{wanted}{LADDER}")]
     if not ladder:
         told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *names))) or "none"
-        raise NotFoundError(f"'{where}' has no function '{wanted}'; it has {told}")
+        raise NotFoundError(f"'{description.asset.path.name}' has no function '{wanted}'; it has {told}")
     # Each variant has fixed shapes, so that no further limits must be checked.
     return wanted, ladder, {}

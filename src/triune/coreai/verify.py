@@ -16,7 +16,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, UnavailableError, UnsupportedError
 from triune.coreai.executable import takes_images
 from triune.coreai.images import CHANNELS
-from triune.coreai.interface import Limits
+from triune.coreai.limits import Limits
 from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.model import Model

@@ -20,6 +20,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
 from triune.coreai.executable import HOST_LIMITS, AppleExecutable
+from triune.coreai.limits import Limits, check_limits, largest_batch, limits_of
 from triune.coreai.system import has_system_runtime
 from triune.hosting import HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, raising_digest
@@ -85,7 +86,9 @@ class CoreAi:
         settings = read_settings(options)
         if path.suffix == _ONNX:
             return read_signature(path)
-        return _signature(_function(describe(path), settings), settings, path)
+        description = describe(path)
+        function = _function(description, settings)
+        return _signature(function, settings, path, limits_of(description, function.name))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
         """Load a model; an ONNX file is converted first.
@@ -104,12 +107,13 @@ class CoreAi:
         asset = self._converted(path, settings) if path.suffix == _ONNX else path
         description = describe(asset)
         function = _function(description, settings)
-        signature = _signature(function, settings, asset)
+        limits = limits_of(description, function.name)
+        signature = _signature(function, settings, asset, limits)
         if self._is_apples(unit, settings):
             asked = unit if self._has_core_ai else None
             load = functools.partial(AppleExecutable, asset, function.name, asked, function.precision)
-            limits = HOST_LIMITS if self._has_core_ai else replace(HOST_LIMITS, run_bytes=self._run_bytes)
-            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
+            host_limits = HOST_LIMITS if self._has_core_ai else replace(HOST_LIMITS, run_bytes=self._run_bytes)
+            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=host_limits)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
             make = functools.partial(
@@ -120,7 +124,7 @@ class CoreAi:
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
         # The ONNX model that was made of the program computes in the program's precision, except on `amx` (bf16).
         precision = inner.precision if unit is Unit.AMX else function.precision
-        return FunctionExecutable(inner, unit, precision, source or signature, signature)
+        return FunctionExecutable(inner, unit, precision, source or signature, signature, limits)
 
     def _is_apples(self, unit: Unit, settings: Settings) -> bool:
         """Whether Apple's library computes on the unit."""
@@ -141,13 +145,20 @@ class FunctionExecutable:
     """
 
     def __init__(
-        self, inner: Executable, unit: Unit, precision: str, signature: Signature, function: Signature
+        self,
+        inner: Executable,
+        unit: Unit,
+        precision: str,
+        signature: Signature,
+        function: Signature,
+        limits: Mapping[str, Limits],
     ) -> None:
         """Args:
         inner: the executable that computes the function; its tensors have the function's names.
         unit, precision, signature: what this executable reports as its own. If the asset was converted from an ONNX
             model, `signature` is that of the ONNX model.
         function: the function's description.
+        limits: the shapes that its inputs may have, by name; others may have any that fit `function`.
         """
         self.unit = unit
         self.is_steady = inner.is_steady
@@ -156,6 +167,7 @@ class FunctionExecutable:
         self.report = inner.report
         self._inner = inner
         self._given = {spec.name: spec for spec in function.inputs}
+        self._limits = limits
         self._wanted = {spec.name: spec for spec in signature.outputs}
         # An ONNX model made from a program names an output "NAME/output" if an input is called NAME
         # (`coreai.raising.function`).
@@ -171,6 +183,8 @@ class FunctionExecutable:
         for name, spec in self._given.items():
             if name in inputs:
                 given[name] = _narrowed(name, inputs[name], spec)
+                if name in self._limits:
+                    check_limits(name, given[name].shape, self._limits[name])
             elif spec.is_state:
                 given[name] = np.zeros(spec.shape, spec.datatype.dtype)
             else:
@@ -212,7 +226,7 @@ def _function(description: Description, settings: Settings) -> Function:
     return functions[wanted]
 
 
-def _signature(function: Function, settings: Settings, path: Path) -> Signature:
+def _signature(function: Function, settings: Settings, path: Path, limits: Mapping[str, Limits]) -> Signature:
     if function.states and not settings.has_explicit_states:
         names = ", ".join(f"'{each.name}'" for each in function.states)
         raise UnsupportedError(
@@ -222,7 +236,7 @@ def _signature(function: Function, settings: Settings, path: Path) -> Signature:
     if settings.has_explicit_states and not function.states:
         raise InvalidArgumentError(f"parameter '{STATES}' is for states; '{path.name}' has none: leave it out")
     if not function.states:
-        return function.signature()
+        return replace(function.signature(), max_batch_size=largest_batch(limits))
     whole = function.signature()
     states = {each.name for each in function.states}
     inputs = tuple(
