@@ -33,15 +33,17 @@ _NUM_TRIALS: Final = 2
 """
 
 _NEAR: Final = 0.9
-"""A level is not measured a second time if its first speedup is less than this part of the best one's."""
+"""A level (number of models at once) is not measured a second time if its first speedup is less than this part of the
+best level's.
+"""
 
 _WEIGHT: Final = 0.3
-"""The weight of the newest window in the moving average of a level's speedup."""
+"""The weight of the newest measurement in the moving average of the speedup of a level (number of models at once)."""
 
 _GAIN: Final = 1.03
-"""Another level than the usual one is chosen only if its speedup is at least this many times that of the usual one,
-which exceeds noise. Usually all models compute at once, which is fair, and the units of a single model one at a time,
-which takes less energy.
+"""Another level (number of models at once) than the usual one is chosen only if its speedup is at least this many times
+that of the usual one: smaller differences may be noise. Usually all models compute at once, which is fair, and the
+units of a single model one at a time, which takes less energy.
 """
 
 _REFRESH: Final = 50

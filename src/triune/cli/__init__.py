@@ -82,5 +82,6 @@ def _open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # `os.open` returns the lowest free descriptor, which is this one.
+            # `os.open` takes the lowest free descriptor number, which is `descriptor`: the smaller ones are open by
+            # now.
             os.open(os.devnull, os.O_RDWR)

@@ -17,7 +17,9 @@ from triune.compression.moments import Moments
 from triune.graph.packed import Packed
 
 _DAMPING: Final = 0.01
-"""The fraction of the mean of H's diagonal that is added to the diagonal, as in the paper: H may have no inverse."""
+"""The fraction of the mean of H's diagonal that is added to the diagonal, as in GPTQ's paper: H, the second moments of
+the inputs, may have no inverse.
+"""
 _MOST_DAMPING: Final = 100.0
 _AT_ONCE: Final = 128
 """The number of columns in a block. The columns after a block are changed only once, for the errors of all of the

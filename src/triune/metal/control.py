@@ -9,7 +9,9 @@ from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
 _MOST_PENDING = 64
-"""MLX computes the pending results of a Loop each time that this many steps have been described."""
+"""MLX is lazy: have it compute what a Loop carries after every this many steps, so that the graph of pending operations
+stays small.
+"""
 
 
 def _if(c: Context) -> None:

@@ -166,7 +166,9 @@ class Plans:
 
 
 def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
-    """The steps that an output depends on, except for steps that compute weights which MLX has as packed weights."""
+    """The steps that an output depends on, without those that compute a weight in `packed`, which MLX reads in its own
+    packed form.
+    """
     wanted = Counter(value.name for value in plan.graph.output)
     steps: list[Step] = []
     for step in reversed(plan.steps):

@@ -48,7 +48,7 @@ class Polling:
         """List the folders of the repositories, in a thread. The listing begins after the call.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read, and never could be.
+            InvalidArgumentError: a repository's folder cannot be read, and no earlier listing could read it.
         """
         await self._listing.list()
         self._lifecycle.stamps.forget_others({each.folders[0] for each in self.found.values()})

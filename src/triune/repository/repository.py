@@ -188,7 +188,7 @@ class Repository:
         """List the folders of the repositories, in a thread. The listing begins after the call.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read, and never could be.
+            InvalidArgumentError: a repository's folder cannot be read, and no earlier listing could read it.
         """
         await self._polling.list_folders()
 

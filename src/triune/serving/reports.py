@@ -68,7 +68,7 @@ async def _with_reports(
 
     Args:
         future: the response.
-        bill: the request's bill, which names the units that computed it.
+        bill: collects the request's joules and the units that computed it.
         placement: where the model computes; None if its backend does not report it.
         asked: the requested reports.
     """

@@ -174,8 +174,8 @@ def _searched(
         noise[name] = [own]
         for form in rungs[name][1:]:
             other = matrices.weights_db(made, name, matrices.in_form(made, name, form))
-            # A matrix's rounding errors in two forms are assumed to differ in size only, and so the errors that they
-            # cause in the output: these are scaled by the ratio of the noise of the weights (dB).
+            # Assume that a matrix's rounding errors have the same direction in another form, and differ in size only.
+            # Then its error in the output changes in the ratio of the two errors of the weights, which are given in dB.
             noise[name].append(own * 10 ** ((base - other) / 10) if math.isfinite(other) else 0.0)
     steps = steps_of(noise)
 

@@ -57,7 +57,8 @@ class _SliceOperands:
         elif step > 0:
             self._cut_forwards(axis, start, end)
         elif isinstance(start, int) and isinstance(end, int) and start in (-1, _END) and end <= -_END:
-            # These bounds select the whole dimension in reverse order, as the masks of begin and end do.
+            # Write no bounds: the slice takes the whole dimension in reverse order, as the masks of begin and end
+            # already say.
             return
         else:
             raise Refusal("a slice with a negative step whose bounds or size are computed; give fixed sizes")

@@ -84,8 +84,8 @@ def _weights(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
 
 
 def resampled(graph: Graph, x: Tensor, points: Tensor, size: Tensor, *, is_row: bool) -> Tensor:
-    """Sample fp32 images at positions along one axis, between pixels: the last axis if `is_row`, else the axis
-    before it.
+    """Sample fp32 images along one axis, the last one if `is_row`, else the one before it, at `points` that may lie
+    between pixels.
     """
     weights = _weights(graph, points, size)
     if not is_row:

@@ -94,7 +94,7 @@ class _Endpoints:
             if each["id"] == name:
                 return JsonResponse(each)
         for base in bases:
-            # UnavailableError is the answer for a model that is not ready: it may turn out to be a model for text.
+            # Let UnavailableError pass: the model is not ready, and may turn out to be one for text.
             with contextlib.suppress(NotFoundError, InvalidArgumentError, UnsupportedError):
                 self._models.text_model(base)
         raise unknown_model(name)

@@ -26,7 +26,9 @@ class Borders:
         self._inside: dict[str, str] = {}
 
     def is_out(self, name: str) -> bool:
-        """Whether a value (B, S, C) has just left the layout, so that it can enter again without a Transpose."""
+        """Whether a value (B, S, C) is the transpose of a value (B, C, 1, S) or (B, C, S), so that a reader can take
+        that one instead.
+        """
         return name in self._inside or self._transposed(name) is not None
 
     def is_entered(self, name: str) -> bool:

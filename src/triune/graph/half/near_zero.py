@@ -97,7 +97,7 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
-    """Whether an interval has one sign or is finite. x * sigmoid(x) is neither: it is an activation, not a
-    probability.
+    """Whether all numbers of an interval have one sign, or the interval is finite. An activation such as x * sigmoid(x)
+    is unbounded and has both signs, so it is no probability.
     """
     return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

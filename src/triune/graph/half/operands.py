@@ -23,8 +23,8 @@ fp16.
 """
 
 _SMALLEST_WEIGHT = 2.0**-10
-"""The largest weight of a layer or channel is not scaled below this: small weights beside it may be rounded without
-harm.
+"""A weight is scaled down only so far that the largest element of the layer, or of the channel if each channel has a
+scale, is at least this. Smaller elements may then be rounded to 0 without harm.
 """
 
 
@@ -131,7 +131,8 @@ class Operands:
     def _smallest_scale(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
         """The smallest scale that the operands of a product can take within fp16.
 
-        A scale of one number may be split between both operands; one of each channel may not.
+        A scale that is one number may be split between both operands, so that the product of two smallest scales is
+        allowed; a scale with a number for each channel may not.
         """
         position = self._weight_position(product, scale)
         least = (

@@ -233,7 +233,9 @@ class Propagation:
         return self.root(given) if power < 1 else given
 
     def exponential(self, given: Ranges) -> Ranges:
-        """The ranges of an exponential: exp of a number near 0 is near 1, so TINY and GUARDED end here."""
+        """The ranges of an exponential: exp of a number near 0 is near 1, so `Range.TINY` and `Range.GUARDED` are
+        removed.
+        """
         return given & HIGH
 
 

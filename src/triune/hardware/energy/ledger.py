@@ -213,7 +213,8 @@ class EnergyLedger:
 
 
 def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
-    """Charge each account and bill its part of the joules of an interval.
+    """Add the joules of a rail in an interval to accounts (of models) and bills (of requests), to each its part in
+    `division`.
 
     Units in `missing` are not charged: the joules of a rail of role MEMORY alone would look like all of their energy.
     """

@@ -72,15 +72,16 @@ def _convert(context: Any) -> list[Any]:
             *(query, key, value, key_cache, value_cache, *indices),
             _constant(scale, np.float32),
             _constant(context.get_attribute("sliding_window", 0), np.int32),
-            _empty(np.float32),  # ALiBi's slopes
-            _constant(0, np.int32),  # LONGEST, which `make_paged` connects
-            *(_empty(np.int32), _empty(np.int32), _empty(np.int32)),  # score aggregation, rotated blocks and deltas
-            *(_empty(np.float32), _empty(np.float32)),  # rotation table, threshold of sparse attention
-            *(_constant(64, np.int32), _constant(8, np.int32)),  # the block and stride of sparse attention
-            _empty(np.float32),  # sinks
-            _constant(0, np.int32),  # from where blocks are evicted
-            *(_empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),  # eviction, token types
-            *(_empty(np.uint8), _empty(np.int32)),  # bias between queries
+            # ALiBi's slopes; then the input that `make_paged` replaces by LONGEST.
+            *(_empty(np.float32), _constant(0, np.int32)),
+            # Score aggregation, rotated blocks, their deltas and the rotation table; the threshold of sparse attention.
+            *(_empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.float32), _empty(np.float32)),
+            # The block and the stride of sparse attention, and the sinks.
+            *(_constant(64, np.int32), _constant(8, np.int32), _empty(np.float32)),
+            # The number of tokens from which on blocks are evicted; four inputs of the eviction and of token types.
+            *(_constant(0, np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),
+            # The bias between queries, two inputs.
+            *(_empty(np.uint8), _empty(np.int32)),
         ]
     )
     for name, number in (("k_head_size", head_size), ("v_head_size", head_size)):

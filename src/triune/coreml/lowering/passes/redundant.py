@@ -10,7 +10,9 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 from triune.coreml.lowering.precision import is_kept
 
 _LARGE = 100
-"""Constants of more elements count as equal only if they are the same value; `merge_constants` merges equal ones."""
+"""A constant with more elements equals only itself here (the same `Var`): the pass `merge_constants` has merged equal
+large constants before.
+"""
 
 
 class MergeEqual(MilPass):

@@ -18,7 +18,9 @@ def dequantized(c: Context, first: int) -> str:
 
 
 def quantized(c: Context, x: str, scale: int, elem_type: int) -> str:
-    """Build `x`, quantized by the scale that is input `scale` and the zero point after it, or 0 of type `elem_type`."""
+    """Quantize `x`. Input number `scale` of the node is the scale, and the next input the zero point; without it, the
+    zero point is 0 of the type `elem_type`.
+    """
     b = c.build
     zero = c.input(scale + 1) or b.typed(0, elem_type)
     return b.op("QuantizeLinear", x, c.input(scale), zero)
@@ -37,15 +39,16 @@ def _zero(c: Context, index: int) -> str:
 
 
 def q_linear_add(c: Context) -> bool:
-    """QLinearAdd: round(a * (sa / sc) + b * (sb / sc) + constant), in this order so that ties round as in ONNX Runtime.
+    """QLinearAdd: round(a * (sa / sc) + b * (sb / sc) + (zc - za * (sa / sc) - zb * (sb / sc))), in this order so that
+    ties round as in ONNX Runtime.
 
-    a and b are the operands' levels; sa, sb and sc are the scales of both and of the result; za, zb and zc their zero
+    a and b are the operands' integers; sa, sb and sc are the scales of both and of the result; za, zb and zc their zero
     points.
     """
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    # The constant of the sum is zc - (sa / sc) * za - (sb / sc) * zb.
+    # `fixed` is zc - (sa / sc) * za - (sb / sc) * zb.
     ratios = [b.op("Div", c.input(position), c.input(6)) for position in (1, 4)]
     shifts = [b.op("Mul", ratio, _zero(c, position)) for ratio, position in zip(ratios, (2, 5), strict=True)]
     fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
