@@ -61,7 +61,7 @@ _SIGNATURE: Final = Signature(
 
 @dataclass(frozen=True, slots=True)
 class TransformerOptions:
-    """The backend's parameters in a config.
+    """The parameters of the backend `transformer` in a config.
 
     Attributes:
         cache_bytes: the memory of the cache of keys and values; None means a fraction of the machine's memory.

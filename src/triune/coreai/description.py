@@ -124,7 +124,7 @@ def describe(path: Path) -> Description:
             capture_output=True,
             timeout=SECONDS,
             check=False,
-            # Give the child the module path of this process.
+            # Give the child process the module path of this process.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     except subprocess.TimeoutExpired:

@@ -78,7 +78,7 @@ class TextEncoder:
         return tokens
 
     def is_quick(self, inputs: Sequence[object]) -> bool:
-        """Whether `read` takes a few milliseconds at most, and `compute` a single step."""
+        """Whether inputs are so short that `read` takes a few milliseconds at most, and `compute` a single step."""
         return self.tokenizer.is_quick and self.expected_tokens(inputs) * _TOKEN_CHARACTERS <= _QUICK_CHARACTERS
 
     def expected_tokens(self, inputs: Sequence[object]) -> int:

@@ -324,7 +324,8 @@ def product(x: Value, y: Value) -> Value:
     """MatMul of floats or integers. Integers wrap around."""
     if mx.issubdtype(x.dtype, mx.floating):
         return mx.matmul(x, y)
-    # MLX multiplies matrices of floats only. A sum of 256 products of 8-bit by 8-bit integers is exact in fp32.
+    # MLX multiplies matrices of floats only, so split integers into digits of 8 bits, and sums into parts of 256 terms:
+    # a sum of 256 products of such digits is exact in fp32.
     dtype, parts = x.dtype, range(0, x.dtype.size * 8, _BITS)
     kind = dtype if dtype.size >= mx.int32.size else mx.int32
     x, y = x.astype(kind), y.astype(kind)

@@ -137,7 +137,8 @@ def _handles(view: Any) -> Iterator[Any]:
         for block in region.blocks:
             for operation in block.operations:
                 name = operation.operation.name
-                # A graph or a group that is given a state's handle may write the state.
+                # Yield the handles that an operation gets. A graph or a group that gets a state's handle may write the
+                # state.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
                 # Do not search a group: in it, handles have other names, and its operands are yielded above.

@@ -139,7 +139,7 @@ def _space_to_batch(graph: Graph, given: Given) -> Tensor:
 
 
 def _batch_to_space(graph: Graph, given: Given) -> Tensor:
-    """Invert `_space_to_batch`, and crop the result."""
+    """Do the inverse of `_space_to_batch`: move batch elements to the pixels of blocks, then crop the result."""
     x, (down, right), crops = given["x"], _blocks(given), given.array("crops").reshape(2, 2)
     c, h, w = (graph.dim(x, axis) for axis in (1, 2, 3))
     split = graph.op("Reshape", x, graph.concat(graph.ints(down, right, -1), c, h, w))

@@ -23,8 +23,8 @@ of one bit, sums of so many products are exact in fp32.
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
-"""Operators that only pass sums on, so that the sums may still become floats after them. So does an Add or Sub of a
-small constant.
+"""Operators that only pass a sum on, so that a Cast to float may still follow: `become_floats` looks behind them, and
+behind an Add or Sub of a small constant.
 """
 
 _DEEPEST = 4

@@ -21,7 +21,7 @@ elements together, are in its shared memory.
 
 _THREADS: Final = 256
 _BLOCKS: Final = 132
-"""Blocks of threads that keep a GPU busy: one for each multiprocessor of an H100."""
+"""The number of blocks of threads that keep a GPU busy: one for each multiprocessor of an H100."""
 
 _PART: Final = 256
 """The fewest tokens of the cache for which a block of threads is worth starting."""

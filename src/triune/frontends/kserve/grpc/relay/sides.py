@@ -30,7 +30,7 @@ _BURST_SECONDS = 0.1
 # Ending a call counts as this many small frames: cancelling a call that runs costs more than any other small frame.
 _RESET_FRAMES = 40
 
-# When a client disconnects, its calls are ended a few at a time, since cancelling them is slow.
+# When a client disconnects, its calls are ended this many at a time, since cancelling them is slow.
 _ENDED_AT_ONCE = 4
 _ENDING_SECONDS = 0.008
 
