@@ -115,6 +115,7 @@ class Bench:
         is_inline: bool = False,
         run_limit_seconds: float = math.inf,
         max_elements: int | None = None,
+        objective_ns: int = 0,
         **policy: object,
     ) -> None:
         self.clock = VirtualClock()
@@ -133,6 +134,7 @@ class Bench:
             self.clock,
             run_limit_seconds=run_limit_seconds,
             max_elements=None if max_elements is None else lambda: max_elements,
+            objective_ns=objective_ns,
         )
 
     def send(

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
@@ -17,10 +18,28 @@ from triune.core.errors import TriuneError, defect_of
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse
 from triune.core.statistics import FailureReason, ModelStatistics
+from triune.core.threads import in_thread_to_its_end
 from triune.scheduling.batch import Answer, Batch
+from triune.scheduling.division import Division
 from triune.scheduling.queue import Pending
 
+_QUICK_BYTES = 1 << 16
+"""Outputs of divided requests that are larger than this are joined in a thread."""
+
 _log = logging.getLogger(__name__)
+
+
+class _Times(Protocol):
+    """When the computation of a request began, and the times of its stages, in ns: of a `Batch` or a `Division`."""
+
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def input_ns(self) -> int: ...
+    @property
+    def infer_ns(self) -> int: ...
+    @property
+    def output_ns(self) -> int: ...
 
 
 class Answers:
@@ -109,11 +128,35 @@ class Answers:
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):
             if isinstance(answer, asyncio.Task) and not answer.done():
                 answer.add_done_callback(partial(self._settle, batch, pending, now_ns))
+            elif pending.division is not None:
+                self._settle_part(batch, pending.division, pending, now_ns, answer)
             else:
                 self._settle(batch, pending, now_ns, answer)
 
-    def _settle(self, batch: Batch, pending: Pending, computed_ns: int, answer: Answer) -> None:
-        """Answer one request of a batch that ended at `computed_ns`. The statistics leave out the time to convert the
+    def _settle_part(self, batch: Batch, division: Division, part: Pending, computed_ns: int, answer: Answer) -> None:
+        """Note the end of a part of a divided request, and answer the request if it was the last part."""
+        if part.future.done() or not isinstance(answer, dict):
+            self._settle(batch, part, computed_ns, answer)
+            return
+        if not division.add(part, answer, batch):
+            return
+        whole = division.whole
+        finish = whole.call.finish
+        if division.num_bytes <= _QUICK_BYTES and (finish is None or not finish.classified):
+            self._settle(division, whole, computed_ns, division.joined())
+            return
+        task = asyncio.get_running_loop().create_task(self._join(division))
+        whole.future.add_done_callback(lambda _: task.cancel())
+        task.add_done_callback(partial(self._settle, division, whole, computed_ns))
+
+    async def _join(self, division: Division) -> InferenceResponse:
+        """Make the client's response of a divided request, in threads."""
+        answer = await in_thread_to_its_end(division.joined)
+        response, finish = self._response_of(division.whole, answer), division.whole.call.finish
+        return response if finish is None else await self._finishing.run(finish, response)
+
+    def _settle(self, times: _Times, pending: Pending, computed_ns: int, answer: Answer) -> None:
+        """Answer one request whose computation ended at `computed_ns`. The statistics leave out the time to convert the
         outputs to the client's response.
         """
         statistics = self._statistics
@@ -134,14 +177,14 @@ class Answers:
             failure = defect_of(f"the answer of model '{self._name}' failed", error)
             self.fail(pending, failure, FailureReason.OTHER)
             return
-        total_ns, queue_ns = computed_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns
+        total_ns, queue_ns = computed_ns - pending.arrived_ns, times.started_ns - pending.arrived_ns
         statistics.record_success(
-            pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
+            pending.call.batch_size, total_ns, queue_ns, times.input_ns, times.infer_ns, times.output_ns
         )
         if pending.call.compute_time is not None:
-            pending.call.compute_time.add(batch.input_ns, batch.infer_ns, batch.output_ns)
+            pending.call.compute_time.add(times.input_ns, times.infer_ns, times.output_ns)
         if statistics.distributions is not None:
-            latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
+            latencies_ns = (total_ns, queue_ns, times.input_ns, times.infer_ns, times.output_ns)
             statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())
         pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
@@ -159,6 +202,13 @@ class Answers:
         return pending.call.finish.convert(response) if pending.call.finish else response
 
     def _count_failure(self, pending: Pending, reason: FailureReason, now_ns: int) -> None:
+        division = pending.division
+        if division is not None:
+            division.num_open -= 1
+            reason = division.reason = division.reason or reason
+            if division.num_open:
+                # The request counts until no part of it runs any more.
+                return
         self._statistics.num_pending -= 1
         self._statistics.record_failure(reason, now_ns - pending.arrived_ns)
         self._wake_if_idle()

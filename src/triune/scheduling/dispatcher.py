@@ -29,6 +29,7 @@ from triune.scheduling.batch import Answer, Batch
 from triune.scheduling.batcher import Batcher, FormedBatch
 from triune.scheduling.choice import Choice
 from triune.scheduling.direct import DirectRuns
+from triune.scheduling.division import Division
 from triune.scheduling.health import UnitHealth
 from triune.scheduling.lane import EligibleLanes, Lane, request_ns
 from triune.scheduling.objective import Objective
@@ -112,8 +113,8 @@ class Dispatcher:
             objective_ns // 2000 if objective_ns else None,
             max_elements,
         )
-        objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
-        self._choice = Choice(self._lanes, self._eligible, self._batcher, objective)
+        self._objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
+        self._choice = Choice(self._lanes, self._eligible, self._batcher, self._objective)
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
@@ -170,7 +171,7 @@ class Dispatcher:
         group = self._batcher.group_of(call.inputs)
         if unit is not None or mode is not None:
             group = (unit, mode, group)
-        pending = Pending(call, future, now_ns, group=group, unit=unit, mode=mode)
+        pending = self._first_part(Pending(call, future, now_ns, group=group, unit=unit, mode=mode))
         try:
             self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
         except UnavailableError:
@@ -182,6 +183,36 @@ class Dispatcher:
         if unit is not None:
             self._turns.bind(self._queue.named)
         self._pump()
+
+    def _first_part(self, pending: Pending) -> Pending:
+        """The first part of a new request, if its rows take longer than the latency objective allows a batch; else the
+        request itself.
+        """
+        call, policy = pending.call, self._policy
+        if self._objective is None or call.batch_size < 2 or call.size is not None or not self._batcher.may_split:
+            return pending
+        if not self._batcher.is_batching or policy.ragged_inputs or policy.preserve_ordering:
+            return pending
+        num_rows = self._rows_within(pending, call.batch_size)
+        return Division(pending).next(num_rows) if num_rows < call.batch_size else pending
+
+    def _rows_within(self, pending: Pending, num_rows: int) -> int:
+        """How many of a request's rows the fastest lane computes within half of the latency objective."""
+        assert self._objective is not None
+        per_row = pending.num_elements / pending.call.batch_size
+        lanes = self._eligible.lanes_of(pending)
+        found = (self._objective.rows_within(lane, num_rows, round(per_row * num_rows)) for lane in lanes)
+        return max(found, default=num_rows)
+
+    def _queue_next_part(self, started: Pending, division: Division) -> None:
+        """Queue the part of a divided request that follows a part which has started."""
+        if division.num_left:
+            part = division.next(self._rows_within(division.whole, division.num_left))
+            part.level = started.level
+            self._queue.append(part)
+            if part.unit is not None:
+                self._turns.bind(self._queue.named)
+            part.future.add_done_callback(lambda _: self._withdraw(part))
 
     def _costs(self) -> Mapping[Unit, float]:
         """The known time of a request, in ns, on each unit that may run requests which name no unit. It is the time
@@ -206,15 +237,15 @@ class Dispatcher:
         await self._answers.wait_for_all()
 
     def refuse(self) -> None:
-        """Refuse waiting and new requests; running requests finish."""
+        """Refuse waiting and new requests; running requests finish, also the divided ones of which a part has run."""
         self._is_closed = True
-        for pending in list(self._queue):
+        for pending in [each for each in self._queue if not each.row]:
             self._queue.remove(pending)
             self._answers.fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
-        self._turns.bind({})
-        self._turns.return_unused(self._clock.now_ns(), has_waiting=False)
+        self._turns.bind(self._queue.named)
+        self._turns.return_unused(self._clock.now_ns(), has_waiting=self._queue.has_free)
         self._set_timer(0)
-        self.statistics.num_waiting = 0
+        self.statistics.num_waiting = self._queue.size
 
     async def close(self) -> None:
         """Refuse waiting and new requests, let running requests finish, and close the workers."""
@@ -256,6 +287,9 @@ class Dispatcher:
             for pending in batch.pendings:
                 queue.begin(pending)
             self._start(lane, batch, now_ns)
+            for pending in batch.pendings:
+                if pending.division is not None:
+                    self._queue_next_part(pending, pending.division)
         num_waiting = self.statistics.num_waiting = queue.size
         self._turns.bind(queue.named)
         for each_ns in (
@@ -353,8 +387,11 @@ class Dispatcher:
         return True
 
     def _withdraw(self, pending: Pending) -> None:
-        """Remove a request from the queue if the client cancelled it. Called when the future of the request is done."""
-        if pending.future.cancelled() and self._queue.remove(pending):
+        """Remove a request from the queue if the client cancelled it, or a part if another part of its request has
+        failed. Called when the future of the request is done.
+        """
+        is_needless = pending.future.cancelled() or pending.division is not None
+        if is_needless and self._queue.remove(pending):
             self._answers.cancel(pending)
             self._pump()
 

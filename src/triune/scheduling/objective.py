@@ -25,11 +25,17 @@ class Objective:
 
     def rows(self, lane: Lane, batch: FormedBatch) -> int:
         """The most rows of `batch` that a lane can compute within half of the objective; at least 1."""
-        num_rows = batch.num_rows
-        per_row = batch.num_elements / num_rows
-        while num_rows > 1 and lane.cost.of(max(1, round(per_row * num_rows))) > self._objective_ns / 2:
-            num_rows = -(-num_rows // 2)
-        return num_rows
+        return self.rows_within(lane, batch.num_rows, batch.num_elements)
+
+    def rows_within(self, lane: Lane, num_rows: int, num_elements: int) -> int:
+        """How many of `num_rows` rows, with `num_elements` elements together, a lane can compute within half of the
+        objective; at least 1, and a power of two if not all of them.
+        """
+        per_row = num_elements / num_rows
+        found = 1 << (num_rows - 1).bit_length()
+        while found > 1 and lane.cost.of(max(1, round(per_row * min(found, num_rows)))) > self._objective_ns / 2:
+            found //= 2
+        return min(found, num_rows)
 
     def choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
         """The cheapest lane that answers a batch in time; None if none does, or if no joules are known.

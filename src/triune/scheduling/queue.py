@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 from triune.core.errors import UnavailableError
@@ -12,6 +13,7 @@ from triune.core.power import PowerMode
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call
 from triune.core.units import Unit
+from triune.scheduling.division import Division
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +29,8 @@ class Pending:
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
         mode: the power mode that the client asked for; None means the server's mode.
+        division: the division that this is a part of; None for a whole request.
+        row: the index of the part's first row in the whole request.
         num_elements: the number of elements in its inputs, or the call's size. Run times are estimated from it.
     """
 
@@ -38,11 +42,32 @@ class Pending:
     group: object = None
     unit: Unit | None = None
     mode: PowerMode | None = None
+    division: Division | None = None
+    row: int = 0
     num_elements: int = field(init=False)
 
     def __post_init__(self) -> None:
         size = self.call.size
         self.num_elements = sum(array.size for array in self.call.inputs.values()) if size is None else size
+
+
+class _Level(NamedTuple):
+    """The waiting requests of one priority level.
+
+    Attributes:
+        in_time: whole requests that are not past their timeout.
+        parts: parts of divided requests.
+        delayed: whole requests that are past their timeout, with Triton's action DELAY.
+    """
+
+    in_time: deque[Pending]
+    parts: deque[Pending]
+    delayed: deque[Pending]
+
+    @property
+    def size(self) -> int:
+        """The number of waiting requests."""
+        return len(self.in_time) + len(self.parts) + len(self.delayed)
 
 
 class RequestQueue:
@@ -52,6 +77,9 @@ class RequestQueue:
     come after all others. Otherwise requests are ordered by arrival, or by size if the policy is fair. With a fair
     policy, the oldest request of a level runs once the requests that overtook it have together at least its size.
 
+    Parts of divided requests (`Division`) come after the whole requests, which are smaller or came later. But the
+    oldest part runs once the whole requests that overtook it have together at least its size.
+
     Attributes:
         size: the number of waiting requests.
         named: for each unit that waiting requests name, the number of these requests.
@@ -60,7 +88,8 @@ class RequestQueue:
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
         self._num_passed = 0
-        self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
+        self._num_passed_parts = 0
+        self._levels: dict[int, _Level] = {}
         self.size = 0
         self.named: Counter[Unit] = Counter()
         self._earliest_ns = 0
@@ -70,8 +99,13 @@ class RequestQueue:
 
     def __iter__(self) -> Iterator[Pending]:
         levels = self._levels
-        waiting = [each for level in sorted(levels) for each in levels[level] if each]
+        waiting = [each for level in sorted(levels) for each in self._in_order(levels[level]) if each]
         return chain.from_iterable(map(self._by_size, waiting) if self._policy.is_fair else waiting)
+
+    def _in_order(self, level: _Level) -> tuple[deque[Pending], ...]:
+        in_time, parts, delayed = level
+        is_due = bool(parts) and self._num_passed_parts >= parts[0].num_elements
+        return (parts, in_time, delayed) if is_due else level
 
     def _by_size(self, waiting: deque[Pending]) -> Iterable[Pending]:
         rest = list(waiting)
@@ -94,9 +128,9 @@ class RequestQueue:
         if not 1 <= level <= policy.num_priority_levels:
             level = policy.default_priority_level
         rules = policy.policy_of(level)
-        in_time, delayed = self._levels.get(level) or self._levels.setdefault(level, (deque(), deque()))
+        waiting = self._levels.get(level)
         if rules.max_queue_size:
-            if len(in_time) + len(delayed) >= rules.max_queue_size:
+            if waiting is not None and waiting.size >= rules.max_queue_size:
                 raise UnavailableError(
                     f"Exceeds maximum queue size of model '{pending.call.request.model}', {rules.max_queue_size}: "
                     "send fewer requests at once, or try again later"
@@ -110,7 +144,14 @@ class RequestQueue:
         pending.deadline_ns = pending.arrived_ns + timeout_us * 1000 if timeout_us else 0
         if pending.deadline_ns:
             self._earliest_ns = min(self._earliest_ns or pending.deadline_ns, pending.deadline_ns)
-        in_time.append(pending)
+        self.append(pending)
+
+    def append(self, pending: Pending) -> None:
+        """Append a request whose level and deadline are set, whatever the limits."""
+        waiting = self._levels.get(pending.level) or self._levels.setdefault(
+            pending.level, _Level(deque(), deque(), deque())
+        )
+        (waiting.in_time if pending.division is None else waiting.parts).append(pending)
         self.size += 1
         if pending.unit is not None:
             self.named[pending.unit] += 1
@@ -123,10 +164,10 @@ class RequestQueue:
                 "or try again later; --max-queue-size allows more, and so does max_queue_size in its config"
             )
         num_before, first_ns = 0, pending.arrived_ns
-        for each, (in_time, delayed) in self._levels.items():
+        for each, waiting in self._levels.items():
             if each <= level:
-                num_before += len(in_time) + len(delayed)
-                first_ns = min(first_ns, in_time[0].arrived_ns) if in_time else first_ns
+                num_before += waiting.size
+                first_ns = min(first_ns, waiting.in_time[0].arrived_ns) if waiting.in_time else first_ns
         waited_seconds = (pending.arrived_ns - first_ns) / 1e9
         # A new request is refused only if the oldest one has already waited too long. So a burst of requests is
         # accepted, even if all of them together take long.
@@ -176,11 +217,17 @@ class RequestQueue:
 
     def begin(self, pending: Pending) -> None:
         """Remove a request that runs now. If the policy is fair, and the request overtakes the oldest one of its level,
-        its size is added to the size of those that did so before. If it is the oldest one, the sum begins anew at 0.
+        its size is added to the size of those that did so before. If it is the oldest one, the sum begins anew at 0. It
+        is the same with whole requests that overtake parts, and the oldest part.
         """
+        level = self._levels[pending.level]
         if self._policy.is_fair:
-            is_oldest = any(waiting and waiting[0] is pending for waiting in self._levels[pending.level])
+            is_oldest = any(waiting and waiting[0] is pending for waiting in level)
             self._num_passed = 0 if is_oldest else self._num_passed + pending.num_elements
+        if pending.division is not None:
+            self._num_passed_parts = 0
+        elif level.parts:
+            self._num_passed_parts += pending.num_elements
         self.remove(pending)
 
     def expire(self, now_ns: int) -> list[Pending]:
@@ -193,13 +240,13 @@ class RequestQueue:
         # This runs for each request that arrives. So the queue is searched only if a deadline has passed.
         if not 0 < self._earliest_ns <= now_ns:
             return rejected
-        for level, (in_time, delayed) in self._levels.items():
-            late = [pending for pending in in_time if pending.deadline_ns and pending.deadline_ns <= now_ns]
+        for level, (in_time, parts, delayed) in self._levels.items():
+            late = [each for each in chain(in_time, parts) if each.deadline_ns and each.deadline_ns <= now_ns]
             if not late:
                 continue
             is_rejecting = self._policy.policy_of(level).timeout_action is TimeoutAction.REJECT
             for pending in late:
-                in_time.remove(pending)
+                (in_time if pending.division is None else parts).remove(pending)
                 if is_rejecting:
                     rejected.append(pending)
                 else:
@@ -207,7 +254,10 @@ class RequestQueue:
         for pending in rejected:
             self._forget(pending)
         deadlines = (
-            pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
+            each.deadline_ns
+            for level in self._levels.values()
+            for each in chain(level.in_time, level.parts)
+            if each.deadline_ns
         )
         self._earliest_ns = min(deadlines, default=0)
         return rejected

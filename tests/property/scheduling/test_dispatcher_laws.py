@@ -22,6 +22,7 @@ policies = st.fixed_dictionaries(
         "num_priority_levels": st.sampled_from([0, 2]),
         "is_fair": st.booleans(),
         "max_elements": st.sampled_from([None, 6]),
+        "objective_ns": st.sampled_from([0, 1, 5000]),
         "ragged_inputs": st.sampled_from([frozenset[str](), frozenset({"x"})]),
         "default_queue_policy": st.builds(
             QueuePolicy,
@@ -81,7 +82,7 @@ async def play(policy: dict[str, Any], num_workers: int, script: list[tuple[Any,
                 await asyncio.sleep(0)
             case _:
                 pass
-    for _ in range(len(sent) + 1):
+    for _ in range(4 * len(sent) + 1):  # With an objective, each of up to four rows may be computed by itself.
         bench.clock.advance(10_000_000)
         for worker in bench.workers:
             if worker.current:

@@ -13,7 +13,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.statistics import FailureReason
 from triune.core.units import Unit
-from triune.scheduling.queue import Pending, RequestQueue
+from triune.scheduling.queue import Pending, RequestQueue, _Level
 
 MS = 1_000_000
 
@@ -32,7 +32,7 @@ async def test_a_long_queue_is_not_walked_at_each_arrival() -> None:
     bench = Bench(is_dynamic=False, default_queue_policy=QueuePolicy(default_timeout_us=3_600_000_000))
     bench.send(0)
     waiting = Walked()
-    bench.dispatcher._queue._levels[0] = (waiting, deque())
+    bench.dispatcher._queue._levels[0] = _Level(waiting, deque(), deque())
     for value in range(200):
         bench.send(value)
     assert len(waiting) == 200
