@@ -20,9 +20,9 @@ _AT_ONCE = 64
 _PERCENTILE = 99.999
 _NUM_BINS = 512
 _NUM_QUANTIZED_BINS = 128
-"""The numbers of bins: of the histograms of values, and of the quantized histograms whose entropy is compared with
-them. With ONNX Runtime's default, 128 of both, no range is narrower than the values that occurred. The time of ONNX
-Runtime's search grows with the square of the number of bins.
+"""The number of bins of a quantized histogram (`_NUM_BINS`: of a histogram of values). ONNX Runtime compares the
+entropies of both to choose a range. With its defaults, 128 bins in both, it would never choose a range narrower than
+the values that occurred. The time of its search grows with the square of `_NUM_BINS`.
 """
 
 

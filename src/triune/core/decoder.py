@@ -279,7 +279,7 @@ def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:
 
     A row's result is `NO_TOKEN` if any of its logits is NaN, or the largest one is infinite.
     """
-    # If a row has a NaN, `argmax` returns its index, so that the value there shows whether the row is valid.
+    # If a row has a NaN, `argmax` returns the NaN's index. So a row is invalid if its logit there is not finite.
     tokens = logits.argmax(axis=1)
     tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = NO_TOKEN
     return tokens

@@ -201,8 +201,9 @@ class Steps:
         return [*self._take_unreadable(), *given]
 
     def _read_sources(self, running: _Running) -> None:
-        """Let the encoder read the sources of a step's sequences that were not read yet. A sequence whose source cannot
-        be read ends, and leaves the step.
+        """Let the encoder read the sources of a step's sequences that were not read yet. (A source is the text from
+        which the encoder makes what the decoder attends to.) A sequence whose source cannot be read ends, and leaves
+        the step.
         """
         unread = [piece.sequence for piece in running.plan.pieces if piece.num_encoded]
         if not unread:
@@ -261,8 +262,8 @@ class Steps:
 
 
 def _score(plan: Plan, logits: NDArray[np.float32]) -> None:
-    """Record the probabilities of prompts' tokens. `logits` is FP32 [rows, vocabulary], with a row for each of the
-    `scored` tokens.
+    """Record the probabilities of prompts' tokens. `logits` is FP32 [rows, vocabulary]: for each piece of the plan in
+    order, a row for each of its `scored` tokens.
     """
     row = 0
     for piece in plan.pieces:

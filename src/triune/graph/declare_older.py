@@ -17,7 +17,9 @@ _OF_RANDOM: Final = 21
 """The newest operator set for whose random operators ONNX Runtime 1.32 has kernels."""
 
 _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
-"""Operators whose newest version may compute a different result. (Range only got an attribute for fp16 and bf16.)"""
+"""Operators that may compute another result in the newest operator set than in `OLDER`. Range is none of them: it has
+only got an attribute, for fp16 and bf16.
+"""
 
 
 def declare_older(model: ModelProto) -> None:

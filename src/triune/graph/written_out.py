@@ -175,8 +175,8 @@ class _Writer:
         )
 
     def _shape_of_groups(self, kv_heads: int) -> str:
-        """Build the shape of the scores if queries are grouped by heads of keys: [sequences, heads of keys, longest *
-        queries of each head, keys].
+        """Build the shape of the scores if queries are grouped by heads of keys: [sequences, heads of keys, heads of
+        queries for each head of keys * longest, keys].
         """
         b, is_kept = self._build, self._once("kept", self._kept)
         return self._once(

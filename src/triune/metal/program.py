@@ -217,13 +217,13 @@ class Program:
         for step in steps:
             names = names_read_by(step.node) - {""}
             is_constant = names <= known and not any(True for _ in subgraphs_of(step.node))
-            # Some lowerings compute at once, so that known sizes are looked at first.
+            # Check sizes that are known from the graph first: some lowerings compute as soon as they are called.
             is_large = sum(result_bytes(name, values) for name in step.node.output) > bytes_left
             if not is_constant or is_large or step.node.op_type in random_numbers.OPS:
                 left.append(step)
                 continue
             self._step(step, scope, builder)
-            # MLX has not computed them yet.
+            # MLX computes these results only when they are evaluated: their sizes are known, but no memory is used yet.
             results = {name: scope.value(name) for name in step.node.output if name}
             if (size := sum(value.nbytes for value in results.values())) > bytes_left:
                 left.append(step)

@@ -171,7 +171,7 @@ def _kept(
     is_better[1:] = energy[order][1:] < lowest[:-1]
     order = order[is_better]
     if len(order) > MOST_LABELS:
-        # Keep the cheapest pair, the fastest pair, and evenly spaced pairs between them.
+        # Keep the pair of least energy, the pair of least time, and evenly spaced pairs between them.
         order = order[np.linspace(0, len(order) - 1, MOST_LABELS).astype(np.intp)]
     return _Labels(time[order], energy[order], unit[order], label[order])
 

@@ -104,8 +104,8 @@ class Answers:
             await idle.wait()
 
     def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
-        """If all `tasks` of a batch are done, note that the batch is finished, and answer, in the order in which they
-        started, the finished batches before which no unfinished one started.
+        """Called when a task of a batch is done. Once all `tasks` are done, the batch is finished: answer the
+        finished batches in the order in which they started, up to the first batch that is not finished.
         """
         if not all(task.done() for task in tasks):
             return

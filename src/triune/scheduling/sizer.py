@@ -23,7 +23,7 @@ _PART = 0.003
 extra time of such a trial is at most this part of the time for all rows that ran since the size was last used.
 """
 _INTERVAL = 8
-"""At most one in this number of batches tries a size again."""
+"""At most one in this number of batches has a size other than the best one, to measure that size again."""
 
 
 class BatchSizer:

@@ -181,7 +181,7 @@ class Server:
         Ask for it for each request: versions are replaced while the server runs.
 
         Raises:
-            InvalidArgumentError: the model does not generate text; the message has its inputs.
+            InvalidArgumentError: the model does not generate text; the message lists the tensors that it takes.
             NotFoundError: the model or version is unknown.
             UnavailableError: the model is not ready, or the server is stopping.
         """

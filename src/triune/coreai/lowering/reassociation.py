@@ -53,8 +53,9 @@ def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
     # The result changes if a constant of fp16 is subnormal: the compiler misreads these, 3e-5 as 2e-7 for example.
     if dtype == np.float16 and not (_are_normal(one, dtype) and _are_normal(other, dtype)):
         return True
-    # Multiplying by 1 or -1 does not round. But a division combined with another factor becomes a product, which rounds
-    # differently.
+    # If one of two multiplications is by 1 or -1, combining them changes nothing, since such a product is not rounded.
+    # Combining a division with a multiplication does change the result, since the division becomes a product, which
+    # rounds differently.
     if _are_units(other) and (outer.name == "mul" or outer.constant.is_right) and inner.name == "mul":
         return False
     if inner.name == outer.name == "mul" and _are_units(one):

@@ -18,7 +18,8 @@ _SELECTS = ("NonZero", "NonMaxSuppression")
 
 
 def selections(graph: GraphProto, outer: Values | None = None, around: frozenset[str] = frozenset()) -> frozenset[str]:
-    """The names of values in a graph and its subgraphs with a size that depends on a selection.
+    """The names of values in a graph and its subgraphs with a size that depends on what a NonZero or NonMaxSuppression
+    selects.
 
     `around` has the names of such values in the outer graphs.
     """

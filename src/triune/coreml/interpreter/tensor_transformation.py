@@ -180,7 +180,10 @@ def pixel_unshuffle(x: Array, downscale_factor: Any) -> Array:
 
 
 def space_to_batch(x: Array, block_shape: Array, paddings: Array) -> Array:
-    """Move the pixels of each block to the batch. In the batch index, the position in the block is the slower part."""
+    """Pad images (n, c, h, w), and move the a x b pixels of each block to the batch: (n * a * b, c, h / a, w / b).
+
+    In the batch index, the image varies fastest, and the position in the block slowest.
+    """
     pads = [(int(before), int(after)) for before, after in paddings]
     x = np.pad(x, [(0, 0), (0, 0), *pads])
     n, c, h, w = x.shape

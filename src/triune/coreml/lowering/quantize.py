@@ -49,8 +49,8 @@ def _quantize(c: Context) -> None:
     if c.has(2):
         levels = mb.add(x=levels, y=mb.cast(x=_spread(c, c.input(2), x), dtype="fp32"))
     levels = mb.clip(x=levels, alpha=np.float32(limits.min), beta=np.float32(limits.max))
-    # `clip` leaves NaN as it is, and the cast makes any int32 of it, on x86 the lowest. So limit the result once more:
-    # NaN then becomes the lowest level on x86, as in ONNX Runtime.
+    # Limit the levels again after the cast: `clip` leaves NaN as it is, and the cast turns NaN into an arbitrary int32,
+    # which on x86 is the lowest. So NaN becomes the lowest level there, as in ONNX Runtime.
     c.give(mb.maximum(x=mb.cast(x=levels, dtype="int32"), y=np.int32(limits.min)))
 
 

@@ -53,7 +53,7 @@ def _target(x: Var, sizes: list[int]) -> Any:
     filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
     if 0 not in filled:
         return filled
-    # Replace a single 0 by -1, since a 0 keeps a size in MIL's reshape, too, but not if other sizes are symbols.
+    # A 0 keeps a size in MIL's reshape, too, but not if other sizes are symbols. So replace a single 0 by -1.
     if filled.count(0) == 1 and -1 not in filled:
         return [-1 if each == 0 else each for each in filled]
     dims = sizes_of(x)

@@ -25,7 +25,7 @@ def _channels(graph: Graph, given: Given, name: str, default: float) -> Tensor:
 
 
 def _batch_norm(graph: Graph, given: Given) -> Tensor:
-    """Write gamma * (x - mean) / sqrt(variance + epsilon) + beta, with a number of each for each channel."""
+    """Write gamma * (x - mean) / sqrt(variance + epsilon) + beta; gamma, beta, mean and variance are [channels]."""
     x = given["x"]
     vectors = [_channels(graph, given, "gamma", 1), _channels(graph, given, "beta", 0)]
     vectors += [graph.cast(given[name], x.dtype) for name in ("mean", "variance")]
@@ -70,8 +70,8 @@ def _layer_norm(graph: Graph, given: Given) -> Tensor:
 def _local_response_norm(graph: Graph, given: Given) -> Tensor:
     """Write x / (k + alpha * mean)^beta; the mean is over squares of `size` neighbouring channels, 0 beyond the ends.
 
-    The channels are the third dimension from the end, as in Core ML's neural networks. In coremltools' tests for the
-    shape (1, 3, 2), Core ML's results show no neighbours.
+    The channels are the third dimension from the end, as in Core ML's neural networks: for x of shape (1, 3, 2), for
+    example, the mean is over a single channel, as in the results that coremltools' tests expect.
     """
     x, size = given["x"], given.integer("size")
     sizes = [graph.dim(x, axis) for axis in range(x.rank - 3, x.rank)]

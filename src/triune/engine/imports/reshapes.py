@@ -16,8 +16,8 @@ class Reshapes(GraphPass):
     """Given Reshape with a computed shape whose sizes are known except one, Transpose that moves axes of size 1, and
     Cast to the same type. Result: Reshape by a constant, and no Cast.
 
-    Exporters compute shapes from the batch size and the number of tokens, again in every layer. One of the two is 1 in
-    the paged form, so that heads and tokens are not transposed either.
+    Exporters compute shapes from the batch size and the number of tokens, again in every layer. In the paged form each
+    token is a row of the batch, so the number of tokens is 1: transposing heads and tokens moves an axis of size 1.
     """
 
     name = "reshapes"

@@ -91,7 +91,7 @@ class FolderHold:
             time.sleep(_LOOK_SECONDS)
 
     def release(self) -> None:
-        """Remove the mark."""
+        """Remove the mark, so that other processes may delete the folder."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -17,19 +17,22 @@ _WAIT_SECONDS: Final = 0.01
 _BATCH: Final = 32
 
 _CLOSE_SECONDS: Final = 2.0
-"""How long all tiers of the process that close one after the other may write. A server that is told to stop ends
-everything within a few seconds (`lifetime.ending`), and thousands of blocks take longer.
+"""How long, in seconds, the `SecondTier`s of this process may write blocks when they close, all of them together if
+they close one after the other. A server that is told to stop must end within a few seconds (`lifetime.ending`), and to
+write thousands of blocks takes longer.
 """
 
 _RETURNED: Final = 0.25
-"""The share of each second that comes back of the time that was spent."""
+"""By how many seconds the remaining time of `_ClosingTime` grows again in each second."""
 
 _log = logging.getLogger(__name__)
 
 
 class _ClosingTime:
-    """The time that tiers of this process may spend on writing when they close. What was spent comes back by and by, so
-    that tiers that close one after the other share it. Any thread may use this.
+    """The time that the `SecondTier`s of this process may still spend on writing when they close.
+
+    Writing uses it up, and it grows again slowly: models that are unloaded now and then each have enough, while those
+    that close right after each other share it. Any thread may use this.
     """
 
     def __init__(self) -> None:
@@ -47,7 +50,7 @@ class _ClosingTime:
             return self._left
 
     def spend(self, seconds: float) -> None:
-        """Subtract time that was spent."""
+        """Subtract the time that a `SecondTier` spent on writing."""
         with self._lock:
             self._left -= seconds
 

@@ -311,8 +311,9 @@ def _rotate(
 ) -> str:
     """Build RotaryEmbedding of [batch, tokens, heads * size].
 
-    A graph has one pair of tables (cosines and sines) for each rope: the tables for contexts of each of `contexts`
-    tokens, one after the other. `rows` are the rows of the tokens in them.
+    A graph has one pair of tables (cosines and sines) for each rope. A table has a row for each position; if `contexts`
+    has several lengths of contexts, in tokens, the rows for each length follow those for the length before. `rows` is
+    the name of INT64 [batch, tokens], the row of each token.
     """
     cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
     if not graph.has_table(cosines):

@@ -125,8 +125,8 @@ def _finish_ns(outlooks: Sequence[Outlook], place: int, asked: Asked) -> float:
 
 
 def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> float:
-    """How much longer the answers of another replica take, in ns in all, if the replica `place` computes beside it for
-    `finish_ns`. It is 0 unless exactly one other replica computes.
+    """How much longer the answers of another replica take, in ns for all of them together, if the replica
+    `outlooks[place]` computes at the same time for `finish_ns`. It is 0 unless exactly one other replica computes.
     """
     busy = [other for other, each in enumerate(outlooks) if each.num_answers]
     if len(busy) != 1 or busy[0] == place:

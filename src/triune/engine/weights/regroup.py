@@ -65,7 +65,8 @@ def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array
     integers from 0 to `top`, the largest code.
     """
     assert affine.offsets is not None
-    # Begin with the scales of the file, divided by an integer if the new codes have more bits than those of the file.
+    # Begin with the scales of the file. If the new codes have more bits than those of the file, divide the scales by an
+    # integer, so that the file's weights stay multiples of them.
     steps = affine.scales.astype(np.float32) / np.float32(top // max(1, int(affine.codes.max(initial=0))))
     zeros = np.full_like(steps, -1)
     np.divide(affine.offsets, -steps, out=zeros, where=steps != 0)

@@ -130,7 +130,8 @@ def read_function(fields: Fields) -> dict[str, Any]:
             f"'{fields.path('name')}' is '{name[:64]}'; it must have 1 to 128 letters, digits and signs of _.:-",
             fields.path("name"),
         )
-    # `strict` changes nothing: the schema constrains the arguments if the model must call a tool, and only then.
+    # Accept `strict`, without an effect: the schema constrains the arguments whenever the model must call a tool, and
+    # only then.
     fields.flag("strict")
     function: dict[str, Any] = {"name": name}
     if (description := fields.string("description")) is not None:

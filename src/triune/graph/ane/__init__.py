@@ -59,7 +59,8 @@ _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
 """If none of these passes converts a linear layer to a convolution, the model is not changed."""
 
 _LAYOUT: Sequence[type[LayoutPass]] = (
-    # Cancel runs first here: the patterns of the passes below have no Transposes between two convolutions.
+    # Run Cancel first: it removes the Transposes between two convolutions, with which the passes below would find no
+    # pattern.
     Cancel,
     # Rope works on all heads at once, so that it must run before SplitHeads, which separates them.
     Rope,

@@ -203,7 +203,9 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: Fill, i
 
 
 def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Values drawn from the input's `ends`; for integers of few bits, also from the ends of the type."""
+    """Draw values from the extreme values of an input (`Input.ends`); for integers of few bits, also from the smallest
+    and the largest number of their type.
+    """
     if each.dtype.kind == "f":
         return _among(*each.ends)(rng, shape).astype(each.dtype)
     limits = np.iinfo(each.dtype)

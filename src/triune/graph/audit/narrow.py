@@ -24,7 +24,7 @@ _MOST_APART = 4
 _FAR = 8.0
 
 _PAIRS: Final = ((1.0, 1e-2), (1.0, 1e-3), (50.0, 1e-3), (1000.0, 1e-1))
-"""For nearly equal inputs: their size, and the size of their differences."""
+"""For each set of nearly equal inputs: about which number they lie, and how far they are apart."""
 
 
 _WIDTHS: Final = (1e-3, 1e-4)
@@ -156,7 +156,7 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
             rng = np.random.default_rng([seed, number])
             arrays = dict(found.arrays)
             for each in inputs:
-                # An input that has fewer centers than others uses its last center again.
+                # If an input has fewer centers (`Input.centers`) than another one, use its last center again.
                 if each.centers:
                     base = _spread(each.centers[min(position, len(each.centers) - 1)], arrays[each.name].shape, rng)
                     noise = width * float(np.abs(base).max(initial=0.0)) * rng.standard_normal(base.shape)
@@ -166,8 +166,8 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
 
 
 def _spread(center: Array, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Values for an input at which its sums cancel: those of `center`. If `center` does not broadcast to the input's
-    shape, each element is chosen from it at random.
+    """Broadcast `center`, the numbers near which sums of an input cancel, to the input's shape. If it does not
+    broadcast, choose each element from it at random.
     """
     try:
         return np.broadcast_to(center, shape)

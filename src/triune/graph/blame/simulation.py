@@ -117,7 +117,7 @@ class Simulation:
         return found
 
     def halved(self, wide: Collection[str], *, is_watched: bool = True) -> "Halved":
-        """The graph in fp16, in which the nodes with these first results compute in fp32."""
+        """The graph in fp16. The nodes whose first results are in `wide` compute in fp32."""
         model = Halve(self._keep, wide, self._file)(_copy(self._model))
         # `keep_half_rounding` drops results that no node reads, such as the values of a TopK that is read for its
         # indices.
@@ -177,7 +177,7 @@ def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
     found: dict[str, Node] = {}
     constant: set[str] = set()
     for node in graph.node:
-        # Quantized weights are weights, too, though nodes dequantize them.
+        # Leave out nodes that compute constants, such as those that dequantize weights: their results count as weights.
         if _is_of_constants(node, values, constant):
             constant.update(node.output)
             continue

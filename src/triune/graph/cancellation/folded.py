@@ -13,7 +13,9 @@ from triune.core.datatypes import Array
 from triune.graph.values import Values, attributes_of
 
 _FAR = 20.0
-"""The largest bias, relative to the weights of a result, whose rounding is an error of at most 1/100."""
+"""Layers whose bias is at most this many times the norm of each result's weights are not yielded: fp16 rounds such a
+bias by at most 1/100 of that norm.
+"""
 
 _MOST_RESULTS = 4096
 """A layer with more results, or that reads more elements, is not examined."""

@@ -49,8 +49,8 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type == "GridSample":
         return _sampling_producers(node, producers)
     if node.op_type == "QuantizeLinear":
-        # If a number near the middle between two quantization levels is rounded to fp16 first, it may become the
-        # wrong level.
+        # Compute the operand in fp32: a number near the middle between two quantization levels, rounded to fp16, may
+        # become the wrong level.
         return _with_exact_operand(node, producers)
     if node.op_type in ("Add", "Sub"):
         return (

@@ -40,8 +40,9 @@ def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[
     Args:
         index: the index of the graph.
         add: the Add.
-        is_source: whether a value (B, S, C) is where the search for the channels of x ends (`channels.trace`), so that
-            halves are recognized even if they were sliced before the heads were reshaped.
+        is_source: whether the search back from x ends at a value (B, S, C), of which x selects channels
+            (`channels.trace`). So the halves of x are recognized even if they were sliced before the heads were
+            reshaped.
     """
     products = [index.producer(name, "Mul") for name in add.input] if add.op_type == "Add" else []
     for unrotated, rotated in (products, products[::-1]) if products else ():

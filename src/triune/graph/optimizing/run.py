@@ -125,7 +125,7 @@ class _Run:
     Attributes:
         model: the model so far.
         steps: the passes of the level.
-        reports: what each pass did that changed the model or was left out.
+        reports: a report of each pass that changed the model, and of each that was left out.
     """
 
     def __init__(

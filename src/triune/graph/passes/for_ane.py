@@ -60,6 +60,6 @@ class SafeHalf(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Return a model that stays within fp16; `model` itself may be changed, too.
 
-        `model` is returned as it is if its operator set is older than `OLDER`, and so no set of core operators.
+        If its operator set is older than `OLDER`, `model` is not in core operators, and is returned unchanged.
         """
         return fit_half(model, self._file).model if opset_of(model) >= OLDER else model

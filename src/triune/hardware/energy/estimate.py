@@ -27,8 +27,8 @@ class LoadPower:
 
 
 class EstimatedMeter:
-    """Counts as if each unit were under load all the time. Its rails are `Rail.is_load_only`, so only computing time is
-    charged.
+    """A meter that counts joules as if each unit were under load all the time. Its rails have `Rail.is_load_only`, so
+    only the time in which a unit computes is charged.
     """
 
     resolution_seconds = 0.0

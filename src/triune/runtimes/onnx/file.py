@@ -69,8 +69,8 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
 def broken_part(path: Path) -> str | None:
     """The error that ONNX's checker finds in a file; None if there is none.
 
-    It is slow, and therefore used only to explain a failure. Large weights are removed before, since no other thread
-    runs while the checker does.
+    The check is slow, and therefore used only to explain a failure. Large weights are removed before, to make it
+    shorter: ONNX's checker blocks all other threads.
     """
     try:
         model = load(path)

@@ -1,4 +1,4 @@
-"""OpenVINO."""
+"""Runs models on the CPU and on Intel's AMX with OpenVINO."""
 
 from triune.runtimes.openvino.runtime import OpenVino
 

@@ -226,7 +226,8 @@ class OpenVinoDecoder:
             self._running = None
 
     def _choose(self, num_few_tokens: int | None, widths: Mapping[str, int]) -> None:
-        """Set the largest step that the program for few tokens computes. Drop a program that would compute no step.
+        """Set how many tokens a step may have that the program for few tokens computes. Drop a program that would
+        compute no step.
 
         Args:
             num_few_tokens: see `__init__`.

@@ -178,8 +178,8 @@ def _way_to(segments: Sequence[Segment], outputs: Sequence[str]) -> _Way:
     for number in reversed(range(len(segments))):
         wanted = [name for name in segments[number].outputs if name in needed]
         if wanted:
-            # The loop goes backwards, so `needed` has what later segments read: this segment is the last reader of a
-            # value that is not in it.
+            # The loop goes backwards, so `needed` has what later segments read. If a value is not in `needed`, this
+            # segment is the last one that reads it.
             reads = segments[number].inputs
             done = [name for name in reads if name not in needed]
             needed.update(reads)

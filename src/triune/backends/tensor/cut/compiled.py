@@ -38,7 +38,7 @@ _MAX_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled stretch.
+    """A compiled stretch (`Stretch`: consecutive nodes of the graph, for one unit).
 
     Attributes:
         stretch: the stretch.
@@ -57,7 +57,9 @@ class Compiled:
 
 
 class StretchCompiler:
-    """Compiles stretches of one graph. Compiled stretches are kept for the next try, until `close`."""
+    """Compiles stretches of one graph (`Stretch`: consecutive nodes for one unit). Compiled stretches are kept until
+    `close`, so that another call of `compile` can use them.
+    """
 
     def __init__(
         self, graph: CutGraph, config: ModelConfig, folder: Path, num_threads: int, machine: Machine, attempt: Attempt

@@ -172,7 +172,8 @@ def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: M
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
-    # Add the unit in fp32 for Core ML and Core AI, which compute in fp32 on all units except the Neural Engine.
+    # If the unit fails in the config's precision, try it in fp32: with Core ML and Core AI every unit except the Neural
+    # Engine computes in fp32.
     if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
         found.append(Choice(unit, is_fp32=True))
     for other in others or (Unit.GPU, Unit.AMX):

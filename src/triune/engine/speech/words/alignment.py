@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 _FILTER_FRAMES: Final = 7
-"""Each weight is replaced by the median over this many neighbouring frames."""
+"""Each attention weight is replaced by the median over this many neighbouring frames."""
 
 
 def first_frames(scores: NDArray[np.float32], num_frames: int) -> NDArray[np.int64]:

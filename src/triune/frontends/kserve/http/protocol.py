@@ -106,7 +106,7 @@ class KServeProtocol(OrderedProtocol):
                 else:
                     self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self.is_refused:
-            # If other requests ended in this piece of data, count only the bytes of the request that began in it last.
+            # `data` may hold the ends of earlier requests: count only the bytes of the last request that begins in it.
             has_ended = self._num_begun > num_begun + is_between
             num_bytes = len(data) - (data.rfind(b"\r\n\r\n") + 4 if has_ended else 0)
             if not self._progress.read(num_bytes, self.loop.time()):

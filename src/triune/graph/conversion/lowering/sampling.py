@@ -48,7 +48,7 @@ class _Sampler(Generic[V]):
         ]
 
     def _length(self, size: Dim[V], less: int = 0) -> V | float:
-        """`size - less` as a number, or as a value of the image's element type."""
+        """`size - less`: a number if the size is known, else a value of the program, in the image's element type."""
         if isinstance(size, int):
             return float(size - less)
         return self._b.cast(self._b.sub(size, less) if less else size, self._b.dtype(self._x))

@@ -1,4 +1,4 @@
-"""Rules for normalizations, and for Softmax, LogSoftmax and Hardmax, which flattened all axes from `axis` on."""
+"""Rules that upgrade normalizations, Softmax, LogSoftmax and Hardmax to the newest operator set."""
 
 import math
 from collections.abc import Mapping
@@ -89,7 +89,7 @@ def group_normalization(c: Context) -> None:
         column = c.build.op("Reshape", name, c.build.ints(groups, 1))
         return c.build.op("Reshape", c.build.op("Expand", column, target), c.build.ints(-1))
 
-    # Operator set 18 computes in the type of the data.
+    # Compute in the type of x (`stash_type`), as operator set 18 does; operator set 21 computes in fp32 by default.
     elem_type = c.values.elem_type(c.input(0)) or TensorProto.FLOAT
     rewrite(c, [c.input(0), of_channels(c.input(1)), of_channels(c.input(2))], stash_type=elem_type)
 
