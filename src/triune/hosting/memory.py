@@ -89,7 +89,7 @@ class Writer:
         size = 0 if self._memory is None else len(self._memory)
         if end > size or (size > _KEPT_BYTES and end <= size // _MANY_TIMES):
             size_bytes = max(_SMALLEST_BYTES, 1 << (end - 1).bit_length())
-            # The old memory stays mapped as long as there are views of it.
+            # Map new memory. The old memory stays mapped as long as there are views of it.
             descriptor, self._memory = _mapped(size_bytes)
         for value, offset in values:
             np.ndarray(value.shape, value.dtype, self._memory, offset)[...] = value

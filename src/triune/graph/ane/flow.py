@@ -78,7 +78,7 @@ class Flow:
         return self._index.is_constant(name) or all(dim == 1 for dim in dims)
 
     def is_inside(self, name: str) -> bool:
-        """Whether a value can be computed in the layout (`reached`), or is the result of a Transpose out of it."""
+        """Whether a value can be computed in the layout (B, C, 1, S), or is the result of a Transpose out of it."""
         return name in self.reached or self._borders.is_out(name)
 
     def is_reached(self, node: NodeProto) -> bool:
