@@ -29,6 +29,7 @@ from triune.scheduling.batch import Answer, Batch
 from triune.scheduling.batcher import Batcher, FormedBatch
 from triune.scheduling.choice import Choice
 from triune.scheduling.direct import DirectRuns
+from triune.scheduling.divider import Divider
 from triune.scheduling.division import Division
 from triune.scheduling.health import UnitHealth
 from triune.scheduling.lane import EligibleLanes, Lane, request_ns
@@ -113,8 +114,10 @@ class Dispatcher:
             objective_ns // 2000 if objective_ns else None,
             max_elements,
         )
-        self._objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
-        self._choice = Choice(self._lanes, self._eligible, self._batcher, self._objective)
+        objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
+        self._choice = Choice(self._lanes, self._eligible, self._batcher, objective)
+        is_divisible = not (policy.ragged_inputs or policy.preserve_ordering)
+        self._divider = Divider(objective, self._batcher, self._eligible) if objective and is_divisible else None
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
@@ -171,7 +174,9 @@ class Dispatcher:
         group = self._batcher.group_of(call.inputs)
         if unit is not None or mode is not None:
             group = (unit, mode, group)
-        pending = self._first_part(Pending(call, future, now_ns, group=group, unit=unit, mode=mode))
+        pending = Pending(call, future, now_ns, group=group, unit=unit, mode=mode)
+        if self._divider is not None:
+            pending = self._divider.first_part(pending)
         try:
             self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
         except UnavailableError:
@@ -184,30 +189,10 @@ class Dispatcher:
             self._turns.bind(self._queue.named)
         self._pump()
 
-    def _first_part(self, pending: Pending) -> Pending:
-        """The first part of a new request, if its rows take longer than the latency objective allows a batch; else the
-        request itself.
-        """
-        call, policy = pending.call, self._policy
-        if self._objective is None or call.batch_size < 2 or call.size is not None or not self._batcher.may_split:
-            return pending
-        if not self._batcher.is_batching or policy.ragged_inputs or policy.preserve_ordering:
-            return pending
-        num_rows = self._rows_within(pending, call.batch_size)
-        return Division(pending).next(num_rows) if num_rows < call.batch_size else pending
-
-    def _rows_within(self, pending: Pending, num_rows: int) -> int:
-        """How many of a request's rows the fastest lane computes within half of the latency objective."""
-        assert self._objective is not None
-        per_row = pending.num_elements / pending.call.batch_size
-        lanes = self._eligible.lanes_of(pending)
-        found = (self._objective.rows_within(lane, num_rows, round(per_row * num_rows)) for lane in lanes)
-        return max(found, default=num_rows)
-
     def _queue_next_part(self, started: Pending, division: Division) -> None:
         """Queue the part of a divided request that follows a part which has started."""
-        if division.num_left:
-            part = division.next(self._rows_within(division.whole, division.num_left))
+        if self._divider is not None and division.num_left:
+            part = self._divider.next_part(division)
             part.level = started.level
             self._queue.append(part)
             if part.unit is not None:
