@@ -20,7 +20,9 @@ _MORE_BYTES: Final = 1 << 20
 
 _PLENTY_BYTES: Final = 256 << 20
 _PLENTY_TIMES: Final = 4
-"""If a disk has so many bytes, and so many times those of the models' weights, the program is not measured."""
+"""If at least `_PLENTY_BYTES` + `_PLENTY_TIMES` times the bytes of the models' weights are free, there is room for the
+program in any case, and its size is not measured.
+"""
 
 
 def require_room(module: Any, asset: Path, models: Iterable[ModelProto]) -> None:

@@ -23,7 +23,7 @@ class Group:
     Attributes:
         request: what the client asked for.
         answers: the answers, by their index.
-        ticket: the request's admission.
+        ticket: counts the request among those that the engine has admitted.
         error: why the answers failed; None if they did not fail.
     """
 
@@ -31,7 +31,7 @@ class Group:
         """Args:
         request: what the client asked for.
         answers: the answers, by their index. All but the first begin when the first has a token (`Job.followers`).
-        ticket: the request's admission.
+        ticket: counts the request among those that the engine has admitted.
         """
         self.request = request
         self.answers = answers
@@ -99,7 +99,7 @@ def start_group(
         token_bytes: the bytes of each id of the model.
         end_tokens: the model's own ids that end an answer.
         context_tokens: the most tokens of prompt and answer together.
-        ticket: the request's admission.
+        ticket: counts the request among those that the engine has admitted.
         drops_space: whether the tokenizer drops a space at the beginning of a text, such as an answer to a prompt
             without text.
         shown: the bytes of special tokens that are part of the text.
@@ -167,7 +167,7 @@ def resume_group(
     Args:
         moved: the answer.
         token_bytes: the bytes of each id of the model.
-        ticket: the request's admission.
+        ticket: counts the request among those that the engine has admitted.
         drops_space: whether the tokenizer drops a space at the beginning of a text.
         grammar: its constraint, compiled; None if it has none.
         rules: how the model's encoder reads a prompt; None if the model has no encoder.

@@ -76,7 +76,8 @@ class Steps:
         clock: the clock that measures how long steps take.
         before_writing: the function that is called before a step begins to write to the cache.
         account: the account that is charged with the energy of the steps; None if energy is not metered.
-        reader: the encoder, if sequences have sources.
+        reader: the encoder that reads the sequences' sources, the texts that the decoder attends to; None if the model
+            has no encoder.
         """
         self._decoder = decoder
         self._reader = reader

@@ -113,7 +113,7 @@ class Plans:
         """Plan a graph.
 
         Args:
-            graph: a graph of core ops and operators of BEYOND_CORE.
+            graph: a graph of core ops, and of the operators in `BEYOND_CORE`, which are not decomposed to core ops.
             float_type: MLX's type in which FLOAT is computed.
             more: the functions that compute operators of other domains.
 

@@ -58,7 +58,7 @@ class Program:
         """Prepare to compute a graph.
 
         Args:
-            graph: a graph of core ops and operators of BEYOND_CORE.
+            graph: a graph of core ops, and of operators in `plan.BEYOND_CORE`, which are not decomposed to them.
             float_type: MLX's type in which FLOAT is computed: fp32, bf16 or fp16.
             read: reads the elements of an initializer.
             more: the functions that compute operators of other domains.

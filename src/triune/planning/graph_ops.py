@@ -95,7 +95,7 @@ class _Reader:
     def _is_weight(self, node: NodeProto) -> bool:
         """Whether the results of a node are known when the model is loaded. If so, they are noted as weights."""
         if node.op_type in ("Shape", "Size"):
-            # Shapes are known before the values are, and so are the results that depend on shapes alone.
+            # Count a shape as known when the model is loaded, even if the tensor is computed in each run.
             shape = self._values.static_shape(node.output[0])
             self._weights[node.output[0]] = _Weight(prod(shape) if shape is not None else 1, None)
             return True

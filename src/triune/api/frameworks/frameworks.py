@@ -21,7 +21,8 @@ class Framework:
         extra: the pip extra of triune that installs its exporter.
         modules: the modules that must be importable.
         load: the function that imports the exporter.
-        is_quick: whether its models answer so quickly that an export is compared with them unless that is refused.
+        is_quick: whether its models answer so quickly that an export is compared with the model by default
+            (`verify=None`).
     """
 
     title: str

@@ -142,7 +142,7 @@ def transpose(x: Array, perm: Array) -> Array:
 
 
 def depth_to_space(x: Array, block_size: Any) -> Array:
-    """Move channels to b x b blocks of pixels. In the channel index, the position in the block is the slower part.
+    """Move channels to b x b blocks of pixels. In the channel index, the position in the block varies slowest.
 
     So (n, b * b * c, h, w) becomes (n, c, h * b, w * b).
     """
@@ -161,7 +161,7 @@ def space_to_depth(x: Array, block_size: Any) -> Array:
 
 
 def pixel_shuffle(x: Array, upscale_factor: Any) -> Array:
-    """Move channels to f x f blocks of pixels. In the channel index, the position in the block is the faster part.
+    """Move channels to f x f blocks of pixels. In the channel index, the position in the block varies fastest.
 
     So (n, c * f * f, h, w) becomes (n, c, h * f, w * f).
     """

@@ -126,8 +126,7 @@ class SecondTier:
         for block_hash, arrays in self.disk.take(_WAIT_SECONDS if can_wait else 0.0):
             blocks = pool.allocate(1) if arrays is not None and not pool.find([block_hash]) else None
             if arrays is not None and blocks is not None:
-                # A block may have been evicted to make room for this one, and must be copied out before it is
-                # overwritten.
+                # `allocate` may have evicted a block to make room: copy it out before `write_blocks` writes over it.
                 self.save()
                 self._decoder.write_blocks(blocks, [each[None] for each in arrays])
                 pool.publish(blocks[0], block_hash)

@@ -16,10 +16,10 @@ _MOST_NUMBERS = 4
 """The number of constants of a model near which inputs are tried."""
 
 _MOST_CENTERS = 3
-"""For this many sums that are computed from an input, inputs near the numbers for which the sum is 0 are tried."""
+"""The most centers of an input that are tried: numbers near which a sum that the model computes from the input is 0."""
 
 _MOST_APART = 4
-"""The most inputs that get values much smaller and much larger than the other inputs', one input at a time."""
+"""The most inputs of a model for which there are sets with one input much smaller or larger than the others."""
 
 _FAR = 8.0
 

@@ -67,7 +67,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
         copies = copies_of_inputs(operand, producers)
         return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
-        # mod(x, d) = x - d * floor(x / d): a rounding error of d is multiplied by the quotient.
+        # Compute x and d in fp32, too: mod(x, d) = x - d * floor(x / d) multiplies an error of d by the quotient.
         return [each for name in node.input for each in exact_arithmetic(name, producers, {})] + [node]
     if node.op_type not in ("Sin", "Cos", "Tan") and not is_rounding(node):
         return []

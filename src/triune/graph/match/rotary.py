@@ -78,7 +78,8 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             factors = [operand for operand in (0, 1) if index.scalar(node.input[operand]) is not None]
             return bool(factors) and has_equal_halves(index, node.input[1 - factors[0]], width)
         case "Unsqueeze" | "Squeeze":
-            # The halves of the table are those of the operand only if both have the same last axis, as its size shows.
+            # Look at the operand's halves if its last axis is also the table's last axis, which is so if the table's
+            # last axis has `width` elements.
             dims = index.dims(table)
             return dims is not None and dims[-1] == width and has_equal_halves(index, node.input[0], width)
         case "Slice":

@@ -46,7 +46,8 @@ class Optimized:
     Attributes:
         model: the model. Its large weights are in files, as `graph.load.load` leaves them.
         before: the source with inferred shapes, with which it was compared.
-        passes: what each pass did that changed something, or was left out, in the order in which they ran.
+        passes: a report of each pass that changed the model, and of each that was left out, in the order in which they
+            ran.
         idle: the passes that found nothing to do.
         outputs: the verdict on each output of the final model; empty if it could not be compared.
         not_compared: why nothing was compared; "" if it was.

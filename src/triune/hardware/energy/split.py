@@ -24,8 +24,8 @@ class Division:
 def divide(begin_ns: int, end_ns: int, works: Sequence[Work], quick_ns: Mapping[Account, int]) -> Division:
     """Divide an interval among works. At each moment, the works that run at that moment have equal parts.
 
-    It is not recorded when quick batches ran, so they count as spread over the interval: if they took n of its N ns,
-    they count at each moment as n / N of a running work.
+    Quick batches, which run on the event loop, are recorded by their total time only. They count as spread over the
+    interval: if they took n of its N ns, they count at each moment as n / N of a running work.
 
     Args:
         begin_ns: the time at which the interval begins.

@@ -1,4 +1,6 @@
-"""Compiles the stretches of a model, and moves a stretch that its unit refuses or computes wrongly to another unit."""
+"""Compiles the stretches of a model, each of which is consecutive nodes for one unit, and moves a stretch that its unit
+refuses or computes wrongly to another unit.
+"""
 
 import logging
 import time
@@ -28,8 +30,8 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 MAX_DEPTH: Final = 3
-"""The most times that a stretch is halved because its unit refuses or computes it wrongly. Halving moves only the
-necessary part to another unit.
+"""The most times that a stretch (`Stretch`) is halved because its unit refuses it or computes it wrongly. Halving moves
+only the necessary part to another unit.
 """
 
 _NUM_RUNS: Final = 5

@@ -165,10 +165,8 @@ def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
 
 
 def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Choice, ...]:
-    """The ways to compute a stretch, in the order in which they are tried: on its unit; on its unit in fp32, if the
-    runtime can; on other units; and on `cpu`.
-
-    Other units that are emulated are left out.
+    """The units and precisions to try for a stretch (`Stretch`), in this order: `unit`; `unit` in fp32, if the runtime
+    can; other units, without emulated ones; and `cpu`.
     """
     found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)

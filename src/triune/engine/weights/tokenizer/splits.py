@@ -12,14 +12,14 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A way to split text into pieces before the merges.
+    """A way to split text into pieces, in each of which BPE then merges letters to tokens.
 
     Attributes:
         patterns: regular expressions (Oniguruma), applied one after another. Each splits a text into its matches and
             the parts between them; the next one splits each of these parts.
         ignores_merges: whether a piece that is a token as a whole becomes that token, even if the merges would give
             others.
-        adds_bos: whether bos is put before a text if the file does not say.
+        adds_bos: whether the token bos is put before a text, if the GGUF file does not say whether it is.
     """
 
     patterns: tuple[str, ...]
