@@ -177,15 +177,18 @@ class Balance:
                     share.count_wanting()
 
     def _portions(self, parts: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The part of a pool's busy time that each model's requests need, at least _LEAST_PART: [models, pools].
-        `parts` is the result of `_divide`, `times` that of `_times`.
+        """The part of each pool's busy time that each model's requests need, [models, pools]; at least `_LEAST_PART`,
+        so that no turn is too short.
+
+        `parts` is the part of each model's requests that each pool gets (`_divide`), and `times` is the fraction of a
+        pool's time that all requests of a model would take (`_times`), both [models, pools].
         """
         used = parts * np.where(np.isfinite(times), times, 0.0)
         return np.maximum(used / np.maximum(used.sum(axis=0), 1e-9), _LEAST_PART)
 
     def _count(self, elapsed_ns: int) -> None:
         """Update each model's requests per nanosecond: at first the mean over all updates, later an exponential average
-        over _RATE_NS.
+        over the last second (_RATE_NS).
         """
         self._num_updates += 1
         newest = max(1 / self._num_updates, 1 - math.exp(-elapsed_ns / _RATE_NS))

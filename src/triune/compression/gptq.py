@@ -112,7 +112,7 @@ def rounded(
 
 def _factor(second: NDArray[np.float64]) -> NDArray[np.float32] | None:
     """The upper Cholesky factor U of the inverse of H. H's diagonal is increased (damped) until H has an inverse; None
-    if it has none even with a damping of `_MOST_DAMPING`.
+    if it has none even when 100 times (`_MOST_DAMPING`) the mean of the diagonal is added.
 
     Args:
         second: H, the second moments of the inputs.

@@ -27,7 +27,7 @@ class Site:
 
 
 def held_at_once(sites: Sequence[Site]) -> Iterator[list[Site]]:
-    """Yield groups of sites whose moments fit into `_MOST_BYTES`, at least one site at a time."""
+    """Yield groups of sites, at least one site each. The moments of a group fit into the memory limit `_MOST_BYTES`."""
     left = list(sites)
     while left:
         part: list[Site] = []

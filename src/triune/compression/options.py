@@ -37,7 +37,7 @@ class Method(Enum):
     channels are scaled up (`smooth`).
     """
     BEST = "best"
-    """Try all of these methods that apply, and keep the one with the best agreement."""
+    """Try all methods of this class that apply, and keep the one with the best agreement."""
 
 
 class Per(Enum):

@@ -43,8 +43,8 @@ class QueueLimits:
 
     Attributes:
         max_requests: the number of waiting requests of a model, over all priority levels; 0 means no limit.
-        max_seconds: the longest wait. A new request is refused if more than MIN_WAITING requests wait, the first of
-            them has waited longer than this, and the new request's estimated wait is longer too.
+        max_seconds: the longest wait. A new request is refused if more than 64 requests (MIN_WAITING) wait, the first
+            of them has waited longer than this, and the new request's estimated wait is longer too.
     """
 
     max_requests: int = 1024

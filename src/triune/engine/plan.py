@@ -94,8 +94,8 @@ class Plan:
 
     @property
     def num_read(self) -> int:
-        """The number of the step's tokens besides those of the sequences that `num_going` counts: tokens of prompts, of
-        answers that are computed again, and of texts that an encoder reads.
+        """The number of the step's tokens besides those of sequences that compute only their last token and drafts
+        (`num_going`): tokens of prompts, of answers that are computed again, and of texts that an encoder reads.
         """
         num_encoded = sum(piece.num_encoded for piece in self.pieces)
         return num_encoded + sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
@@ -166,8 +166,8 @@ class Plan:
                 yield from range(end - 1 - len(piece.drafts), end)
 
     def _scored_rows(self, begins: NDArray[np.int32]) -> Iterator[int]:
-        """The rows, among the packed tokens, after which the prompt's next token gets its probability. `begins` is as
-        in `_chosen_rows`.
+        """The rows, among the packed tokens, after which the prompt's next token gets its probability. `begins` is
+        INT32 [pieces + 1], the row at which each piece begins.
         """
         for piece, begin in zip(self.pieces, begins.tolist(), strict=False):
             for place in piece.scored:

@@ -48,8 +48,8 @@ class AppleNeuralEngine:
 
 
 def parse_displays(text: str) -> AppleGpu:
-    """Parse the output of the command `DISPLAYS`. Returns the GPU whose entry has a number of cores, as Apple's GPUs
-    have.
+    """Parse the output of the command `DISPLAYS` (system_profiler). Returns the GPU whose entry has a number of cores,
+    as Apple's GPUs have.
     """
     gpus = list(_gpus(text))
     for gpu in gpus:
@@ -62,7 +62,7 @@ def parse_displays(text: str) -> AppleGpu:
 
 
 def parse_neural_engine(text: str) -> AppleNeuralEngine:
-    """Parse the output of the command `NEURAL_ENGINE`."""
+    """Parse the output of the command `NEURAL_ENGINE` (ioreg)."""
     cores = [int(each) for each in re.findall(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d{1,4})\b', text)]
     architecture = re.search(r'"ANEDevicePropertyTypeANEArchitectureTypeStr"\s*=\s*"(\w{1,16})"', text)
     if sum(cores):

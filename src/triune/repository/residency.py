@@ -35,7 +35,7 @@ class Loading(Protocol):
         ...
 
     def settle(self, name: str) -> Coroutine[Any, Any, None]:
-        """Rebuild the models that need this one."""
+        """Rebuild the models that need the model `name`."""
         ...
 
 

@@ -74,7 +74,7 @@ class Machine:
         able = [self.runtimes[name] for name in names if name in self.runtimes]
         able = [each for each in able if unit in each.units()]
         if able:
-            # Prefer the runtime whose first unit is this one: Core AI puts `ane` first only where it serves the real
+            # Prefer the runtime whose first unit is `unit`: Core AI puts `ane` first only where it serves the real
             # Neural Engine.
             return next((each for each in able if each.units()[0] is unit), able[0])
         status = self.status(unit)

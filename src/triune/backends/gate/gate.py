@@ -130,8 +130,8 @@ class Gate:
         executable: SharedExecutable,
         tolerance: float,
     ) -> Verdict:
-        """Compare outputs on at most `_NUM_SAMPLES` samples that both executables accept. Raises InvalidArgumentError
-        if there are none.
+        """Compare the outputs of both executables on the first samples, at most `_NUM_SAMPLES`, that both accept.
+        Raises InvalidArgumentError if there are none.
         """
 
         def judged(sample: Sample, expected: Mapping[str, Array], on: SharedExecutable) -> Verdict:

@@ -255,8 +255,8 @@ def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: 
 
 def _source_tokens(graph: HeldModel, limits: SchedulerLimits, num_units: int) -> int:
     """The most tokens of prompts whose encoder outputs are in memory at once on each unit. This is enough for all
-    sequences, but at most the available memory divided by `_SHARE_OF_MEMORY`. Each output is in memory twice: by
-    itself, and joined with those of the other sequences of a step.
+    sequences, but the outputs take at most a quarter (`_SHARE_OF_MEMORY`) of the available memory. Each output is in
+    memory twice: by itself, and joined with those of the other sequences of a step.
     """
     token_bytes = 2 * 4 * sum(memory_widths(graph.model.graph).values())
     available = usable_memory().available // _SHARE_OF_MEMORY // num_units

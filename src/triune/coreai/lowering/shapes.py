@@ -53,7 +53,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
     rank = known_length(c, 1, "the rank of the reshaped value")
     if not keeps_zero:
-        # A 0 keeps the size of the same dimension of `x`.
+        # In the shape of a Reshape, a 0 keeps the size of the same dimension of `x`.
         own = dims_of(x)[:rank]
         own += [1] * (rank - len(own))
         shape = ops.broadcasting_where(ops.broadcasting_equal(shape, int32(0)), vector(own), shape)

@@ -194,7 +194,8 @@ _SAME = MappingProxyType(
         "exp": "Exp",
         "floor": "Floor",
         "relu": "Relu",
-        # Both operators round to the nearest integer, and numbers halfway between two integers to the even one.
+        # MIL's `round` and ONNX's Round both round to the nearest integer, and numbers halfway between two integers to
+        # the even one.
         "round": "Round",
         "sigmoid": "Sigmoid",
         "sign": "Sign",

@@ -38,7 +38,7 @@ def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> 
         first: the position of the first pixel, fp32 of shape (..., 1).
         last: the position of the last pixel, of the same type and shape.
         size: the number of points, an INT64 vector of one element.
-        mode: one of SAMPLING_MODES.
+        mode: MIL's `sampling_mode` (SAMPLING_MODES), such as "ALIGN_CORNERS".
 
     Returns:
         fp32 of shape (..., size).
@@ -280,7 +280,7 @@ def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tens
     """
     start = graph.constant(-edge, DType.FP32)
     span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
-    # Divide by at least 1e-6: for an image of one pixel and `edge` 0, the distance between the two lines is 0.
+    # Divide by at least 1e-6: for an image of one pixel and `edge` 0, the two lines of reflection have the distance 0.
     span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
     distance = graph.op("Abs", graph.op("Sub", pixels, start))
     turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)

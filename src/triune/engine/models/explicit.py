@@ -144,8 +144,8 @@ class Explicit:
         return self._graph.op("Clip", given, self._graph.scalar(0), self._graph.scalar(1))
 
     def _mask(self, window: int) -> str:
-        """The mask that is added to the scores, [1, 1, N, C]: 0 for keys that a token sees in this window, else
-        HIDDEN. Layers with the same window share a mask.
+        """The mask that is added to the scores, [1, 1, N, C]: 0 for keys that a token sees in this window, else -30000
+        (HIDDEN). Layers with the same window share a mask.
         """
         if window not in self._masks:
             graph, size = self._graph, self._size

@@ -75,7 +75,7 @@ class Candidates:
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 
     def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:
-        """The replica among these that is expected to end an answer first.
+        """The replica of `among` that is expected to end an answer first.
 
         Args:
             among: at least one replica.

@@ -88,10 +88,10 @@ class TextWork:
         )
 
     async def in_thread(self, work: Callable[[], _T], size: int) -> _T:
-        """Call `work`, which reads `size` characters or tokens, in a thread, as soon as fewer than _MAX_THREADS threads
-        work for this model; small work usually comes first (`FairSlots`). Only one thread at a time works on a text of
-        more than _LONG_CHARACTERS. If the caller is cancelled, it waits until its thread has ended, so that there are
-        never more threads.
+        """Call `work`, which reads `size` characters or tokens, in a thread, as soon as fewer than four threads
+        (_MAX_THREADS) work for this model; small work usually comes first (`FairSlots`). Only one thread at a time
+        works on a text of more than 100,000 characters (_LONG_CHARACTERS). If the caller is cancelled, it waits until
+        its thread has ended, so that there are never more threads.
         """
         async with contextlib.AsyncExitStack() as slots:
             if size > _LONG_CHARACTERS:

@@ -141,7 +141,7 @@ def compress(encoding: str, parts: Sequence[bytes | memoryview]) -> bytes:
 
 
 def pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
-    """Split the parts into pieces of at most `PIECE_BYTES`."""
+    """Split the parts of a body into pieces of at most `PIECE_BYTES`."""
     for part in parts:
         view = memoryview(part)
         for start in range(0, len(view), PIECE_BYTES):

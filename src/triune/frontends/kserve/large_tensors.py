@@ -46,8 +46,8 @@ def memory_bytes(tensors: Mapping[str, Array]) -> int:
 
 
 def encoded_bytes(tensors: Mapping[str, Array]) -> int:
-    """The size of tensors in binary form. To save time, BYTES tensors above SMALL_BYTES count 8 bytes for each
-    element.
+    """The size of tensors in binary form. To save time, each element of a BYTES tensor larger than SMALL_BYTES counts
+    as 8 bytes.
     """
     num_bytes = 0
     for array in tensors.values():

@@ -27,5 +27,5 @@ def in_mode(request: InferenceRequest, mode: str | bytes | None) -> InferenceReq
 
 
 def mode_in(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | bytes | None:
-    """The value of HEADER in the metadata of a gRPC call; None if it is not there."""
+    """The value of the entry `triune-power-mode` (HEADER) in the metadata of a gRPC call; None if it is not there."""
     return next((value for name, value in metadata or () if name == HEADER), None)

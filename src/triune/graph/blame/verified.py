@@ -25,8 +25,8 @@ _NARROW_SECONDS = 4.0
 """
 
 _FEW_NODES = 64
-"""For a model of at most this many nodes the time for narrow sets is 5 * _NARROW_SECONDS, so that all are tried even on
-a busy machine.
+"""For a model of at most this many nodes, the time limit for sets of inputs with values in narrow ranges is five times
+as long (5 * _NARROW_SECONDS), so that all are tried even on a busy machine.
 """
 
 _SECONDS = 40.0

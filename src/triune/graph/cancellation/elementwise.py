@@ -93,7 +93,7 @@ def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve
     large.
 
     Args:
-        node: of one of `OPERATORS`.
+        node: a node whose operator is in `OPERATORS`.
         operands: the curves and the constants that it reads; None for an operand that is left out. At least one is a
             curve.
     """

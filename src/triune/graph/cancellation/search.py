@@ -160,7 +160,7 @@ def _constant(values: Values, name: str, can_sample: bool) -> Array | None:
 
 
 def _sampled(array: Array) -> Array:
-    """Elements of a large array at even distances along its longest axes, which are halved until few are left.
+    """Elements of a large array at even distances along its longest axes, which are halved until few elements are left.
 
     Arrays of one shape are sampled in the same places.
     """

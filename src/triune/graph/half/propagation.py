@@ -198,8 +198,8 @@ class Propagation:
         return given
 
     def _after_last_scale(self, given: Ranges) -> Ranges:
-        """Remove INTEGER from the ranges if this node multiplies by the last of the scales of a sum of integers: the
-        result is then within fp16.
+        """Remove `Range.INTEGER` from the ranges if no Mul or Div reads this node's result: then this node multiplies a
+        sum of integers by the last of its scales, and the result is within fp16.
         """
         is_last = not self._producers.are_read_by(self._node.output[0], ("Mul", "Div"))
         return given - {Range.INTEGER} if is_last else given

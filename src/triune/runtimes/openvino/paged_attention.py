@@ -88,8 +88,8 @@ def _convert(context: Any) -> list[Any]:
         node.get_rt_info()[name] = number
     for name in ("num_k_heads", "num_v_heads"):
         node.get_rt_info()[name] = num_kv_heads
-    # These are fewer outputs than those of Triune's operator, which also returns the new caches: `make_paged` removes
-    # those from the model.
+    # Unlike Triune's operator, OpenVINO's does not return the new caches: `make_paged` removes these outputs from the
+    # model.
     return node.outputs()
 
 

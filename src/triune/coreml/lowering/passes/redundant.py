@@ -10,8 +10,8 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 from triune.coreml.lowering.precision import is_kept
 
 _LARGE = 100
-"""A constant with more elements equals only itself here (the same `Var`): the pass `merge_constants` has merged equal
-large constants before.
+"""A constant with more elements equals only itself here (the same `Var`). The later pass `merge_constants` merges equal
+large constants.
 """
 
 

@@ -51,8 +51,8 @@ class Growth:
             where: names the model in errors.
 
         Raises:
-            InvalidArgumentError: the tokenizer makes texts or answers more than MAX_GROWTH times as long, adds more
-                than MAX_ADDED_TOKENS tokens, repeats texts, or has a token of more than 64 KiB.
+            InvalidArgumentError: the tokenizer makes texts or answers more than 256 times (MAX_GROWTH) as long, adds
+                more than 256 tokens (MAX_ADDED_TOKENS), repeats texts, or has a token of more than 64 KiB.
         """
         factor = _factor([_written(backend.normalizer), _written(backend.pre_tokenizer)])
         for what, found in (("a text", factor), ("an answer", _factor(_written(backend.decoder)))):

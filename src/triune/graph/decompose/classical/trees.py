@@ -255,8 +255,8 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return b.op("Add", x, b.constant(base[position], np.float32))
 
     def both(*pair: str) -> str:
-        """Build the scores (N, 2) of both classes after the post transform, from the two of `pair`. A class for which
-        no leaf has a score gets 0, whatever its base value.
+        """Build the scores (N, 2) of both classes: the post transform of the two scores `pair`. A class for which no
+        leaf has a score gets 0, whatever its base value.
         """
         zero = b.constant(0, np.float32)
         given = trees.facts.given
