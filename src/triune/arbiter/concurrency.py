@@ -13,18 +13,19 @@ LEVELS: Final = (1, 2, 4)
 """The levels that are tried: how many models compute at once. Level 0, any number of models, is tried, too."""
 
 WINDOW_NS: Final = 400_000_000
-"""The length of a window, in ns, in which a level is measured before the next choice. Only time counts in which at
-least two models want to compute.
+"""The length of a window, in ns, in which a level (number of models at once) is measured before the next choice. Only
+time counts in which at least two models want to compute.
 """
 
 _LEAST_BATCHES: Final = 8
-"""A window of measurement is made longer until this many batches have ended in it; half as many at a level that is
-clearly slower than the best one.
+"""A window of measurement is made longer until this many batches have ended in it; half as many while a number of
+models at once is measured that is clearly slower than the best one.
 """
 
 _LEAST_RATIO: Final = 6
-"""A window is made longer until it is this number of times as long as its longest batch, because a batch counts as a
-whole in the window in which it ends. At a level that is clearly slower than the best one, half of that is enough.
+"""A window of measurement is made longer until it is this number of times as long as its longest batch, because a batch
+counts as a whole in the window in which it ends. For a number of models at once that is clearly slower than the best
+one, half of that is enough.
 """
 
 _NUM_TRIALS: Final = 2

@@ -87,8 +87,8 @@ def remove_held() -> None:
     Call this if the process ends while threads still run: they are ended before they can remove their folders, and one
     of them may be about to start a new process in the place of one that was killed.
 
-    What another thread or a killed process changes meanwhile may keep a folder from being removed. Such a folder is
-    tried again for `_AGAIN_SECONDS`.
+    What another thread or a killed process changes meanwhile may keep a folder from being removed. The removal of such
+    a folder is repeated for half a second (`_AGAIN_SECONDS`).
     """
     with _making:
         _ending.set()

@@ -63,8 +63,8 @@ WIDE: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(ROTARY, (1, 2)),
     **dict.fromkeys(["QLinearMatMul", "QLinearConv"], (1, 4, 6)),
 }
-"""Inputs that stay in fp32 if they are constants. With rounded angles, positions beyond a few hundred could not be told
-apart; rounded scales would give other levels.
+"""For each operator, the positions of inputs that stay in fp32 if they are constants. With rounded angles, positions
+beyond a few hundred could not be told apart; with rounded scales, numbers would be quantized to other integers.
 """
 
 

@@ -20,7 +20,7 @@ _WORTH: Final = 0.85
 
 _SHORT_SHARE: Final = 1 / 120
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 5.0
-"""In a short trial each load (a number of callers at once) lasts `_SHORT_SHARE` of the budget, but at least
+"""In a short trial each number of callers at once is measured for the part `_SHORT_SHARE` of the budget, but at least
 `_SHORTEST_SECONDS` and at most `_LONGEST_SECONDS`.
 """
 

@@ -115,7 +115,7 @@ def _prepare(source: Source[LowerOptions], layout: LayoutReport | None, tell: Re
                 "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not "
                 f"known whether they do: {some(prepared.traps)}"
             )
-        # Patterns are not fused in the Neural Engine's layout, in which they are split into parts.
+        # Fuse no patterns in the Neural Engine's layout (B, C, 1, S), in which their operations are split into parts.
         return replace(
             prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
         )

@@ -37,6 +37,8 @@ class Scope(conversion.Scope[Var]):
 
 
 def as_constant(tensor: TensorProto) -> Any:
-    """Convert a tensor to one of MIL's element types by `narrow_constant`; of rank 0, to a numpy scalar."""
+    """Convert a tensor to one of MIL's element types by `narrow_constant`. A tensor of rank 0 becomes a numpy
+    scalar.
+    """
     array = narrow_constant(tensor, Scope.runtime)
     return array[()] if array.ndim == 0 else array

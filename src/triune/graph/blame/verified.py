@@ -20,8 +20,8 @@ from triune.graph.values import Values
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, Verdict, verify
 
 _NARROW_SECONDS = 4.0
-"""After this many seconds, or after the time that the ordinary sets of inputs took, no further narrow set
-(`InputSet.is_narrow`) is run.
+"""After this many seconds, or after the time that the ordinary sets of inputs took, no further set of inputs with
+values in narrow ranges (`InputSet.is_narrow`) is run.
 """
 
 _FEW_NODES = 64

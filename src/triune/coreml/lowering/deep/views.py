@@ -141,8 +141,8 @@ class Views:
         Args:
             node: the node, which has one output.
             inputs: the operands of the copy.
-            sizes: the sizes of the copy's result. If the node's result is not deep, a Reshape gives it back the shape
-                that it has in the graph.
+            sizes: the sizes of the copy's result. If the node's result has at most `most` axes, a Reshape gives it back
+                the shape that it has in the graph.
             attributes: attributes that replace those of the node; None removes one.
         """
         copy = NodeProto.FromString(node.SerializeToString())
@@ -168,7 +168,7 @@ class Views:
     def give(self, given: str, name: str) -> None:
         """Write the value `name` of the graph as a Reshape of the new value `given`.
 
-        It gets its shape in the graph, or if it is deep, at most `most` axes.
+        It gets the shape that it has in the graph; if that has more than `most` axes, one of at most `most` axes.
         """
         wanted = self.sizes(name)
         sizes = fewest(wanted, self.most) if self.is_deep(name) else wanted
