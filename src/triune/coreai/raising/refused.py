@@ -23,8 +23,8 @@ _REASONS = MappingProxyType(
         "builtin.unrealized_conversion_cast": _FOREIGN,
         "delegate": "it is compiled for one unit, and only that unit's runtime reads it; raise the asset it is made of",
         "metal4_kernel": "it is a kernel in Metal's own language, which runs on Apple's GPUs only",
-        # No asset contains `reduce` or `reduce_index`. coreai-core 1.0.0b3 neither writes nor runs them, so raising them
-        # could not be verified.
+        # No asset contains `reduce` or `reduce_index`: coreai-core 1.0.0b3 neither writes nor runs them, and so raising
+        # them could not be verified.
         "reduce": "Core AI's library neither saves nor computes reductions by a block; write reduce_sum and the like",
         "reduce_index": "Core AI's library neither saves nor computes reductions by a block; write argmax",
         "udml.call": _FOREIGN,
