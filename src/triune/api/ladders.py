@@ -207,7 +207,7 @@ def _lower(models: Mapping[str, Any], options: Mapping[str, Any], output: Path, 
 
 def _compare(files: LadderFiles, output: Path, tolerance: float) -> Verified:
     first = min(files.contexts)
-    # If there is a second cache, the text is longer than the first one holds.
+    # Make the text longer than the first cache, if there is a second one, so that both are compared.
     length = first + _TOKENS_AFTER if len(files.contexts) > 1 else first
     parts = _parts(length)
     rows = np.cumsum(parts) - 1

@@ -107,7 +107,7 @@ def _input(feature: Feature, package: str) -> TensorSpec:
 def _output(feature: Feature, program: Function, package: str) -> TensorSpec:
     match feature.type:
         case ArrayFeature() as array:
-            # The interface may lack the shape; the program has it.
+            # Take the shape from the program if it has one: the interface may lack it.
             return _spec(feature, _DATATYPES[array.dtype], _computed_shape(feature.name, program) or _shape(array))
         case ImageFeature() as image:
             return _image(feature, image)

@@ -168,7 +168,8 @@ class GraphSession:
             # answer.
             results = [np.array(each) for each in results]
             if self._returning is not None:
-                # This run is ended before its first node.
+                # Run again with options that end the run before its first node and return the arena's memory. Ignore
+                # the error that the ended run raises.
                 with suppress(*self._failures):
                     self._session.run(names, feed, self._returning)
         count = len(self._outputs)

@@ -232,7 +232,8 @@ class Program:
             made.update(results)
             known.update(results)
         plan.steps[:] = left
-        # Weights that are packed for matrix products may have other consumers, which need them unpacked.
+        # Keep the constants that the remaining nodes read. Weights that are packed for matrix products are kept
+        # unpacked, too, if another kind of node reads them.
         read = {name for step in left for name in read_by(step, self._quantized)}
         read |= {each.name for each in plan.graph.output}
         plan.constants.update(made)

@@ -100,7 +100,7 @@ def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
     if 0 in shape:
         raise empty_input(value.name, "Core AI")
     image = options.images.get(value.name)
-    # For an image, take no given shape: its shape in the program is that of its bytes.
+    # For an image, ignore the shape that the user gave: the program's shape is that of the image's bytes.
     given = None if image is not None else options.shapes.get(value.name)
     return Feature(value.name, dtype, shape, given, options.states.get(value.name, ""), image)
 

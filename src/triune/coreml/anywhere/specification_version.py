@@ -5,7 +5,7 @@ from typing import Any
 from triune.core.errors import UnsupportedError
 from triune.coreml.protos import model_pb2, parsed
 
-# The version of iOS 26 and macOS 26.
+# The newest specification version that is known here: that of iOS 26 and macOS 26.
 LARGEST_VERSION = 10
 
 _OPSETS = {"CoreML5": 6, "CoreML6": 7, "CoreML7": 8, "CoreML8": 9}

@@ -60,8 +60,8 @@ def _computed(c: Context, x: Var) -> Var:
     """Pad by amounts that are computed at run time. The program fails if one is negative."""
     value = c.constant(2) if c.has(2) else np.zeros(())
     axes = [positive(axis, x.rank) for axis in c.ints(3, "the padded axes")] if c.has(3) else list(range(x.rank))
-    # ONNX lists the amounts before all axes first, then those after them. MIL lists both amounts of each axis together,
-    # those of all axes.
+    # Bring the amounts into MIL's order: before and after the first axis, before and after the second, and so on, for
+    # all axes. ONNX lists the amounts before each of the padded axes first, then the amounts after each of them.
     amounts = mb.concat(values=[mb.cast(x=c.input(1), dtype="int32"), np.zeros(1, np.int32)], axis=0)
     places = np.full((x.rank, 2), 2 * len(axes), np.int32)
     for index, axis in enumerate(axes):

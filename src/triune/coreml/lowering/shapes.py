@@ -43,7 +43,7 @@ def to_scalar(x: Var) -> Var:
     if x.rank == 0:
         return x
     if not all(is_fixed(size) for size in x.shape):
-        # Unlike reshape, a squeeze would leave dimensions of unknown size in the type of its result.
+        # Reshape to one dimension first: a squeeze alone would leave dimensions of unknown size in its result's type.
         x = mb.reshape(x=x, shape=[1])
     return mb.squeeze(x=x, axes=list(range(x.rank)))
 

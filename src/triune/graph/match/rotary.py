@@ -87,7 +87,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             is_complete = axes is not None and all(positive(each, rank) != rank - 1 for each in axes)
             return is_complete and has_equal_halves(index, node.input[0], width)
         case "Gather":
-            # A Gather along axis 0 selects rows of the table, but elements if the table has rank 1.
+            # A Gather along axis 0 keeps the halves of each row. Of a vector it selects elements, and keeps no halves.
             is_of_rows = not int(attributes_of(node).get("axis", 0)) and (index.rank(node.input[0]) or 0) > 1
             return is_of_rows and has_equal_halves(index, node.input[0], width)
         case _:

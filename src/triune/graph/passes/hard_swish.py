@@ -72,7 +72,7 @@ class _Search:
                 continue
             base, shift = self._sum_with_constant(x)
             other, further = self._sum_with_constant(clip.input[0])
-            # Either the Clip reads x + 3; or x is z + a, and the Clip reads z + b.
+            # The first condition is for x * clip(x + 3, 0, 6), the second for (z + a) * clip(z + b, 0, 6).
             if other == x and _is_three(further, np.zeros((), np.float32)) and self._is_within(further, x):
                 return x
             if (

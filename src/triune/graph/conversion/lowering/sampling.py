@@ -137,8 +137,8 @@ class _Sampler(Generic[V]):
         b = self._b
         low = 0.0 if self._aligned else -0.5
         length = self._length(size, 1 if self._aligned else 0)
-        # With align_corners an axis of one element has length 0. `mod` must not divide by 0; the clip afterwards gives
-        # 0 anyway.
+        # With align_corners an axis of one element has length 0: use a small length instead, so that `mod` does not
+        # divide by 0. The coordinate is clipped to 0 afterwards in any case.
         length = max(length, 1e-3) if isinstance(length, float) else b.maximum(length, 1e-3)
         twice = 2 * length if isinstance(length, float) else b.add(length, length)
         away = b.elementwise("Abs", b.sub(coordinate, low))
