@@ -161,3 +161,20 @@ def test_a_norm_that_core_ml_fuses_is_not_rounded_before(tmp_path: Path) -> None
     inputs = {"x": np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32) * np.float32(0.01) + 3}
     (expected,) = ort.InferenceSession(source).run(None, inputs)
     np.testing.assert_allclose(answer(tmp_path / "m.mlpackage", inputs), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("target", ["m.aimodel", "m.mlpackage"])
+def test_cosines_times_a_hundred_compute_in_fp32(tmp_path: Path, target: str) -> None:
+    """As CLIP's: a rounding error of fp16 beside a cosine of 1 is 5% after the Softmax, and Apple's interpreter makes
+    200 of them.
+    """
+    text = """g (float[6,200] x, float[6,200] z) => (float[6,6] y) <int64[1] last = {1}, float scale = {4.6052}> {
+        n = ReduceL2 (x, last) m = ReduceL2 (z, last) a = Div (x, n) b = Div (z, m) t = Transpose <perm = [1, 0]> (b)
+        s = MatMul (a, t) k = Exp (scale) l = Mul (s, k) y = Softmax (l) }"""
+    source = saved(tmp_path / "m.onnx", text)
+    done = triune.convert(source, tmp_path / target, precision="fp16", verify=True)
+    assert done.verdict is Verdict.RIGHT
+    rng = np.random.default_rng(0)
+    inputs = {name: (8 + 0.01 * rng.standard_normal((6, 200))).astype(np.float32) for name in ("x", "z")}
+    (expected,) = ort.InferenceSession(source).run(None, inputs)
+    np.testing.assert_allclose(answer(tmp_path / target, inputs), expected, rtol=0.05)

@@ -11,7 +11,7 @@ from triune.core.errors import TriuneError
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import InputSet
 from triune.graph.blame.gates import Untaken, described
-from triune.graph.blame.search import Sample, errors, leading_to, search, wide_nodes
+from triune.graph.blame.search import Sample, errors, leading_to, nodes_after_layers, search, wide_nodes
 from triune.graph.blame.simulation import Node, Simulation
 from triune.graph.conversion.options import ConversionOptions, Layout, Precision
 from triune.graph.conversion.prepare import prepare, silent
@@ -90,9 +90,11 @@ def examine(
             samples = [each for each in certain if _is_wrong(each, halved.run(each.arrays), simulation, tolerance)]
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
             # If the simulation is right but the program is wrong, the compiler fuses nodes that need fp32 with other
-            # nodes.
+            # nodes, or the runtime rounds within a node, as Apple's interpreter does after each product of a MatMul.
             fused = [each for each in certain if not any(each is sample for sample in samples)]
             fresh = wide_nodes(simulation, prepared.wide - options.wide) if fused else {}
+            if fused and not fresh:
+                fresh = nodes_after_layers(simulation, _wrong_outputs(simulation, fused, wrong, tolerance), wide)
             found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)
     except TriuneError as error:
@@ -134,6 +136,18 @@ def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float, d
         if len(found) == _MOST_SAMPLES or time.monotonic() > deadline:
             break
     return found
+
+
+def _wrong_outputs(
+    simulation: Simulation, samples: Sequence[Sample], wrong: Sequence[Wrong], tolerance: float
+) -> list[str]:
+    """The outputs of the conversion that are wrong for some of the samples."""
+    found: dict[str, None] = {}
+    for sample in samples:
+        actual = next(each.actual for each in wrong if each.inputs.arrays is sample.arrays)
+        off = errors(sample, actual, simulation.outputs, tolerance)
+        found |= dict.fromkeys(name for name, error in off.items() if error > 1)
+    return list(found)
 
 
 def _is_wrong(sample: Sample, actual: Mapping[str, Array], simulation: Simulation, tolerance: float) -> bool:

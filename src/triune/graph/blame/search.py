@@ -103,6 +103,15 @@ def wide_nodes(simulation: Simulation, wide: Collection[str]) -> dict[str, Node]
     return found if len(found) <= _most(simulation) else {}
 
 
+def nodes_after_layers(simulation: Simulation, outputs: Sequence[str], wide: Collection[str]) -> dict[str, Node]:
+    """The nodes from the last layers of the network (`Node.is_layer`) on that compute these outputs, without those in
+    `wide`; {} if these are more nodes than may be in fp32.
+    """
+    found = {each: node for name in outputs for each, node in leading_to(simulation, name, is_whole=False).items()}
+    fresh = {name: node for name, node in found.items() if name not in wide}
+    return fresh if len(fresh) <= _most(simulation) else {}
+
+
 def _most(simulation: Simulation) -> int:
     """The number of nodes that may be in fp32."""
     num_nodes = len(simulation.nodes)

@@ -95,6 +95,19 @@ def test_what_is_examined_is_named_in_notes() -> None:
     assert second == "no generated input takes the first side of Where 'y', so that was not compared"
 
 
+def test_what_only_the_runtime_rounds_computes_in_fp32_from_the_last_layers_on() -> None:
+    """Apple's interpreter adds the products of a MatMul of fp16 in fp16, which the simulation does not."""
+    text = """g (float[4,2] x) => (float[4,4] y) <float[2,2] w = {1, 0, 0, 1}, float k = {2}> {
+        a = MatMul (x, w) t = Transpose <perm = [1, 0]> (a) s = MatMul (a, t) m = Mul (s, k) y = Softmax (m) }"""
+    wrong = Wrong(InputSet("ones", {"x": np.ones((4, 2), np.float32)}), {"y": np.eye(4, dtype=np.float32)})
+    found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
+    assert {"y", "s"} <= set(found.wide)
+    assert "a" not in found.wide
+    assert found.notes[0].startswith("fp16 is not exact enough for ones: Softmax 'y'")
+    known = ConversionOptions(precision=Precision.FP16, wide=frozenset(found.wide))
+    assert not examine(model_of(text, opset=18), known, [wrong], [], 0.05, 60).wide
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
