@@ -291,8 +291,8 @@ class _Program:
 
 
 def _read_program(path: Path, backend: str, function: str | None, options: dict[str, Parameter]) -> _Program:
-    """Read the function of a program. If it has states, the option that makes them inputs and outputs is added to
-    `options`.
+    """Read the function of a program. Its name is added to `options`; if it has states, so is the option that makes
+    them inputs and outputs.
     """
     if path.suffix == _ONNX:
         if function is not None:

@@ -92,8 +92,8 @@ def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) ->
 
 
 def _batched(models: Mapping[Path, UnitModel], sample: Mapping[str, Array]) -> tuple[Mapping[str, Array], int]:
-    """Repeat the sample in one batch. Returns the batch and the number of samples, which is 1 if a model does not
-    accept more.
+    """Repeat the sample `_BATCH` times in one batch. Returns the batch and `_BATCH`, or the sample and 1 if a model
+    does not accept the batch.
     """
     many = {name: np.repeat(array, _BATCH, axis=0) if array.ndim else array for name, array in sample.items()}
     try:

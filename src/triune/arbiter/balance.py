@@ -37,7 +37,9 @@ the prices of the last one.
 """
 
 _STEP: Final = 0.1
-"""The size of a step: the price of a pool is multiplied by exp(_STEP * the pool's part of the whole demand)."""
+"""The step size of the price updates: the price of a pool is multiplied by exp(_STEP * the pool's load divided by the
+whole demand).
+"""
 
 _MEMORY: Final = 0.8
 """The weight of the earlier divisions in the moving average of each model's parts; the newest division has the

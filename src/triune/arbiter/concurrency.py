@@ -94,7 +94,7 @@ class Concurrency:
         """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
         Returns:
-            whether the window may be long enough, so that `judge` has to be called.
+            whether the window of measurement may be long enough by now, so that `judge` has to be called.
         """
         self._elapsed_ns += elapsed_ns
         return self._elapsed_ns >= WINDOW_NS

@@ -32,8 +32,8 @@ class QueuePolicy:
 
 
 MIN_WAITING = 64
-"""`QueueLimits.max_seconds` refuses no request while at most this number of requests wait. More requests rarely wait if
-each client sends its next request only after it has its answer.
+"""The limit `QueueLimits.max_seconds` refuses no request while at most this number of requests wait. Clients that send
+one request at a time rarely exceed this number.
 """
 
 

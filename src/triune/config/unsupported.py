@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """The backends whose runtimes support `optimization.graph.level`."""
 
-# At most this many parameters are checked, since making the hints of a very long config blocks the event loop.
+# At most this many parameters of a config are checked for effect, since checking a very long config would block the
+# event loop.
 _MOST_PARAMETERS = 256
 
 

@@ -83,8 +83,8 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    # Narrow samples have numbers that nearly equal constants or each other. Models with images get none, since pixels
-    # are whole bytes.
+    # `narrow` has numbers that are nearly equal to constants or to each other. A model with images gets none, since
+    # pixels are whole bytes.
     makes_up = precision == "fp16" and not samples
     narrow = narrow_samples_of(model, options.shapes, known) if makes_up and not options.images else []
     sized = sized_samples_of(model, options.shapes, known, options.images) if makes_up else []

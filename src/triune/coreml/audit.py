@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from triune.graph.passes.run import Watcher
 
 _DOUBT = 10.0
-"""A pass may change an output by at most this multiple of the difference between two executors before the pass."""
+"""An output counts as changed by a pass if it differs by more than this multiple of the difference that two executors
+had before the pass.
+"""
 
 _HALF_PASS = "common::add_fp16_cast"
 """The pass that casts to fp16. It changes outputs on purpose; `verify` measures by how much."""

@@ -107,7 +107,9 @@ class Plan:
 
     @property
     def gives_one_token_each(self) -> bool:
-        """Whether the step certainly gives one token for each sequence whose prompt it has read."""
+        """Whether the step is certain to give exactly one token for each sequence whose prompt has been read: then no
+        guesses are checked.
+        """
         return self.takes_best and not any(piece.drafts for piece in self.pieces)
 
     def going(self) -> "Plan":

@@ -82,9 +82,11 @@ class WatchedLimit:
                 self._process.kill("took more memory than a run may, and was ended")
 
     def refusal(self) -> InvalidArgumentError | None:
-        """The error of the call if the process ended because of this limit; None if it ended for another reason."""
-        # Take an abort for a failed allocation if the call had taken more than half of the limit: some libraries abort
-        # the process when an allocation fails.
+        """The error for the call if its process ended because the call exceeded the memory limit; None if the process
+        ended for another reason.
+        """
+        # If the process has aborted, and the call had taken more than half of the limit, assume that an allocation
+        # failed: some libraries abort the process then.
         has_aborted = self._process.wait() == ABORTED and self._taken > self._max_bytes // 2
         return beyond(self._max_bytes) if self._process.limit_met or has_aborted else None
 

@@ -107,7 +107,7 @@ def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply:
     total = mx.zeros(shape, dtype=x.dtype)
     for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
         rows = padded[(slice(None), *part)]
-        # Each group has a matrix with a row for each channel.
+        # For this element of the kernel: one matrix for each group, [channels, filters].
         matrices = mx.swapaxes(kernel[(*[slice(None)] * 3, *place)], 1, 2)
         if groups == 1:
             found = multiply(rows, matrices[0])

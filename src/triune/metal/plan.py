@@ -45,7 +45,7 @@ _OWN = (
 TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 
 BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding", *whole.TABLE)
-"""Operators that are computed as they are, although they could be decomposed to core ops."""
+"""Operators that MLX computes as they are, although `normalize` could decompose them to core ops."""
 
 STANDARD = ("", "ai.onnx")
 """The names of ONNX's own domain."""

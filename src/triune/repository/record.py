@@ -248,7 +248,9 @@ class ModelRecord:
         ]
 
     def why_not(self, version: int | None) -> TriuneError:
-        """The error for a request to a version that is not ready, or, for None, to a model without a ready version."""
+        """The error with which to answer a request that names a version that is not ready, or, with None, no version of
+        a model of which none is ready.
+        """
         unknown = f"Request for unknown model: '{self.name}'"
         if version is None or not self.versions:
             states = "; ".join(_describe(number, each) for number, each in sorted(self.versions.items()))

@@ -77,7 +77,7 @@ class Repository:
         try_first = self._trials.require if self._trials is not None else None
         self._backends = make_backends(machine, clock, settings.models, try_first, replace(shared, power=self.power))
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring, meter)
-        # A request looks its model up only in this dictionary.
+        # A request looks up its model in this dictionary alone: it has the versions that take requests, by model.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
         self._polling = Polling(Listing(self._folders), self._lifecycle, clock)

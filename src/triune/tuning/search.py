@@ -30,7 +30,7 @@ both were equally good, all runs of one would beat all runs of the other in 1 of
 """
 
 _FIRST_SECONDS: Final = 60.0
-"""The time limit of the first trial, in seconds, if the budget is smaller; else the budget is its limit."""
+"""The time limit of the first trial, in seconds. If the budget is larger, the budget is the limit."""
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -48,7 +48,7 @@ class Watcher(Protocol):
     """Protocol: a function that is called with the progress of the search."""
 
     def __call__(self, tried: "Trial", share: float, /) -> None:
-        """Take note that a trial has ended; `share` is the fraction of the budget that is used, 0 to 1."""
+        """Called when a trial has ended. `share` is the fraction of the budget that is used by then, 0 to 1."""
         ...
 
 
@@ -149,7 +149,8 @@ class Search:
         if first.rank is None:
             raise InvalidArgumentError(f"the given configuration cannot be measured: {first.measurement.failure}")
         self._cost_seconds = started = self._elapsed()
-        # The first trial starts a process and imports libraries. The second one shows how long the others will take.
+        # The first trial took longer because it started a process and imported libraries. The second one shows how long
+        # the others will take.
         best = first if 2 * started > self.budget_seconds else self._try(given, short)
         self._cost_seconds = min(started, self._elapsed() - started) or started
         self._reserve_seconds = 2 * _NUM_RUNS * (self._cost_seconds + self.num_levels * short)

@@ -136,7 +136,8 @@ class _Search:
         if not self._is_small or not nodes:
             return ""
         step = math.ceil(len(nodes) / _MOST_WATCHED)
-        # Take every `step`-th node, counted from the end, so that the last node is always among them.
+        # In a large model, compare only every `step`-th node, counted from the end, so that the last node is always
+        # among them.
         found = self._first_wrong(nodes[::-1][::step][::-1])
         if found is not None and step > 1:
             end = nodes.index(found) + 1

@@ -146,7 +146,8 @@ class Gate:
                 # Skip this sample: `cpu` accepts it, but the unit does not.
                 answers.refusal = error
                 continue
-            # If the outputs of `cpu` differ from run to run, the model draws random numbers and cannot be compared.
+            # If a second run on `cpu` differs from the first one, too, the model draws random numbers, and the units
+            # cannot be compared.
             if verdict.excess and judged(sample, expected, truth).excess:
                 verdict = replace(verdict, excess="")
             if verdict.excess:

@@ -116,7 +116,9 @@ class TransformerBuild(Build):
         return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
 
     def _most_sequences(self, each: UnitDecoder) -> str:
-        """A message on how many answers fit into a cache whose blocks are whole sequences; "" for other caches."""
+        """The end of a log message, such as ", for 2 answers at a time", if each block of the unit's cache holds a
+        whole sequence; else "".
+        """
         count = each.decoder.num_blocks
         is_whole = each.decoder.block_size >= self.limits.context_tokens
         return f", for {count} answer{'s' if count > 1 else ''} at a time" if is_whole else ""

@@ -181,8 +181,8 @@ def _scatter_nd(c: Context) -> None:
     last = rank_of(indices) - 1
     own = dims_of(x)
     if may_be_empty:
-        # Append an update of a row behind the last row, so that no operand is empty. That row is removed from the
-        # result.
+        # Append an update of an additional row behind the last row of `x`, so that no operand is empty. The additional
+        # row is removed from the result.
         after = shaped(vector([own[0], *[0] * (depth - 1)]), [*[1] * last, depth])
         indices, updates = _and_index(indices, after, 0), _and_one(updates, 0)
     parts = [from_front(cut(indices, last, each, each + 1), own[each]) for each in range(depth)]

@@ -91,7 +91,9 @@ def _divide(graph: Graph, given: Given) -> Tensor:
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:
-    """Write floor(x / y), computed in floats, for fp16 in fp32. Programs also write floor(x) as floor(x / 1)."""
+    """Write floor(x / y), the quotient of floats rounded down. It is computed in fp32 for fp16. Where y is 1, as
+    programs write floor(x), the result is Floor.
+    """
     x, y = _operands(given)
     if not is_float(x):
         return floor_quotient(graph, x, y)

@@ -54,7 +54,9 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
 
 
 def _reduction(given: Given) -> str:
-    """The reduction by which the operation's block combines the old value and the update."""
+    """The `reduction` of ONNX's scatters that does what the operation's block does with the old value and the update,
+    such as "add"; "none" if the block returns the update.
+    """
     block = given.operation.regions[0].blocks[0]
     operations = list(block.operations)
     there, new = block.arguments

@@ -18,8 +18,8 @@ from triune.coreml.anywhere.module import NAME
 from triune.coreml.quiet import quiet
 
 _PACKAGE = "coremltools"
-# On import, this module of coremltools derives classes from classes of the compiled module, or sets them to None if
-# that is missing.
+# The name of a module of coremltools that derives classes from those of the compiled module when it is imported, or
+# sets them to None if the compiled module is missing.
 _DERIVING = "coremltools.models.ml_program.experimental.compute_plan_utils"
 _FLAG = "_IS_MACOS"
 _ORIGINALS = "triune_originals"

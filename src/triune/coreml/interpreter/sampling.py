@@ -96,7 +96,9 @@ def sample(image: Array, x: Array, y: Array, is_linear: bool, padding_mode: str,
 
 
 def _inside(points: Array, size: int, mode: str) -> Array:
-    """Move points outside a row of `size` pixels into it, by the padding mode; "constant" leaves them."""
+    """The positions `points` along a row of `size` pixels, those outside of it moved into it as the padding mode says;
+    "constant" leaves them outside.
+    """
     match mode:
         case "constant":
             return points

@@ -61,7 +61,8 @@ def num_windows(size: int, span: int, stride: int, before: int, after: int, is_c
 def taps(
     x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], counts: Sequence[int]
 ) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """For each position in the kernel, yield the elements of the padded input that windows have at this position.
+    """For each position in the kernel, yield the elements of the padded input that this position covers in each of the
+    windows.
 
     Yields:
         the position, and a view (n, channels, *counts) of the input; `counts` are the numbers of windows.

@@ -42,7 +42,7 @@ def _resize(c: Context) -> None:
 def _resized_axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
     """Describe the dimensions whose size changes; None if that depends on scales or sizes known only at run time.
 
-    In the description, an unknown size of `x` is 0.
+    `Axis.size` is 0 where the size of `x` is unknown.
     """
     scales, sizes = c.constant(2), c.constant(3)
     lengths = [int(x.shape[axis]) if is_fixed(x.shape[axis]) else 0 for axis in places]
@@ -70,8 +70,8 @@ def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
 
 
 def _integer_factors(c: Context, axes: list[Axis]) -> list[int] | None:
-    """For each axis, the number n if resizing repeats each element n times; None if it does something else along one
-    axis. This is found by resizing a row of indices, of length 7 if the size is unknown.
+    """For each axis, the number n if resizing repeats each element n times; None if an axis is resized in another way.
+    To find out, the indices of a row are resized as the axis would be; the row has 7 elements if the size is unknown.
     """
     factors: list[int] = []
     for each in axes:

@@ -68,7 +68,8 @@ class _SliceOperands:
             raise Refusal("an empty slice: Core ML has no empty tensors")
         last = places[-1]
         self._begins[axis], self._begin_masks[axis] = places.start, False
-        # MIL has no index for "before the first element", so the mask of the end is set.
+        # A slice that goes back to the first element has no end index in MIL ("before the first element"): set the
+        # end's mask, which means that there is no end.
         is_whole = places.step < 0 and last + places.step < 0
         self._end_masks[axis] = is_whole
         self._ends[axis] = 0 if is_whole else last + (1 if places.step > 0 else -1)

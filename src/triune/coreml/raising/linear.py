@@ -14,7 +14,7 @@ from triune.graph.raising.graph import Graph, Tensor
 
 
 def transposed(graph: Graph, tensor: Tensor) -> Tensor:
-    """Swap the last two dimensions. A constant is transposed now, unless it stays quantized."""
+    """Swap the last two dimensions. A constant is transposed during the conversion, unless it stays quantized."""
     if tensor.constant is not None and tensor.name not in graph.root.quantized:
         array = np.swapaxes(tensor.constant, -1, -2)
         return Tensor(graph.root.fresh(f"{tensor.name}/transposed"), tensor.dtype, array.shape, array)

@@ -136,7 +136,8 @@ def _lstm(graph: Graph, given: Given) -> Sequence[Tensor]:
         names = (given.text(f"{name}activation") for name in ("recurrent_", "cell_", ""))
         outputs = clipped_lstm(graph, x, cells, states, Activations(*names), given.number("clip"), direction)
         return _mil_outputs(graph, given, outputs, direction)
-    # ONNX has one bias for the input and one for the hidden state. MIL has only their sum, so that the second is 0.
+    # ONNX has a bias for the input and one for the hidden state, which are added. MIL has only their sum: take it for
+    # the first, and 0 for the second.
     weights = [
         graph.constant(np.stack(each), x.dtype)
         for each in (

@@ -84,7 +84,7 @@ def _gather(graph: Graph, given: Given) -> Tensor:
     found = graph.op("GatherND", moved, graph.unsqueeze(indices, indices.rank), batch_dims=batch)
     if not between:
         return found
-    # Before, `axis` was moved next to the batch dimensions. Move the axes that were between them back.
+    # The Transpose before moved `axis` next to the batch dimensions. Move the axes that were between them back.
     count = indices.rank - batch
     chosen, skipped = range(batch, batch + count), range(batch + count, batch + count + len(between))
     rest = range(skipped.stop, x.rank - 1 + count)
@@ -118,7 +118,8 @@ def _scattered(
         wide = [graph.cast(each, DType.FP32) for each in (data, updates)]
         return graph.cast(_scattered(op_type, graph, wide[0], indices, wide[1], mode, **attributes), data.dtype)
     if mode == "div":
-        # Divide once by the product of all updates, which is exact for integers, too.
+        # Divide once by the product of all updates of an element: in integers, dividing by one update after the other
+        # would round each time.
         ones = filled(graph, graph.shape_of(data), 1, data.dtype)
         product = graph.op(op_type, ones, indices, updates, reduction="mul", **attributes)
         return graph.op("Div", data, product)

@@ -128,7 +128,9 @@ class Explicit:
             self._graph.output(name, TensorProto.FLOAT, *shape)
 
     def _updated(self, name: str, shape: tuple[int, ...], kept: str, left: str, right: str) -> str:
-        """Update a cache: cache * kept + left @ right, where `kept` is 0 at the positions that are replaced."""
+        """The new content of a cache, cache * kept + left @ right: `kept` is 0 at positions that are replaced, else 1,
+        and the product puts the new keys or values there.
+        """
         graph = self._graph
         cache = graph.input(name, TensorProto.FLOAT, *shape)
         placed = graph.op("MatMul" if self._size.tokens > 1 else "Mul", left, right)

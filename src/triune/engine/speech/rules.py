@@ -81,8 +81,8 @@ class WindowRules:
                 row[: self._tokens.end] = -np.inf
         stamps = [each for each in chosen if each >= first]
         if stamps:
-            # A segment must not be empty: a timestamp may be repeated only if it first ends a segment and then begins
-            # the next one.
+            # Forbid timestamps up to the last one, since a segment must not be empty. The last one itself is allowed if
+            # it has just ended a segment: then it may begin the next one.
             is_end = is_stamp and len(chosen) > 1 and chosen[-2] < first
             row[first : stamps[-1] + (0 if is_end else 1)] = -np.inf
 

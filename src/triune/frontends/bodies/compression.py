@@ -24,8 +24,8 @@ PIECE_BYTES = 256 << 10
 # Up to this decompressed size, any ratio of decompressed to compressed size is accepted.
 _FREE_BYTES = 8 << 20
 _STEP_BYTES = 1 << 20
-# How much zlib reads and writes in one call. zlib releases the GIL, but appending its output to the data does not.
-# Small pieces block the event loop for microseconds; pieces of 1 MiB blocked it for half a millisecond.
+# How many bytes zlib reads and writes in one call. Appending its output to the data holds the GIL, which blocks the
+# event loop: for microseconds with pieces of this size, for half a millisecond with pieces of 1 MiB.
 _SLICE_BYTES = 64 << 10
 _SAMPLES = 4
 _SAMPLE_BYTES = 4096

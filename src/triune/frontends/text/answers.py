@@ -80,7 +80,8 @@ async def parts_of(
             check_end(delta)
             index = offsets[place] + delta.index
             if index not in readers:
-                # Look for no reasoning in an answer with a constraint: the model writes none before it.
+                # An answer with a constraint has no reasoning, so do not look for any: the constraint applies from the
+                # first token on.
                 has_reasoning = is_reasoning if generations[place].constraint is None else None
                 readers[index] = _AnswerReader(tools, has_parallel_calls, has_reasoning)
             yield readers[index].part(index, delta)

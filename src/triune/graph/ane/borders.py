@@ -32,7 +32,7 @@ class Borders:
         return name in self._inside or self._transposed(name) is not None
 
     def is_entered(self, name: str) -> bool:
-        """Whether a node transposes this value (B, S, C) to (B, C, S) already."""
+        """Whether a node that reads the value `name` (B, S, C) transposes it to (B, C, S) already."""
         return any(is_swap(node) for node in self._index.readers(name))
 
     def enter(self, name: str) -> str:

@@ -187,7 +187,9 @@ def errors(sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], 
 def _first_wrong(
     simulation: Simulation, sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], blamed: Collection[str]
 ) -> list[str]:
-    """The nodes that lead to wrong outputs and whose results are wrong although their operands are not."""
+    """The first wrong nodes, by name: they lead to wrong outputs, and their results are wrong although their operands
+    are not. Nodes that are not in `blamed` are preferred.
+    """
     leading = _ancestors(simulation, outputs)
     wrong = {
         name: node
@@ -201,7 +203,8 @@ def _first_wrong(
     if not set(beyond).isdisjoint(first):
         first = list(dict.fromkeys([*first, *beyond]))
     fresh = [name for name in first if name not in blamed]
-    # Prefer nodes that were not blamed before: if blamed nodes are still wrong, their operands are rounded too much.
+    # Prefer nodes that were not blamed before. A blamed node that is wrong although it computes in fp32 has operands
+    # that are rounded too much.
     return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
 
 

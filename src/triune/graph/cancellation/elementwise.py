@@ -82,7 +82,7 @@ _SUMS = frozenset(["Add", "Sub"])
 _SCALES = frozenset(["Mul", "Div"])
 
 OPERATORS = frozenset([*_LINEAR, *_COPIES, *_FUNCTIONS, "Clip", "Where", "BatchNormalization"])
-"""The operators that `computed` knows."""
+"""The operators for which `computed` can give the curve of the result."""
 
 _MOST = 1 << 19
 """A curve of more elements is not followed: its constants are weights of a network."""

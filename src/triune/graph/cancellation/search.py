@@ -1,4 +1,6 @@
-"""Follow each input of a model through the nodes that compute elements from its elements, to where sums cancel."""
+"""Follow each input of a model through nodes that compute each element from one element, to the sums whose terms cancel
+for some numbers of the input.
+"""
 
 import itertools
 import math
@@ -20,7 +22,9 @@ _SIZES = 2.0 ** np.arange(-20, 24, 0.5)
 """The absolute values of input elements for which curves are computed first: from 1e-6 to 1e7."""
 
 _ROUNDS = 4
-"""The number of rounds of narrowing. Each narrows the brackets around changes of sign by a factor of 8."""
+"""The number of rounds of narrowing. Each makes the intervals of input numbers in which a sum changes its sign smaller
+by a factor of 8.
+"""
 
 _PARTS = 8
 
@@ -73,7 +77,9 @@ def first_elements(graph: GraphProto, values: Values) -> dict[str, int]:
 
 
 def _narrowed(found: Mapping[str, Curve]) -> Array | None:
-    """New sample numbers within the brackets in which a sum changes its sign; None if none does."""
+    """New input numbers between those at which a sum changes its sign, to come closer to its zeros; None if no sum
+    changes its sign.
+    """
     sums = [curve for curve in found.values() if curve.crossed is not None]
     brackets = sorted({bracket for curve in sums for bracket in curve.brackets()})
     if not brackets:
@@ -103,8 +109,8 @@ def _followed(graph: GraphProto, values: Values, version: int, numbers: Array, c
 def _after(
     node: NodeProto, found: Mapping[str, Curve], values: Values, version: int, can_sample: bool
 ) -> Mapping[str, Curve]:
-    """The curves of a node's results. At least one operand must have a curve. {} if a result is not a function of one
-    input element.
+    """The curves of a node's results. At least one operand must have a curve. {} if the result's elements do not each
+    depend on one element of one input.
 
     A sampled curve has only some elements, so that it cannot be followed through operators that move elements.
     """
@@ -144,7 +150,7 @@ def _after(
     result = elementwise.computed(node, given)
     if result is None:
         return {}
-    # Integers are not rounded to fp16.
+    # A value of integers has no rounding errors in fp16.
     errors = 0 * result.errors if to in _INTEGERS else result.errors
     return {node.output[0]: replace(result, errors=errors, is_sampled=is_sampled)}
 

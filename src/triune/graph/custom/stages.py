@@ -110,7 +110,9 @@ class Stage:
 
 
 class Stages:
-    """A model in stages, which run one after the other."""
+    """A model that runs in stages (`Stage`), one after the other: custom operators in numpy, and the pieces between
+    them in a runtime.
+    """
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ def fit_half(
         FoldVariances(),
         # DropIdleCasts must run before ScaleBefore and FitMasks, whose patterns have no Cast.
         DropIdleCasts(),
-        # ConvAffine runs before ScaleBefore, which need not move a scale that is folded into weights.
+        # ConvAffine runs before ScaleBefore: it folds scales into weights, which ScaleBefore then need not move.
         *(() if is_laid_out else (ConvAffine(file),)),
         ScaleBefore(file),
         *((FitNorms(keep),) if is_laid_out else ()),

@@ -166,8 +166,8 @@ class Operands:
         return next((position for position in positions if self.is_own_constant(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """The position of an operand that is not a constant. It is scaled rather than a large weight, which would take
-        longer in each run.
+        """The position of the operand that is scaled at run time: one that is not a constant. Scaling a large weight
+        instead would take longer in each run.
         """
         return 0 if self._values.tensor(product.input[0]) is None else 1
 

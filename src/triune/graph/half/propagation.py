@@ -117,7 +117,9 @@ class Propagation:
         return given
 
     def _constants(self) -> tuple[Ranges, str]:
-        """The ranges of the results if fp16 cannot represent a constant operand, and why; `NONE` and "" if it can."""
+        """The ranges of the results, and the reason, if fp16 cannot represent a constant operand; else `NONE` and
+        "".
+        """
         op = self._node.op_type
         # A limit beyond fp16, such as Min(x, 1e9), has no effect on values within fp16.
         is_idle = op in LIMITS and not any(each & HIGH for each in self._operand_ranges)
@@ -130,7 +132,7 @@ class Propagation:
             if sizes is None:
                 continue
             least, most = sizes
-            # A constant above 32752 plus another number of its size is beyond fp16.
+            # In a sum, a constant above 32752 is too large: with another number of its size the result is beyond fp16.
             if most > (largest / 2 if op in ("Add", "Sub") else largest):
                 is_divisor = op == "Div" and position == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_three_digits(most)} is beyond fp16"

@@ -1,4 +1,6 @@
-"""Move scales from the results of matrix products to their operands: scores of attention, layers with a small scale."""
+"""Move scales from the results of matrix products to their operands: those of attention scores, and small ones of
+layers.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -56,7 +58,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # Index the graph again, since nodes were added.
+    # Analyse the graph anew for this second step, since the first one has added nodes.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)

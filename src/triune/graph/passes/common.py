@@ -20,8 +20,8 @@ class Common(GraphPass):
     """Given several nodes with the same operator, attributes and operands, or several constants with the same elements.
     Result: one of them, whose result all readers read.
 
-    Nodes that draw random numbers, that have subgraphs, or whose domain is not known stay, and so do two nodes that
-    both give an output of the graph.
+    These stay: nodes that draw random numbers, that have subgraphs, or whose domain is not in `_DOMAINS`; and two nodes
+    that both give an output of the graph.
     """
 
     name = "common"

@@ -55,7 +55,8 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         nodes.append(node)
     for value in graph.output:
         if value.name in outer:
-            # The branch returns a value of an outer graph that was replaced: an Identity returns the new value instead.
+            # This branch returns a value of an outer graph that another value has replaced: let an Identity return the
+            # other value.
             given = names.value(f"{value.name}/given")
             nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
             value.name = given

@@ -151,8 +151,9 @@ class _Noise:
         graph.node.extend(nodes)
 
     def _moved(self, name: str, step: float, *, has_masks: bool) -> tuple[list[NodeProto], str]:
-        """Build nodes that add noise to a value, relative to its largest element, since smaller ones may be sums whose
-        terms cancel. If the value `has_masks`, masked scores (-10,000, -3.4e38 or infinite) are not counted.
+        """Build nodes that add noise to a value. Its size is `step` times the value's largest element for all elements,
+        since a small element may be a sum of large terms that cancel. If the value `has_masks`, masked scores (-10,000,
+        -3.4e38 or infinite) are not counted.
         """
         sizing, largest = self._largest(name, has_masks=has_masks)
         random, noise = self._random(name, step, largest)

@@ -164,7 +164,9 @@ class MlxDecoder:
         return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
-        """Start to compute `finish(logits)` for a step in MLX. The logits may have rows of padding at the end."""
+        """Start to compute `finish(logits)` for a step in MLX, without waiting for it. The logits may have rows of
+        padding at the end.
+        """
         step.require_fitting(self.num_blocks, self.block_size)
         self._memory.require(step.memory)
         self._require_cache()

@@ -103,8 +103,9 @@ def names_of(config: WhisperConfig) -> Iterator[tuple[str, str, slice | None]]:
 
 
 def _linears(name: str, variable: str, kinds: tuple[str, ...], width: int) -> Iterator[tuple[str, str, slice | None]]:
-    """Yield what `names_of` yields, for the linear layers `kinds`, whose rows (`width` each) are joined in one variable
-    in this order. Layers of keys have no bias: the joined bias is 0 there.
+    """For each of the linear layers `kinds`, yield what `names_of` yields: a tensor's name, the CTranslate2 variable
+    that has it, and the variable's rows (None for all). The variable has `width` rows for each layer, in this order.
+    Layers of keys ("k_proj") have no bias: the variable has zeros there.
     """
     for at, kind in enumerate(kinds):
         rows = slice(at * width, (at + 1) * width) if len(kinds) > 1 else None

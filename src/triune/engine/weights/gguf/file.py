@@ -159,8 +159,8 @@ def _read_place(reader: Reader, name: str, file_name: str, alignment: int) -> Pl
 
 
 def _checked(reader: Reader, places: Mapping[str, Place], data_start: int, file_bytes: int) -> Mapping[str, Place]:
-    """Check that all tensors lie within the file and do not overlap. Their data begin at byte `data_start`, from which
-    the starts of `places` count.
+    """Check that all tensors lie within the file and do not overlap. In `places`, starts count from the byte
+    `data_start`, at which the tensors' data begin.
 
     Returns the places, with starts that count from the file's start.
     """

@@ -153,7 +153,7 @@ def is_quick(headers: Headers, body: Body) -> bool:
     if not 0 < size <= SMALL_BYTES:
         return False
     header = bytes(body[:size])
-    # JSON with an escape sequence is not quick either: a datatype's name may be written with one.
+    # A header with an escape sequence is not quick either: it may spell the name of such a datatype with one.
     return b"BYTES" not in header and b"BOOL" not in header and b"\\" not in header
 
 

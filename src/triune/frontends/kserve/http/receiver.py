@@ -21,8 +21,8 @@ _ALIGNMENT = 64
 """The alignment of tensors in memory that runtimes expect."""
 _SCRATCH_BYTES = 1 << 16
 _RESUMED_BYTES = 64 << 10
-"""How many bytes a connection is expected to read after a pause. The pacer counts them in the iteration in which the
-connection goes on.
+"""How many bytes a connection counts as having read in the iteration of the event loop in which it goes on after a
+pause. The real number is not known before.
 """
 
 

@@ -32,7 +32,8 @@ from triune.graph.decompose.context import Context, Decomposition
 MAX_DEPTH = 512
 """The largest depth of a tree. Deeper trees are refused, since each level takes about ten nodes of the graph."""
 
-# For each mode: whether it is true if the feature is NaN, less than, equal to, or greater than the threshold.
+# For each comparison mode of a tree node: whether the comparison is true (1) if the feature is NaN, less than, equal
+# to, or greater than the threshold.
 _TRUTHS = {
     "BRANCH_LEQ": (0, 1, 1, 0),
     "BRANCH_LT": (0, 1, 0, 0),
