@@ -232,7 +232,8 @@ def _compare(files: LadderFiles, output: Path, tolerance: float) -> Verified:
 
 def _parts(length: int) -> list[int]:
     """The numbers of tokens in the calls of a comparison: a few, then single tokens, then most of the text, and single
-    tokens at the end. So both functions are called with an empty and a filled cache.
+    tokens at the end. So the function for several tokens is called with an empty and with a filled cache, and the
+    function for one token with caches of different lengths.
     """
     last = min(2 * _TOKENS_AFTER, length // 3)
     some = min(5, length // 3)

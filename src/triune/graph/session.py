@@ -29,9 +29,9 @@ of ONNX Runtime).
 """
 
 _BY_THREADS = frozenset(["DynamicQuantizeLSTM"])
-"""Operators whose results depend on the number of threads: each thread quantizes the hidden state of its own rows of
-the batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). With one thread it is the range of all
-rows, as the operator is defined.
+"""Models with these operators run in one thread, since the operators' results depend on the number of threads: each
+thread quantizes the hidden state of its own rows of the batch to 8 bits, by their range (ONNX Runtime's
+uni_directional_lstm.cc). With one thread it is the range of all rows, as the operator is defined.
 """
 
 _IN_FP32 = ("session.disable_quant_qdq", "1")
@@ -42,14 +42,15 @@ a table.
 
 
 _INEXACT = "ConvMulFusion"
-"""An optimizer that multiplies a factor after a convolution into its weights. Sums of integers are then no longer
-exact, and a product that overflowed before no longer does. Where neither matters, `ConvAffine` has folded the factor
-already.
+"""An optimizer of ONNX Runtime that is turned off: it multiplies a factor after a convolution into the weights. Sums of
+integers are then no longer exact, and a product that overflowed before no longer does. Where neither matters, the pass
+`ConvAffine` has folded the factor already.
 """
 
 _INEXACT_IN_LEVELS = "MatMulScaleFusion"
-"""An optimizer that multiplies a factor after a matrix product into an operand. Sums of integers are then rounded
-before they are quantized, and a sum in the middle between two levels may become the wrong one.
+"""An optimizer of ONNX Runtime that is turned off for models that quantize values: it multiplies a factor after a
+matrix product into an operand. Sums of integers are then rounded before they are quantized, and a sum in the middle
+between two levels may become the wrong one.
 """
 
 

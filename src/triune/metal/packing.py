@@ -81,7 +81,7 @@ def quantized(
 def _of_dequantize(node: NodeProto, tensors: Tensors, read: Reader) -> Packed | None:
     """The weights of a DequantizeLinear of a constant matrix.
 
-    This does the same as `graph.packed.packed_of`, which reads whole tensors several times.
+    Unlike `graph.packed.packed_of`, this reads the elements of each tensor only once.
     """
     operands = [tensors(name) for name in node.input if name]
     data, scale, zero = (*operands, None)[:3] if len(operands) > 1 else (None, None, None)

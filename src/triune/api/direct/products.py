@@ -125,7 +125,7 @@ class Direct:
             return kept
 
     def best(self, dtype: str, precision: str | None = None) -> Mapping[str, Choice]:
-        """The chosen unit for each kind of product. The arguments are those of `matmul`."""
+        """The chosen unit for each kind of product (`crossovers.SIZES`). The arguments are those of `matmul`."""
         return self._choices.get((dtype, precision)) or self._choose(dtype, precision)
 
     def close(self) -> None:
@@ -133,8 +133,8 @@ class Direct:
         self._executables.close()
 
     def _choose(self, dtype: str, precision: str | None) -> Mapping[str, Choice]:
-        """The best units, by kind of product, among those that compute in the precision. If they were not measured,
-        this measures them.
+        """The best units for each kind of product (`crossovers.SIZES`) among those that compute in the precision. Units
+        that were not measured are measured now.
         """
         units = self.eligible(dtype, precision)
         if len(units) == 1:

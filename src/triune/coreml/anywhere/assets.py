@@ -100,9 +100,8 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
 
 
 def _write_program(target: Path) -> dict[str, str]:
-    """Write the program as text.
-
-    A pipeline has no program of its own, and Core ML writes none beside it.
+    """Write the program of the model in `target` as text. A pipeline has no program of its own: nothing is
+    written for it, and Core ML writes nothing either.
 
     Returns:
         an entry for triune.json with the reason, if a value in the program has no textual form; else nothing.

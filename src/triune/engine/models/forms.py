@@ -273,8 +273,8 @@ class Plain:
         self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
 
     def _rows_behind(self, num_short: int) -> str:
-        """The row of each token in tables whose first `num_short` rows are for texts of at most so many tokens, and the
-        others for longer texts.
+        """The row of each token in tables whose first `num_short` rows are for texts of at most `num_short` tokens, and
+        whose other rows are for longer texts.
         """
         if num_short not in self._rows_of_lengths:
             graph = self._graph

@@ -24,7 +24,9 @@ Kind: TypeAlias = tuple[Fill, Fill, bool]
 """How floats are drawn, how integers are drawn, and whether the values are extreme (`InputSet.is_extreme`)."""
 
 _LARGEST_EXPONENT: Final = 80.0
-"""For larger numbers, exp and products of several inputs may overflow in fp32."""
+"""If an input has a number larger than this, exp and products of several inputs may overflow in fp32
+(`InputSet.may_overflow`).
+"""
 
 _SIZES: Final = (3, 1, 2, 5)
 """The sizes of free dimensions in successive sets, each clipped to the dimension's limits."""

@@ -110,7 +110,9 @@ class RunMemory:
         self._session = None
 
     def _drop(self, number: int) -> None:
-        """Called when an output was freed, on the thread that freed it."""
+        """Stop tracking the output `number`, which was freed, and if much was freed, return it to the system soon.
+        Called on the thread that freed the output.
+        """
         del self._held[number]
         if self._highest_bytes - (held_bytes := self._held_bytes()) >= LARGE_BYTES:
             self._highest_bytes = held_bytes
