@@ -131,8 +131,9 @@ class Share:
     def has_peers(self, expected_ns: float, now_ns: int) -> bool:
         """Whether the model already computes requests that are not much longer than a batch of `expected_ns`.
 
-        If many equal requests wait, the last of their batches may be small and therefore short. But its requests are no
-        shorter than those that are computed, so that it has no claim to run beside other models.
+        A short batch may run beside longer batches of other models. If many equal requests wait, the last of their
+        batches may be small and therefore short, but its requests are no shorter than those that the model already
+        computes. So such a batch must not run beside other models.
         """
         if not self._running:
             return False

@@ -173,7 +173,9 @@ def centred(values: Range) -> Range:
 
 
 def weights_db(source: ModelProto, result: ModelProto, layers: Collection[str]) -> dict[str, float]:
-    """The signal-to-quantization-noise ratio, in dB, of the weights of each layer that `quantized` quantized."""
+    """The signal-to-quantization-noise ratio, in dB, of the weights of each of `layers`, by the layer's name. Layers
+    whose weights are not quantized in `result` are left out.
+    """
     before = {tensor.name: tensor for tensor in source.graph.initializer}
     after = {tensor.name: tensor for tensor in result.graph.initializer}
     unpacking = {node.output[0]: node for node in result.graph.node if node.op_type == "DequantizeLinear"}

@@ -105,7 +105,7 @@ class _Rewriting:
         self._file = file
         self._is_standard = is_standard
         self._names = Names(model.graph)
-        # Call it once before any change, since `Names` collects the graph's names at its first call.
+        # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         self._names.value("compressed")
         self._first: list[NodeProto] = []
         self._instead: dict[str, list[NodeProto]] = {}
@@ -161,7 +161,8 @@ class _Rewriting:
 
     def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], str]:
         options, note = self._options, ""
-        # The groups of palettes are of output channels.
+        # Leave out the group of palettes: it is the number of output channels that share a palette, not of weights that
+        # share a scale.
         group = None if options.weights is WeightForm.PALETTE else options.group
         readers = [self._nodes[name] for name, _ in weight.readers]
         is_product = values.ndim == 2 and all(

@@ -243,8 +243,8 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
         machine.runtime_for(runtime, unit, " in parameter 'units'")
         if unit not in machine.runtimes[runtime].units():
             raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
-    # Have `unit_of` check the config as if it named only the first unit. It may ask for at most one instance on a unit,
-    # since the engine batches all requests there.
+    # Have `unit_of` check the config as if it named only the first unit. The config may ask for at most one instance on
+    # a unit, since the engine batches all requests there.
     alone = ModelConfigMessage()
     alone.CopyFrom(message)
     alone.parameters[UNITS_PARAMETER].string_value = units[0].value

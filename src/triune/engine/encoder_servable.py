@@ -140,7 +140,7 @@ class EncoderServable(ModelServable[Servable]):
         try:
             await asyncio.gather(*tasks)
         finally:
-            # If one part fails or the request is cancelled, the others are cancelled.
+            # If a part fails or the request is cancelled, cancel the parts that are not done.
             for task in tasks:
                 task.cancel()
         # Copying thousands of embeddings (megabytes) here would block the event loop, so a thread does it.

@@ -19,8 +19,8 @@ MAX_TOKENS: Final = 1024
 """The tokens of the longest step. More tokens would make no runtime faster, and take more memory."""
 
 _SHARED_STEPS: Final = 32
-"""After a request has arrived while another one was computed, this many steps count as shared by several requests: more
-such requests are expected.
+"""After a request has arrived while another one was computed, the next 32 steps are kept as short as if several
+requests shared them, since further requests are likely to arrive.
 """
 
 _FIRST_TOKENS: Final = 512

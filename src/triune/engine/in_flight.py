@@ -89,8 +89,8 @@ class InFlight:
                 yield each, self._clock.now_ns() if began_ns is None else began_ns
 
     def _give_up(self, replica: Replica) -> None:
-        """Give up a step that exceeds its time limit, since no library can interrupt it. Other units compute its
-        answers. If there are no other units, the requests fail.
+        """Give up a step that exceeds its time limit, since no library can interrupt it. Other units compute the
+        answers of the unit's jobs. If there are no other units, the requests fail.
         """
         where = f" on '{replica.placement.unit.value}'" if len(self.replicas.all) > 1 else ""
         why = f"a step of model '{self._name}'{where} did not end within {self._run_limit.seconds:g} s"

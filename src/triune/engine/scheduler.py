@@ -149,7 +149,8 @@ class Scheduler:
         `schedule`.
 
         A sequence that may end in the running step is planned as if it went on, and removed by `Plan.going` if it has
-        ended. A sequence that will reach its most tokens is not planned.
+        ended. A sequence that ends with the running step in any case, since it then has its largest number of tokens,
+        is not planned.
 
         Args:
             running: the step that is being computed (see `Plan.gives_one_token_each`).

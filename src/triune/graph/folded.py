@@ -142,7 +142,9 @@ class _Constant:
         return all(name in constants for name in node.input if name)
 
     def _count_within(self, node: NodeProto, constants: set[str]) -> int | None:
-        """Count the nodes that may make a large constant in a node's function or subgraphs; None if it has none."""
+        """Count the nodes that may make a large constant in a node's function or subgraphs; None if the node has
+        neither.
+        """
         if (key := self._key(node)) in self.functions:
             return self._of_function(key)
         counts = [

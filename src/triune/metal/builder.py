@@ -56,7 +56,7 @@ class MlxBuilder(Builder[Value]):
         self.wavelengths = wavelengths
 
     def begin(self, *, is_compiling: bool) -> None:
-        """Begin a run: clear the faults."""
+        """Begin a run: clear `faults` and `images`, and set `is_compiling`."""
         self.faults: list[tuple[Value, str]] = []
         self.is_compiling = is_compiling
         self.images = Images()

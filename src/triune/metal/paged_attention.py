@@ -41,7 +41,7 @@ class CacheForm:
         return mx.concatenate([mx.round(wide / scale).astype(mx.int8), scale.view(mx.int8)], axis=-1)
 
     def numbers(self, x: Value, kind: Any) -> Value:
-        """The inverse of `kept`; the result has the floating-point type `kind`."""
+        """Convert stored keys or values (the result of `kept`) back to numbers of the floating-point type `kind`."""
         if not self.extra:
             return x.astype(kind)
         scale = mx.contiguous(x[..., -self.extra :]).view(mx.float32)
@@ -112,7 +112,9 @@ class PagedAttention:
         self._layout, self._made = None, {}
 
     def attention(self, c: Context) -> None:
-        """Compute a node `PagedAttention`. The arrays of the layout are values of the graph, by their names."""
+        """Compute a node `PagedAttention`. The arrays of the step's layout are read from the graph's values in
+        `c.scope`, by their names, such as "slots".
+        """
         heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         flat = c.input(0), c.input(1), c.input(2)
         if self._layout is None:
@@ -223,8 +225,8 @@ class PagedAttention:
         return self._made[key]
 
     def _blocks(self, c: Context, index: int, kv_heads: int) -> Value:
-        """The indices of the parts of the cache that a group reads, INT32 [2 (keys, values), count, kv heads, blocks]:
-        each part has the keys or the values of one head in one block.
+        """The indices of the parts of the cache that the sequences of group `index` read, INT32 [2 (keys, values),
+        sequences, kv heads, blocks]: each part has the keys or the values of one head in one block.
         """
         key = "blocks", index, kv_heads
         if key not in self._made:
@@ -236,8 +238,8 @@ class PagedAttention:
         """The mask of a group's attention, which is the same for all layers.
 
         Returns:
-            "causal", or BOOL [count, 1, tokens, keys]: whether each new token attends to a key. If the node has the
-            input `bias`, it is instead the numbers to add to the scores, [count, heads, tokens, keys].
+            "causal", or BOOL [sequences, 1, tokens, keys]: whether each new token attends to a key. If the node has the
+            input `bias`, the mask is instead the numbers to add to the scores, [sequences, heads, tokens, keys].
         """
         if bias is None and not group.blocks and (not window or window >= group.tokens):
             return "causal"
@@ -254,11 +256,12 @@ class PagedAttention:
 
 
 def _added(bias: Value, distances: Value, seen: Value) -> Value:
-    """The mask with bias for the scores, [count, heads, tokens, keys]: the bias if the query sees the key, else -inf.
+    """The mask with bias for the scores, [sequences, heads, tokens, keys]: the bias if the query sees the key, else
+    -inf.
 
     Args:
         bias: [heads, distances], see `graph.paged_attention`.
-        distances: how many positions each key precedes each query, [count, 1, tokens, keys].
+        distances: how many positions each key precedes each query, [sequences, 1, tokens, keys].
         seen: whether the query attends to the key, in the same shape.
     """
     limited = mx.clip(distances[:, 0], 0, bias.shape[1] - 1)
@@ -267,20 +270,23 @@ def _added(bias: Value, distances: Value, seen: Value) -> Value:
 
 
 def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
-    """Select the tokens of a group from `x` [tokens, ...]: the result is [count, tokens, ...]."""
+    """Select the tokens of a group from `x` [all tokens of the step, ...]: the result is [sequences of the group,
+    largest number of their new tokens, ...]. `rows` are the indices of these tokens in `x`; with None, `x` has only
+    these, in order.
+    """
     found = x if rows is None else mx.take(x, rows.reshape(-1), 0)
     return found.reshape((group.count, group.tokens, *x.shape[1:]))
 
 
 def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Value | str | None, cap: float) -> Value:
-    """Attention of queries [count, tokens, heads, size] over [count, kv heads, keys, size].
+    """Attention of queries [sequences, tokens, heads, size] over keys and values [sequences, kv heads, keys, size].
 
-    With a cap, scores become cap * tanh(score / cap), which MLX's own function does not support. `mask` is BOOL [count,
-    1, tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None if no key is
-    masked.
+    With a cap, scores become cap * tanh(score / cap), which MLX's own function does not support. `mask` is BOOL
+    [sequences, 1, tokens, keys], floats [sequences, heads, tokens, keys] that are added to the scores, "causal", or
+    None if no key is masked.
 
     Returns:
-        [count * tokens, heads * size]
+        [sequences * tokens, heads * size]
     """
     count, tokens, heads, size = query.shape
     # For one token a reshape does what swapping the axes would: [tokens, heads] and [heads, tokens] have the same order

@@ -122,8 +122,8 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"
-        # Count it as a model: the error may be temporary, a served model goes on serving, and a new load reports the
-        # error.
+        # Count the entry as a model: the error may be temporary, a served model goes on serving, and a new load reports
+        # the error.
         return ""
     except UnicodeEncodeError:
         return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"

@@ -92,7 +92,7 @@ class SimulatedWorker:
         self._ran = ran
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Run the batch on the chip."""
+        """Simulate the batch on the chip: it ends, on the virtual clock, after the time that the chip takes for it."""
         batch.started_ns = self._clock.now_ns()
         cost = self._profile.cost(self.runner.unit, batch.num_rows)
         self._chip.begin(self.runner.unit, cost, partial(self._end, batch, done))

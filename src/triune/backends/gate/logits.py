@@ -223,8 +223,8 @@ def compare_logits(
 
     A row is wrong if a logit is off by more than the tolerance times the spread of the expected row (its largest logit
     minus its smallest), if its cosine similarity with the expected row, after subtracting both means, is below 1 -
-    tolerance / 3, or if a logit is NaN or infinite where the expected one is not. In a fraction of the clear rows
-    (`_CLEAR`) up to the tolerance, the most probable token may differ from the expected one.
+    tolerance / 3, or if a logit is NaN or infinite where the expected one is not. Of the rows whose most probable token
+    is clear (`_CLEAR`), a fraction of at most the tolerance may have another most probable token than expected.
     """
     if found.shape != expected.shape:
         return _failed(

@@ -28,8 +28,8 @@ class Resized(NamedTuple):
     """A dimension that is resized, described twice with the same numbers from different operations.
 
     Attributes:
-        numbers: the description from which elements are computed. Unknown sizes in it are counted, to avoid an error
-            of Apple's interpreter (see `_counted`).
+        numbers: the description from which elements are computed. A size that is not known is found by counting the
+            elements at run time, to avoid an error of Apple's interpreter (see `_counted`).
         shapes: the description from which shapes are computed. Its sizes come from shapes, so that shapes do not
             depend on elements.
     """

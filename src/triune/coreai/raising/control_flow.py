@@ -141,7 +141,8 @@ def _handles(view: Any) -> Iterator[Any]:
                 # state.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                # Do not search a group: in it, handles have other names, and its operands are yielded above.
+                # Do not search within an isolated group: handles have other names there, and the handles that the group
+                # gets are yielded above.
                 if name != "coreai.isolated_group":
                     yield from _handles(operation)
 

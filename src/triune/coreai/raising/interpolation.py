@@ -55,8 +55,8 @@ def _along(graph: Graph, x: Tensor, axis: int, rank: int, coordinates: Tensor, l
 def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
     """Write the operation as a linear Resize; None if that would not sample at the same points.
 
-    It does if only the last two axes change, all sizes are known, and the points are those of half_pixel or of
-    align_corners.
+    Resize samples at the same points if only the last two axes change, all sizes are known, and the points are those of
+    half_pixel or of align_corners.
     """
     x = given["input"]
     scale, offset = given["scale"].constant, given["offset"].constant

@@ -37,8 +37,8 @@ class Form:
     is_symmetric: bool
 
     def of(self, name: str) -> WeightForm:
-        """The form in which the matrix `name` is stored at first: INT8 for one of `TABLES` if the others have INT4. A
-        search may later choose a more precise one.
+        """The form in which the matrix `name` is stored at first: INT8 for an embedding or the matrix of the logits
+        (`TABLES`) if the others have INT4. A search may later choose a more precise one.
         """
         return WeightForm.INT8 if self.weights is WeightForm.INT4 and name in TABLES else self.weights
 

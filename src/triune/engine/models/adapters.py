@@ -46,11 +46,12 @@ class Adapters:
         self._chosen = graph.op("Unsqueeze", ids, graph.ints(-1))
 
     def added(self, y: str, x: str, sizes: Mapping[str, int]) -> str:
-        """Add the products of the tokens' adapters to `y`.
+        """Add to `y`, for each token, the product of `x` with the matrices of the token's adapter. Returns the name of
+        the sum.
 
         Args:
             y: the products of `x` with the matrices of several layers, concatenated along the last axis.
-            x: what the layers read.
+            x: the input of the layers.
             sizes: how many columns of `y` each of these layers has, by its name.
         """
         downs: list[NDArray[np.float32]] = []

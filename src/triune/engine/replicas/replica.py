@@ -101,7 +101,7 @@ class Replica:
         self._thread = EngineThread(self.core, lambda outputs, times: receive(self, outputs, times), clock, name)
 
     def add(self, job: Job, left: Left) -> None:
-        """Record that this replica computes a job."""
+        """Record that this replica computes a job. `left` is the work that the job still needs."""
         self.jobs[job] = left
         self._num_prompt_tokens += left.num_prompt_tokens
         self._num_left += left.num_tokens

@@ -23,7 +23,7 @@ _MOST_NAMED = 4
 """The largest number of names that a list in a note has."""
 
 _MOST_IN_BRANCH = 64
-"""The untaken side of a gate is computed in fp32 if it has at most this many nodes."""
+"""The untaken side of a gate (If, Where, Max, Min, Clip) is computed in fp32 if it has at most this many nodes."""
 
 _MOST_ELEMENTS = 200_000_000
 """The graph is not examined if its values have more elements than this, since all are held at once."""
@@ -48,7 +48,7 @@ class Examined:
 
     Attributes:
         wide: the names of the first results of the nodes that are to compute in fp32.
-        notes: notes that name these nodes and the reasons, and what is unknown.
+        notes: notes that name these nodes and the reasons, and say what was not compared or not found out.
         doubts: the names of the narrow sets of inputs (`InputSet.is_narrow`) for which the conversion is wrong by more
             than results in fp32 differ between runtimes.
     """
@@ -72,7 +72,7 @@ def examine(
         model: the source, not changed.
         options: those with which it was converted, to fp16 or mixed.
         wrong: the sets of inputs for which outputs were wrong, and these outputs.
-        untaken: the sides of gates that no set took.
+        untaken: the sides of gates (If, Where, Max, Min, Clip) that no set of inputs took.
         tolerance: the allowed error of outputs, relative to the largest element.
         seconds: how long the search may take.
     """

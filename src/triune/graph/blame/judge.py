@@ -29,7 +29,8 @@ def error_of(expected: Array, actual: Array, tolerance: float, uncertain: Array 
         uncertain: for each element, by how much another result, equally right, may differ.
 
     Returns:
-        the ratio. For integers and booleans it is 0 if a few differ, else infinite.
+        the ratio. For integers and booleans it is 0 if at most one in a hundred elements differs (`_FEW`), else
+        infinite.
     """
     one, other = expected.reshape(-1), actual.reshape(-1)
     if one.size != other.size:

@@ -112,7 +112,7 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
         case "asymmetric":
             return index / scale
         case "tf_half_pixel_for_nn":
-            # The mode tf_half_pixel_for_nn exists only in operator sets 11 and 12.
+            # This mode exists only in operator sets 11 and 12 of ONNX.
             return (index + np.float32(0.5)) / scale
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)

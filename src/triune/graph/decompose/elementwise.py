@@ -212,7 +212,8 @@ def _shift_left(c: Context, x: str, exponent: str, dtype: np.dtype[np.generic]) 
     is_all, factor = _power(c, exponent, width - is_signed, dtype)
     shifted, zero = b.op("Mul", x, factor), b.constant(0, dtype)
     if is_signed:
-        # 2^(width - 1) exceeds a signed type. A shift by width - 1 leaves only the former lowest bit, as the sign.
+        # For a signed type, do not multiply by 2^(width - 1), which exceeds the type. A shift by width - 1 moves the
+        # lowest bit to the sign: the result is the type's lowest number if x is odd, else 0.
         lowest = b.constant(np.iinfo(dtype.name).min, dtype)
         is_odd = b.op("Not", b.op("Equal", b.op("Mod", x, b.constant(2, dtype)), zero))
         shifted = b.op("Where", is_all, b.op("Where", is_odd, lowest, zero), shifted)

@@ -24,8 +24,8 @@ about 1.
 """
 
 _MOST_ALONE = 0.125
-"""The largest tolerated error of a difference that no constant scales, for instance since a layer's weights do. Such a
-difference is assumed to be of size 10 to 100.
+"""The largest tolerated absolute error of a difference that is not multiplied by a constant, or that only a layer's
+weights multiply. Such a difference is assumed to be of size 10 to 100.
 """
 
 

@@ -71,8 +71,8 @@ if there is none.
 
 
 def replace_gates(edit: Edit, form: Form) -> None:
-    """Replace each fp32 product of a number and two values, x and its gate, by the operator that `form` returns, if
-    any.
+    """Replace each fp32 product of a constant factor and two values by the operator that `form` returns, if any. Each
+    of the two values is tried as x, with the other one as its gate.
     """
     for node in edit.each("Mul", "Div"):
         if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:

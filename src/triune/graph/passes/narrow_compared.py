@@ -77,7 +77,8 @@ def _equal(node: NodeProto, position: int, array: NDArray[Any], build: Builder) 
 def _ordered(node: NodeProto, position: int, array: NDArray[Any], op_type: str, step: int, build: Builder) -> bool:
     """Build the equivalent comparison of x by `op_type` with the constant + `step`, as x < c is x <= c - 1.
 
-    Returns False if the constant + `step` is beyond the other end of int32.
+    Returns False, and builds nothing, if the constant + `step` is still beyond the end of int32 in the direction of
+    `step`.
     """
     stepped = np.asarray(array.astype(object) + step)
     if (stepped.min() < _INT32.min) if step < 0 else (stepped.max() > _INT32.max):

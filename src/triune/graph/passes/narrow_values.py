@@ -167,7 +167,8 @@ def _readers_in(graph: GraphProto, name: str) -> Sequence[NodeProto] | None:
 def _copies_elements(name: str, node: NodeProto) -> bool:
     positions = {position for position, read in enumerate(node.input) if read == name}
     found = _COPIED_OPERANDS.get(node.op_type)
-    # If `positions` is empty, not the node itself reads the constant, but its subgraph.
+    # If `positions` is empty, a subgraph of the node reads the constant, and the node itself does not copy it: return
+    # False.
     return found is not None and bool(positions) and (not found or positions.issubset(found))
 
 
@@ -182,7 +183,8 @@ def _is_clipped_harmlessly(name: str, array: NDArray[Any], node: NodeProto) -> b
         for table, is_beyond in ((_ABOVE, array.max() > _INT32.max), (_BELOW, array.min() < _INT32.min))
         if is_beyond
     ]
-    # If `positions` is empty, not the node itself reads the constant, but its subgraph (`_subgraphs_may_be_clipped`).
+    # If `positions` is empty, a subgraph of the node reads the constant: return False here, since
+    # `_subgraphs_may_be_clipped` decides.
     return bool(positions) and all(positions.issubset(table.get(node.op_type, ())) for table in harmless)
 
 

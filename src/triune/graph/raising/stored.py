@@ -16,13 +16,13 @@ decompressed array and the constant that is then written to the graph count.
 """
 
 _LEAST_BYTES = 256 << 20
-"""Arrays of this many bytes may be made in any case: constants of one number for all their elements take no bytes in
-the file.
+"""Arrays of up to this many bytes together may be made however few bytes the constants take: a constant that has one
+number for all its elements takes almost none in the file.
 """
 
 
 class Stored:
-    """The bytes of a program's constants, and of all arrays that were made of them."""
+    """Counts the bytes of a program's constants, and of all arrays that are made of them, and limits the latter."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[int, int]] = set()

@@ -68,7 +68,7 @@ def image_decoder() -> Sketch:
 
 
 def text_encoder() -> Sketch:
-    """CLIP's text encoder: 77 tokens, 12 layers of 768."""
+    """CLIP's text encoder: 77 tokens, 12 layers of width 768."""
     return bert(77)
 
 

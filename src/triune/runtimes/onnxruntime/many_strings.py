@@ -12,7 +12,7 @@ from triune.core.sizes import content_bytes
 from triune.hosting import HostedExecutable
 
 MANY_STRINGS = 16 << 10
-"""The number of strings that ONNX Runtime copies in about a millisecond. Requests with more run in the separate
+"""The number of strings that ONNX Runtime copies in about a millisecond. Requests with more strings run in a separate
 process.
 """
 

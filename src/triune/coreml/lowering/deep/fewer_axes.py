@@ -39,7 +39,7 @@ class FewerAxes(GraphPass):
         The shapes of the values of `model` must have been inferred.
         """
         names = Names(model.graph)
-        # Call it once before any change, since `Names` collects the graph's names at its first call.
+        # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         names.value("axes")
         return Infer()(model) if self._change(model.graph, None, names) else model
 
