@@ -14,7 +14,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.graph.conversion.shapes import InputShape
 from triune.graph.custom import CustomOps
 from triune.graph.custom.compare import BodyDiffersError, compare_bodies
-from triune.graph.custom.resolve import require_bodies, with_bodies
+from triune.graph.custom.resolve import require_bodies, told_hidden, with_bodies
 from triune.graph.custom.stages import NumpyFunctionError
 from triune.graph.load import load
 from triune.graph.optimizing.save import save
@@ -42,7 +42,8 @@ class Resolved:
 
     Attributes:
         path: its file, which exists until the context ends.
-        notes: how far the bodies' results differ from those of their numpy functions.
+        notes: how far the bodies' results differ from those of their numpy functions, and which operators the model has
+            as functions of its own.
     """
 
     path: Path
@@ -70,15 +71,15 @@ def with_custom_ops(
         yield Resolved(source)
         return
     model = load(source)
+    notes = told_hidden(model, ops)
     whole = with_bodies(model, ops)
     require_bodies(whole or model, ops, where)
     if whole is None:
-        yield Resolved(source)
+        yield Resolved(source, notes)
         return
-    notes: tuple[str, ...] = ()
     if check is not None:
         tell("comparing bodies of custom operators with numpy")
-        notes = _compared(model, ops, check)
+        notes += _compared(model, ops, check)
     with tempfile.TemporaryDirectory(prefix="triune-custom-") as folder:
         path = Path(folder) / source.name
         save(whole, path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 import triune
@@ -76,3 +77,20 @@ def test_an_operator_without_any_definition_names_the_option(source: Path, tmp_p
     pytest.importorskip("coremltools")
     with pytest.raises(UnsupportedError, match=r"what it computes is not known here; .* \(--custom-ops\)"):
         triune.convert(source, tmp_path / "model.mlpackage", shapes=SHAPES)
+
+
+def test_a_function_of_the_model_comes_first_and_that_is_told(
+    ops: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20, "my.domain" : 1]>
+        g (float[2,3] x) => (float[2,3] y) { y = my.domain.Swish (x) }
+        <domain: "my.domain", opset_import: ["" : 20]> Swish (a) => (b) { b = Neg (a) }"""
+    source, target = tmp_path / "own.onnx", tmp_path / "whole.onnx"
+    onnx.save(onnx.parser.parse_model(text), source)
+    done = triune.convert(source, target, custom_ops=ops)
+    told = "the model has functions of its own called 'my.domain::Swish': these compute, not the custom operators"
+    assert told in done.notes
+    np.testing.assert_array_equal(answers(onnx.load(target), {"x": X})[0], -X)
+    with triune.load(source, "cpu", custom_ops=ops) as model:
+        np.testing.assert_array_equal(model.predict({"x": X})["y"], -X)
+    assert told in caplog.text

@@ -69,6 +69,18 @@ def with_bodies(model: ModelProto, ops: CustomOps) -> ModelProto | None:
     return onnx.inliner.inline_selected_functions(copy, added)
 
 
+def told_hidden(model: ModelProto, ops: CustomOps) -> tuple[str, ...]:
+    """A sentence on the custom operators that a model uses and has as functions of its own, which come first; empty if
+    there are none.
+    """
+    used = {(node.domain, node.op_type) for node in _all_nodes(model)}
+    both = sorted(key for key in ops.ops if key in used and _has_function(model, key))
+    if not both:
+        return ()
+    names = ", ".join(f"'{domain}::{name}'" for domain, name in both)
+    return (f"the model has functions of its own called {names}: these compute, not the custom operators",)
+
+
 def _give_defaults(model: ModelProto, ops: CustomOps, keys: Sequence[Id]) -> None:
     """Write the defaults of attributes into the calls of functions: ONNX's inliner (1.23) leaves them out."""
     for node in _all_nodes(model):

@@ -1,16 +1,19 @@
 """Makes ONNX files in which custom operators have their bodies, and keeps these files on disk."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from triune.graph.custom import CustomOps
-from triune.graph.custom.resolve import with_bodies
+from triune.graph.custom.resolve import told_hidden, with_bodies
 from triune.graph.load import load, read_model
 from triune.graph.optimizing.save import save
 from triune.runtimes.cache_holds import collecting
 
 if TYPE_CHECKING:
     from triune.runtimes.compiled_cache import CompiledCache
+
+_log = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".onnx"
 _FILENAME: Final = "model.onnx"
@@ -31,7 +34,12 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
         InvalidArgumentError: the file is not an ONNX model.
         UnavailableError: the cache cannot be written to.
     """
-    if path.suffix != _SUFFIX or not ops.ops or with_bodies(read_model(path), ops) is None:
+    if path.suffix != _SUFFIX or not ops.ops:
+        return path
+    model = read_model(path)
+    for line in told_hidden(model, ops):
+        _log.warning("'%s': %s", path, line)
+    if with_bodies(model, ops) is None:
         return path
     # Import the cache only here: it imports the converters, which a server without custom operators does not need.
     from triune.runtimes.compiled_cache import CompiledCache, custom_ops_digest
