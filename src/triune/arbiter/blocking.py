@@ -1,4 +1,4 @@
-"""The share of a model that computes in its own thread, which blocks until it is its turn."""
+"""How a model that computes in its own thread waits for its turns on hardware that models share: the thread blocks."""
 
 import threading
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from triune.core.units import Unit
 
 
 class BlockingShare:
-    """A share for a model that computes in steps, each between `begin` and `end`. Only one thread at a time may use it.
+    """Asks the arbiter for the turns of a model that computes in steps. The model's thread calls `begin`, which waits
+    for a turn, before each step, and `end` after it. Only one thread at a time may use it.
 
-    For the arbiter, the steps are the model's requests: their number and times are its demand.
+    The arbiter sees a step as a request: how many steps there are, and how long they take, is the model's demand.
     """
 
     def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:

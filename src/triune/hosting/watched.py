@@ -141,4 +141,4 @@ def _describe(code: int) -> str:
 
 
 ABORTED: Final = _describe(-signal.SIGABRT)
-"""How a process ended that called abort()."""
+"""The text that says how a process ended, if it ended by abort()."""

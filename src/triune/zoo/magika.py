@@ -21,10 +21,12 @@ SETTINGS = "magika/models/standard_v3_3/config.min.json"
 NUM_BYTES = 1024
 """How many bytes of a file's beginning, and of its end, the model reads."""
 PADDING = 256
-"""The value that pads a beginning or an end of fewer than NUM_BYTES bytes: after the beginning, before the end."""
+"""The value with which fewer than NUM_BYTES bytes are filled up: a beginning after its last byte, an end before its
+first byte.
+"""
 BLOCK_BYTES = 4096
-"""The bytes come from the file's first and last block of this size. White space at the file's ends is stripped from the
-blocks first.
+"""The bytes that the model reads are taken from the file's first and last block of this size, of which white space at
+the file's ends is stripped.
 """
 
 _CONFIG = """\

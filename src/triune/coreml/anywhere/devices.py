@@ -1,4 +1,4 @@
-"""The compute devices that coremltools lists here. Their names show that they are not Apple's."""
+"""The compute devices that coremltools lists where Triune stands in for Core ML. Their names say so."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Normalizations."""
+"""The functions that raise normalizations."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Operations that create, concatenate, split, sort and fill tensors."""
+"""The functions that raise operations that create, concatenate, split, sort and fill tensors."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

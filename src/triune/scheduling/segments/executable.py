@@ -29,7 +29,8 @@ class Segment:
     Attributes:
         executable: the compiled segment.
         turn: a lock that is held while the segment runs, since several calls of the whole model may share the segment.
-        share: the segment's share of its unit's hardware; None if no other model competes for that.
+        share: asks the arbiter for the segment's turns on the hardware of its unit; None if no other model competes for
+            that hardware.
     """
 
     executable: Executable
