@@ -138,8 +138,8 @@ class Pool:
         self._num_beside = 0
         # For each waiting model, in the order of `waiting`: its `tag_ns`, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
-        # One entry for each waiting model, sorted by the expected time of its batch: that time, and the number of the
-        # model in `_places`.
+        # One entry for each waiting model, sorted by the expected time of its batch: that time, and the second number
+        # of the model's entry in `_places`.
         self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:

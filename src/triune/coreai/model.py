@@ -80,7 +80,7 @@ class Model(LoadedModel):
         chosen, names, limits = _choose(description, function)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
         super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
-        # These modules import Apple's library. It is installed, since it has described the asset.
+        # Import these modules only now, since they import Apple's library. It is installed: it has described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
 

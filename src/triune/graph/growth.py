@@ -135,9 +135,9 @@ class _Search:
     def graph(
         self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_iteration: bool = False
     ) -> list[float]:
-        """Follow strings through a graph; returns the multiples (`_Times`) of its outputs.
+        """Follow strings through a graph. Returns the size of the strings in each output, as a multiple (see `_Times`).
 
-        The multiples of the graph's values are added to `scope`. `is_iteration` is whether a loop runs the graph.
+        The sizes of the graph's values are added to `scope`. `is_iteration` is whether a loop runs the graph.
         """
         for tensor in graph.initializer:
             self._constant(scope, tensor.name, tensor)
@@ -169,7 +169,7 @@ class _Search:
             self._numbers[name] = int(numpy_helper.to_array(tensor).item())
 
     def _node(self, node: NodeProto, scope: _Times, *, is_iteration: bool) -> list[float]:
-        """The multiples (`_Times`) of a node's outputs."""
+        """The size of the strings in each output of a node, as a multiple (see `_Times`)."""
         given = [scope.get(name, 0.0) for name in node.input]
         key = (node.domain, node.op_type, node.overload)
         if key in self.functions:
@@ -226,8 +226,8 @@ class _Search:
         *,
         is_iteration: bool,
     ) -> list[float]:
-        """Estimate how many times larger the outputs of an If (its larger branch) or of a loop may become. Each
-        iteration of a loop may double them.
+        """The size of the strings in each output of an If (of its larger branch) or of a loop, as a multiple (see
+        `_Times`). If a loop has strings in its outputs, the memory counts as unbounded: each iteration may double them.
         """
         is_loop = node.op_type != "If"
         # The first two inputs of a Loop are its trip count and condition. The first two inputs of its body are the
@@ -249,8 +249,8 @@ class _Search:
         return outputs
 
     def _call(self, key: _Key, given: Sequence[float], *, is_iteration: bool) -> list[float]:
-        """The multiples (`_Times`) of the outputs of a call of a function. Calls of one function whose inputs have
-        equal multiples share one search.
+        """The size of the strings in each output of a call of a function, as a multiple (see `_Times`). Calls of one
+        function whose inputs have equal sizes share one search.
         """
         call = (key, (float(is_iteration), *given))
         if call not in self._calls:
@@ -275,7 +275,9 @@ def _name(scope: _Times, name: str, times: float) -> None:
 
 
 def _is_of_numbers(node: NodeProto, own: float) -> bool:
-    """Whether an operator that can return strings or numbers returns numbers, by its attributes."""
+    """Whether an operator that can return strings or numbers returns numbers. `own` is the size of the strings that the
+    node creates by its attributes (`_Search._own`).
+    """
     return not own and (node.op_type == "Cast" or node.op_type in _LABELS)
 
 

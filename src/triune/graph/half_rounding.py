@@ -158,8 +158,8 @@ class _Rounding:
         return self._names.value(f"{name}/fp32")
 
     def _infer(self, node: NodeProto, types: dict[str, int]) -> None:
-        """Infer the types of a node's outputs from its schema and inputs, and add them to `types`; rewrite its
-        subgraphs.
+        """Infer the types of a node's outputs from its attributes, schema and inputs, and add them to `types`. Also
+        insert casts into the node's subgraphs.
         """
         attributes = {each.name: each for each in node.attribute}
         inner = [self.graph(each.g, types) for each in node.attribute if each.HasField("g")]

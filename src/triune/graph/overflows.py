@@ -171,7 +171,9 @@ def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
 
 
 def _is_address(graph: GraphProto, name: str, views: Collection[str] = _VIEWS) -> bool:
-    """Whether all nodes that read a value use it as indices or sizes, perhaps after some of `views`."""
+    """Whether all nodes that read a value use it as indices or sizes, perhaps after operators of `views`, which pass
+    its elements on.
+    """
     if any(value.name == name for value in graph.output):
         return False
     for node in graph.node:

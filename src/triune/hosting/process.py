@@ -205,8 +205,8 @@ class WorkerProcess:
         """Whether the process has not ended, as far as the system has reported it. No call may be running."""
         if self.has_ended or self._process.wait(0) is not None:
             return False
-        # Look whether the channel can be read. Without a call the process sends nothing, so then it has closed its end
-        # of the channel, which happens before the system reports its exit.
+        # Look whether the channel can be read. Since no call is running, that means that the process has closed its
+        # end, which happens before the system reports its exit.
         channel = select.poll()
         channel.register(self._channel.connection, select.POLLIN)
         return not channel.poll(0)

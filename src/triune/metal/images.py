@@ -35,17 +35,17 @@ class Images:
         return view
 
     def last(self, x: Value) -> Value:
-        """`x` with channels last. If `x` is a view that `first` made, this is the array behind it."""
+        """`x` with channels last. If `x` is a view that `Images.first` made, this is the array behind it."""
         found = self._sources.get(id(x))
         return channels_last(x) if found is None else found[1]
 
     def has(self, x: Value) -> bool:
-        """Whether `x` is a view that `first` made, so that an array with channels last is behind it."""
+        """Whether `x` is a view that `Images.first` made, so that an array with channels last is behind it."""
         return id(x) in self._sources
 
     def elementwise(self, function: Callable[..., Value], operands: Sequence[Value]) -> Value:
-        """Compute `function(*operands)`, which is elementwise and broadcasts. If an operand is a view that `first`
-        made, compute with channels last, and return such a view.
+        """Compute `function(*operands)`, which is elementwise and broadcasts. If an operand is a view that
+        `Images.first` made, compute with channels last, and return such a view.
         """
         if not self._sources or not any(map(self.has, operands)):
             return function(*operands)
@@ -64,7 +64,7 @@ class Images:
 
     def reduced(self, function: Callable[..., Value], x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
         """Compute `function(x, axis=axes, keepdims=keepdims)`, a reduction over non-negative axes. If `x` is a view
-        that `first` made, compute with channels last.
+        that `Images.first` made, compute with channels last.
         """
         if not axes or not self.has(x):
             return function(x, axis=list(axes), keepdims=keepdims)
@@ -72,7 +72,7 @@ class Images:
         return found if keepdims else mx.squeeze(found, list(axes))
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:
-        """Concatenate values along an axis >= 0: with channels last, if all of them are views that `first` made."""
+        """Concatenate values along an axis >= 0: with channels last, if `Images.first` made all of them."""
         if not values or not all(map(self.has, values)):
             return mx.concatenate(list(values), axis)
         return self.first(mx.concatenate([self.last(x) for x in values], _place(axis, values[0].ndim)))

@@ -94,8 +94,8 @@ def _matmul_integer(c: Context) -> None:
 
 
 def _conv(c: Context, first: tuple[int, int], second: tuple[int, int]) -> Value:
-    """Compute the node's convolution in int32, with channels last. The pairs `first` and `second` are those of
-    `_product`.
+    """Compute the node's convolution in int32, with channels last. `first` has the indices of the inputs with the
+    image and its zero point, `second` those of the kernel and its zero point.
     """
     largest = _largest(c, *first) * _largest(c, *second)
     kernel = c.input(second[0])

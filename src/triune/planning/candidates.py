@@ -150,7 +150,7 @@ def candidates(request: Request, target: Target) -> Candidates:
 
 
 def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:
-    """Set the number of bits per weight that a unit reads for each operation.
+    """The operations with the bits per weight that a unit reads: None where it cannot read the stored form as it is.
 
     From M2 on the Neural Engine reads 8-bit integers directly, and from M3 and A15 on integers with a scale for each
     block; for older chips, Core ML unpacks them to fp16 when it loads the model (sbryngelson/ane-guide, appendix A).

@@ -66,7 +66,9 @@ class LoadSlots:
         self._start_timer()
 
     def _start_timer(self) -> None:
-        """Start the timer for the first in the queue."""
+        """Start the timer after which the first caller in the queue goes on above the limit, unless it is running or
+        the queue is empty.
+        """
         if self._waiting and self._timer is None:
             self._timer = self._clock.call_at(self._clock.now_ns() + self._patience_ns, self._admit_above_limit)
 

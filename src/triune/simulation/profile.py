@@ -145,8 +145,8 @@ def profile_of(
 
 
 def _cost(request: Request, num_rows: int, target: Target, helper: Unit) -> tuple[BatchCost | None, str]:
-    """Predict the cost of a batch on the unit of the request. Returns None, and the reason, if the unit does not serve
-    it.
+    """Predict the cost of a batch on the unit of the request; `helper` is the unit that computes the operations which
+    that unit refuses. Returns None, and the reason, if the unit does not serve the model.
     """
     unit = request.units[0]
     alone = candidates(request, target)

@@ -111,7 +111,7 @@ def _drops_cast(operation: Any) -> bool:
     if first is None or name_of(first) != "cast":
         return False
     source, middle, last = (dtype_of(each) for each in (first.operands[0], first.results[0], operation.results[0]))
-    # Sizes are cast from uint32 to int32 and back, which is exact, since no size is beyond int32.
+    # A cast between int32 and uint32 counts as exact: only sizes are cast so, and no size is beyond int32.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
     # A cast to fp32 before one to fp16 changes no result: fp32 represents every number of the types up to 16 bits, and

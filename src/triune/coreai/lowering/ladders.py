@@ -23,7 +23,8 @@ Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
 def ladder_of(interface: "Interface") -> Ladder:
-    """For each variant of a function, the shapes of inputs for which it is converted, by the ending of its name.
+    """For each variant of a function, the shapes of inputs for which it is converted, by the ending of its name
+    (`Ladder`).
 
     The variants are those that the user asked for by stating several shapes of inputs. Without such shapes there are
     none.
@@ -32,8 +33,8 @@ def ladder_of(interface: "Interface") -> Ladder:
         InvalidArgumentError: inputs have different numbers of shapes.
     """
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
-    # Begin each ending with "of": Core AI is given the ending alone as the name of a form, and names in MLIR begin with
-    # a letter.
+    # The ending of a variant's name begins with "of" (`of_1x64`): Core AI takes the ending alone as the name of the set
+    # of shapes, and a name in MLIR must begin with a letter.
     return {
         LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values()): shapes
         for shapes in pairings_of(given)

@@ -98,8 +98,8 @@ def _bits_for(count: int) -> int | None:
 
 
 def _indices(groups: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]] | None:
-    """The indices, and one table for each row of `groups`: [groups, entries]. None if a row has more than 256
-    values.
+    """The index of each element of `groups` in the table of its row, and these tables: [rows, entries]. None if a row
+    has more than 256 values.
     """
     first = groups[0]
     if _bits_for(len(np.unique(first[:: max(1, first.size // _NUM_LOOKED_AT)]))) is None:

@@ -66,7 +66,8 @@ def _scale_and_offset(c: Context, line: Line) -> tuple[Value, Value]:
         case "asymmetric":
             return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
         case "align_corners":
-            # If the image has one element, every coordinate is clamped to it, so that any scale gives the same.
+            # For an image of one element, divide by 1/2 instead of 0: every coordinate is clamped to the element,
+            # whatever the scale is.
             span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
             between = ops.broadcasting_divide(ops.broadcasting_sub(line.count, one), span)
             scale = ops.broadcasting_maximum(between, number(2**-20))
@@ -96,7 +97,7 @@ def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str)
     if is_excluded:
         cells = cast(iota(size), np.float32)
     else:
-        # Elements beyond the border equal the element at the border. Add as many as the filter may reach beyond it.
+        # Add as many elements beyond the border as the filter may reach. They equal the element at the border.
         reach, more = number(2), int32(4)
         if is_antialiased:
             reach = _filter_radius(line.scale, mode)

@@ -48,7 +48,8 @@ def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
         return x
     whole = [*[0] * (2 * (rank_of(x) - len(widths))), *flat]
     numbers = [each for each in whole if isinstance(each, int)]
-    # Make the widths one constant if they are known: Core AI infers the shape of the result only then.
+    # If all widths of the padding are known, write them as one constant: Core AI infers the shape of the result only
+    # then.
     amounts = sizes(numbers) if len(numbers) == len(whole) else cast(vector(whole), np.uint32)
     return ops.pad(x, amounts, like(x, value))
 
@@ -97,7 +98,8 @@ def _excess(x: Value, window: Window, axis: int) -> Dim:
     stride, extent = window.strides[axis], window.extent(axis)
     size = size_of(x, 2 + axis)
     room = _op(ops.add, size, begin + end - extent)
-    # The last window has the index ceil(room / stride), or one less if it would begin behind the image.
+    # `room` is the padded size minus the extent of a window. The last window has the index ceil(room / stride), or one
+    # less if it would begin behind the image.
     last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
     is_behind = ops.greater(_op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
     last = ops.sub(last, cast(is_behind, np.int32))

@@ -102,8 +102,8 @@ class Rates:
         return whole * curve.of(self._step_tokens) + (curve.of(rest) if rest else 0.0)
 
     def answer_ns(self, num_answers: int, *, is_beside: bool) -> float:
-        """The time of a step that gives a token to each of `num_answers` answers, in ns. `is_beside` is that of
-        `prompt_ns`.
+        """The time of a step that gives a token to each of `num_answers` answers, in ns. If `is_beside`, that is the
+        time while another replica computes; if it was never measured, the time alone.
         """
         curve = self.beside.answers if is_beside and self.beside.answers else self.alone.answers
         return curve.of(num_answers)

@@ -176,7 +176,7 @@ def _open(content: Content, max_seconds: float) -> tuple[Any, int]:
 
 
 def _read_on(file: Any) -> None:
-    """Make a file of unknown length readable, by saying that it cannot seek. Otherwise soundfile would seek to the
+    """Make a file of unknown length readable: let it say that it cannot seek. Otherwise soundfile would seek to the
     current position after each block, which fails.
     """
     file.seekable = lambda: False

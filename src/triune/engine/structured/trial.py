@@ -78,7 +78,7 @@ class Trials:
                 with self._lock:
                     was_interrupted, self._is_trying, self._is_interrupted = self._is_interrupted, False, False
                 if was_interrupted:
-                    # `interrupt` killed the process, perhaps after its answer, so it cannot be used again.
+                    # Drop the process: `interrupt` has killed it, perhaps only after the grammar was compiled.
                     self.close()
         except (WorkerEndedError, UnavailableError) as error:
             self.close()

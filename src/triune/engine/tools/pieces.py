@@ -19,7 +19,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class CallBegin:
-    """A call of a tool begins.
+    """The beginning of a tool call.
 
     Attributes:
         index: the number of the call within the answer, from 0.
@@ -32,11 +32,12 @@ class CallBegin:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """The arguments of a call grow. The texts of all pieces together are a JSON object, if the model wrote one.
+    """The next piece of the arguments of a tool call. The texts of all pieces together are a JSON object, if the model
+    wrote one.
 
     Attributes:
-        index: the number of the call.
-        text: what was added.
+        index: the number of the call within the answer, from 0.
+        text: the text of this piece.
     """
 
     index: int

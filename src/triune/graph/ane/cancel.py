@@ -171,7 +171,8 @@ def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str,
         # There is no earlier node to merge with. Replace the Transpose only if it just moves axes of size 1.
         return node.op_type == "Transpose" and not view.needs_transpose
     if node.op_type == "Transpose":
-        # Replace the Transpose if two Transposes become one, if one becomes none, or if it moves before an Unsqueeze.
+        # Replace this Transpose if it merges with an earlier one, if none is needed any more, or if it moves before an
+        # Unsqueeze.
         return before.needs_transpose or not view.needs_transpose or None in before.axes
     if before.needs_transpose and view.needs_transpose:
         # Replacing this node is worth it only if the Transpose before it disappears: if this node is the only reader.

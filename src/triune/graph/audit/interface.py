@@ -169,9 +169,9 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """For each integer input, values that may reveal faults: the limits of a Clip, Max or Min; for indices into a
-    table, those of its largest and smallest element; and numbers whose product with a constant fp32 rounds to another
-    integer.
+    """For each integer input, values that may reveal faults: the limits of a Clip, Max or Min; if the input is an index
+    into a constant table, the indices of the table's largest and smallest element; and numbers whose product with a
+    constant, or quotient by one, is rounded to another integer in fp32 than in fp64.
 
     Inputs are followed through operators that do not change their elements.
     """

@@ -22,7 +22,7 @@ _MOST = 64
 
 @dataclass(frozen=True, slots=True)
 class Untaken:
-    """A side of a gate that no sample took.
+    """A side of a gate (an If, Where, Max, Min or Clip) that no sample took.
 
     Attributes:
         value: the name of the gate's first result.
@@ -81,7 +81,7 @@ class Gates:
         return {name: array for name, array in results.items() if name not in self._added}
 
     def untaken(self) -> Iterator[Untaken]:
-        """The sides of gates that no run took."""
+        """The sides of gates (If, Where, Max, Min and Clip; see `Untaken`) that no run took."""
         for condition, value, op_type in self._gates:
             for side in (True, False):
                 if side not in self._seen[condition]:
@@ -117,7 +117,7 @@ class _Choice:
 
 
 def _choices(model: ModelProto, values: Values, made: Collection[str], most: int) -> list[_Choice]:
-    """The float operands of Max, Min and Clip that nodes compute: those in `made`, at most `most` of them."""
+    """Float operands of Max, Min and Clip that nodes compute, at most `most`. `made` has the names of all results."""
     version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     found: list[_Choice] = []
     for node in model.graph.node if version >= _FIRST_WITH_EQUAL else ():
@@ -137,7 +137,7 @@ def _choices(model: ModelProto, values: Values, made: Collection[str], most: int
 
 
 def described(gates: Sequence[Untaken]) -> str:
-    """Describe the untaken sides of gates in words, for a note."""
+    """Describe sides of gates that no sample took (`Untaken`) in words, for a note."""
     sides: Mapping[str, tuple[str, str]] = {"If": ("else", "then")}
     words = [
         f"the numbers between the limits of Clip '{each.value}'"

@@ -141,7 +141,7 @@ def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
     """
     if operand.places is not None:
         try:
-            # The node may have repeated the elements, as adding a larger constant does.
+            # Repeat the indices as the node may have repeated the elements, for instance by adding a larger constant.
             return np.broadcast_to(operand.places, shape)
         except ValueError:
             return None

@@ -28,7 +28,7 @@ behind an Add or Sub of a small constant.
 """
 
 _DEEPEST = 4
-"""The largest number of operators of `_HAND_ON` in a row that is followed."""
+"""The most nodes in a row at which `become_floats` looks, the Cast to float included."""
 
 
 def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int:

@@ -165,7 +165,7 @@ class MaskSums:
     def _is_of_infinite(self, name: str) -> bool:
         """Whether a value is Where(condition, scores, -inf).
 
-        Such scores must not be multiplied by 0, as those of a row that another mask covers are: -inf * 0 is NaN.
+        `FitMasks` may multiply the scores of a masked row by 0. It must not do so with these: -inf * 0 is NaN.
         """
         choice = self._index.producer(name, "Where")
         arrays = [self._index.constant(each) for each in choice.input[1:]] if choice is not None else []

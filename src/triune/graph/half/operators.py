@@ -40,7 +40,7 @@ COPIES = RESHAPES | frozenset(
 MERGES = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
 """Operators that copy elements of several operands."""
 
-# Sets for `bounds`, which finds the interval in which results lie.
+# Sets for the module `bounds`, which finds the interval in which results lie.
 
 KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "ReduceMean", "MaxPool"} | EXTREMES
 """Operators whose results lie within the bounds of the first operand."""
@@ -48,7 +48,7 @@ KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "Re
 KEEP_BOUNDS_OR_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
 """Operators whose results are elements of their operands (`KEEP_BOUNDS`), or 0."""
 
-# Sets for `propagation`, which follows numbers outside fp16's range through operators.
+# Sets for the module `propagation`, which follows numbers outside fp16's range through operators.
 
 KEEP_SIZE = RESHAPES | frozenset(
     [
@@ -71,7 +71,7 @@ FUSED_WITH_PREVIOUS = FUSED_VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add"
 FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size"])
 """Operators that compute in fp32 only if fp16 cannot represent one of their constants."""
 
-# Sets for `overflow`, which finds where values leave fp16's range.
+# Sets for the module `overflow`, which finds where values leave fp16's range.
 
 UNDO_SQUARES = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
 """Operators that, applied to squares, give results of about the size of what was squared."""
@@ -82,7 +82,7 @@ READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 """Operators that, applied to integers, give larger integers."""
 
-# Sets for `producers`: operators that make large integers smaller, or copy values to outputs.
+# Sets for the module `producers`: operators that make large integers smaller, or copy values to outputs.
 
 SHIFTS = RESHAPES | LIMITS | {"Add", "Sub"}
 """Operators whose results are about as large as the first operand, and integers if it has integers."""
@@ -110,7 +110,8 @@ KEEP_INTEGER_SIZE = (
 COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
 """Operators that copy elements of the operand to the result."""
 
-# Sets for `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
+# Sets for the modules `between` and `integer_outputs`: operators that copy values between nodes in fp32, or integers to
+# outputs.
 
 COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
 """Operators that copy elements of operands, perhaps with another sign or clipped."""
@@ -120,12 +121,12 @@ SCALE_INPUTS = COPY_BETWEEN | {"Mul", "Div", "Add", "Sub"}
 
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
-# Sets for `exact`: operators that may be between a model's input and a comparison, a rounding or an ArgMax.
+# Sets for the module `exact`: operators that may be between a model's input and a comparison, a rounding or an ArgMax.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
 """Operators that copy elements of operands, perhaps multiplied by a number or clipped."""
 
-# Sets for `scaled_back`: values beyond fp16's range that a later node scales down.
+# Sets for the module `scaled_back`, which finds values beyond fp16's range that a later node scales down.
 
 SCALE_WITH_OPERANDS = (
     RESHAPES
@@ -157,7 +158,7 @@ ACCUMULATIONS = MATRIX_PRODUCTS | {"ReduceSum", "CumSum"}
 PAIRS = frozenset(["Add", "Sub", "Mul"])
 ELEMENTWISE_OF_INPUTS = SCALE_WITH_OPERANDS | PAIRS | {"ReduceSum", "Div", "Reciprocal", "Sqrt", "Pow"}
 
-# Sets for `exact`: arithmetic whose results would be wrong if operands were rounded to fp16.
+# Sets for the module `exact`: arithmetic whose results would be wrong if operands were rounded to fp16.
 
 EXACT_ARITHMETIC = (
     RESHAPES
@@ -199,7 +200,7 @@ FUNCTIONS = SATURATING | frozenset(
 STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
 """Operators whose result jumps where an operand passes an integer or another operand. So does a Cast to integers."""
 
-# Sets for `near_zero`: operators on numbers near 0 that logarithms, divisions and comparisons read.
+# Sets for the module `near_zero`: operators on numbers near 0 that logarithms, divisions and comparisons read.
 
 PROBABILITIES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])
 """Operators that, applied to numbers of ordinary size, may give results near 0 or 1."""
@@ -238,8 +239,8 @@ GUARDS = RESHAPES | {"Clip", "Max", "Add", "Where", "Gather"}
 
 ZERO_TESTS = frozenset(["Sign", "Ceil", "NonZero"])
 
-# Sets for `partners`, `levels`, `mask_sums` and `products`: operators that may be before or after a node that computes
-# in fp32.
+# Sets for the modules `partners`, `levels`, `mask_sums` and `products`: operators that may be before or after a node
+# that computes in fp32.
 
 SCALES = RESHAPES | {"Mul", "Div", "Neg"}
 SQUARE_SUMS = DENSE_PRODUCTS | {"Mul", "ReduceSum"}
@@ -305,7 +306,7 @@ SOFTMAX_TO_PRODUCT = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", 
 WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"}
 """Operators that compute weights from constants, for instance from quantized ones."""
 
-# Sets for `scores`, which moves scales from the result of a matrix product to its operands.
+# Sets for the module `scores`, which moves scales from the result of a matrix product to its operands.
 
 SCALE_THROUGH = RESHAPES | {"Slice"}
 """Operators that copy elements of the first operand, so that scaling the operand scales the result."""

@@ -73,7 +73,9 @@ def _in_fp16(index: Index, name: str) -> str | None:
 
 
 def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] | None:
-    """If `name` is x / sqrt(mean(x^2) + epsilon), the name of x, epsilon and the nodes; else None."""
+    """If `name` is x / sqrt(mean(x^2) + epsilon), the name of x, epsilon, and the nodes that compute
+    `name` from x; else None.
+    """
     product = index.producer(name, "Mul", "Div")
     if product is None:
         return None
@@ -89,7 +91,9 @@ def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] |
 
 
 def _root(index: Index, name: str, *, is_inverse: bool) -> tuple[str, list[NodeProto]] | None:
-    """If `name` is sqrt(v), or 1 / sqrt(v) with `is_inverse`, the name of v and the nodes; else None."""
+    """If `name` is sqrt(v), or 1 / sqrt(v) with `is_inverse`, the name of v and the nodes that compute
+    `name` from v; else None.
+    """
     if not is_inverse:
         root = index.producer(name, "Sqrt")
         return None if root is None else (root.input[0], [root])

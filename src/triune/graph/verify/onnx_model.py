@@ -18,12 +18,12 @@ from triune.graph.verify.unsigned import use_unsigned_weights
 _Form: TypeAlias = Literal["optimized", "plain", "noisy"]
 
 _OTHER_RESULT: Final = 10.0
-"""The uncertainty is the difference to one other result times this, since a single sample may underestimate the
-spread.
+"""The uncertainty is the difference between the results with and without optimizations, times this factor, since a
+single difference may underestimate the spread. If the model quantizes floats, the factor is `_NOISY_RESULTS` instead.
 """
 
 _NOISY_RESULTS: Final = 1.5
-"""The uncertainty is the largest difference between results with noise, times this."""
+"""The uncertainty is the largest difference between the result and results with noise, times this factor."""
 
 _NOISY: Final[tuple[_Form, ...]] = ("noisy",) * 8
 

@@ -149,7 +149,7 @@ def _measurement(number: int, row: Mapping[str, str], rows: Sequence[Mapping[str
 
 
 def _chip(text: str) -> tuple[Chip | None, float | None, float | None]:
-    """The chip; its number of GPU cores, and its bandwidth in GB/s, or None where the row does not name them."""
+    """The chip that a row names, its number of GPU cores and its bandwidth in GB/s; each None if it is not known."""
     text = text.replace("M2 (Pro, H14g)", "M2 Pro").replace("M5/H17s (likely M5 Pro)", "M5 Pro")
     cores, bandwidth = re.search(r"(\d+)c GPU", text), re.search(r"(\d+) GB/s", text)
     name = re.sub(r"\s*\(.*", "", text)

@@ -100,7 +100,7 @@ def _integers(values: NDArray[np.float32], element_type: Any) -> Any:
     if element_type == library.Type.u4:
         pairs = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
         flat = pairs[0::2] | (pairs[1::2] << np.uint8(4))
-    # The constant uses the tensor's memory, which must therefore belong to the tensor.
+    # Let the tensor own its memory instead of using an array's: the constant uses this memory without a copy.
     tensor = library.Tensor(element_type, values.shape)
     tensor.data.reshape(-1)[...] = flat
     return opset.convert(opset.constant(tensor).output(0), "f32").output(0)

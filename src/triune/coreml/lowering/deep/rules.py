@@ -34,8 +34,8 @@ def _transpose(node: NodeProto, views: Views) -> None:
         x = views.view(node.input[0], tuple(blocks))
         views.copy(node, [x], tuple(blocks[each] for each in order), perm=order)
         return
-    # Move one block at a time to its new place, by a Transpose of four axes that exchanges the block with those that
-    # it passes. Its first axis joins all blocks before these, its last axis all blocks behind.
+    # Move one block at a time to its new place, by a Transpose of four axes: all blocks before the new place, joined;
+    # the blocks that it passes, joined; the block itself; and all blocks behind it, joined.
     x, places = views.flat(node.input[0]), list(range(len(blocks)))
     for target, each in enumerate(order):
         at = places.index(each)
@@ -195,7 +195,8 @@ def _matmul(node: NodeProto, views: Views) -> None:
 
 
 def _broadcast_matmul(node: NodeProto, views: Views, x: Sizes, y: Sizes, whole: Sizes) -> tuple[Sequence[str], Sizes]:
-    """The operands of a MatMul some of whose batch axes are broadcast, with these axes joined, and the result's sizes.
+    """Build the operands of a MatMul that is broadcast along some batch axes: neighbouring axes along which the same
+    operand is broadcast are joined. Returns the operands' names, and the sizes of the MatMul's result.
 
     `x` and `y` are the operands' shapes and `whole` the result's, before axes are joined.
     """

@@ -77,7 +77,7 @@ class OrderedProtocol(HttpToolsProtocol):
             if running.future is not None:
                 running.future.cancel()
             if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # A task that still runs uses the request's memory, and releases it itself when it ends.
+                # Release the request's memory, unless a task still uses it: the task releases it when it ends.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
@@ -155,7 +155,7 @@ class OrderedProtocol(HttpToolsProtocol):
                 self._take_from_app(cycle, status, message)
                 return
             if cycle is not None:
-                # The request is still queued, so that the app has not seen it.
+                # Remove the request from the queue before the app sees it.
                 self.pipeline.popleft()
             cycle = InferCycle(None, {}, keep_alive=False)
         cycle.refusal = (status, message)

@@ -150,8 +150,8 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
     )
     other = b.op("Sub", b.constant(1, np.float32), pair)
     both = b.op("Concat", pair, other, b.op("Mul", pair, b.constant(0, np.float32)), axis=1)
-    # `both` has the columns r_ij of all pairs, then r_ji, then zeros. `column[i, j]` is the index of the column with
-    # r_ij; for i = j, of a column of zeros.
+    # r_ij is the probability of class i against class j. `both` has a column of r_ij for each pair (i, j), then the
+    # columns of r_ji, then columns of zeros. `column[i, j]` is the index of the column of r_ij; for i = j, of zeros.
     column = np.full((count, count), 2 * len(pairs))
     for position, (i, j) in enumerate(pairs):
         column[i, j], column[j, i] = position, len(pairs) + position

@@ -216,7 +216,9 @@ class ClientSide(Side):
         self.resume()
 
     def _forward(self, library: LibrarySide, data: bytes, call: int = 0) -> None:
-        """Pass the frames of `data` on to the library. `call` is the number for the next new call, if not 0."""
+        """Pass the frames of `data` on to the library. `call` is the number that the first new call in `data` has been
+        given already; 0 if it has none.
+        """
         size, allowed = len(data), self._count_allowed()
         changed: list[bytes] = []
         start, position = 0, self._num_skipped
