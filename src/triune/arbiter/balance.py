@@ -53,7 +53,7 @@ _FULL: Final = 0.6
 """The pools count as full if the fullest one is busy for at least this part of the time."""
 
 _MODELS: Final = 20
-"""For more models than this the time between updates is longer, in proportion."""
+"""If more models than this share the pools, the pools are divided less often, in proportion to the number of models."""
 
 _RARE: Final = 0.01e-9
 """Models with fewer requests a nanosecond than this (one in 100 s) are left out when the pools are divided."""
@@ -214,8 +214,9 @@ class Balance:
 
     def _divide(self, members: Sequence[_Member], times: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Divide the models' demand over the pools, so that the fullest pool has as little load as possible. `times` is
-        the result of `_times`. Returns a lower bound of the load of the fullest pool, and the part of each model's
-        requests that each pool gets: [models, pools].
+        the fraction of a pool's time that all requests of a model would take, [models, pools] (`_times`). Returns a
+        lower bound of the load of the fullest pool, and the part of each model's requests that each pool gets: [models,
+        pools].
         """
         prices, rows, chosen, load = self._prices, np.arange(len(times)), np.zeros_like(times), 0.0
         scale = _STEP / times.min(axis=1).sum()

@@ -100,7 +100,7 @@ class Concurrency:
         return self._elapsed_ns >= WINDOW_NS
 
     def judge(self, num_models: int, longest_ns: float, *, is_one_model: bool = False) -> None:
-        """Choose a level, if the current one was measured for long enough.
+        """Choose how many models compute at once (`level`), if the current number was measured for long enough.
 
         Args:
             num_models: the number of models that may want to compute; each counts once for each unit that it may use.
@@ -108,7 +108,7 @@ class Concurrency:
             is_one_model: whether only one model wants to compute, on several units.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
-        # Measuring a slower level costs throughput, so half as many batches are enough for it.
+        # Measuring a slower number of models at once costs throughput, so half as many batches are enough for it.
         part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
         if self._num_batches < part * _LEAST_BATCHES:
             return

@@ -1,4 +1,6 @@
-"""Statistics of a product's inputs on samples. GPTQ, AWQ and SmoothQuant weight rounding errors by them."""
+"""Statistics of a product's inputs on samples. GPTQ, AWQ and SmoothQuant use them to tell which rounding errors matter
+most.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -112,7 +112,7 @@ def normalize(
     declared = take_output_shapes(copy)
     watch = None if check is None else Check(copy, check)
     copy = run_passes(infer_anew(copy), [Upgrade()], watch)
-    # The rounds share one `Fold`, since it limits the size of all its results together.
+    # All rounds of passes share one `Fold`, since it limits the size of all its results together.
     fold = Fold()
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)

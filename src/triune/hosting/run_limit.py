@@ -23,7 +23,9 @@ _ROOM_BYTES = 64 << 20
 
 
 def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
-    """Make the error for a request that exceeds the limit. `what` names the operator that needed the memory."""
+    """Make the error for a request whose run needs more memory than `max_bytes`. `what` names the operator that needed
+    it.
+    """
     return InvalidArgumentError(
         f"the model cannot compute these inputs: {what or 'that'} takes more than the {max_bytes} bytes of memory that "
         "a run may take in all, by --run-memory-bytes; send values and shapes that need less, or raise it"
@@ -31,7 +33,9 @@ def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
 
 
 class OwnLimit:
-    """The limit within the worker process. From its creation on, it limits the memory of the process's calls."""
+    """The memory limit of calls, as the worker process itself keeps it: from this object's creation on, larger
+    allocations fail.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Args:
@@ -51,7 +55,7 @@ class OwnLimit:
 
 
 class WatchedLimit:
-    """The limit within the server, which watches a worker process during a call."""
+    """The memory limit of a call, as the server keeps it: it watches the worker process during the call."""
 
     def __init__(self, process: Watched, max_bytes: int) -> None:
         """Args:

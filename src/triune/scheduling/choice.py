@@ -81,6 +81,8 @@ class Choice:
         return choose_lane(lanes, free, batch, num_waiting, now_ns)
 
     def _rows(self, lane: Lane, batch: FormedBatch) -> int:
-        """The number of rows of a formed batch that run now."""
+        """How many rows of a formed batch should run now on `lane`, by its measured times and the latency objective.
+        The others wait.
+        """
         num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
         return lane.sizer.choose(num_rows)

@@ -35,7 +35,7 @@ _FIRST_SECONDS: Final = 60.0
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
 """The time limit of a trial is at most the sum of: _PATIENCE times the time that a trial of the given configuration
-took; twice the time of the loads of the trial itself; and this number of seconds.
+took; twice the time that this trial is to measure; and this number of seconds.
 """
 
 Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]

@@ -34,7 +34,7 @@ MOST_TERMS: Final = 131_071
 """The largest number of products of 8-bit integers whose sum always fits into int32."""
 
 _CHECKED_BYTES: Final = 256 << 20
-"""Results of at least this size are compared with the available memory."""
+"""A product whose result takes at least this many bytes is refused if it does not fit into the available memory."""
 
 
 def array_of(value: Any, name: str) -> Array:

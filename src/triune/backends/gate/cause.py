@@ -174,7 +174,7 @@ class _Search:
 
     def _described(self, name: str) -> ValueInfoProto:
         shape = self._values.shape(name)
-        # If the rank or a size is unknown, declare the output without it.
+        # An unknown rank is declared as no shape, and an unknown size as a free one.
         return helper.make_tensor_value_info(name, self._values.elem_type(name), shape)
 
     def _observed(self, node: NodeProto) -> Observed:

@@ -58,8 +58,8 @@ def _conv_transpose(c: Context) -> None:
     dilations = list(c.attributes.get("dilations", [1] * spatial))
     extents = [(size - 1) * step + 1 for size, step in zip(_kernel(weight), dilations, strict=True)]
     cuts = cuts_of(c.attributes, extents, strides, shape_of(x)[2:])
-    # Core AI can cut the result itself if less is cut at the end than at the beginning, by less than a stride: it cuts
-    # the same number of elements at both ends, then appends `output_pad` elements.
+    # Core AI can cut the result itself if the beginning is cut by at least as much as the end, and by less than a
+    # stride more: it cuts both by the same amount, then appends `output_pad` elements at the end.
     is_native = all(begin >= 0 and 0 <= begin - end < step for (begin, end), step in zip(cuts, strides, strict=True))
     begins = [begin if is_native else 0 for begin, _ in cuts]
     more = [begin - end if is_native else 0 for begin, end in cuts]

@@ -26,7 +26,9 @@ _OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
 
 
 def _is_validated(given: Given) -> bool:
-    """Whether indices out of range are errors. Scatters from before iOS 17 lack the parameter."""
+    """Whether indices out of range are errors, by the parameter `validate_indices`, which scatters from before iOS 17
+    lack.
+    """
     value = given.maybe_array("validate_indices")
     return value is not None and bool(value.all())
 

@@ -175,7 +175,7 @@ def sample_row(
 
 def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
     """Choose a token by one row of logits, FP32 [vocabulary]. `best` is the token with the largest logit; `allowed` is
-    as in `sample_row`.
+    bool [vocabulary], the tokens that may be chosen; None for all.
     """
     parameters = state.parameters
     if allowed is not None or state.changes_logits:

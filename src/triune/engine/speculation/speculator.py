@@ -1,4 +1,6 @@
-"""Add guesses to steps, and learn from how many were right."""
+"""Guess the next tokens of sequences (speculative decoding), add the guesses to steps, and learn from how many were
+right.
+"""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq

@@ -119,7 +119,7 @@ class ConstraintCompiler:
                     raise
 
     def close(self) -> None:
-        """End the processes that try constraints, after the constraints that they are trying."""
+        """End the processes that try constraints, each when it has tried its current one."""
         for lane in (self._short, self._long):
             with lane.lock:
                 lane.trials.close()

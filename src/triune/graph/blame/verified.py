@@ -111,7 +111,8 @@ def verify_halved(
 
     verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
     if source.is_random:
-        # `verify` has computed the model twice on each set, to compare random results. Nothing more can be compared.
+        # The model draws random numbers. `verify` has run it twice on each set of inputs to find out which outputs are
+        # random, and nothing more can be compared.
         return Verified(verdicts)
     if options.precision is Precision.FP32 or not _computes_in_fp32(model):
         return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))

@@ -41,7 +41,7 @@ _NUM_SAMPLED = 1 << 11
 """Constants of at most this many elements are read completely. Of larger ones, about this many elements are read."""
 
 _MOST_NODES = 64
-"""An input is followed through at most this many nodes in a row."""
+"""The longest chain of nodes, one after the other, through which an input is followed."""
 
 
 def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sample: bool = False) -> dict[str, Curve]:

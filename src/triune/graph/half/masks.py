@@ -226,7 +226,9 @@ class _Masks:
         return _Mask(moved, live)
 
     def _keep_producers(self, names: list[str]) -> None:
-        """Add all nodes that compute the masks `names` to `wide`, since their values are beyond fp16."""
+        """Add to `wide` all nodes that compute the float values of the masks `names`, back to the inputs: these values
+        are beyond fp16.
+        """
         while names:
             node = self._index.producer(names.pop())
             if node is not None and node.output[0] not in self.wide:

@@ -72,7 +72,9 @@ def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
 
 
 def _is_high_root(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node computes a root beyond the square root, as geometric means do: the 8th root of 1e-22 is 0.002."""
+    """Whether a node computes a root of a higher degree than the square root, as geometric means do: the 8th root of
+    1e-22 is 0.002.
+    """
     exponent = producers.values.constant(node.input[1]) if node.op_type == "Pow" else None
     return exponent is not None and bool(((exponent > 0) & (exponent < 0.5)).any())
 

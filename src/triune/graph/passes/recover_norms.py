@@ -110,7 +110,7 @@ def _scaled(edit: Edit, mul: NodeProto) -> _Normalized | None:
 
 
 def _divided(edit: Edit, name: str) -> tuple[str, float] | None:
-    """The name of z, and epsilon, if a value is z / sqrt(mean(z^2) + epsilon); else None."""
+    """If the value `name` is z / sqrt(mean(z^2) + epsilon), the name of z, and epsilon; else None."""
     node = edit.producer(name, "Div", "Mul")
     if node is None:
         return None
@@ -127,7 +127,7 @@ def _divided(edit: Edit, name: str) -> tuple[str, float] | None:
 
 
 def _under_root(edit: Edit, name: str, *, is_inverse: bool) -> str | None:
-    """The name of v if a value is sqrt(v), or with `is_inverse` 1 / sqrt(v)."""
+    """If the value `name` is sqrt(v), or with `is_inverse` 1 / sqrt(v), the name of v; else None."""
     if not is_inverse:
         root = edit.producer(name, "Sqrt")
         if root is not None:
@@ -164,7 +164,7 @@ def _is_square(edit: Edit, name: str, z: str) -> bool:
 
 
 def _uncentred(edit: Edit, name: str) -> str | None:
-    """The name of x if a value is x - mean(x) over the last axis; else None."""
+    """If the value `name` is x - mean(x) over the last axis, the name of x; else None."""
     node = edit.producer(name, "Sub")
     return node.input[0] if node is not None and _mean_of_last(edit, node.input[1]) == node.input[0] else None
 

@@ -74,7 +74,7 @@ class EnergyLedger:
     def __init__(self, meter: EnergyMeter, settles: Settles | None = None) -> None:
         """Args:
         meter: the meter to read. The caller closes it.
-        settles: lets another thread call `sample`. With None, the caller calls it, or `settle` does.
+        settles: lets another thread call `sample`. With None, the caller calls `sample`, or `settle` does.
         """
         self._meter = meter
         self._settles = settles

@@ -189,7 +189,9 @@ def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
 
 
 def content_headers(header_bytes: int | None) -> bytes:
-    """The headers for the content. `header_bytes` is the size of the JSON if binary data follow it, else None."""
+    """The HTTP headers of a response's content. `header_bytes` is the size of the JSON if binary data follow it, else
+    None.
+    """
     return _JSON if header_bytes is None else _BINARY % header_bytes
 
 
