@@ -20,7 +20,7 @@ class UnitPreference:
 
     @property
     def is_restricting(self) -> bool:
-        """Whether the server's mode leaves out any unit of a model that has several."""
+        """Whether the server's power mode, or heat, may leave out a unit of a model that has several."""
         return bool(self._power.hot) or EFFECTS[self._power.mode].is_one_unit
 
     def min_delay_us(self, mode: PowerMode | None) -> int:

@@ -11,8 +11,8 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import Array, Constant, DictionaryType, DType, ListType, Packed, StateType, TensorType, Type
 from triune.coreml.weights import Weights
 
-# The largest size of a dimension that is read, since indices are int32 in Core ML, and the largest number of elements,
-# for which no machine has room.
+# The largest size of a dimension that is read, since indices are int32 in Core ML; the largest number of elements, for
+# which no machine has room; and the largest number of dimensions.
 _LARGEST_SIZE = 2**31 - 1
 _MOST_ELEMENTS = 2**44
 _MOST_DIMENSIONS = 16

@@ -46,7 +46,9 @@ def _resize(c: Context) -> None:
 
 
 def _may_change(c: Context, x: Value, axes: Sequence[int]) -> list[bool] | None:
-    """For each of the dimensions `axes`, whether its size may change; None if all sizes and scales are known."""
+    """For each of the dimensions `axes`, whether its size may change; None if all scales and new sizes, and the sizes
+    of the dimensions that change, are known.
+    """
     lengths = [shape_of(x)[axis] for axis in axes]
     found = [not _is_unchanged(c, index, axis) for index, axis in enumerate(axes)]
     operands = (1, 2, 3) if is_cropped(c.attributes) else (2, 3)

@@ -119,7 +119,7 @@ def _summed(graph: Graph, x: Tensor, kernel: list[int], strides: list[int], dila
     total: Tensor | None = None
     for place in np.ndindex(*kernel):
         starts = [at * dilation for at, dilation in zip(place, dilations, strict=True)]
-        # The slice has the element at `place` of each window. It ends with that of the last window.
+        # The slice has the element at `place` of each window, and ends with that element of the last window.
         ends = [
             start - (size - 1) * dilation or np.iinfo(np.int64).max
             for start, size, dilation in zip(starts, kernel, dilations, strict=True)

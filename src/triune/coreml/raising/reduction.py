@@ -24,7 +24,7 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
     if x.dtype not in FLOATS and op_type in _FLOATING:
         x = graph.cast(x, DType.FP32)
     axes = sorted({existing_axis(axis, x.rank, "axes") for axis in axes})
-    # ONNX reduces over all axes if none are given. A scalar has no axes, and its reduction is the scalar itself.
+    # A scalar has no axes. ONNX then reduces over all axes, which gives the scalar itself.
     return graph.op(op_type, x, graph.ints(*axes), keepdims=int(given.flag("keep_dims")), noop_with_empty_axes=0)
 
 

@@ -93,7 +93,9 @@ class Adapters:
         return self._column
 
     def _mask(self, owners: tuple[int, ...]) -> str:
-        """BOOL [..., columns]: whether a column belongs to the token's adapter."""
+        """BOOL [..., columns]: whether a column belongs to the token's adapter. `owners` has the number of each
+        column's adapter, from 1 on.
+        """
         if owners not in self._masks:
             table = self._graph.ints(*owners)
             self._masks[owners] = self._graph.op("Equal", self._chosen, table)

@@ -124,8 +124,8 @@ def memory_of(num_bytes: int) -> int:
     """The most memory, in bytes, that an answer of `num_bytes` encoded bytes takes while it is read and its keys and
     values are written to the cache.
     """
-    # Besides the bytes themselves, count twice as many for keys and values of 16 bits that become FP32, and a Python
-    # object for each value of the head and each token.
+    # Add up the encoded bytes, twice as many bytes for keys and values of 16 bits that become FP32, and a Python object
+    # for each value of the head and each token.
     values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)
     return 3 * num_bytes + _VALUE_BYTES * values
 

@@ -55,7 +55,9 @@ class CompletionAnswer:
         return await self._choices.whole(_KIND, parts, held, lambda _: _Choice(has_logprobs=has_logprobs), self._chosen)
 
     def _chosen(self, choices: "Sequence[_Choice]") -> "Sequence[_Choice]":
-        """The best answers to each prompt, the best first."""
+        """The answers to return: for each prompt its best ones, the best first, if the request asks for the best only;
+        else all.
+        """
         if self._best is None:
             return choices
         found: list[_Choice] = []

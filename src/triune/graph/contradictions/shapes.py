@@ -34,7 +34,8 @@ def _same_count(facts: Facts, given: Sequence[int | None], result: Sequence[int 
     """
     before = math.prod(dim for dim in given if dim is not None)
     after = math.prod(dim for dim in result if dim not in (None, -1))
-    # If a target size of 0 copies an unknown size, the size is unknown in both shapes, but equal.
+    # A target size of 0 copies a size: if that is unknown, it is unknown in both shapes, but equal. So only further
+    # unknown sizes of the input leave the number of its elements open.
     is_free = len([dim for dim in given if dim is None]) > len([dim for dim in result if dim is None])
     is_open = -1 in result
     if is_open:

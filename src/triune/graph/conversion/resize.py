@@ -121,7 +121,7 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
             # evaluator.
             return index * 0 if each.target <= 1 else half_pixel
         case "half_pixel_symmetric":
-            # ONNX Runtime adds the offset of the mode half_pixel_symmetric in fp64.
+            # Compute the coordinate without the offset in fp64, and add the offset to it, as ONNX Runtime does.
             exact = (index.astype(np.float64) + 0.5) / float(scale) - 0.5
             offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
             return (offset + exact).astype(np.float32)

@@ -156,7 +156,8 @@ def col2im(c: Context) -> bool:
         (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
         for i in range(rank)
     ]
-    # The elements of each axis that no window covers, since they come after the last one. `output_padding` adds them.
+    # The elements of each axis that no window covers, since they come after the last window. `output_padding` adds
+    # them.
     rests = [
         sizes[i] - ((positions[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
         for i in range(rank)

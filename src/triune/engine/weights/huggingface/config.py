@@ -97,7 +97,7 @@ def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
     return SpecialTokens(
         bos=fields.whole_or_none("bos_token_id"),
         eos=tuple(dict.fromkeys(eos)),
-        # Some files write -1 if there is no such token.
+        # Some files write -1 if the model has no pad token.
         pad=None if fields.get("pad_token_id") == -1 else fields.whole_or_none("pad_token_id"),
         decoder_start=fields.whole_or_none("decoder_start_token_id"),
     )
