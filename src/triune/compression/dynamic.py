@@ -15,11 +15,9 @@ class DynamicProducts:
     """
 
     def __init__(self, new_name: Callable[[str], str], add: Callable[[TensorProto], None]) -> None:
-        """Begin without nodes.
-
-        Args:
-            new_name: makes an unused name from a proposed one.
-            add: adds a constant to the graph.
+        """Args:
+        new_name: makes an unused name from a proposed one.
+        add: adds a constant to the graph.
         """
         self._new_name = new_name
         self._add = add

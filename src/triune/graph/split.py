@@ -116,7 +116,7 @@ class _Splitter:
         return found
 
     def _with_constants(self, nodes: Iterable[int]) -> list[int]:
-        """The positions of nodes, and of the nodes that compute the constants that they read."""
+        """The positions in `nodes`, and those of the nodes that compute the constants that these nodes read."""
         found = set(nodes)
         waiting = list(found)
         while waiting:

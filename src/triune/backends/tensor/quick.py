@@ -44,7 +44,7 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
         # later.
         if num_rows and any(array.shape[:1] != (num_rows,) for array in found.values()):
             return False
-        # One fast round of a few is enough: other work on the machine may make the others slow.
+        # It is enough that one of a few rounds is fast: other work on the machine may have slowed down the others.
         return any(_round_ns(config, executable, inputs, clock) < INLINE_LIMIT_NS for _ in range(_NUM_ROUNDS))
     except InvalidArgumentError:
         return False

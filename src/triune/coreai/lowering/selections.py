@@ -39,7 +39,9 @@ def _is_open(values: Values, name: str) -> bool:
 
 
 def spreading() -> AbstractContextManager[None]:
-    """A context in which operands without elements are broadcast explicitly, before the operation."""
+    """A context in which the operands of elementwise operations are broadcast to one another before the operation,
+    where a size of 1 meets a size that is known only at run time and may be 0.
+    """
     return rewritten(_spread)
 
 

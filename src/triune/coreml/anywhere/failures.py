@@ -8,7 +8,9 @@ from triune.core.errors import TriuneError
 
 @contextmanager
 def as_runtime_errors(beginning: str = "") -> Generator[None]:
-    """Raise Triune's errors as the RuntimeError that coremltools' own module raises, with their messages."""
+    """A context that raises Triune's errors as the RuntimeError that coremltools' own module raises. `beginning` is put
+    before the error's message.
+    """
     try:
         yield
     except TriuneError as error:

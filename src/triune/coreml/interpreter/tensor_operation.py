@@ -42,8 +42,8 @@ def topk(
 
 
 def band_part(x: Array, lower: Any, upper: Any) -> Array:
-    """Keep `lower` diagonals below the main one and `upper` above it; the rest is 0. A negative number means all
-    diagonals.
+    """Keep `lower` diagonals below the main one and `upper` above it; the rest is 0. A negative number keeps all
+    diagonals on its side.
     """
     row, column = np.indices(x.shape[-2:])
     inside = ((lower < 0) | (row - column <= lower)) & ((upper < 0) | (column - row <= upper))

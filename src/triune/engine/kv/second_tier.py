@@ -73,7 +73,8 @@ class SecondTier:
         decoder: the decoder that owns the cache.
         folder: a folder used only for this model's weights, this decoder's form of cache and its block size.
         max_bytes: the most bytes of all files.
-        others: prefixes of the names of other folders that are not deleted.
+        others: the beginnings of the names of folders beside `folder` that are kept, such as those of the model's other
+            units. Other folders there are deleted, unless a process uses them: they belong to other weights.
 
         Raises:
             NoThreadError: the system cannot start a thread.

@@ -10,7 +10,7 @@ def bert(
     tokens: int, width: int = 768, layers: int = 12, hidden: int = 3072, *, has_convolutions: bool = False
 ) -> Sketch:
     """BERT (arXiv:1810.04805). BERT base has 12 layers of width 768, DistilBERT (arXiv:1910.01108) 6 of 768, MiniLM 6
-    of 384.
+    of 384. `hidden` is the width of the MLPs; with `has_convolutions` linear layers are 1x1 convolutions.
     """
     net = Sketch()
     net.move(tokens * width)

@@ -113,7 +113,7 @@ class Room:
             record: the model.
             version: the version.
             num_bytes: the expected memory of the version, in bytes.
-            makes_room: whether other models may be unloaded to make room, and to wait until they are unloaded.
+            makes_room: whether to unload other models if there is no room, and to wait until they are unloaded.
 
         Raises:
             UnsupportedError: the version needs more than the whole budget.
