@@ -95,7 +95,7 @@ def make_repository(
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     machine = machine or this_machine()
     kept = cache_folder()
-    shared = replace(shared, verdicts=kept / "gates")
+    shared = replace(shared, verdicts=kept / "gates", costs=kept / "batches")
     return Repository(settings, machine, MonotonicClock(), trials=kept / "loaded", shared=shared, meter=meter)
 
 

@@ -1,8 +1,9 @@
 """Estimates of how long a unit takes for a batch, from the batches that it ran."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _WEIGHT: Final = 0.2
 """The weight of the newest batch in the moving average of its size class."""
@@ -29,6 +30,18 @@ class _Mean:
     num_elements: float
     count: int
     last: int
+
+
+class BatchCost(NamedTuple):
+    """How long batches of one size class took.
+
+    Attributes:
+        num_elements: their mean number of input elements.
+        ns: their mean time, in ns.
+    """
+
+    num_elements: float
+    ns: float
 
 
 class CostEstimate:
@@ -61,6 +74,22 @@ class CostEstimate:
             mean.ns, mean.num_elements = duration_ns, num_elements
         mean.count += 1
         mean.last = self.num_batches
+
+    def costs(self) -> list[BatchCost]:
+        """The times so far, one for each size class with at least _NUM_FIRST batches, the latest last."""
+        known = sorted(self._means.values(), key=lambda each: each.last)
+        return [BatchCost(each.num_elements, each.ns) for each in known if each.count >= _NUM_FIRST]
+
+    def adopt(self, costs: Iterable[BatchCost]) -> None:
+        """Begin with the times that another estimate of the same model and unit had (`costs`), before any batch has
+        run. They count as _NUM_FIRST batches each, and the batches that follow correct them.
+        """
+        for each in costs:
+            self.num_batches += _NUM_FIRST
+            size = round(each.num_elements).bit_length()
+            self._means[size] = _Mean(each.ns, each.num_elements, _NUM_FIRST, self.num_batches)
+        for mean in self._means.values():
+            mean.last = self.num_batches
 
     def of(self, num_elements: int) -> float:
         """The estimated time of a batch of `num_elements`, in nanoseconds.

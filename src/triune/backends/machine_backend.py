@@ -36,12 +36,14 @@ class Shared:
         power: the server's power mode; None for full power.
         arbiter: decides which models compute at once on hardware that they share; None lets all compute at once.
         verdicts: the folder of stored verdicts on how far units' outputs are from those of `cpu`; None stores none.
+        costs: the folder of the stored times of batches; None stores none.
     """
 
     energy: EnergyLedger | None = None
     power: Power | None = None
     arbiter: Arbiter | None = None
     verdicts: Path | None = None
+    costs: Path | None = None
 
 
 ALONE: Final = Shared()
@@ -75,6 +77,7 @@ class MachineBackend:
         self._settings = settings
         self._try_first = try_first
         self._is_trial = is_trial
+        self._costs = shared.costs
         self._energy = shared.energy
         self._power = shared.power
         self._arbiter = shared.arbiter

@@ -1,9 +1,12 @@
-"""Files that users name or put into folders. Only regular files are opened: reading a pipe or a device can block."""
+"""Reads files that users name or put into folders: only regular ones, since reading a pipe or a device can block.
+Writes files so that others never read a part.
+"""
 
 import errno
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -87,6 +90,23 @@ def read_file(path: Path, max_bytes: int) -> bytes:
             size_known = f"{size} bytes" if size > max_bytes else f"more than {max_bytes} bytes"
             raise OSError(errno.EFBIG, f"it has {size_known}; at most {max_bytes} are read", str(path))
         return content
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a text file, whose folder is created. Others read the old content or the new one, and never a part.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _kind_of(mode: int) -> str | None:

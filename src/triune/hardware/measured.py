@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from triune.core.files import read_file
+from triune.core.files import read_file, replace_file
 from triune.core.units import Unit
 from triune.hardware.facts import RuntimeVersion, UnitFacts, figure_json
 from triune.hardware.figures import Figure, FigureKind
@@ -62,19 +60,11 @@ def save_measured(folder: Path, key: str, figures: Mapping[Unit, Mapping[str, Fi
     Raises:
         OSError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     units = {
         unit.value: {name: figure_json(figure) for name, figure in of_unit.items()} for unit, of_unit in figures.items()
     }
     path = folder / f"{key}.json"
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".measured-")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"units": units}, file, indent=1)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_file(path, json.dumps({"units": units}, indent=1))
     return path
 
 

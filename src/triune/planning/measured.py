@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import open_file, read_file
+from triune.core.files import open_file, read_file, replace_file
 from triune.core.oldest import forget_oldest
 from triune.core.units import Unit
 
@@ -99,15 +97,7 @@ def keep_times(folder: Path, key: str, times: Iterable[MeasuredTime]) -> None:
         | {"source": each.source}
         for each in list(found.values())[-_MOST_TIMES:]
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".times-")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file)
-        Path(temporary).replace(folder / f"{key}.json")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_file(folder / f"{key}.json", json.dumps(content))
     forget_oldest(folder, _MOST)
 
 

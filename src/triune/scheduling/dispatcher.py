@@ -32,6 +32,7 @@ from triune.scheduling.direct import DirectRuns
 from triune.scheduling.divider import Divider
 from triune.scheduling.division import Division
 from triune.scheduling.health import UnitHealth
+from triune.scheduling.kept_costs import KeptCosts
 from triune.scheduling.lane import EligibleLanes, Lane, request_ns
 from triune.scheduling.objective import Objective
 from triune.scheduling.queue import Pending, RequestQueue
@@ -64,6 +65,7 @@ class Dispatcher:
         weight: float = 1.0,
         objective_ns: int = 0,
         max_elements: Callable[[], int] | None = None,
+        kept: Mapping[Worker, KeptCosts] | None = None,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -82,12 +84,13 @@ class Dispatcher:
         weight: the model's share of the hardware, relative to the weights of other models.
         objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
         max_elements: the most elements of a batch of several requests; None for no limit.
+        kept: where the times of a worker's batches are stored; None stores none.
         """
         self._name = name
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
-        accounts = accounts or {}
+        accounts, kept = accounts or {}, kept or {}
         units = list(dict.fromkeys(worker.runner.unit for worker in workers if not worker.runner.is_charging))
         self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs)
         self._lanes = [
@@ -96,6 +99,7 @@ class Dispatcher:
                 self._complete,
                 None if worker.runner.is_charging else accounts.get(worker.runner.unit),
                 self._turns.share_of(worker.runner.unit),
+                kept.get(worker),
             )
             for worker in workers
         ]
@@ -238,7 +242,7 @@ class Dispatcher:
         await self.drain()
         self._run_limit.close()
         for lane in self._lanes:
-            await in_thread_or_here(lane.worker.close)
+            await in_thread_or_here(lane.close)
         self._turns.close()
 
     def _pump(self) -> None:

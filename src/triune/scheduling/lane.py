@@ -17,6 +17,7 @@ from triune.core.units import Unit
 from triune.hardware.heat.slowing import SpeedWatch
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import FormedBatch
+from triune.scheduling.kept_costs import KeptCosts
 from triune.scheduling.pace import Pace
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
@@ -52,17 +53,22 @@ class Lane:
         complete: "Callable[[Lane, Batch], None]",
         account: Account | None = None,
         share: Share | None = None,
+        kept: KeptCosts | None = None,
     ) -> None:
         """Args:
         worker: the worker.
         complete: the function that is called on the event loop's thread with the lane and the finished batch.
         account: the account that is charged with the energy of the lane's batches; None if energy is not metered.
         share: the model's share of the hardware; None if no other model competes for it.
+        kept: the times of batches of an earlier load, with which the estimates begin; None for none.
         """
         self.worker = worker
+        self._kept = kept
         self.share = share
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
+        if kept is not None:
+            self.cost.adopt(kept.found)
         self.alone = CostEstimate()
         self.pace = Pace()
         self.any_pace = Pace()
@@ -157,6 +163,12 @@ class Lane:
             if 0 < (each := lane.alone.of(size)) < least_ns:
                 least_ns = each
         return self._busy_ns if least_ns == math.inf else least_ns
+
+    def close(self) -> None:
+        """Close the worker, and store the times of its batches for later loads. Blocks."""
+        self.worker.close()
+        if self._kept is not None and (costs := self.cost.costs()):
+            self._kept.keep(costs)
 
     def remaining_ns(self, now_ns: int) -> float:
         """The estimated time until the worker is free, in ns: see `arbiter.pool.remaining_ns`. If it runs nothing, the

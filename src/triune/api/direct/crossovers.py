@@ -4,14 +4,12 @@ import bisect
 import json
 import logging
 import math
-import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from triune.core.files import read_file
+from triune.core.files import read_file, replace_file
 from triune.core.units import Unit
 
 _log = logging.getLogger(__name__)
@@ -175,15 +173,7 @@ def save_times(path: Path, times: Mapping[str, Times]) -> None:
         for dtype, shapes in times.items()
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".times-")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(content, file, indent=1)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(path, json.dumps(content, indent=1))
     except OSError as error:
         _log.warning("cannot write to %s: %s; each program measures products again", path, error.strerror or error)
 

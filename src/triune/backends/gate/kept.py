@@ -3,14 +3,12 @@
 import dataclasses
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final, cast
 
 from triune.config.load_key import digest_of
 from triune.config.placement import Recipe
-from triune.core.files import read_file
+from triune.core.files import read_file, replace_file
 from triune.core.oldest import forget_oldest
 from triune.core.printable import encodable
 from triune.core.verdict import Verdict
@@ -49,15 +47,7 @@ class KeptVerdicts:
         path = self._path(load_key, recipe)
         content = dataclasses.asdict(verdict)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".gate-")
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    json.dump(content, file)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            replace_file(path, json.dumps(content))
             forget_oldest(self._folder, _MOST)
         except OSError as error:
             _log.warning(

@@ -21,6 +21,7 @@ from triune.backends.tensor.quick import is_quick
 from triune.backends.tensor.samples import samples_of, scores_of
 from triune.config.configure import Source, configure
 from triune.config.limits import limits_of
+from triune.config.load_key import digest_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.objective import objective_of
@@ -32,6 +33,7 @@ from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.kept_costs import KeptCosts
 from triune.scheduling.models import Models
 from triune.scheduling.runner import TensorRunner
 from triune.scheduling.segments.runner import SegmentsRunner
@@ -85,6 +87,7 @@ class TensorBackend(MachineBackend):
             placed.cut,
             emulated=self._machine.emulated(measured.config.units),
             placement=measured.placement,
+            kept=self._kept(measured, source, version),
         )
 
     def _place(
@@ -164,7 +167,17 @@ class TensorBackend(MachineBackend):
             arbiter=self._arbiter,
             weight=weight_of(config.message),
             objective_ns=objective_of(config.parameters),
+            kept=dict(zip(workers, build.kept, strict=False)),
         )
+
+    def _kept(self, measured: "_Measured", source: Source, version: int) -> Sequence[KeptCosts]:
+        """Where the times of each executable's batches are stored; nothing is stored for a model that runs on the event
+        loop's thread, or that is divided into segments and has no executables of its own.
+        """
+        if self._costs is None or measured.is_inline:
+            return ()
+        key, folder = self._keys.of(source, version), self._costs
+        return [KeptCosts(folder / f"{digest_of([key, repr(each.recipe)])}.json") for each in measured.executables]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from triune.config.model_config import ModelConfig
 from triune.core.placement import PlacedSegment, Placement
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
+from triune.scheduling.kept_costs import KeptCosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class TensorBuild(Build):
         is_inline: whether the event loop's thread runs the model, as long as it is fast enough.
         duration_ns: how long the build took.
         cut: the segments, if the model is divided into segments; `executables` is empty then.
+        kept: where the times of each executable's batches are stored; empty if they are not.
     """
 
     executables: tuple[SharedExecutable, ...]
@@ -31,6 +33,7 @@ class TensorBuild(Build):
     is_inline: bool
     duration_ns: int
     cut: Cut | None = None
+    kept: Sequence[KeptCosts] = ()
 
     @property
     def precisions(self) -> Mapping[Unit, str]:

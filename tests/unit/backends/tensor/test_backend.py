@@ -17,7 +17,9 @@ from support.repositories import (
     scaled_by_scalar,
     write_model,
 )
+from triune.arbiter.cost import BatchCost
 from triune.backends.attempt import Attempt
+from triune.backends.machine_backend import Shared
 from triune.backends.registry import Backends, typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
@@ -34,6 +36,7 @@ from triune.repository.memory.ledger import MemoryLedger
 from triune.repository.model import ModelState
 from triune.repository.record import ModelRecord, Serving
 from triune.runtimes.onnxruntime import OnnxRuntime
+from triune.scheduling.kept_costs import KeptCosts
 
 UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"
 
@@ -65,6 +68,27 @@ def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:
     assert bench.openvino.loads == [(path, Unit.AMX, 4, {})] * 2
     built.close()
     assert bench.num_open == 0
+
+
+def test_times_of_batches_are_stored_for_each_executable(tmp_path: Path) -> None:
+    bench = Bench(num_cores=8)
+    write_model(tmp_path, "m", UNITS.format("cpu,amx") + " instance_group { count: 2 }", v1=affine())
+    source = read_source("m", tmp_path / "m", stamp(tmp_path / "m"))
+    kept: list[list[KeptCosts]] = []
+    for folder in (tmp_path / "batches", None):
+        backend = TensorBackend(bench.machine, MonotonicClock(), shared=Shared(costs=folder))
+        built = backend.build(source, 1, None, Attempt())
+        kept.append(list(built.kept))
+        built.close()
+    (first, second, third, fourth), none = kept
+    first.keep([BatchCost(1.0, 2.0)])
+    third.keep([BatchCost(1.0, 3.0)])
+    assert len(list((tmp_path / "batches").iterdir())) == 2
+    backend = TensorBackend(bench.machine, MonotonicClock(), shared=Shared(costs=tmp_path / "batches"))
+    built = backend.build(source, 1, None, Attempt())
+    assert [each.found[0].ns for each in built.kept] == [2.0, 2.0, 3.0, 3.0]
+    built.close()
+    assert (second.found, fourth.found, none) == ([], [], [])
 
 
 def test_processes_that_the_memory_does_not_hold_are_not_started(
