@@ -179,8 +179,7 @@ class Balance:
                     share.count_wanting()
 
     def _portions(self, parts: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The part of each pool's busy time that each model's requests need, [models, pools]; at least `_LEAST_PART`,
-        so that no turn is too short.
+        """The part of each pool's busy time that each model's requests need, [models, pools]; at least `_LEAST_PART`.
 
         `parts` is the part of each model's requests that each pool gets (`_divide`), and `times` is the fraction of a
         pool's time that all requests of a model would take (`_times`), both [models, pools].
