@@ -42,7 +42,7 @@ class TextStream(Iterator[str]):
     """
 
     def __init__(self, engine: "Engine", deltas: AsyncGenerator[Delta]) -> None:
-        """`deltas` is iterated on the engine's loop."""
+        """`deltas` yields the new parts of the answer. It is iterated on the engine's event loop."""
         self._engine = engine
         self._deltas = deltas
         self._collected: list[Delta] = []

@@ -53,7 +53,7 @@ class Moments:
     """
 
     def __init__(self, width: int) -> None:
-        """`width`: the number of inputs."""
+        """`width`: the number of channels of the product's input."""
         self.count = 0
         self.second: NDArray[np.float32] = np.zeros((width, width), np.float32)
         self.sizes: NDArray[np.float64] = np.zeros(width, np.float64)
@@ -61,7 +61,7 @@ class Moments:
         self.high: NDArray[np.float32] = np.zeros(width, np.float32)
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Add inputs [..., in]."""
+        """Add the rows of an input [..., in] to all sums."""
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32, copy=False)
         if not len(flat):
             return

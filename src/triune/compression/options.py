@@ -22,10 +22,10 @@ class WeightForm(Enum):
 
 
 class Method(Enum):
-    """How levels are found for integers."""
+    """How the integers of quantized weights are chosen."""
 
     NEAREST = "nearest"
-    """Each weight takes the nearest level."""
+    """Each weight is rounded to the nearest level."""
     GPTQ = "gptq"
     """Weights are rounded one after the other, and those still to be rounded make up for the errors so far (`gptq`)."""
     AWQ = "awq"
@@ -174,12 +174,12 @@ class Options:
 
     @property
     def is_float(self) -> bool:
-        """Whether weights stay floats."""
+        """Whether weights stay floats, in 16 bits."""
         return self.weights in (WeightForm.FP16, WeightForm.BF16, WeightForm.FP32)
 
     @property
     def has_zeros(self) -> bool:
-        """Whether weights are set to 0."""
+        """Whether the form sets some weights to 0."""
         return self.sparsity is not None or self.n_m is not None
 
     @property

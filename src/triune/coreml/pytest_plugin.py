@@ -14,7 +14,7 @@ _OPTION = "--coreml-executor"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice of executor."""
+    """Add the option of pytest that chooses the executor."""
     parser.addoption(
         _OPTION,
         choices=("onnxruntime", "reference"),

@@ -127,7 +127,7 @@ class Edit:
         return self.weight(wish, np.array(values, np.int64))
 
     def set_inputs(self, node: NodeProto, inputs: Sequence[str]) -> None:
-        """Give a node other inputs."""
+        """Set the names of the values that a node reads."""
         for name in dict.fromkeys(node.input):
             if name in self._readers:
                 self._readers[name] = [each for each in self._readers[name] if each is not node]

@@ -42,7 +42,7 @@ MAX_ROUNDS = 8
 def _round(keep: Collection[str], large: Large, fold: Fold) -> Sequence[GraphPass]:
     """The passes, in order, that `normalize` repeats until they change nothing."""
     return (
-        # Decompose needs inferred types and ranks.
+        # Infer runs before Decompose, which needs types and ranks.
         Infer(),
         Consistent(in_bodies=False),
         # Inline runs before Decompose, which also replaces nodes in the bodies of functions.

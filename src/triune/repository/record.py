@@ -126,7 +126,7 @@ class ModelRecord:
             self._loading = None
 
     def give_up(self, why: TriuneError) -> None:
-        """Cancel the running load, if there is one."""
+        """Cancel the running load, if there is one; `why` becomes its error."""
         if self._loading is not None:
             self.why_given_up = why
             self._loading.cancel()

@@ -137,7 +137,7 @@ class Dispatcher:
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """The workers, in the order given."""
+        """The workers, in the order in which they were given."""
         return [lane.worker for lane in self._lanes]
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:

@@ -48,7 +48,7 @@ class KeptExecutables:
             self._executables.pop(0).close()
 
     def close(self) -> None:
-        """Free everything."""
+        """Free all executables that are kept."""
         while self._executables:
             self._executables.pop().close()
 

@@ -67,7 +67,7 @@ class _Source:
 
 
 def uses_of(graph: GraphProto) -> dict[str, Uses]:
-    """The uses of each input that has any."""
+    """Maps each input of a graph that is used as a mask, a divisor or a length to its uses."""
     found = _UseSearch()
     inputs = {value.name: value.type.tensor_type.elem_type for value in inputs_of(graph)}
     found.follow(graph, Values(graph), {name: {_Source(name, _is_integer(each))} for name, each in inputs.items()})

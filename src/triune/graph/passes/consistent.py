@@ -11,7 +11,7 @@ from triune.graph.conversion.problems import noted_origin
 from triune.graph.passes.run import GraphPass
 
 _MOST_NAMED = 8
-"""The largest number of nodes in a message."""
+"""The most nodes that an error message names."""
 
 
 class Consistent(GraphPass):

@@ -184,7 +184,7 @@ class _Nodes:
         self._wide = wide
 
     def halve(self, node: NodeProto) -> None:
-        """Convert a node to fp16, and add it."""
+        """Convert a node to fp16, and add it to the new nodes."""
         for attribute in node.attribute:
             if attribute.type == AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES:
                 attribute.i = TensorProto.FLOAT16 if _is_float(attribute.i) else attribute.i

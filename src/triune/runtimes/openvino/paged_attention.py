@@ -80,7 +80,7 @@ def _convert(context: Any) -> list[Any]:
             *(_constant(64, np.int32), _constant(8, np.int32), _empty(np.float32)),
             # The number of tokens from which on blocks are evicted; four inputs of the eviction and of token types.
             *(_constant(0, np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),
-            # The bias between queries, two inputs.
+            # The two inputs of a bias between queries, which Triune's operator does not have.
             *(_empty(np.uint8), _empty(np.int32)),
         ]
     )

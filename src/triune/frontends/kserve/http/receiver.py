@@ -30,11 +30,11 @@ class Connection(Protocol):
     """The connection whose body is received. It gets all events except data."""
 
     def pause_body(self) -> None:
-        """Stop reading."""
+        """Stop reading the body from the socket."""
         ...
 
     def resume_body(self) -> None:
-        """Start reading again."""
+        """Go on reading the body from the socket."""
         ...
 
     def body_grows(self, num_bytes: int) -> None:
