@@ -32,8 +32,8 @@ class Interface:
 
     @classmethod
     def of(cls, function: Function, limits: Mapping[str, Limits]) -> "Interface":
-        """The interface of a function that was described. Raises UnsupportedError for types that no request can
-        carry.
+        """The interface of a function, from its description (`coreai.description`). Raises UnsupportedError for types
+        that no request can carry.
         """
         inputs, outputs, states = (
             tuple(each.spec() for each in features) for features in (function.inputs, function.outputs, function.states)

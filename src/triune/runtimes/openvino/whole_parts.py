@@ -57,8 +57,8 @@ def digits_of(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
 def shifted_left(x: Any, bits: int) -> Any:
     """Shift INT32 left by `bits`, which may be 0.
 
-    The plugin fuses an Add or a Multiply into the product or sum that it follows, and computes all in fp32. It does not
-    fuse a shift.
+    A Multiply by a power of two would not do: the plugin fuses an Add or a Multiply into the product or sum that it
+    follows, and computes all in fp32. It does not fuse a shift.
     """
     return opset.bitwise_left_shift(x, opset.constant(np.array(bits, np.int32))).output(0)
 

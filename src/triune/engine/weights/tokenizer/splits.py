@@ -33,8 +33,8 @@ _SPACES: Final = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def _words(letters: str, digits: str, *, tail: str = r"[\r\n]*", spaces: str = _SPACES) -> str:
-    """The pattern of GPT-4 and of many later models: a word may begin with one character that is neither a letter nor a
-    digit, and digits are pieces of their own.
+    """The pattern of GPT-4 and of many later models: a word may begin with one character that is no letter, digit or
+    line end, and digits are pieces of their own.
     """
     signs = rf" ?[^\s{letters}\p{{N}}]+{tail}"
     return rf"{_SHORT_FORMS}|[^\r\n\p{{L}}\p{{N}}]?[{letters}]+|{digits}|{signs}|{spaces}"
