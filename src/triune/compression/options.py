@@ -174,7 +174,7 @@ class Options:
 
     @property
     def is_float(self) -> bool:
-        """Whether weights stay floats, in 16 bits."""
+        """Whether weights stay floats: FP32, FP16 or BF16."""
         return self.weights in (WeightForm.FP16, WeightForm.BF16, WeightForm.FP32)
 
     @property
