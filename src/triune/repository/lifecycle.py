@@ -160,10 +160,15 @@ class Lifecycle:
     async def settle(self, name: str) -> None:
         """Rebuild the models that depend on this one after it was loaded, changed or unloaded, or stop serving them."""
         for each in (name, *self.dependencies.dependents(name)):
-            if self.dependencies.is_stale(each):
-                await self._refresh(self.models[each])
-                if each != name:
-                    await self.settle(each)
+            if await self.refresh(each) and each != name:
+                await self.settle(each)
+
+    async def refresh(self, name: str) -> bool:
+        """Rebuild a model if a model that it needs has changed. Returns whether that was so."""
+        if not self.dependencies.is_stale(name):
+            return False
+        await self._refresh(self.models[name])
+        return True
 
     async def withdraw(self, name: str, problem: str) -> None:
         """Unload a model that is served, because several repositories now have a model of that name."""

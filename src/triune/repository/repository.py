@@ -3,6 +3,7 @@
 All state belongs to the event loop's thread; only reading folders and building versions run in worker threads.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -284,9 +285,10 @@ class Repository:
             )
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
-    async def _bring(self, name: str) -> None:
+    async def _bring(self, name: str, seen: frozenset[str] = frozenset()) -> None:
         """In mode EXPLICIT, load a model that another one needs, unless the versions that serve are of its current
-        files.
+        files. Then only the models that it needs itself are loaded, by the same rule, and it is rebuilt if they have
+        changed. `seen` has the models that need it in this way, which are not looked at again.
         """
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)
@@ -296,6 +298,9 @@ class Repository:
             with contextlib.suppress(InvalidArgumentError):
                 now = await self._lifecycle.stamps.stamp_for_polling(found.folders[0], record.stamp)
                 if record.override is not None or record.stamp == now:
+                    needs = self._lifecycle.dependencies.needs_of(name).keys() - seen
+                    await asyncio.gather(*(self._bring(each, seen | {name}) for each in needs))
+                    await self._lifecycle.refresh(name)
                     return
         await self._polling.try_load(name)
         # Start a task, so that the caller does not wait until other models that need this one are rebuilt.

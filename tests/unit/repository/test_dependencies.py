@@ -139,6 +139,23 @@ async def test_loading_it_loads_what_it_is_made_of_and_unloading_it_may_unload_t
         assert await answer(repository, "e") == 8
 
 
+async def test_loading_it_loads_what_has_changed_at_any_depth(tmp_path: Path) -> None:
+    put(tmp_path, "leaf", 2.0)
+    put(tmp_path, "other", 3.0)
+    write_ensemble(tmp_path, "inner", chain("leaf"))
+    write_ensemble(tmp_path, "middle", chain("inner", "other"))
+    write_ensemble(tmp_path, "outer", chain("middle"))
+    async with opened(tmp_path, ControlMode.EXPLICIT) as repository:
+        await repository.load("outer")
+        assert await answer(repository, "outer") == 6
+        loaded = repository.get("other", None)
+        put(tmp_path, "leaf", 5.0)
+        await repository.load("outer")
+        assert await answer(repository, "outer") == 15
+        assert await answer(repository, "inner") == 5
+        assert repository.get("other", None) is loaded, "what has not changed goes on"
+
+
 async def test_a_startup_model_brings_what_it_is_made_of(tmp_path: Path) -> None:
     put(tmp_path, "m", 3)
     put(tmp_path, "not_asked", 2)
