@@ -239,14 +239,16 @@ class Share:
             self._wake_others(woken)
 
     def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
-        """Give back a turn in which no batch was started, and stop waiting for a turn that no batch needs.
+        """Give back a turn in which no batch was started, or stop waiting for a turn. While requests wait, the model
+        does so only after its longest waiting time.
 
         Args:
             now_ns: the time.
             has_waiting: whether the model has requests that wait and can compute on other units, too.
 
         Returns:
-            `patience_ends_ns`.
+            the time from which the model may compute without a turn (`patience_ends_ns`); 0 if it does not wait any
+            more.
         """
         if not self.is_asking:
             return 0

@@ -277,7 +277,8 @@ class MlxBuilder(Builder[Value]):
         """Convert indices into a dimension of `size` elements to non-negative ones, and check their range.
 
         Negative indices count from the end. An index out of range is recorded in `faults`, with a message that begins
-        with `what`, and the nearest valid index is returned in its place.
+        with `what`, and the nearest valid index is returned in its place. If `checks` is False, `indices` are returned
+        as they are.
         """
         if indices.size == 0 or not self.checks:
             return indices

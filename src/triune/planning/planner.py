@@ -30,8 +30,9 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
 
     Raises:
         InvalidArgumentError: the target lacks a unit that the request names, or a limit is given for another goal than
-            energy.
-        UnsupportedError: no unit supports an operation, or no plan is within the limit.
+            energy, or the model has no operations.
+        UnsupportedError: no unit supports an operation, no plan is within the limit, or a plan of least energy is
+            requested and a unit's power is not known.
     """
     if request.latency_limit_ms is not None and request.goal is not Goal.ENERGY:
         raise InvalidArgumentError("a limit of latency (--latency-limit) is for plans of least energy (--for energy)")

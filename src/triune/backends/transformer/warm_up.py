@@ -26,8 +26,8 @@ _COUNTS = (1, 8, 32)
 def warm_up(
     decoder: DecoderExecutable, memory: Memory, clock: Clock, *, name: str, num_tokens: int, num_sequences: int
 ) -> None:
-    """Compute one token. On a GPU, whose kernels are compiled when they are first needed, also compute steps like those
-    of requests.
+    """Compute one token, and, if `num_tokens` is above 1, steps like those of requests. Give more than 1 on a GPU,
+    whose kernels are compiled when they are first needed.
 
     This writes to the blocks of the cache, so no sequence may use them yet.
 

@@ -81,7 +81,8 @@ class Offload:
             num_threads: the number of threads; None takes one for each core, from 2 to 4. One more takes work
                 above QUICK_BYTES.
             num_processes: how many bodies above QUICK_BYTES are parsed at the same time, each in a process; None takes
-                one for every two cores, from 1 to 4. One more process is kept for smaller bodies, which so never wait.
+                one for every two cores, from 1 to 4. One more process is kept for smaller bodies, so that they do not
+                wait for larger ones.
         """
         cores = os.cpu_count() or 1
         num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))

@@ -120,9 +120,10 @@ def examine(
 
 
 def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float, deadline: float) -> list[Sample]:
-    """The sets of inputs for which the conversion is wrong, with the expected outputs, as many as the time until
-    `deadline` allows. A narrow set (`InputSet.is_narrow`) counts only if the error is larger than the difference
-    between two runtimes that both compute in fp32.
+    """The sets of inputs for which the conversion is wrong, with the expected outputs: at most `_MOST_SAMPLES`, and
+    only as many as the time until `deadline` allows; [] if the graph has too many elements (`_MOST_ELEMENTS`). A narrow
+    set (`InputSet.is_narrow`) counts only if the error is larger than the difference between two runtimes that both
+    compute in fp32.
     """
     found: list[Sample] = []
     for each in wrong:

@@ -84,7 +84,9 @@ def momentum(c: Context) -> bool:
 def adam(c: Context) -> bool:
     """Adam: V = alpha * V + (1 - alpha) * g; H = beta * H + (1 - beta) * g^2; x -= r * V / (sqrt(H) + epsilon).
 
-    x is a tensor, g its gradient plus norm_coefficient * x, V and H the means of g and g^2, r the learning rate.
+    x is a tensor, g its gradient plus norm_coefficient * x, V and H the means of g and g^2. r is the learning rate R,
+    and from step T = 1 on R * sqrt(1 - beta^T) / (1 - alpha^T). The new x is then multiplied by
+    1 - norm_coefficient_post.
     """
     b = c.build
     alpha, beta = c.attributes.get("alpha", 0.9), c.attributes.get("beta", 0.999)
