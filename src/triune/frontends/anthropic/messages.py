@@ -1,4 +1,4 @@
-"""Write the answers of `messages`, as a whole or as events."""
+"""Write the answers of Anthropic's endpoint `messages`, as a whole or as events."""
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -16,7 +16,7 @@ from triune.frontends.text.blocks import Block, add_to_blocks, call_id
 
 
 class MessageAnswer:
-    """Writes the answer to one request of `messages`."""
+    """Writes the answer to one request to `messages`."""
 
     def __init__(self, request: MessagesRequest, placement: Placement, num_prompt_tokens: int) -> None:
         """Args:

@@ -1,5 +1,5 @@
-"""Reads the bodies of `messages` and `messages/count_tokens`. Large bodies are read in another process, so the results
-of these functions can be pickled.
+"""Read the bodies of requests to Anthropic's endpoints `messages` and `messages/count_tokens`. Large bodies are read in
+another process, so the results of these functions can be pickled.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _CHANGE_NOTHING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MessagesRequest:
-    """A request of `messages`.
+    """A request to the endpoint `messages`.
 
     Attributes:
         model: the model's name.
@@ -45,7 +45,7 @@ class MessagesRequest:
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """A request of `messages/count_tokens`.
+    """A request to the endpoint `messages/count_tokens`.
 
     Attributes:
         model: the model's name.
@@ -57,7 +57,7 @@ class CountRequest:
 
 
 def read_messages(fields: Fields) -> MessagesRequest:
-    """Read a request of `messages`."""
+    """Read a request to the endpoint `messages`."""
     model = fields.need("model", fields.string("model"))
     chat, constraint, has_parallel_calls = _read_chat(fields)
     generation = Generation(
@@ -74,7 +74,7 @@ def read_messages(fields: Fields) -> MessagesRequest:
 
 
 def read_count(fields: Fields) -> CountRequest:
-    """Read a request of `messages/count_tokens`."""
+    """Read a request to the endpoint `messages/count_tokens`."""
     request = CountRequest(fields.need("model", fields.string("model")), _read_chat(fields)[0])
     _read_form(fields)
     _end(fields)

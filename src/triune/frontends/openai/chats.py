@@ -1,4 +1,4 @@
-"""Write the answers of `chat/completions`, as a whole or as events."""
+"""Write the answers of OpenAI's endpoint `chat/completions`, as a whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
@@ -30,7 +30,7 @@ def finish_reason(part: Part) -> str | None:
 
 
 class ChatAnswer:
-    """Writes the answers to one request of `chat/completions`."""
+    """Writes the answers to one request to `chat/completions`."""
 
     def __init__(self, request: TextRequest, placement: Placement) -> None:
         """Args:

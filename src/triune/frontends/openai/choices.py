@@ -1,4 +1,4 @@
-"""Write the part of the body that `chat/completions` and `completions` share: choices and usage."""
+"""Write what the answers of the endpoints `chat/completions` and `completions` share: choices and usage."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Write the answers of `completions`, as a whole or as events."""
+"""Write the answers of OpenAI's endpoint `completions`, as a whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
@@ -20,7 +20,7 @@ _KIND = "text_completion"
 
 
 class CompletionAnswer:
-    """Writes the answers to one request of `completions`."""
+    """Writes the answers to one request to `completions`."""
 
     def __init__(self, request: TextRequest, placement: Placement, best: Best | None = None) -> None:
         """Args:

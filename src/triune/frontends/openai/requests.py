@@ -1,5 +1,5 @@
-"""Read the bodies of `chat/completions`, `completions` and `embeddings`. Large bodies are read in another process, so
-the results of these functions can be pickled.
+"""Read the bodies of requests to OpenAI's endpoints `chat/completions`, `completions` and `embeddings`. Large bodies
+are read in another process, so the results of these functions can be pickled.
 """
 
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request of `chat/completions`.
+    """A request to the endpoint `chat/completions`.
 
     Attributes:
         text: the fields that all requests for text have.
@@ -86,7 +86,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """A request of `completions`.
+    """A request to the endpoint `completions`.
 
     Attributes:
         text: the fields that all requests for text have.
@@ -105,7 +105,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """A request of `embeddings`.
+    """A request to the endpoint `embeddings`.
 
     Attributes:
         model: the model's name.
@@ -123,7 +123,7 @@ class EmbeddingRequest:
 
 
 def read_chat(fields: Fields) -> ChatRequest:
-    """Read a request of `chat/completions`."""
+    """Read a request to the endpoint `chat/completions`."""
     limit = fields.integer("max_tokens", 1)
     newer = fields.integer("max_completion_tokens", 1)
     if limit is not None and newer not in (None, limit):
@@ -150,7 +150,7 @@ def read_chat(fields: Fields) -> ChatRequest:
 
 
 def read_completion(fields: Fields) -> CompletionRequest:
-    """Read a request of `completions`."""
+    """Read a request to the endpoint `completions`."""
     prompts = _read_inputs(fields, "prompt", MAX_PROMPTS)
     num_logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
     is_echo = fields.flag("echo")
@@ -190,7 +190,7 @@ def _with_best(text: TextRequest, best_of: int | None) -> tuple[TextRequest, Bes
 
 
 def read_embedding(fields: Fields) -> EmbeddingRequest:
-    """Read a request of `embeddings`."""
+    """Read a request to the endpoint `embeddings`."""
     model = read_model(fields)
     inputs = _read_inputs(fields, "input", MAX_INPUTS)
     is_base64 = fields.choice("encoding_format", ("float", "base64")) == "base64"

@@ -1,4 +1,4 @@
-"""Reads the bodies of `responses`."""
+"""Read the bodies of requests to OpenAI's endpoint `responses`."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +22,7 @@ _NOT_STORED: Final = "the server stores no responses: send the conversation as '
 
 @dataclass(frozen=True, slots=True)
 class ResponseRequest:
-    """A request of `responses`.
+    """A request to the endpoint `responses`.
 
     Attributes:
         text: the fields that all requests for text have.
@@ -38,7 +38,7 @@ class ResponseRequest:
 
 
 def read_response(fields: Fields) -> ResponseRequest:
-    """Read a request of `responses`."""
+    """Read a request to the endpoint `responses`."""
     shown: dict[str, Any] = {
         "instructions": fields.string("instructions"),
         "max_output_tokens": fields.integer("max_output_tokens", 1),

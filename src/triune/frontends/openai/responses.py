@@ -1,4 +1,4 @@
-"""Write the answers of `responses`, as a whole or as events."""
+"""Write the answers of OpenAI's endpoint `responses`, as a whole or as events."""
 
 import secrets
 import time
@@ -21,7 +21,7 @@ from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 
 class ResponseAnswer:
-    """Writes the answer to one request of `responses` as items, each a message, reasoning or a call of a tool."""
+    """Writes the answer to one request as items, each a message, reasoning or a call of a tool."""
 
     def __init__(self, request: ResponseRequest, placement: Placement, held: Reservation) -> None:
         """Args:
