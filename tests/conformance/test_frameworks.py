@@ -166,6 +166,11 @@ def test_boosted_trees(library: str, tmp_path: Path) -> None:
             agrees(triune.convert(model, tmp_path / "m.onnx", inputs={"x": X[:50]}, verify=True).notes, title)
             session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
             assert np.array_equal(session.run(["label"], {"x": X})[0], model.predict(X))
+            assert not any("no labels" in note for note in triune.convert(model, tmp_path / "m.onnx").notes)
+            model.booster_.save_model(tmp_path / "m.txt")
+            for unlabelled in (model.booster_, tmp_path / "m.txt"):
+                notes = triune.convert(unlabelled, tmp_path / "m.onnx").notes
+                assert any(note.startswith("a Booster or .txt of LightGBM has no labels of classes") for note in notes)
     (tmp_path / "other.json").write_text("{}")
     (tmp_path / "other.txt").write_text("hello")
     with pytest.raises(InvalidArgumentError, match=f"is no model of {title}"):

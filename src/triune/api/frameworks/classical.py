@@ -135,8 +135,15 @@ def export_lightgbm(request: Request) -> Export:
         found = _both(np.asarray(booster.predict(rows)), outputs)
         return found if classes is None else [classes[found[0]], *found[1:]]
 
-    note = "LightGBM compares features with fp64 thresholds: a feature within a rounding of fp32 may go the other way"
-    return Export(compute, {}, (note,))
+    notes = [
+        "LightGBM compares features with fp64 thresholds: a feature within a rounding of fp32 may go the other way",
+    ]
+    if classes is None and any(node.op_type == "TreeEnsembleClassifier" for node in written.graph.node):
+        notes.append(
+            "a Booster or .txt of LightGBM has no labels of classes: those that the model gives are the places of the "
+            "labels in their order, 0, 1 and so on; convert the estimator (LGBMClassifier) for the labels themselves"
+        )
+    return Export(compute, {}, tuple(notes))
 
 
 def _classes_of(model: Any) -> Array | None:
