@@ -15,7 +15,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.session import GraphSession
 
 _AT_ONCE = 64
-"""How many values are computed at once: all of a model's may not fit into memory."""
+"""Each run of a model returns this many of its values at most, so that the values fit into memory."""
 
 _PERCENTILE = 99.999
 _NUM_BINS = 512

@@ -35,11 +35,12 @@ class FolderLock:
 
     @contextlib.contextmanager
     def changing(self) -> Generator[int]:
-        """Hold the lock, to change the folder. On a file system without locks, nothing is locked.
+        """A context that holds the lock, in which the folder may be changed. On a file system without locks, nothing is
+        locked.
 
         Yields:
-            how often other processes have held the lock since this process last did. The first time this is how often
-            it was ever held, and at least 1.
+            how often other processes have held the lock since this process last held it. When this process has not held
+            it before, it is how often the lock was ever held, plus 1.
 
         Raises:
             TimeoutError: another process holds the lock for longer than WAIT_SECONDS.

@@ -16,8 +16,8 @@ decompressed array and the constant that is then written to the graph count.
 """
 
 _LEAST_BYTES = 256 << 20
-"""Arrays of up to this many bytes together may be made however few bytes the constants take: a constant that has one
-number for all its elements takes almost none in the file.
+"""The limit on the total bytes of the arrays that are made is never lower than this. The stored constants may be much
+smaller: one whose elements are all equal takes almost no bytes in the file.
 """
 
 

@@ -71,7 +71,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"it asks for {attribute!r} of a {type(obj).__name__}")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or method for a template, and charge the call before."""
+        """Call a function or method for a template, after charging the cost of the call to the template's budget."""
         budget = budget_of(context)
         budget.step()
         owner = getattr(obj, "__self__", None)
