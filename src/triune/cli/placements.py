@@ -24,8 +24,8 @@ def fetch_placements(url: str) -> Sequence[Mapping[str, Any]]:
         url: the server's address, such as "localhost:8000" or "http://localhost:8000".
 
     Raises:
-        InvalidArgumentError: the address is not an HTTP address, or no server of Triune's answers there.
-        UnavailableError: nothing answers.
+        InvalidArgumentError: the address is not an HTTP address, or the server answers with an HTTP error.
+            UnavailableError: nothing answers, or the answer tells no placements: it is not from a server of Triune's.
     """
     base = (url if "://" in url else f"http://{url}").rstrip("/")
     if not base.startswith(("http://", "https://")):

@@ -124,8 +124,8 @@ def whole_on(
 
 
 def period_ms(executables: Sequence[Executable], inputs: Mapping[str, Array], outputs: Sequence[str]) -> float:
-    """The mean time in milliseconds between the ends of two calls, if each executable always has one call running.
-    Raises the errors of `Executable.run`.
+    """The mean time in milliseconds between the ends of two calls, if each executable always has one call running. For
+    a single executable, it is the median time of a call. Raises the errors of `Executable.run`.
     """
     if len(executables) == 1:
         return median(_times(executables[0], inputs, outputs))

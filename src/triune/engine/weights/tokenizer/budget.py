@@ -92,7 +92,9 @@ class Budget:
                 raise _over(f"computes a number of {bits} bits")
 
     def charge_format(self, pattern: str, *values: object) -> None:
-        """Charge the longest text that formatting `values` by `pattern` can give. Widths may have three digits."""
+        """Charge the longest text that formatting `values` by `pattern` can give. Raises an error if a width in
+        `pattern` has more than three digits or is itself one of the values.
+        """
         if _WIDE.search(pattern):
             raise _over(f"formats with a width of more than {_MAX_WIDTH_DIGITS} digits, or one that is given")
         places = pattern.count("{") + pattern.count("%")
