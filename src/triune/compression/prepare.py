@@ -49,7 +49,7 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
 
 
 def _widen(model: ModelProto, file: WeightFile) -> None:
-    """If a 16-bit weight is read only by Casts to one type, store it in that type. The numbers stay the same."""
+    """Store an fp16 or bf16 weight in fp32 if its only reader is a Cast to fp32. The numbers stay the same."""
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _HALVES}
     reads = Counter(name for node in graph.node for name in names_read_by(node))
@@ -68,7 +68,7 @@ def _widen(model: ModelProto, file: WeightFile) -> None:
 def _name_nodes(model: ModelProto) -> None:
     """Give each node without a unique name a new one."""
     names = Names(model.graph)
-    # Call it once before any change, since `Names` collects the graph's names at its first call.
+    # Ask for a name before any change, since `Names` collects the names of the graph at its first call.
     names.value("node")
     counts = Counter(node.name for node in model.graph.node)
     for position, node in enumerate(model.graph.node):

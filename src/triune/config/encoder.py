@@ -1,4 +1,6 @@
-"""Configs of models that encode texts. They are recognised by their files, and get tensors for texts."""
+"""Configs of models that encode texts. Such models are recognised by their files. Their input is texts, their output
+embeddings or logits.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

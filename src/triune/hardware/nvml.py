@@ -112,7 +112,7 @@ def _describe(nvml: Any, handle: Any) -> dict[str, Any]:
 
 
 def _tell(nvml: Any, ask: Any, *arguments: Any) -> Any:
-    """NVML's answer; None if this GPU or driver does not support the query."""
+    """The result of the NVML function `ask`; None if this GPU or driver does not support it."""
     try:
         return ask(*arguments)
     except nvml.NVMLError:

@@ -45,7 +45,7 @@ class Measurement:
     """The measurements of a trial.
 
     Attributes:
-        levels: the loads, the fewest callers first; empty if the trial failed.
+        levels: the measurements by the number of callers, ascending; empty if the trial failed.
         failure: why it failed; empty if it did not.
         notes: notes for the user, such as which inputs were sent.
         times: how long batches took, by their size, if one unit computed all of them.

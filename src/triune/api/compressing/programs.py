@@ -105,7 +105,7 @@ def limits_of(source: Path) -> dict[str, InputShape]:
 
 def _telling(samples: Samples) -> Sequence[Mapping[str, Array]]:
     """The user's samples with which the program is compared: `_MOST_SAMPLES` of them, those with the largest
-    numbers.
+    numbers; none if the samples were generated.
     """
     if samples.is_made_up:
         return ()

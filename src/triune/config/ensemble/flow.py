@@ -99,7 +99,9 @@ def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
 
 
 def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
-    """Explain why a tensor cannot be computed: no step writes it, or a tensor that its computation needs is missing."""
+    """Explain why a tensor cannot be computed: no step writes it, the step that writes it waits for itself, or a tensor
+    that its computation needs is missing.
+    """
     last, seen = tensor, set[str]()
     while (step := writer.get(last)) is not None:
         before = [each for each in step.inputs.values() if each not in known and each not in seen]

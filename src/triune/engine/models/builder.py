@@ -279,7 +279,7 @@ class ModelBuilder(Builder):
 
 def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
     """Scales and zero points, FP32 [out, blocks], so that weights are (code - zero point) * scale. The zero points are
-    None if all of them are 0.
+    None if the matrix has neither zero points nor offsets.
 
     The scales are FP32, since a DequantizeLinear with FP16 scales rounds its result to FP16.
     """

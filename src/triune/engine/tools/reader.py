@@ -93,7 +93,7 @@ class ToolCallReader:
             self._pieces.append(Text(self._spaces))
 
     def _write(self, text: str) -> None:
-        """Add text at the cursor to the answer's text."""
+        """Add `text`, which stands at the cursor, to the answer's text, and skip it."""
         self._pieces.append(Text(self._spaces + text))
         self._spaces = ""
         self._cursor.at += len(text)

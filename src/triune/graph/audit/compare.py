@@ -12,8 +12,8 @@ from triune.graph.audit.inputs import InputSet
 Array: TypeAlias = NDArray[Any]
 
 _FLOOR = 1e-2
-"""Outputs may differ by the tolerance times their largest element, but at least by the tolerance times this (times the
-largest input, if that is below 1): rounding explains so much.
+"""An output may differ by the tolerance times its largest element. If that element is smaller than this number (times
+the largest input, if that is below 1), this number counts instead: rounding explains so much.
 """
 
 

@@ -86,7 +86,9 @@ def inputs_of_model(
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:
-    """The scalar constants between 0.001 and a million."""
+    """The absolute values of the constants of one element, if they are between 0.001 and a million: the smallest
+    `_MOST_NUMBERS` of them, ascending.
+    """
     values = Values(model.graph)
     found = {
         abs(float(array.reshape(())))

@@ -36,10 +36,11 @@ class Untaken:
 
 
 class Gates:
-    """The conditions of a model's main graph, and the values that they had.
+    """Records which sides of the gates (If, Where, Max, Min and Clip) in a model's main graph were taken in its runs.
 
     Attributes:
-        model: a copy of the model, with the conditions as further outputs; the model itself if there are none.
+        model: a copy of the model, with the conditions of the gates as further outputs; the model itself if it has no
+            gates.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -73,7 +74,7 @@ class Gates:
             )
 
     def learn(self, inputs: Mapping[str, Array], results: Mapping[str, Array]) -> dict[str, Array]:
-        """Note what the conditions were in one run; returns the results without the conditions."""
+        """Record the values of the conditions in one run. Returns the results without the conditions."""
         for name, seen in self._seen.items():
             array = results.get(name, inputs.get(name))
             if array is not None:

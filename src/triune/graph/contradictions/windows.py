@@ -6,7 +6,9 @@ from triune.graph.contradictions.facts import Dims, Facts, Rule, differ, must_be
 
 
 def _conv(facts: Facts, weight: int = 1, bias: int = 2) -> Iterator[str]:
-    """Check Conv, ConvInteger or QLinearConv. `weight` and `bias` are the positions of these operands."""
+    """Check Conv, ConvInteger or QLinearConv. `weight` and `bias` are the positions of these operands; `bias` is 0
+    if there is none.
+    """
     given, kernel, group = facts.shape(0), facts.shape(weight), facts.attributes.get("group", 1)
     if given is None or kernel is None:
         return
@@ -105,7 +107,7 @@ def _kernel(facts: Facts, weight: int, kernel: Dims, group: int) -> Iterator[str
 
 
 def _positive(facts: Facts, rank: int) -> Iterator[str]:
-    """Check the lengths of strides, dilations and pads, and that strides and dilations are at least 1."""
+    """Check the lengths of strides, dilations, kernel_shape and pads, and that all of these but pads are at least 1."""
     for name in ("strides", "dilations", "kernel_shape"):
         found = facts.attributes.get(name)
         if found and (len(found) != rank or min(found) < 1):

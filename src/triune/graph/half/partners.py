@@ -9,8 +9,8 @@ from triune.graph.half.producers import DEEPEST, Producers
 
 
 def _producing_nodes(names: list[str], producers: Producers) -> Iterator[NodeProto]:
-    """Yield the node that computes each of the values `names`, beginning with the last. The caller may append names
-    meanwhile.
+    """Yield the nodes that compute the values `names`, beginning with the last, for at most DEEPEST names. The caller
+    may append names meanwhile.
     """
     for _ in range(DEEPEST):
         if not names:

@@ -240,7 +240,9 @@ def _unsqueezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
-    """The heads after an Expand along axes of one channel; None after any other Expand."""
+    """The heads in the result of an Expand along axes of one channel, whose operand has the heads `given`; None for any
+    other Expand.
+    """
     before, after = index.dims(node.input[0]), index.dims(node.output[0])
     if before is None or after is None or len(before) != len(after):
         return None
@@ -266,7 +268,9 @@ def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _selected(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
-    """The heads after a Slice, Split or Gather along an axis of channels; None if it is along another axis."""
+    """The heads in the result `name` of a Slice, Split or Gather along an axis of channels, whose operand has the heads
+    `given`; None if it is along another axis.
+    """
     found = _selected_range(index, node, name, len(given.axes))
     if found is None:
         return None

@@ -68,7 +68,9 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
 
 
 def _prefixes(graph: GraphProto) -> set[str]:
-    """The prefixes P that earlier runs of this pass took: each named its nodes and their outputs `P/...`."""
+    """The prefixes of names from earlier runs of this pass. A run with the prefix P named its nodes and their outputs
+    `P/...`.
+    """
     starts = [(node.name, name.rpartition("/")[0]) for node in graph.node for name in node.output[:1]]
     return {start for node_name, start in starts if start and node_name.startswith(f"{start}/")}
 

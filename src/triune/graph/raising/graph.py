@@ -108,7 +108,7 @@ class Root:
         keep_quantized: whether weights stay compressed if ONNX can express their form.
         quantized: the compressed form of constants, by name.
         sizes: for values that are sizes of dimensions, by name, the same value in INT64.
-        stored: the bytes of the program's constants, and of what is made of them.
+        stored: counts the bytes of the program's constants and of the arrays computed from them, and limits the latter.
     """
 
     def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:

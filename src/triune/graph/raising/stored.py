@@ -22,7 +22,7 @@ smaller: one whose elements are all equal takes almost no bytes in the file.
 
 
 class Stored:
-    """Counts the bytes of a program's constants, and of all arrays that are made of them, and limits the latter."""
+    """Counts the bytes of a program's constants and of all arrays computed from them, and limits the latter."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[int, int]] = set()

@@ -102,7 +102,9 @@ class Ahead:
                 self._schedule()
 
     async def _prepare(self, record: ModelRecord) -> None:
-        """Load a model before its next request. If there is no room, read its files into the system's cache."""
+        """Load a model before its next request, after unloading idle models that are needed later if there is no room.
+        If that does not make room, read its files into the system's cache.
+        """
         lacking = self._keeper.expected_bytes(record) - self._keeper.ledger.free_bytes
         names = choose(await self._less_needed(record), lacking) if lacking > 0 else ()
         if lacking > 0 and not names:

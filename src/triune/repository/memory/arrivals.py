@@ -74,8 +74,8 @@ class ArrivalPattern:
         return self.last_ns + window[1] if window is not None and self.last_ns is not None else 0
 
     def likely_ns(self, now_ns: int) -> int:
-        """When the model is likely to be needed: the time by `needed_ns`. If that is None, the model is expected to
-        stay idle as long again as it has been idle until now.
+        """The time at which the model is likely to be needed: the result of `needed_ns`. If that is None, the model is
+        expected to stay idle as long again as it has been idle until now.
         """
         needed_ns = self.needed_ns(now_ns)
         if needed_ns is not None:

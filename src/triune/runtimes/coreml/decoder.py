@@ -122,7 +122,7 @@ def _converted(
         def convert(target: Path) -> None:
             _log.info("converting a decoder with caches of %s tokens to Core ML, once", ", ".join(map(str, contexts)))
             work = functools.partial(_convert, paths, target, options, has_states)
-            # Name no parameter in the message, since no parameter sets this time limit.
+            # No parameter sets this time limit. The message names `context_tokens`, on which the time depends.
             convert_within(
                 work,
                 "the conversion of the decoder",

@@ -16,9 +16,9 @@ _MOST_AXES = 3
 class FuseLinear(MilPass):
     """Replace a product with a constant matrix, plus a constant for each column, by linear with a bias.
 
-    The product is a matmul, or a linear without a bias. It replaces coremltools' passes, which also fuse what is not
-    equal: a bias that broadcasts the product to a larger shape, and bias - product as if it were product - bias. They
-    accept operands of any rank.
+    The product is a matmul, or a linear without a bias. This pass stands in for those of coremltools, which accept
+    operands of any rank, and also fuse what is not equal: a bias that broadcasts the product to a larger shape, and
+    bias - product as if it were product - bias.
     """
 
     name = "fuse_linear"

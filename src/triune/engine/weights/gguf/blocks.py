@@ -190,6 +190,8 @@ def _six_bit_scales(fields: Array) -> tuple[Array, Array]:
     The first four bytes are a, the next four b, the last four c. Scales 0 to 3 are the low six bits of the bytes of a,
     offsets 0 to 3 those of b. Scales 4 to 7 have the low four bits of the bytes of c as low bits, and the high two bits
     of a as high bits; offsets 4 to 7 have the high four bits of c as low bits, and the high two bits of b as high bits.
+
+    Returns both as FP32 [blocks, 8]: the scales times the block's `d`, and the offsets times minus its `dmin`.
     """
     a, b, c = np.split(fields["scales"], 3, axis=1)
     scales = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)

@@ -108,7 +108,7 @@ def _array(attribute: AttributeProto) -> Array:
 
 
 def _either(arrays: Mapping[str, Array], *names: str) -> Array:
-    """The first of the attributes `names` that exists and is not empty."""
+    """The first of the attributes `names` that exists and is not empty. Raises KeyError if there is none."""
     found = next((arrays[name] for name in names if name in arrays and arrays[name].size), None)
     if found is None:
         raise KeyError(f"there is no {' or '.join(names)}")
