@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+import triune
+from support.graphs import answers, model_of
 from support.half_cases.case import floats, half_case, number
 from triune import coreai
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
@@ -50,3 +53,21 @@ def test_what_is_raised_of_an_asset_in_fp16_is_right_and_runs_as_it_rounds(tmp_p
         found, right = (model.predict(_BEYOND.feeds)["y"] for model in (raised, apples))
     assert np.isinf(right).any()
     np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("last", ["m.mlpackage", "m.aimodel"])
+def test_integers_near_their_ends_are_divided_rightly_on_every_way(last: str, tmp_path: Path) -> None:
+    """What is raised of a division in Core ML is converted again: within it nothing may leave int32."""
+    source = model_of("g (int32[5] a, int32[5] b) => (int32[5] d) { d = Div (a, b) }")
+    onnx.save(source, tmp_path / "m.onnx")
+    triune.convert(tmp_path / "m.onnx", tmp_path / "first.mlpackage")
+    triune.convert(tmp_path / "first.mlpackage", tmp_path / "raised.onnx")
+    done = triune.convert(tmp_path / "raised.onnx", tmp_path / last)
+    assert not done.notes
+    low, high = -(2**31), 2**31 - 1
+    inputs = {
+        name: np.array(each, np.int32) for name, each in (("a", [low, low, -7, high, high]), ("b", [3, -100, 2, -3, 1]))
+    }
+    with triune.load(tmp_path / last, "cpu") as model:
+        found = model.predict(inputs)["d"]
+    np.testing.assert_array_equal(found, answers(source, inputs)[0])

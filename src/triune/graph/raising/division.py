@@ -30,8 +30,12 @@ def truncated_quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 def floor_quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` rounded down, in the type of `x`."""
     a, b = _operands(graph, x, y)
-    # x - remainder is a multiple of y, so this division is exact.
-    return graph.cast(graph.op("Div", graph.op("Sub", a, graph.op("Mod", a, b)), b), x.dtype)
+    # (a - mod(a, b)) / b would be shorter, but the difference may be beyond int32, in which converted programs compute.
+    zero = graph.like(0, a)
+    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (a, b)]
+    has_rest = graph.op("Not", graph.op("Equal", graph.op("Mod", a, b), zero, dtype=DType.BOOL))
+    is_lower = graph.op("And", has_rest, graph.op("Xor", *signs))
+    return graph.cast(graph.op("Sub", graph.op("Div", a, b), graph.cast(is_lower, a.dtype)), x.dtype)
 
 
 def floor_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
