@@ -106,8 +106,8 @@ class WorkerProcess:
                     reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
-                    # Send what the model prints to the server's log, if there is one, not to the server's output.
                     stdin=subprocess.DEVNULL,
+                    # Send what the model prints to the server's log, if there is one, not to the server's output.
                     stdout=output,
                     stderr=output,
                     pass_fds=(other_end.fileno(), life),
