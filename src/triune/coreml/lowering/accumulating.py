@@ -12,7 +12,7 @@ _SCALES = frozenset(["Mul", "Div"])
 _SUMS = frozenset(["Add", "Sub"])
 
 _MOST_NODES = 32
-"""The largest number of nodes in a row that a search follows."""
+"""The most values that a search visits."""
 
 
 def accumulating_note(graph: GraphProto, states: Mapping[str, str]) -> list[str]:
