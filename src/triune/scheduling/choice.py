@@ -64,7 +64,7 @@ class Choice:
             batch = formed
             if batcher.may_split and not lane.worker.is_inline:
                 # A trial batch, which measures how fast a lane is, has only one row, so that it takes little time.
-                batch = formed.first(1 if trial else self._rows(lane, formed))
+                batch = self._cut(lane, formed, is_trial=trial is not None)
             if lane.take_turn(batch):
                 self._trials.started(lane, is_trial=trial is not None)
                 return lane, batch
@@ -80,9 +80,15 @@ class Choice:
                 return lane if lane in free else None
         return choose_lane(lanes, free, batch, num_waiting, now_ns)
 
-    def _rows(self, lane: Lane, batch: FormedBatch) -> int:
-        """How many rows of a formed batch should run now on `lane`, by its measured times and the latency objective.
-        The others wait.
+    def _cut(self, lane: Lane, formed: FormedBatch, *, is_trial: bool) -> FormedBatch:
+        """Return a batch of the first requests of a formed batch: as many as a lane should compute now. If the first
+        one is a part of a divided request that takes the lane longer than the objective allows, the part is cut.
         """
-        num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
-        return lane.sizer.choose(num_rows)
+        num_rows = 1 if is_trial else formed.num_rows
+        if self._objective is not None:
+            num_rows = min(num_rows, self._objective.rows(lane, formed))
+        first = formed.pendings[0]
+        if first.division is not None and num_rows < first.call.batch_size:
+            first.division.shrink(first, num_rows)
+            return FormedBatch.of(formed.pendings[:1], first.call.batch_size)
+        return formed.first(num_rows if is_trial else lane.sizer.choose(num_rows))

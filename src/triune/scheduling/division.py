@@ -51,6 +51,17 @@ class Division:
         part = replace(call, inputs=inputs, batch_size=end - begin, finish=None, compute_time=None)
         return replace(self.whole, call=part, deadline_ns=0, division=self, row=begin)
 
+    def shrink(self, part: "Pending", num_rows: int) -> None:
+        """Cut a waiting part to its first `num_rows` rows, for a slower unit. The next part begins with the rows that
+        were cut off. Does nothing if another part was made after this one.
+        """
+        if part.row + part.call.batch_size != self._num_given:
+            return
+        self._num_given = part.row + num_rows
+        inputs = {name: array[:num_rows] for name, array in part.call.inputs.items()}
+        part.call = replace(part.call, inputs=inputs, batch_size=num_rows)
+        part.num_elements = sum(array.size for array in inputs.values())
+
     def add(self, part: "Pending", outputs: dict[str, Array], batch: "Batch") -> bool:
         """Add the outputs and times of a part that `batch` has computed. Returns whether it was the last one."""
         self.num_open -= 1

@@ -24,8 +24,15 @@ class Bench:
     """A model whose rows take 10 ms each, and whose requests should take 80 ms: 4 rows in a batch."""
 
     def __init__(
-        self, *, num_units: int = 1, objective_ms: int = 80, run_limit_seconds: float = 1e9, **policy: object
+        self,
+        *,
+        num_units: int = 1,
+        objective_ms: int = 80,
+        run_limit_seconds: float = 1e9,
+        row_ms: Sequence[int] = (ROW_MS, ROW_MS),
+        **policy: object,
     ) -> None:
+        self.row_ms = row_ms
         self.clock = VirtualClock()
         units = [Unit.CPU, Unit.GPU][:num_units]
         self.workers = [HandWorker(Doubler(unit), self.clock) for unit in units]
@@ -53,9 +60,9 @@ class Bench:
         )
 
     def finish(self) -> None:
-        for worker in self.workers:
+        for worker, row_ms in zip(self.workers, self.row_ms, strict=False):
             if worker.current is not None:
-                worker.finish(ROW_MS * len(worker.rows) * MS)
+                worker.finish(row_ms * len(worker.rows) * MS)
 
     async def finish_all(self) -> None:
         while self.statistics.num_pending and any(worker.current for worker in self.workers):
@@ -124,6 +131,21 @@ async def test_the_parts_run_on_several_units_at_once() -> None:
     assert bench.running == [[0, 1, 2, 3], [4, 5, 6, 7]]
     await bench.finish_all()
     assert (await future).outputs["y"][:, 0].tolist() == [2 * row for row in range(16)]
+
+
+async def test_a_slower_unit_gets_smaller_parts() -> None:
+    bench = Bench(num_units=2, row_ms=(10, 40), max_batch_size=16)
+    futures = [bench.send(range(20 * first, 20 * first + 16)) for first in range(30)]
+    ran: list[list[int]] = [[], []]
+    while bench.statistics.num_pending:
+        for sizes, worker in zip(ran, bench.workers, strict=True):
+            if worker.current is not None:
+                sizes.append(len(worker.rows))
+        bench.finish()
+    assert max(ran[0]) == 4
+    assert set(ran[1]) == {1}
+    for first, future in enumerate(futures):
+        assert (await future).outputs["y"][:, 0].tolist() == [2 * (20 * first + row) for row in range(16)]
 
 
 async def test_an_error_of_one_part_is_the_request_s_and_counts_once() -> None:
