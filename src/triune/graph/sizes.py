@@ -210,11 +210,11 @@ class Sizes:
                 begin, end, *rest = (each[0] for each in limits if each)
                 step = rest[1] if len(rest) > 1 else 1
                 found = given[begin:end:step] if step > 0 else None
-        elif node.op_type in ("Equal", "Where"):
+        elif node.op_type in _OF_SIZES:
             parts = [self.elements(name) for name in node.input]
             if len({len(part) if part is not None else None for part in parts}) == 1:
-                choose = _equal if node.op_type == "Equal" else _chosen
-                found = tuple(choose(*each) for each in zip(*(part or () for part in parts), strict=True))
+                rule = _OF_SIZES[node.op_type]
+                found = tuple(rule(*each) for each in zip(*(part or () for part in parts), strict=True))
         if found is not None and len(found) <= 16:
             self._vectors[node.output[0]] = found
 
@@ -231,6 +231,20 @@ def _equal(a: Dim, b: Dim) -> Dim:
 def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
     """The result of Where of two sizes."""
     return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
+
+
+def _times(a: Dim, b: Dim) -> Dim:
+    """The product of two sizes; None if one is not known, or is no size but a negative number."""
+    return _product([a, b]) if _is_size((a,)) and _is_size((b,)) else None
+
+
+def _quotient(a: Dim, b: Dim) -> Dim:
+    """The quotient of two sizes; None if one is not known, or the division has a remainder or may have one."""
+    return _remaining_size([a], [b]) if _is_size((a,)) and _is_size((b,)) else None
+
+
+_OF_SIZES: Mapping[str, Callable[..., Dim]] = {"Equal": _equal, "Where": _chosen, "Mul": _times, "Div": _quotient}
+"""Operators of which the elements of the result are computed from those of the operands, one by one."""
 
 
 def _is_size(elements: Dims | None) -> bool:

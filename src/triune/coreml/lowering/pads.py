@@ -15,7 +15,6 @@ from triune.coreml.lowering.context import (
     is_float,
     like,
     static_dim,
-    static_shape,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
@@ -38,9 +37,9 @@ def _pad(c: Context) -> None:
         begins[positive(axis, x.rank)] = pads[index]
         ends[positive(axis, x.rank)] = pads[index + len(axes)]
     if mode == "constant":
-        x = _crop(x, begins, ends)
-        begins, ends = ([max(each, 0) for each in side] for side in (begins, ends))
-        c.give(_constant(c, x, begins, ends))
+        # Pad before removing elements: a token's only predecessor is padding, and nothing would be left before it.
+        more = ([max(each, 0) for each in side] for side in (begins, ends))
+        c.give(_crop(_constant(c, x, *more), begins, ends))
         return
     for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):
         if before or after:
@@ -108,12 +107,13 @@ def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:
     """Remove elements at each end whose padding is negative: -2 removes two."""
     if min(*begins, *ends, 0) >= 0:
         return x
-    shape = static_shape(x, "what is cut by negative padding")
-    begin = [max(-each, 0) for each in begins]
-    end = [size - max(-each, 0) for size, each in zip(shape, ends, strict=True)]
-    if any(one >= other for one, other in zip(begin, end, strict=True)):
+    begin, cut = ([max(-each, 0) for each in side] for side in (begins, ends))
+    if any(is_fixed(size) and one + other >= size for size, one, other in zip(x.shape, begin, cut, strict=True)):
         raise Refusal("an empty result: Core ML has no empty tensors")
-    return mb.slice_by_index(x=x, begin=begin, end=end)
+    end = [-each for each in cut]
+    return mb.slice_by_index(
+        x=x, begin=begin, end=end, begin_mask=[each == 0 for each in begin], end_mask=[each == 0 for each in cut]
+    )
 
 
 def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:

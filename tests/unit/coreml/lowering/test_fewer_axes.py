@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, helper
 
+from support.graphs import model_of as parsed
 from support.lowered import FLOAT, check, model_of, plain_answers
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.lowering.deep.fewer_axes import FewerAxes
 from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.passes.infer import Infer
 from triune.graph.values import Values
 
@@ -213,3 +215,34 @@ def test_outputs_of_six_axes_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedError, match="limit is rank 5"):
         lower(model, tmp_path / "m.mlpackage")
+
+
+WINDOWS = """g (float[b,6,6,4] x) => (float[b,6,6,4] y) <int64[4] flat = {-1, 3, 3, 4}, int64[1] c = {4}> {
+    b = Shape <end = 1> (x) two = Constant <value_ints = [2]> () three = Constant <value_ints = [3]> ()
+    s = Concat <axis = 0> (b, two, three, two, three, c) r = Reshape (x, s)
+    t = Transpose <perm = [0, 1, 3, 2, 4, 5]> (r) w = Reshape (t, flat) a = Relu (w)
+    n = Shape <end = 1> (a) four = Mul (two, two) m = Div (n, four) rest = Constant <value_ints = [-1]> ()
+    u = Concat <axis = 0> (m, two, two, three, three, rest) v = Reshape (a, u)
+    q = Transpose <perm = [0, 1, 3, 2, 4, 5]> (v) six = Constant <value_ints = [6]> ()
+    z = Concat <axis = 0> (m, six, six, rest) y = Reshape (q, z) }"""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_windows_of_a_free_batch(batch: int, tmp_path: Path) -> None:
+    """Exporters compute each size of the windows; all except the batch are known by the sizes' names."""
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 4), 6, 6, 4),))})
+    check(parsed(WINDOWS, opset=18), {"x": random((batch, 6, 6, 4))}, tmp_path, options)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_parts_of_six_axes(free: bool, tmp_path: Path) -> None:
+    """Hiera's queries, keys and values."""
+    text = """g (float[b,48] x) => (float[b,4,1,2] y)
+        <int64[6] s = {-1, 1, 3, 2, 4, 2}, int64[2] k = {1, 2}, int64 one = {1}, int64[1] o = {0}, int64[1] i = {1}> {
+        d = Reshape (x, s) t = Transpose <perm = [2, 0, 3, 1, 4, 5]> (d) p = Abs (t)
+        q, e = Split <axis = 0> (p, k) f = Gather <axis = 0> (e, one) h = Squeeze (q, o)
+        g = ReduceMax <keepdims = 0> (h, i) j = ReduceMin <keepdims = 0> (f, i) m = Mul (g, j)
+        y = Transpose <perm = [0, 2, 1, 3]> (m) }"""
+    size = Range(1, 4) if free else 3
+    options = LowerOptions(shapes={"x": InputShape(((size, 48),))})
+    check(parsed(text, opset=18), {"x": random((3, 48))}, tmp_path, options)

@@ -56,3 +56,14 @@ def test_computed_amounts_along_one_axis(longer: int, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
     options = LowerOptions(shapes={"x": InputShape(((2, Range(1, 16), 3),)), "like": InputShape(((Range(1, 16), 1),))})
     check(model_of(ONE_AXIS, opset=18), {"x": x, "like": np.zeros((5 + longer, 1), np.float32)}, tmp_path, options)
+
+
+@pytest.mark.parametrize(("pads", "length"), [((1, -1), 1), ((1, -1), 7), ((-2, 3), 3), ((-1, -1), 3), ((-1, -1), 7)])
+def test_negative_amounts_in_a_free_size(pads: tuple[int, int], length: int, tmp_path: Path) -> None:
+    """RWKV's shift in time: each token sees the one before it, the first one padding."""
+    text = """g (float[1,t,4] x) => (float[1,u,4] y) <float v = {0.5}> {
+        w = Constant <value_ints = [0, BEGIN, 0, 0, END, 0]> () y = Pad (x, w, v) }"""
+    model = model_of(text.replace("BEGIN", str(pads[0])).replace("END", str(pads[1])), opset=18)
+    options = LowerOptions(shapes={"x": InputShape(((1, Range(max(1, -sum(pads) + 1), 16), 4),))})
+    x = np.random.default_rng(0).standard_normal((1, length, 4)).astype(np.float32)
+    check(model, {"x": x}, tmp_path, options)

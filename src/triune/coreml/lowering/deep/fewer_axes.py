@@ -12,6 +12,7 @@ from triune.coreml.lowering.deep.rules import RULES
 from triune.coreml.lowering.deep.views import TooManyAxesError, Views
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.reshapes import Reshapes
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, names_read, subgraphs_of
 
@@ -20,7 +21,7 @@ class FewerAxes(GraphPass):
     """Given nodes with operands or results of more than five axes, some of which can be joined with their neighbours.
     Result: nodes that compute the same elements from tensors of at most five axes.
 
-    A graph is not changed if one of its nodes needs more than five axes, or has too many axes of unknown size.
+    A graph in which one node needs more than five axes, or has too many axes of unknown size, keeps them all.
 
     Attributes:
         wide: the names of new values that must be computed in fp32.
@@ -38,6 +39,9 @@ class FewerAxes(GraphPass):
 
         The shapes of the values of `model` must have been inferred.
         """
+        if _has_deep(model.graph, None):
+            # Exporters compute the target shapes of Reshapes, of which more sizes are known by their names.
+            model = Infer()(Reshapes()(model))
         names = Names(model.graph)
         # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         names.value("axes")
@@ -70,6 +74,16 @@ class FewerAxes(GraphPass):
         return True
 
 
+def _has_deep(graph: GraphProto, outer: Values | None) -> bool:
+    """Whether a value of a graph or of its subgraphs has more axes than Core ML allows."""
+    values = Values(graph, outer)
+    return any(
+        any(name and len(values.shape(name) or ()) > MAX_RANK for name in node.output)
+        or any(_has_deep(inner, values) for inner in subgraphs_of(node))
+        for node in graph.node
+    )
+
+
 def _write(node: NodeProto, views: Views) -> None:
     """Copy a node to `views`, rewritten with fewer axes if an operand or result has more axes than Core ML allows.
 
@@ -82,7 +96,7 @@ def _write(node: NodeProto, views: Views) -> None:
         views.nodes.append(node)
         return
     rule = RULES.get(node.op_type)
-    if rule is None or len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
+    if rule is None or not all(node.output) or node.domain not in ("", "ai.onnx"):
         raise TooManyAxesError
     views.begin(node)
     rule(node, views)

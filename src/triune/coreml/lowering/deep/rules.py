@@ -167,6 +167,20 @@ def _slice(node: NodeProto, views: Views) -> None:
     views.give(x, node.output[0])
 
 
+def _split(node: NodeProto, views: Views) -> None:
+    sizes = views.sizes(node.input[0])
+    axis = positive(int(attributes_of(node).get("axis", 0)), len(sizes))
+    x = views.view(node.input[0], parted(sizes, axis))
+    begin = 0
+    for name in node.output:
+        size = views.sizes(name)[axis]
+        if size is None:
+            raise TooManyAxesError
+        one = [views.constant(np.array([each], np.int64)) for each in (begin, begin + size, 1)]
+        views.give(views.op("Slice", [x, *one]), name)
+        begin += size
+
+
 def _clamped(size: int, start: int, end: int, step: int) -> tuple[int, int, int]:
     """The indices that a Slice takes of an axis of `size` elements, as the arguments (start, stop, step) of `range`."""
     return slice(start, end if end >= -size or step > 0 else None, step).indices(size)
@@ -233,6 +247,7 @@ RULES: Mapping[str, Rule] = {
     "Gather": _gather,
     "GatherND": _gather_nd,
     "Slice": _slice,
+    "Split": _split,
     "Concat": _concat,
     "MatMul": _matmul,
 }
