@@ -4,6 +4,7 @@ another process with limits of time and memory.
 
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
     limits = Limits(
         load_seconds=SECONDS,
         memory_bytes=max(_LEAST_BYTES, _TIMES * sum(each.stat().st_size for each in result.rglob("*"))),
-        cpu_seconds=int(2 * SECONDS * (os.cpu_count() or 1)),
+        cpu_seconds=math.ceil(2 * SECONDS * (os.cpu_count() or 1)),
     )
     with tempfile.TemporaryDirectory(prefix="triune-comparison-") as folder:
         path = Path(folder) / "verdicts.json"

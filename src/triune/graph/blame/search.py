@@ -106,8 +106,15 @@ def wide_nodes(simulation: Simulation, wide: Collection[str]) -> dict[str, Node]
 def nodes_after_layers(simulation: Simulation, outputs: Sequence[str], wide: Collection[str]) -> dict[str, Node]:
     """The nodes from the last layers of the network (`Node.is_layer`) on that compute these outputs, without those in
     `wide`; {} if these are more nodes than may be in fp32.
+
+    An output of integers is decided by floats, as ArgMax's indices are: then the layers are among the nodes.
     """
-    found = {each: node for name in outputs for each, node in leading_to(simulation, name, is_whole=False).items()}
+    floats = {name for node in simulation.nodes.values() for name in node.results}
+    found: dict[str, Node] = {}
+    for name in outputs:
+        tail = leading_to(simulation, name, is_whole=False)
+        before = {each for node in tail.values() for each in node.operands} if name not in floats else set[str]()
+        found |= tail | {each: simulation.nodes[each] for each in before if _is_layer(simulation.nodes.get(each))}
     fresh = {name: node for name, node in found.items() if name not in wide}
     return fresh if len(fresh) <= _most(simulation) else {}
 
@@ -205,7 +212,7 @@ def _first_wrong(
     fresh = [name for name in first if name not in blamed]
     # Prefer nodes that were not blamed before. A blamed node that is wrong although it computes in fp32 has operands
     # that are rounded too much.
-    return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
+    return fresh or first or [each for name in outputs for each in simulation.sources.get(name, ())]
 
 
 def _is_off(expected: Array, actual: Array | None) -> bool:
@@ -230,7 +237,7 @@ def _is_beyond(expected: Array) -> bool:
 
 def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    waiting = [simulation.makers.get(name, name) for name in names]
+    waiting = [each for name in names for each in simulation.sources.get(name, (name,))]
     while waiting:
         name = waiting.pop()
         if name in simulation.nodes and name not in found:
@@ -240,11 +247,11 @@ def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
 
 
 def leading_to(simulation: Simulation, name: str, *, is_whole: bool) -> dict[str, Node]:
-    """The node `name` and the nodes that compute its operands: back to the inputs if `is_whole`, else only back to the
-    nearest layers of the network (`Node.is_layer`), which are left out.
+    """The node that computes the value `name` and the nodes that compute its operands: back to the inputs if
+    `is_whole`, else only back to the nearest layers of the network (`Node.is_layer`), which are left out.
     """
     found: dict[str, Node] = {}
-    waiting = [simulation.makers.get(name, name)]
+    waiting = list(simulation.sources.get(name, (name,)))
     while waiting:
         each = waiting.pop()
         node = simulation.nodes.get(each)

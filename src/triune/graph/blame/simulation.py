@@ -51,7 +51,7 @@ class Node:
     Attributes:
         value: the name of the node's first result.
         node: the node.
-        operands: the names of the first results of the nodes of the main level that compute its operands.
+        operands: the names of the first results of the nearest such nodes that compute its operands.
         results: the names of its results of floats.
         is_layer: whether it multiplies by constant weights.
     """
@@ -70,7 +70,8 @@ class Simulation:
         nodes: the nodes with results of floats, in order, by the name of the first result. Those that compute constants
             are not among them.
         outputs: the names of the graph's outputs.
-        makers: maps the name of each result of these nodes to the name of the same node's first result.
+        sources: for each value, the names of the first results of the nearest of these nodes that compute it. Of a
+            value of integers, such as ArgMax's indices, they compute the floats from which it follows.
     """
 
     def __init__(self, model: ModelProto, keep: Collection[str], file: WeightFile) -> None:
@@ -86,9 +87,8 @@ class Simulation:
         self._keep = keep
         self._file = file
         values = Values(model.graph)
-        self.nodes = dict(_nodes(model.graph, values))
+        self.nodes, self.sources = _nodes(model.graph, values)
         self.outputs = [value.name for value in model.graph.output]
-        self.makers = {name: first for first, each in self.nodes.items() for name in each.node.output if name}
         self._watched = [name for each in self.nodes.values() for name in each.results]
         self._reference = _session(_with_outputs(_copy(model), self._watched), "the graph in fp32")
         self._noisy: GraphSession | None = None
@@ -172,8 +172,9 @@ def _session(model: ModelProto, name: str) -> GraphSession:
     return GraphSession(model, name, optimizes=False)
 
 
-def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
-    first_of = {name: next(each for each in node.output if each) for node in graph.node for name in node.output if name}
+def _nodes(graph: GraphProto, values: Values) -> tuple[dict[str, Node], dict[str, tuple[str, ...]]]:
+    """`Simulation.nodes` and `Simulation.sources` of a graph."""
+    sources: dict[str, tuple[str, ...]] = {}
     found: dict[str, Node] = {}
     constant: set[str] = set()
     for node in graph.node:
@@ -182,18 +183,25 @@ def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
             constant.update(node.output)
             continue
         results = tuple(name for name in node.output if name and values.elem_type(name) == TensorProto.FLOAT)
-        if not results and not any(True for _ in subgraphs_of(node)):
-            continue
         names = sorted(names_read_by(node))
+        operands = dict.fromkeys(
+            each
+            for name in names
+            if name not in constant and values.tensor(name) is None
+            for each in sources.get(name, (name,))
+        )
+        if not results and not any(True for _ in subgraphs_of(node)):
+            # The sizes of a value do not depend on its elements.
+            through = () if node.op_type in ("Shape", "Size") else tuple(operands)
+            sources.update((name, through) for name in node.output if name)
+            continue
         is_layer = node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN") and any(
             name in constant or values.tensor(name) is not None for name in names
         )
         first = next((name for name in node.output if name), "")
-        operands = dict.fromkeys(
-            first_of.get(name, name) for name in names if name not in constant and values.tensor(name) is None
-        )
         found[first] = Node(first, node, tuple(operands), results, is_layer)
-    return list(found.items())
+        sources.update((name, (first,)) for name in node.output if name)
+    return found, sources
 
 
 def _is_of_constants(node: NodeProto, values: Values, constant: Collection[str]) -> bool:

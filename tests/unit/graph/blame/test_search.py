@@ -108,6 +108,19 @@ def test_what_only_the_runtime_rounds_computes_in_fp32_from_the_last_layers_on()
     assert not examine(model_of(text, opset=18), known, [wrong], [], 0.05, 60).wide
 
 
+def test_labels_lead_to_the_scores_that_decide_them() -> None:
+    """Of naive Bayes: no float leads to the label but those that ArgMax compares."""
+    text = """g (float[2,3] x) => (int64[2] y, float[2,3] z)
+        <float[3,3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}, int64[3] c = {7, 2, 9}> {
+        a = Abs (x) s = MatMul (a, w) i = ArgMax <axis = 1, keepdims = 0> (s) l = Gather (c, i)
+        f = Cast <to = 1> (l) y = Cast <to = 7> (f) z = Neg (a) }"""
+    x = {"x": np.array([[1, 2, 3], [3, 2, 1]], np.float32)}
+    wrong = Wrong(InputSet("ends", x), {"y": np.array([9, 2]), "z": -x["x"]})
+    # The rules have the label itself in fp32 already.
+    known = ConversionOptions(precision=Precision.FP16, wide=frozenset({"f"}))
+    assert examine(model_of(text, opset=18), known, [wrong], [], 0.05, 60).wide == ("s",)
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
