@@ -43,7 +43,7 @@ class Change:
 
 
 def opset_of(model: ModelProto) -> int:
-    """The version of the standard operators."""
+    """The version of ONNX's standard operator set that a model imports; 1 if it names none."""
     return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
 
 

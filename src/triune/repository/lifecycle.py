@@ -158,7 +158,7 @@ class Lifecycle:
         await following
 
     async def settle(self, name: str) -> None:
-        """Rebuild the models that depend on this one after it was loaded, changed or unloaded, or stop serving them."""
+        """After a model was loaded, changed or unloaded, rebuild the models that depend on it, or stop serving them."""
         for each in (name, *self.dependencies.dependents(name)):
             if await self.refresh(each) and each != name:
                 await self.settle(each)

@@ -163,7 +163,7 @@ class ModelProxy:
 
     @staticmethod
     def get_compute_plan(path: str, units: str) -> Any:
-        """The `MLComputePlan` of a model, which is a prediction."""
+        """The `MLComputePlan` of a model, as Triune predicts it: see `plan_of`."""
         with as_runtime_errors():
             return plan_of(read_package(path).program, units)
 

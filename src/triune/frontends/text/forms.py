@@ -10,7 +10,7 @@ from triune.frontends.text.fields import FieldError, Fields, unsupported
 
 
 def read_format(fields: Fields, name: str) -> Constraint | None:
-    """Read `response_format` of chats, or `text.format` of responses; None for any text."""
+    """Read `response_format` of chats, or `text.format` of responses; None if any text is allowed."""
     form = fields.object(name)
     if form is None:
         return None

@@ -30,7 +30,9 @@ class Stored:
         self._made_bytes = 0
 
     def add(self, array: Array) -> None:
-        """Count a constant as it is in the file. What was counted before is not counted again."""
+        """Count the bytes of a constant in the file. Memory that was counted before is not counted again, and one
+        number that stands for several elements is not counted.
+        """
         is_repeated = array.size > 1 and 0 in array.strides
         key = (int(array.__array_interface__["data"][0]), array.nbytes)
         if not is_repeated and key not in self._seen:

@@ -264,7 +264,7 @@ class Heads:
 
     @property
     def chunks(self) -> int:
-        """How many blocks of threads share the heads of queries of one head of keys."""
+        """The number of thread blocks among which the query heads of one key head are divided."""
         shared = self.num // self.num_kv
         most = min(_MOST_HEADS, _MOST_NUMBERS // self.size)
         return next(count for count in range(1, shared + 1) if shared % count == 0 and shared // count <= most)

@@ -32,7 +32,11 @@ class Predictor:
 
 
 def rates_of(measurement: Measurement, constants: Constants) -> Rates:
-    """The rates of a measurement's unit."""
+    """The speeds and the power of the unit that was measured.
+
+    Raises:
+        UnsupportedError: the chip has no figures for the unit.
+    """
     chip = measurement.chip
     match measurement.unit:
         case Unit.ANE:

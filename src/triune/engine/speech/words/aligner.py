@@ -89,7 +89,7 @@ class Aligner:
         return words
 
     def close(self) -> None:
-        """Free the graph. No call may be running, and none may follow."""
+        """Free the executable. No call may be running, and none may follow."""
         with self._lock:
             if self._executable is not None:
                 self._executable.close()
