@@ -1,5 +1,5 @@
-"""Raise convolutions and pools of two and three spatial axes. In Core AI a separate operation before them pads; it
-becomes the attribute `pads` of the ONNX node.
+"""Raise convolutions and pools of two and three spatial axes. In Core AI, a separate operation before them does the
+padding; it becomes the attribute `pads` of the ONNX node.
 """
 
 from collections.abc import Mapping

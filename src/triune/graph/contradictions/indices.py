@@ -143,4 +143,4 @@ RULES: Mapping[str, Rule] = {
     "NonMaxSuppression": _suppression,
     "Compress": _compress,
 }
-"""Rules of operators with indices, by operator."""
+"""The functions that find contradictions in operators with indices, by operator."""

@@ -165,4 +165,4 @@ RULES: Mapping[str, Rule] = {
     "SoftmaxCrossEntropyLoss": _loss,
     "Mod": _fmod,
 }
-"""Rules of norms, quantization and products, by operator."""
+"""The functions that find contradictions in norms, quantization and products, by operator."""

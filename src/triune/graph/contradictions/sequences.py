@@ -127,4 +127,4 @@ RULES: Mapping[str, Rule] = {
     "Attention": _attention,
     "RotaryEmbedding": _rotary,
 }
-"""Rules of operators over sequences, by operator."""
+"""The functions that find contradictions in operators over sequences, by operator."""

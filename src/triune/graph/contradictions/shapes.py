@@ -308,4 +308,4 @@ RULES: Mapping[str, Rule] = {
     "CenterCropPad": _crop_pad,
     "Col2Im": _col2im,
 }
-"""Rules of operators that change shapes, by operator."""
+"""The functions that find contradictions in operators that change shapes, by operator."""

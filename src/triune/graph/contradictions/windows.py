@@ -211,4 +211,4 @@ RULES: Mapping[str, Rule] = {
         _reduce,
     ),
 }
-"""Rules of operators with windows and of reductions, by operator."""
+"""The functions that find contradictions in operators with windows and in reductions, by operator."""

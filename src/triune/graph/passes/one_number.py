@@ -1,4 +1,4 @@
-"""Make values of If and Loop that have shape [] in one branch or step, and [1] in another, have the same rank."""
+"""Give one rank to values of If and Loop that have shape [] in one branch or step, and [1] in another."""
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto

@@ -1,6 +1,6 @@
 """Replace norms that ONNX Runtime computes wrongly by other operators.
 
-Its kernel for MeanVarianceNormalization lacks ONNX's epsilon and computes 0 / 0. GroupNormalization it computes by
+Its kernel for MeanVarianceNormalization lacks ONNX's epsilon and computes 0 / 0. It computes GroupNormalization by
 ONNX's function body, whose variance mean(x^2) - mean^2 loses all bits, and may be negative, if the mean is far larger
 than the deviation.
 """
