@@ -36,7 +36,7 @@ class SimulatedBatch(NamedTuple):
 
 
 class SimulatedRunner:
-    """What the dispatcher reads of a worker's runner. It runs no batches: `SimulatedWorker` ends them.
+    """Has the properties of a runner that the dispatcher reads. It runs no batches: `SimulatedWorker` ends them.
 
     Attributes:
         unit: the unit that the batches run on.

@@ -1,8 +1,8 @@
 """Replace norms that ONNX Runtime computes wrongly by other operators.
 
-Its kernel for MeanVarianceNormalization lacks ONNX's epsilon and computes 0 / 0. It computes GroupNormalization by
-ONNX's function body, whose variance mean(x^2) - mean^2 loses all bits, and may be negative, if the mean is far larger
-than the deviation.
+Its kernel for MeanVarianceNormalization lacks ONNX's epsilon and computes 0 / 0. ONNX Runtime computes
+GroupNormalization by ONNX's function body, whose variance mean(x^2) - mean^2 loses all bits, and may be negative, if
+the mean is far larger than the deviation.
 """
 
 from typing import Any
