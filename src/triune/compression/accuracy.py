@@ -72,7 +72,7 @@ class TextAccuracy:
         perplexity: the perplexity of the result.
         top1: the fraction of positions at which both have the same most probable token.
         divergence: the mean Kullback-Leibler divergence of the result's probabilities from the source's, in nats.
-        is_finite: whether all logits are numbers.
+        is_finite: whether no logit is NaN or infinite.
     """
 
     num_tokens: int

@@ -82,7 +82,7 @@ class Options:
             `group` output channels has a palette.
         group: the number of weights along the input channels that share a scale. With palettes: the number of output
             channels that share a palette. None for no groups.
-        is_symmetric: whether integers are scale * q, without a zero point.
+        is_symmetric: whether an integer q stands for scale * q, without a zero point.
         bits: the bits of an index into a palette.
         sparsity: the fraction of weights that become 0; None for none.
         n_m: (n, m): of each m weights in a row along the input channels, n stay; None for no such pattern.

@@ -70,7 +70,8 @@ def verify_lowered(
         options: the options of the conversion.
         given: inputs and states by name. The others are made up.
         samples: whole sets of inputs of the user's; if there are any, only these are compared.
-        is_hurried: whether the function is raised and computed by ONNX Runtime where the interpreter `is_slow`.
+        is_hurried: whether ONNX Runtime computes the function, raised to ONNX, if the interpreter would be slow
+            (`is_slow`).
 
     Raises:
         InvalidArgumentError: an array has a shape that the function does not take.

@@ -25,7 +25,7 @@ class _Predictions:
         best: INT64 [tokens], the most probable next token.
         logs: FP32 [tokens / _EACH, vocabulary], log p of all tokens of the vocabulary, after every `_EACH`-th token of
             the text.
-        is_finite: whether all logits are numbers.
+        is_finite: whether no logit is NaN or infinite.
     """
 
     losses: NDArray[np.float64]

@@ -82,14 +82,14 @@ def verify_halved(
 
     Args:
         model: the source.
-        options: those with which it was converted.
+        options: the options of its conversion.
         sets: ordinary sets of inputs (`samples_of`).
         narrow: sets for which terms cancel (`narrow_samples_of`); they count if the conversion is to fp16.
-        sized: inputs that can be made larger (`sized_samples_of`); how large they may be is tried, if the conversion is
-            to fp16, after all else.
-        source: the source in ONNX Runtime, of `gates.model`.
+        sized: inputs that can be made larger (`sized_samples_of`). If the conversion is to fp16, the last step tries
+            how large they may be.
+        source: runs `gates.model` in ONNX Runtime.
         expected: computes the right outputs from inputs, by `source`.
-        gates: the conditions of the source.
+        gates: collects the values of the conditions in `model`; its `model` has them as further outputs.
         result: computes the conversion's outputs.
         tolerance: the allowed error of floats, relative to an output's largest element.
 

@@ -47,7 +47,7 @@ def fit_half(
     """Rewrite a model so that its numbers stay within fp16, and find the nodes that must compute in fp32.
 
     Args:
-        model: normalized and narrowed; changed.
+        model: the model, on which `normalize` and the pass `Narrow` have run; it is changed in place.
         file: the scratch file for new large weights.
         is_laid_out: whether `graph.ane` has rewritten the model for the Neural Engine, which computes only in fp16:
             then norms are rewritten to stay within fp16, and masks of -inf become finite.

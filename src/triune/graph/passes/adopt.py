@@ -17,8 +17,9 @@ _schemas: Any = onnx.defs
 
 
 class Adopt(GraphPass):
-    """Given nodes in ONNX's domain with operators that ONNX Runtime has, but not the model's operator set. Result: the
-    same nodes in the domain "triune.adopted". ONNX's checker accepts them there, and `Upgrade` replaces them later.
+    """Given nodes in ONNX's domain whose operators ONNX Runtime has, although the model's operator set lacks them.
+    Result: the same nodes in the domain "triune.adopted". ONNX's checker accepts them there, and `Upgrade` replaces
+    them later.
 
     ONNX Runtime's optimizer writes LayerNormalization and SimplifiedLayerNormalization into models of any operator set.
     Old models have experimental operators that ONNX has removed (ImageScaler, Affine).

@@ -141,8 +141,8 @@ class Views:
         Args:
             node: the node, which has one output.
             inputs: the operands of the copy.
-            sizes: the sizes of the copy's result. If the node's result has at most `most` axes, a Reshape gives it back
-                the shape that it has in the graph.
+            sizes: the sizes of the copy's result. If the node's result has at most `self.most` axes in the graph, a
+                Reshape gives it back its shape there.
             attributes: attributes that replace those of the node; None removes one.
         """
         copy = NodeProto.FromString(node.SerializeToString())
