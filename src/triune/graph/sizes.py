@@ -32,6 +32,8 @@ _BROADCAST = frozenset(
 _HOLDING_SIZES = frozenset([TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE])
 """The types to which a Cast keeps the value of a size."""
 
+_NO_NAMES = frozenset(["none", "unknown", "unk", "dynamic", "any"])
+
 
 class Sizes:
     """Computes the symbolic shapes of a graph's values."""
@@ -313,5 +315,6 @@ def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:
 
 
 def _symbol(text: str) -> str | None:
-    # Only text that begins like an identifier is a name: some exporters write "?" for every size that they do not know.
-    return text if text and (text[0].isalpha() or text[0] == "_") else None
+    # Only text that begins like an identifier is a name: some exporters write "?" or "None" for every size that they do
+    # not know.
+    return text if text and (text[0].isalpha() or text[0] == "_") and text.lower() not in _NO_NAMES else None

@@ -22,3 +22,12 @@ def test_nodes_that_do_not_take_such_operands_are_told(text: str, reason: str) -
     model = model_of(f"agraph (float[2,3] x, float z) => (float[?,?] y) {{ {text} }}")
     with pytest.raises(InvalidArgumentError, match=reason):
         Sizes(model.graph, lambda _: None, {})
+
+
+@pytest.mark.parametrize("name", ["None", "unknown", "?"])
+def test_words_for_unknown_sizes_are_no_names(name: str) -> None:
+    model = model_of("agraph (float[a,b] x) => (float[c,d] y) { y = Abs (x) }")
+    for dim in model.graph.input[0].type.tensor_type.shape.dim:
+        dim.dim_param = name
+    first, second = Sizes(model.graph, lambda _: None, {}).get("x") or ()
+    assert first != second

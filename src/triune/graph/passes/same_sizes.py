@@ -1,17 +1,22 @@
 """Replace the difference of two sizes that are always equal by zeros."""
 
+from collections import Counter
+
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from triune.graph.index import INTS, Index
+from triune.graph.passes.infer import Infer
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values
 from triune.graph.weights import Large
 
 
 class SameSizes(GraphPass):
-    """Given a Sub of sizes of which none is known as a number, and which have the same name: the number of keys less
-    the width of their mask, by which ONNX's function for Attention pads the mask. Result: zeros.
+    """Given a Sub of sizes of which none is known as a number, and which follow from one size of one input: the number
+    of keys less the width of their mask, by which ONNX's function for Attention pads the mask. Result: zeros.
+
+    Sizes of several inputs that have one name are not trusted to be equal, since no runtime refuses others.
     """
 
     name = "same_sizes"
@@ -25,7 +30,7 @@ class SameSizes(GraphPass):
         values = Values(model.graph)
         if not any(_is_difference(node, values) for node in model.graph.node):
             return model
-        index = Index(model.graph, "same_sizes", self._large)
+        index = Index(_with_own_names(model).graph, "same_sizes", self._large)
         for node in model.graph.node:
             if not _is_difference(node, values):
                 continue
@@ -36,6 +41,21 @@ class SameSizes(GraphPass):
                 zeros = numpy_helper.from_array(np.zeros(shape, dtype), node.output[0])
                 node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], value=zeros))
         return model
+
+
+def _with_own_names(model: ModelProto) -> ModelProto:
+    """The model with a name of its own for each free size of its inputs; the model itself if it has such names."""
+    dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param]
+    if all(count == 1 for count in Counter(dim.dim_param for dim in dims).values()):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                dim.dim_param = f"size_{axis}_of_{value.name}"
+    return Infer()(copy)
 
 
 def _is_difference(node: NodeProto, values: Values) -> bool:
