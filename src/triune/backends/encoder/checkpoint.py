@@ -42,5 +42,5 @@ def output_of(config: BertConfig) -> EncoderOutput:
 
 
 def graph_output_of(config: BertConfig) -> str:
-    """The name that the output of `output_of` has in the graph."""
+    """The name in the graph of the output that clients get: the embedding, or the logits of the classes."""
     return "sentence_embedding" if config.head is None else "logits"

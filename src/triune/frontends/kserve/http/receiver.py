@@ -27,7 +27,9 @@ pause. The real number is not known before.
 
 
 class Connection(Protocol):
-    """The connection whose body is received. It gets all events except data."""
+    """The connection whose request body is received. While the body arrives, the receiver passes the transport's events
+    on to it, except data.
+    """
 
     def pause_body(self) -> None:
         """Stop reading the body from the socket."""
