@@ -11,7 +11,7 @@ from triune.graph.values import attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
 FEWEST = 1024
-"""Weights of fewer elements stay: they save next to nothing."""
+"""Weights of fewer elements are not compressed: that would save next to nothing."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _STANDARD = ("", "ai.onnx")
@@ -104,7 +104,7 @@ def find_weights(model: ModelProto) -> tuple[list[Weight], list[Kept]]:
 def _reason(
     tensor: TensorProto, uses: Sequence[tuple[NodeProto, int]], *, is_input: bool, is_output: bool, is_in_body: bool
 ) -> str | None:
-    """Why a weight stays; None if it can be compressed."""
+    """Why a weight cannot be compressed; None if it can."""
     if tensor.data_type not in _FLOATS:
         is_quantized = any(node.op_type in ("DequantizeLinear", "MatMulNBits", "MatMulInteger") for node, _ in uses)
         name = TensorProto.DataType.Name(tensor.data_type)

@@ -20,8 +20,8 @@ _AT_ONCE = 64
 _PERCENTILE = 99.999
 _NUM_BINS = 512
 _NUM_QUANTIZED_BINS = 128
-"""The number of bins of a quantized histogram (`_NUM_BINS`: of a histogram of values). ONNX Runtime compares the
-entropies of both to choose a range. With its defaults, 128 bins in both, it would never choose a range narrower than
+"""To choose a range by entropy, ONNX Runtime compares a histogram of the values, which has `_NUM_BINS` bins, with a
+quantized histogram of this many bins. With its defaults, 128 bins in each, it would never choose a range narrower than
 the values that occurred. The time of its search grows with the square of `_NUM_BINS`.
 """
 

@@ -63,8 +63,8 @@ def best_of(
         is_usable = np.isfinite(scales) & (scales > 0)
         if not is_usable.any():
             continue
-        # Scale so that the geometric mean of the largest and the smallest is 1: weights keep about the size that they
-        # had.
+        # Divide the scales by the geometric mean of the largest and the smallest one: then the weights, which are
+        # multiplied by them, keep about their size.
         middle = np.sqrt(scales[is_usable].max()) * np.sqrt(scales[is_usable].min())
         scales = np.where(is_usable, scales / middle, 1)
         scales = np.clip(scales, 1 / _LARGEST, _LARGEST).astype(np.float32)

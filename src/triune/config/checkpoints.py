@@ -51,7 +51,9 @@ def refuse_batching(message: ModelConfigMessage, why: str) -> None:
 
 
 def known_parameters(message: ModelConfigMessage, known: Collection[str], backend: str) -> Mapping[str, str]:
-    """The config's parameters. Raises InvalidArgumentError if a name is not in `known`, which the backend reads."""
+    """The config's parameters by name. Raises InvalidArgumentError if a name is not among `known`, the names that the
+    backend reads.
+    """
     given = {name: value.string_value for name, value in message.parameters.items()}
     unknown = sorted(given.keys() - known - {PINNED_PARAMETER})
     if unknown:

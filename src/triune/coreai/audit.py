@@ -101,8 +101,8 @@ def _findings(
     changed = list(differences(step, inputs, reference, found, tolerance))
     if not changed:
         return
-    # A changed output is a fault only if it is farther from the source's answer than `reference` is. It may be nearer:
-    # fused constants of fp16, for instance, are rounded only once.
+    # A changed output is a fault only if it is farther from the source's answer than the output of the program with
+    # barriers (`reference`). It may be nearer: fused constants of fp16, for instance, are rounded only once.
     wanted = origin.run(inputs.arrays)
     for each in changed:
         name = each.output

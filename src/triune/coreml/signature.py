@@ -148,7 +148,9 @@ def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
 
 
 def _rows(limit: int | None) -> Rows:
-    """Whether the first dimension is a batch dimension; unknown if `limit`, the largest batch, is 0."""
+    """Whether the first dimension is a batch dimension, by `limit`, the result of `_max_batch_size`: unknown if that is
+    0, else yes.
+    """
     return Rows.UNKNOWN if limit == 0 else Rows.SAME
 
 

@@ -28,7 +28,7 @@ class FewerBits:
 
     Attributes:
         doubles: nodes that compute in DOUBLE.
-        rounded: nodes that round DOUBLE to integers, if it is an input or computed.
+        rounded: nodes that round values of DOUBLE to integers; values that only copy constants do not count.
         powers: nodes that raise integers to a power of floats.
         more: nodes that give BFLOAT16, which are more exact in fp32: nothing is rounded to 8 bits.
     """

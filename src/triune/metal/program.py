@@ -38,8 +38,8 @@ class TooLargeError(MemoryError):
 
 
 class Program:
-    """Computes a graph. Values that depend on constants alone are computed once, when the program is made, as far as
-    they keep to `folding_limit` together; larger ones are computed in each run.
+    """Computes a graph. Values that depend on constants alone are computed once, when the program is made, as long as
+    they take no more than `folding_limit` bytes together; all others are computed in each run.
 
     Attributes:
         is_random: whether results differ from run to run.

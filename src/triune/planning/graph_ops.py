@@ -45,7 +45,7 @@ class _Weight:
 
     Attributes:
         elements: the number of its elements.
-        bits: the bits in which each element is stored, scales and zero points included; None if it is not packed.
+        bits: the bits of an element and of its part of the scales; None if the value is not packed.
     """
 
     elements: int
@@ -106,7 +106,7 @@ class _Reader:
         if node.op_type == "DequantizeLinear":
             values = given[0].elements
             stored = _BITS.get(self._values.elem_type(node.input[0]), 8) * values
-            # Scales are stored in 16 bits; zero points in the bits of the values.
+            # Count 16 bits for each scale, and nothing for zero points.
             stored += sum(16 * each.elements for each in given[1:2])
             bits = stored / values if values else None
         else:

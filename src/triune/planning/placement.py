@@ -2,7 +2,8 @@
 
 Operations run one after the other, in the graph's order, as Core ML runs them: branches of a graph do not run in
 parallel. So a placement is a path: from each operation to the next, on the same unit or on another. A segment is a run
-of operations on one unit. Every function is exact for the costs that it is given.
+of operations on one unit. Every function finds the best path for the costs that it is given; only `place_cheapest` may
+miss it slightly (`MOST_LABELS`).
 """
 
 from collections.abc import Sequence

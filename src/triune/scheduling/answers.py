@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Times(Protocol):
-    """When the computation of a request began, and the times of its stages, in ns: of a `Batch` or a `Division`."""
+    """The times of a request, in ns: when it began, and how long its stages took. `Batch` and `Division` have them."""
 
     @property
     def started_ns(self) -> int: ...
@@ -207,7 +207,7 @@ class Answers:
             division.num_open -= 1
             reason = division.reason = division.reason or reason
             if division.num_open:
-                # The request counts until no part of it runs any more.
+                # The request counts as pending until no part of it runs any more.
                 return
         self._statistics.num_pending -= 1
         self._statistics.record_failure(reason, now_ns - pending.arrived_ns)

@@ -11,7 +11,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Executable
 
 INLINE_LIMIT_NS = 100_000
-"""The approximate time of passing a batch to a worker thread and back, in ns, including the event loop's part."""
+"""A model runs on the event loop's thread if its run takes less than this, in ns: about the time of passing a batch to
+a worker thread and back, including the event loop's part.
+"""
 
 _NUM_RUNS = 15
 _NUM_ROUNDS = 3
@@ -51,7 +53,9 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
 
 
 def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, Array], clock: Clock) -> float:
-    """The median time of `_NUM_RUNS` runs, in ns; if they are slow, the time of the last of fewer runs."""
+    """The median time of `_NUM_RUNS` runs, in ns. A run of more than ten times INLINE_LIMIT_NS ends the round, and its
+    time is the result.
+    """
     durations_ns: list[int] = []
     while len(durations_ns) < _NUM_RUNS:
         started_ns = clock.now_ns()

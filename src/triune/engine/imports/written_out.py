@@ -137,8 +137,9 @@ def _repeated(keys: NDArray[Any], num_heads: int) -> NDArray[np.float32]:
 
 
 def _factor(found: NDArray[Any], queries: NDArray[Any], keys: NDArray[Any], product: NodeProto) -> float:
-    """The factor that `found`, the MatMul's result [batch, heads, new, total], has besides queries times keys, since
-    exporters may scale queries or keys before it. Raises UnsupportedError if it is not such a product.
+    """The factor f in `found` = f * queries * keys: exporters may scale queries or keys before they are multiplied.
+    `found` is the result of the MatMul `product`, [batch, heads, new, total]. Raises UnsupportedError if there is no
+    such factor.
     """
     plain = np.einsum("bhsd,bhtd->bhst", queries.astype(np.float32), _repeated(keys, queries.shape[1]))
     if found.shape == plain.shape:

@@ -130,8 +130,8 @@ class StepCost:
         if not self._seconds:
             return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
         slope, seconds = self._line(num_tokens)
-        # The line is fitted to noisy measurements. If it gives a time below 0, guess freely; a falling line counts as
-        # level.
+        # The line is fitted to noisy measurements. If it gives a time of 0 or less, guess as if guesses cost nothing. A
+        # line that falls counts as level.
         if seconds <= 0:
             return _LEAST_RATE
         cost = max(slope, 0.0) + (self._guess_seconds or 0.0)

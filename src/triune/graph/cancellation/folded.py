@@ -13,12 +13,12 @@ from triune.core.datatypes import Array
 from triune.graph.values import Values, attributes_of
 
 _FAR = 20.0
-"""Layers whose bias is at most this many times the norm of each result's weights are not yielded: fp16 rounds such a
-bias by at most 1/100 of that norm.
+"""`folded_means` skips a layer if the bias of each result is at most this many times the norm of the weights of that
+result: fp16 rounds such a bias by at most 1/100 of the norm.
 """
 
 _MOST_RESULTS = 4096
-"""A layer with more results, or that reads more elements, is not examined."""
+"""`folded_means` skips a layer if a dimension of its weights or of its bias has more elements than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -78,7 +78,9 @@ def compress(c: Context) -> bool:
 
 
 def random_like(op_type: str) -> Decomposition:
-    """RandomUniformLike or RandomNormalLike, if the shape of the operand is known."""
+    """RandomUniformLike or RandomNormalLike: RandomUniform or RandomNormal (`op_type`) of the operand's shape, if that
+    is known.
+    """
 
     def decompose(c: Context) -> bool:
         shape = c.values.static_shape(c.input(0))

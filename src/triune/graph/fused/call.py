@@ -37,7 +37,7 @@ class FusedCall:
 
 
 def add_call(model: ModelProto, call: FusedCall) -> NodeProto:
-    """Add the function to the model; returns the node that calls it, which replaces `call.output`."""
+    """Add the function of `call` to the model; returns the node that calls the function and replaces `call.output`."""
     name = f"{call.kind}_{len(model.functions)}"
     function: FunctionProto = helper.make_function(
         DOMAIN,

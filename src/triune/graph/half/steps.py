@@ -26,7 +26,7 @@ def squashed_producers(step: NodeProto, producers: Producers) -> list[NodeProto]
     layers round anyway.
 
     Args:
-        step: any node; the nodes are [] if its result does not jump.
+        step: any node; the result is [] if the node is not one whose result jumps (see the module).
         producers: finds the nodes that compute its operands.
     """
     if step.op_type not in STEPS and not is_rounding(step):

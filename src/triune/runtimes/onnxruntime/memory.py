@@ -168,7 +168,7 @@ def _end(is_closed: threading.Event, shrinking: threading.Lock) -> None:
 
 
 def _empty(spec: TensorSpec) -> Array:
-    """The smallest value that an input accepts."""
+    """The smallest array that an input accepts: each free dimension has size 0, and all elements are 0 or empty."""
     is_text = spec.datatype is DataType.BYTES
     return np.zeros([max(0, dim) for dim in spec.shape], np.str_ if is_text else spec.datatype.dtype)
 

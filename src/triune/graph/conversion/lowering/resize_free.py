@@ -79,7 +79,7 @@ def coordinates(c: NodeContext[V], resized: ResizedAxis[V], index: V) -> V:
 
 
 def clipped_indices(b: Builder[V], own: V, indices: V) -> V:
-    """Clip fp32 indices to the range from 0 to own - 1, and cast them to int32."""
+    """Clip fp32 indices to the range from 0 to own - 1, where `own` is the dimension's size, and cast them to int32."""
     return b.cast(b.minimum(b.maximum(indices, 0), b.sub(own, 1)), np.int32)
 
 
@@ -107,7 +107,9 @@ def _scaled(b: Builder[V], index: V, over: V | None, under: V) -> V:
 
 
 def _centered(b: Builder[V], index: V, resized: ResizedAxis[V]) -> V:
-    """(index + 0.5) * over / under - 0.5: the coordinates of the centers of elements."""
+    """For each index of the result, the coordinate of the element's center: (index + 0.5) * over / under - 0.5, with
+    `over` and `under` of `resized`.
+    """
     return b.sub(_scaled(b, b.add(index, 0.5), resized.over, resized.under), 0.5)
 
 
