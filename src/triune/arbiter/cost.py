@@ -8,6 +8,11 @@ from typing import Final, NamedTuple
 _WEIGHT: Final = 0.2
 """The weight of the newest batch in the moving average of its size class."""
 
+_MOST_RATIO: Final = 3
+"""A batch counts as at most this many times the mean of its size class: other programs may have disturbed it, and one
+such batch must not make a class look slow.
+"""
+
 _NUM_FIRST: Final = 3
 """Until a size class has had this number of batches, its estimate is the time of its fastest batch: the first batches
 allocate memory, and other programs may have disturbed them.
@@ -68,7 +73,7 @@ class CostEstimate:
             self._means[size] = _Mean(duration_ns, num_elements, 1, self.num_batches)
             return
         if mean.count >= _NUM_FIRST:
-            mean.ns += _WEIGHT * (duration_ns - mean.ns)
+            mean.ns += _WEIGHT * (min(duration_ns, _MOST_RATIO * mean.ns) - mean.ns)
             mean.num_elements += _WEIGHT * (num_elements - mean.num_elements)
         elif duration_ns / num_elements < mean.ns / mean.num_elements:
             mean.ns, mean.num_elements = duration_ns, num_elements

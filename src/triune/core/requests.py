@@ -81,7 +81,7 @@ class InferenceRequest:
     """
 
     model: str
-    inputs: dict[str, Array]
+    inputs: dict[str, Array] = field(repr=False)
     version: int | None = None
     outputs: tuple[RequestedOutput, ...] = ()
     id: str = ""
@@ -106,7 +106,7 @@ class InferenceResponse:
 
     model: str
     version: int
-    outputs: dict[str, Array]
+    outputs: dict[str, Array] = field(repr=False)
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=_no_parameters)
     is_final: bool = True

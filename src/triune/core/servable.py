@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from triune.core.datatypes import Array
@@ -69,7 +69,7 @@ class Call:
     """
 
     request: InferenceRequest
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Array] = field(repr=False)
     batch_size: int
     finish: Finisher | None = None
     compute_time: ComputeTime | None = None

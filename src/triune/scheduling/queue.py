@@ -16,7 +16,7 @@ from triune.core.units import Unit
 from triune.scheduling.division import Division
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Pending:
     """A call between its arrival and its answer.
 
@@ -31,6 +31,7 @@ class Pending:
         mode: the power mode that the client asked for; None means the server's mode.
         division: the division that this is a part of; None for a whole request.
         row: the index of the part's first row in the whole request.
+        is_waiting: whether it is in the queue.
         num_elements: the number of elements in its inputs, or the call's size. Run times are estimated from it.
     """
 
@@ -44,6 +45,7 @@ class Pending:
     mode: PowerMode | None = None
     division: Division | None = None
     row: int = 0
+    is_waiting: bool = False
     num_elements: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,6 +154,7 @@ class RequestQueue:
             pending.level, _Level(deque(), deque(), deque())
         )
         (waiting.in_time if pending.division is None else waiting.parts).append(pending)
+        pending.is_waiting = True
         self.size += 1
         if pending.unit is not None:
             self.named[pending.unit] += 1
@@ -188,17 +191,19 @@ class RequestQueue:
         Returns:
             whether it was in the queue.
         """
-        for waiting in self._levels.get(pending.level, ()):
-            # This search is short, since the request is nearly always the first one.
-            try:
+        if not pending.is_waiting:
+            return False
+        for waiting in self._levels[pending.level]:
+            # This search is short, since the request is nearly always the first one. Look before `remove`, since the
+            # error of a deque contains what it does not have as a text, and a request's tensors may be large.
+            if pending in waiting:
                 waiting.remove(pending)
-            except ValueError:
-                continue
-            self._forget(pending)
-            return True
-        return False
+                break
+        self._forget(pending)
+        return True
 
     def _forget(self, pending: Pending) -> None:
+        pending.is_waiting = False
         self.size -= 1
         if pending.unit is not None:
             self.named[pending.unit] -= 1

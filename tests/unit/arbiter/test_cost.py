@@ -13,6 +13,17 @@ def test_a_first_batch_that_was_disturbed_does_not_count() -> None:
     assert 10_000 < cost.of(16) < 20_000
 
 
+def test_a_disturbed_batch_counts_little_and_a_lasting_change_much() -> None:
+    cost = CostEstimate()
+    for _ in range(5):
+        cost.record(16, 1_000)
+    cost.record(16, 100_000)
+    assert cost.of(16) == 1_400
+    for _ in range(20):
+        cost.record(16, 100_000)
+    assert cost.of(16) > 80_000
+
+
 def test_an_unknown_size_is_scaled_from_the_nearest() -> None:
     cost = CostEstimate()
     assert cost.of(16) == 0

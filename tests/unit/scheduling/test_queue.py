@@ -40,6 +40,25 @@ async def test_a_long_queue_is_not_walked_at_each_arrival() -> None:
     assert bench.statistics.num_pending == 201
 
 
+class Unprintable(bytes):
+    def __repr__(self) -> str:
+        raise AssertionError("a request's tensors were made a text")
+
+
+async def test_a_running_request_that_is_cancelled_is_not_made_a_text() -> None:
+    queue = RequestQueue(BatchingPolicy())
+    inputs = {"x": np.array([Unprintable(b"large")], np.object_)}
+    call = Call(InferenceRequest("m", inputs), inputs, 1)
+    running, waiting = (Pending(call, asyncio.Future(), 0) for _ in range(2))
+    for each in (running, waiting):
+        queue.push(each, lambda: 0.0)
+    queue.begin(running)
+    assert queue.remove(running) is False
+    assert queue.remove(waiting) is True
+    assert not queue.size
+    assert "Unprintable" not in f"{running!r} {call!r}"
+
+
 async def test_deadlines_are_kept_whoever_leaves_first() -> None:
     policy = QueuePolicy(allow_timeout_override=True)
     bench = Bench(is_dynamic=False, default_queue_policy=policy)
