@@ -21,6 +21,7 @@ from triune.core.state import State
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit
 from triune.coreai.description import describe
+from triune.coreai.variants import variants_of
 from triune.coreml.feature_values import classes_of
 from triune.coreml.package import read_package
 from triune.coreml.signature import precision_of
@@ -302,9 +303,7 @@ def _read_program(path: Path, backend: str, function: str | None, options: dict[
     if function is not None:
         options[f"{backend}.function"] = function
     if path.suffix == _CORE_AI:
-        names = {each.name: each for each in describe(path).functions}
-        chosen = function or ("main" if "main" in names or len(names) != 1 else next(iter(names)))
-        described = names.get(chosen)
+        chosen, (described, *_) = variants_of(describe(path), function)
         program = _Program(chosen)
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
         # Do not read the program: on macOS only Core ML itself opens it, and may support programs that Triune does not.

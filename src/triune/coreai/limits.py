@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias, cast
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
 from triune.coreai.description import Description
+from triune.coreai.lowering.ladders import LADDER
 from triune.coreai.lowering.lower import SOURCE_KEY
 
 Limits: TypeAlias = Sequence[Sequence[Any]]
@@ -24,12 +25,15 @@ def sources_of(description: Description) -> Mapping[str, Any]:
 
 
 def limits_of(description: Description, function: str) -> Mapping[str, Limits]:
-    """The limits of the inputs of a function, by name, where a conversion recorded them.
+    """The limits of the inputs of a function, by name, where a conversion recorded them. Those of a variant for one of
+    several shapes (`main_of_1x64`) are those of its function.
 
     Raises:
         InvalidArgumentError: the record is not what a conversion writes.
     """
-    source = sources_of(description).get(function)
+    sources = sources_of(description)
+    name = next((each for each in sources if function.startswith(f"{each}{LADDER}")), function)
+    source = sources.get(function, sources.get(name))
     limits: object = cast("dict[str, object]", source).get("limits", {}) if isinstance(source, dict) else {}
     if not isinstance(limits, dict) or not all(map(_are_limits, cast("dict[str, object]", limits).values())):
         raise InvalidArgumentError(

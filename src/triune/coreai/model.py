@@ -5,23 +5,23 @@ Runtime.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.model import Model as LoadedModel
 from triune.core.model import needs_state
 from triune.core.state import State
-from triune.core.tensors import Signature, TensorSpec, format_shape
+from triune.core.tensors import Signature, format_shape
 from triune.core.units import Unit
-from triune.coreai.description import Description, describe
+from triune.coreai.description import describe
 from triune.coreai.interface import Interface, as_array, to_array
-from triune.coreai.limits import Limits, limits_of, sources_of
-from triune.coreai.lowering.ladders import LADDER
+from triune.coreai.limits import limits_of
 from triune.coreai.system import has_system_runtime
+from triune.coreai.variants import merged, variants_of
 
 if TYPE_CHECKING:
     from triune.coreai.executors import AppleExecutor, RaisedExecutor
@@ -76,22 +76,21 @@ class Model(LoadedModel):
             raise InvalidArgumentError(f"a unit is for executor 'coreai'; '{executor}' runs on the CPU: leave unit out")
         self.executor: Final = executor
         description = describe(path)
-        functions = {each.name: each for each in description.functions}
-        chosen, names, limits = _choose(description, function)
-        interfaces = {name: Interface.of(functions[name], limits) for name in names}
-        super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
+        chosen, functions = variants_of(description, function)
+        interfaces = {each.name: Interface.of(each, limits_of(description, each.name)) for each in functions}
+        super().__init__(path.name, chosen, [spec.name for spec in interfaces[functions[0].name].outputs])
         # Import these modules only now, since they import Apple's library. It is installed: it has described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
 
         program = load_program(path) if executor == "onnxruntime" else None
         self._variants: Final[list[_Variant]] = []
-        for name, interface in interfaces.items():
+        for each in functions:
             if program is not None:
-                computing = RaisedExecutor(program, path.name, functions[name])
+                computing = RaisedExecutor(program, path.name, each)
             else:
-                computing = AppleExecutor(path, functions[name], (unit or Unit.ANE) if executor == "coreai" else None)
-            self._variants.append(_Variant(name, computing, interface))
+                computing = AppleExecutor(path, each, (unit or Unit.ANE) if executor == "coreai" else None)
+            self._variants.append(_Variant(each.name, computing, interfaces[each.name]))
 
     @property
     def interface(self) -> Interface:
@@ -104,7 +103,7 @@ class Model(LoadedModel):
         it.
         """
         each = [variant.interface for variant in self._variants]
-        return Signature(_merged([one.inputs for one in each]), _merged([one.outputs for one in each]), 0)
+        return Signature(merged([one.inputs for one in each]), merged([one.outputs for one in each]), 0)
 
     def make_state(self) -> State:
         """Make new buffers, filled with zeros, for the function's states; none if it has no states."""
@@ -152,15 +151,6 @@ class Model(LoadedModel):
         raise InvalidArgumentError(f"'{self.name}' has no function for the shapes {given}; it has {known}")
 
 
-def _merged(variants: Sequence[Sequence[TensorSpec]]) -> tuple[TensorSpec, ...]:
-    """Merge the specifications of tensors from variants for several shapes, which must have one rank."""
-    found: list[TensorSpec] = []
-    for specs in zip(*variants, strict=True):
-        sizes = zip(*(spec.shape for spec in specs), strict=True)
-        found.append(replace(specs[0], shape=tuple(each[0] if len(set(each)) == 1 else -1 for each in sizes)))
-    return tuple(found)
-
-
 @dataclass(frozen=True, slots=True)
 class _Variant:
     """A function that was converted for one of several fixed shapes."""
@@ -168,22 +158,3 @@ class _Variant:
     name: str
     executor: "AppleExecutor | RaisedExecutor"
     interface: Interface
-
-
-def _choose(description: Description, function: str | None) -> tuple[str, Sequence[str], Mapping[str, Limits]]:
-    """Choose what to run.
-
-    Returns:
-        the name of the function, the functions that compute it (one for each fixed shape), and the limits of its
-        inputs.
-    """
-    names, sources = [each.name for each in description.functions], sources_of(description)
-    wanted = function or ("main" if "main" in {*names, *sources} or len(names) != 1 else names[0])
-    if wanted in names:
-        return wanted, [wanted], limits_of(description, wanted)
-    ladder = [name for name in names if wanted in sources and name.startswith(f"{wanted}{LADDER}")]
-    if not ladder:
-        told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *names))) or "none"
-        raise NotFoundError(f"'{description.asset.path.name}' has no function '{wanted}'; it has {told}")
-    # Each variant has fixed shapes, so that no further limits must be checked.
-    return wanted, ladder, {}

@@ -10,7 +10,7 @@ import pytest
 
 import triune
 from support.graphs import model_of
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.coreai.limits import largest_batch
 
 pytest.importorskip("coreai")
@@ -58,3 +58,26 @@ def test_limits_that_no_conversion_writes_are_told(limits: Any, asset: Path) -> 
 )
 def test_the_largest_batch(limits: Any, largest: int | None) -> None:
     assert largest_batch(limits) == largest
+
+
+@pytest.mark.parametrize("unit", ["cpu", "ane"])
+def test_variants_for_several_shapes_are_loaded_as_one_model(unit: str, tmp_path: Path) -> None:
+    text = "g (float[n,t] x, float[u,3] z) => (float[n,t] y) { s = ReduceSum (z) y = Add (x, s) }"
+    onnx.save(model_of(text), tmp_path / "m.onnx")
+    triune.convert(tmp_path / "m.onnx", tmp_path / "m.aimodel", shapes={"x": "1,4|2,4", "z": "1..5,3"})
+    ones = {"z": np.ones((2, 3), np.float32)}
+    with triune.load(tmp_path / "m.aimodel", unit) as model:
+        assert model.function == "main"
+        assert [str(each) for each in model.signature.inputs] == ["x: FP32[-1,4]", "z: FP32[-1,3]"]
+        for rows in (1, 2):
+            x = np.arange(4 * rows, dtype=np.float32).reshape(rows, 4)
+            np.testing.assert_array_equal(model.predict({"x": x, **ones})["y"], x + 6)
+        told = r"no function for the shapes x \[3,4\], z \[2,3\]; it has x \[1,4\], z \[-1,3\]; x \[2,4\], z \[-1,3\]"
+        with pytest.raises(InvalidArgumentError, match=told):
+            model.predict({"x": np.ones((3, 4), np.float32), **ones})
+        with pytest.raises(InvalidArgumentError, match=r"input 'z' is of shape \[6,3\]; it must be \[1..5,3\]"):
+            model.predict({"x": np.ones((2, 4), np.float32), "z": np.ones((6, 3), np.float32)})
+    with triune.load(tmp_path / "m.aimodel", unit, function="main_of_2x4") as model:
+        assert [str(each) for each in model.signature.inputs] == ["x: FP32[2,4]", "z: FP32[-1,3]"]
+    with pytest.raises(NotFoundError, match="has no function 'other'; it has 'main', 'main_of_1x4', 'main_of_2x4'"):
+        triune.load(tmp_path / "m.aimodel", unit, function="other")

@@ -7,23 +7,23 @@ converted model, or by Apple's interpreter.
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable, Runtime
-from triune.core.tensors import Signature, TensorSpec
+from triune.core.tensors import Signature
 from triune.core.units import Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
 from triune.coreai.executable import HOST_LIMITS, AppleExecutable
-from triune.coreai.limits import Limits, check_limits, largest_batch, limits_of
+from triune.coreai.limits import largest_batch, limits_of
 from triune.coreai.system import has_system_runtime
+from triune.coreai.variants import merged, variants_of
 from triune.hosting import HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, raising_digest
+from triune.runtimes.coreai.functions import FunctionExecutable, VariantsExecutable
 from triune.runtimes.coreai.options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
 from triune.runtimes.coreai.work import MODEL, convert_in_process, raise_in_process
 from triune.runtimes.onnx.file import read_signature
@@ -86,9 +86,7 @@ class CoreAi:
         settings = read_settings(options)
         if path.suffix == _ONNX:
             return read_signature(path)
-        description = describe(path)
-        function = _function(description, settings)
-        return _signature(function, settings, path, limits_of(description, function.name))
+        return _described(describe(path), settings)[0]
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
         """Load a model; an ONNX file is converted first.
@@ -106,14 +104,34 @@ class CoreAi:
         source = read_signature(path) if path.suffix == _ONNX else None
         asset = self._converted(path, settings) if path.suffix == _ONNX else path
         description = describe(asset)
-        function = _function(description, settings)
-        limits = limits_of(description, function.name)
-        signature = _signature(function, settings, asset, limits)
+        signature, variants = _described(description, settings)
+        if len(variants) == 1:
+            return self._loaded(description, variants[0], settings, unit, num_threads, source or signature)
+        with ExitStack() as undo:
+            found: list[Executable] = []
+            for each in variants:
+                own = _signature(each, settings, asset)
+                found.append(self._loaded(description, each, settings, unit, num_threads, own))
+                undo.callback(found[-1].close)
+            undo.pop_all()
+        return VariantsExecutable(found, signature)
+
+    def _loaded(
+        self,
+        description: Description,
+        function: Function,
+        settings: Settings,
+        unit: Unit,
+        num_threads: int,
+        signature: Signature,
+    ) -> Executable:
+        """Load one function of an asset. The executable reports `signature` as its own."""
+        asset = description.asset.path
         if self._is_apples(unit, settings):
             asked = unit if self._has_core_ai else None
             load = functools.partial(AppleExecutable, asset, function.name, asked, function.precision)
             host_limits = HOST_LIMITS if self._has_core_ai else replace(HOST_LIMITS, run_bytes=self._run_bytes)
-            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=host_limits)
+            inner: Executable = HostedExecutable(load, f"'{asset}' on '{unit.value}'", limits=host_limits)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
             make = functools.partial(
@@ -124,7 +142,8 @@ class CoreAi:
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
         # The ONNX model that was made of the program computes in the program's precision, except on `amx` (bf16).
         precision = inner.precision if unit is Unit.AMX else function.precision
-        return FunctionExecutable(inner, unit, precision, source or signature, signature, limits)
+        own = _signature(function, settings, asset)
+        return FunctionExecutable(inner, unit, precision, signature, own, limits_of(description, function.name))
 
     def _is_apples(self, unit: Unit, settings: Settings) -> bool:
         """Whether Apple's library computes on the unit."""
@@ -138,95 +157,18 @@ class CoreAi:
         return self._cache.get(f"{conversion_digest(path, options)}.aimodel", make)
 
 
-class FunctionExecutable:
-    """A function of an asset, with tensors in the names and datatypes of the server's signature.
-
-    A state is an input (zeros if it is left out) and an output: nothing is kept between calls.
-    """
-
-    def __init__(
-        self,
-        inner: Executable,
-        unit: Unit,
-        precision: str,
-        signature: Signature,
-        function: Signature,
-        limits: Mapping[str, Limits],
-    ) -> None:
-        """Args:
-        inner: the executable that computes the function; its tensors have the function's names.
-        unit, precision, signature: what this executable reports as its own. If the asset was converted from an ONNX
-            model, `signature` is that of the ONNX model.
-        function: the function's description.
-        limits: the shapes that its inputs may have, by name; others may have any that fit `function`.
-        """
-        self.unit = unit
-        self.is_steady = inner.is_steady
-        self.precision = precision
-        self.signature = signature
-        self.report = inner.report
-        self._inner = inner
-        self._given = {spec.name: spec for spec in function.inputs}
-        self._limits = limits
-        self._wanted = {spec.name: spec for spec in signature.outputs}
-        # An ONNX model made from a program names an output "NAME/output" if an input is called NAME
-        # (`coreai.raising.function`).
-        inner_outputs = {spec.name for spec in inner.signature.outputs}
-        self._inner_names = {name: name if name in inner_outputs else f"{name}/output" for name in self._wanted}
-
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute outputs: see `Executable.run`."""
-        unknown = sorted(inputs.keys() - self._given.keys())
-        if unknown:
-            raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(self._given)}")
-        given: dict[str, Array] = {}
-        for name, spec in self._given.items():
-            if name in inputs:
-                given[name] = _narrowed(name, inputs[name], spec)
-                if name in self._limits:
-                    check_limits(name, given[name].shape, self._limits[name])
-            elif spec.is_state:
-                given[name] = np.zeros(spec.shape, spec.datatype.dtype)
-            else:
-                raise InvalidArgumentError(f"input '{name}' is missing")
-        names = self._inner_names
-        found = self._inner.run(given, [names[name] for name in outputs])
-        return {name: found[names[name]].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
-
-    def interrupt(self) -> None:
-        """Ask the running `run` to end soon, if the library can."""
-        self._inner.interrupt()
-
-    def close(self) -> None:
-        """Free the executable."""
-        self._inner.close()
+def _described(description: Description, settings: Settings) -> tuple[Signature, Sequence[Function]]:
+    """The signature of a function, and the functions that compute it: one, or a variant for each shape."""
+    try:
+        name, variants = variants_of(description, settings.function)
+    except NotFoundError as error:
+        raise InvalidArgumentError(f"{error}: parameter '{FUNCTION}' may name one of them") from error
+    each = [_signature(function, settings, description.asset.path) for function in variants]
+    limit = 0 if variants[0].states else largest_batch(limits_of(description, name))
+    return Signature(merged([one.inputs for one in each]), merged([one.outputs for one in each]), limit), variants
 
 
-def _narrowed(name: str, array: Array, spec: TensorSpec) -> Array:
-    """Cast an input to the function's dtype. Raises InvalidArgumentError for integers that do not fit."""
-    dtype = spec.datatype.dtype
-    if array.dtype == dtype:
-        return array
-    if dtype.kind in "iu" and array.size:
-        limits = np.iinfo(dtype)  # pyright: ignore[reportArgumentType,reportCallIssue,reportUnknownVariableType]
-        low, high = int(limits.min), int(limits.max)  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
-        if array.min() < low or array.max() > high:
-            raise InvalidArgumentError(f"input '{name}' has numbers beyond {spec.datatype.value}, {low} to {high}")
-    return array.astype(dtype)
-
-
-def _function(description: Description, settings: Settings) -> Function:
-    functions = {each.name: each for each in description.functions}
-    wanted = settings.function or ("main" if "main" in functions or len(functions) != 1 else next(iter(functions)))
-    if wanted not in functions:
-        known = ", ".join(f"'{name}'" for name in functions) or "none"
-        raise InvalidArgumentError(
-            f"'{description.asset.path.name}' has no function '{wanted}': parameter '{FUNCTION}' may name {known}"
-        )
-    return functions[wanted]
-
-
-def _signature(function: Function, settings: Settings, path: Path, limits: Mapping[str, Limits]) -> Signature:
+def _signature(function: Function, settings: Settings, path: Path) -> Signature:
     if function.states and not settings.has_explicit_states:
         names = ", ".join(f"'{each.name}'" for each in function.states)
         raise UnsupportedError(
@@ -236,7 +178,7 @@ def _signature(function: Function, settings: Settings, path: Path, limits: Mappi
     if settings.has_explicit_states and not function.states:
         raise InvalidArgumentError(f"parameter '{STATES}' is for states; '{path.name}' has none: leave it out")
     if not function.states:
-        return replace(function.signature(), max_batch_size=largest_batch(limits))
+        return function.signature()
     whole = function.signature()
     states = {each.name for each in function.states}
     inputs = tuple(
