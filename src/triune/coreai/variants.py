@@ -33,7 +33,7 @@ def variants_of(description: Description, function: str | None) -> tuple[str, Se
         return wanted, [functions[wanted]]
     found = [each for each in description.functions if wanted in sources and each.name.startswith(f"{wanted}{LADDER}")]
     if not found:
-        told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *functions))) or "none"
+        told = ", ".join(f"'{name}'" for name in sorted({*sources, *functions})) or "none"
         raise NotFoundError(f"'{description.asset.path.name}' has no function '{wanted}'; it has {told}")
     return wanted, found
 
