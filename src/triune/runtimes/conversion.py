@@ -23,7 +23,7 @@ def limit_of(memory_bytes: int | None) -> int:
 
 
 def convert_within(
-    work: Callable[[], object], what: str, *, seconds: float, seconds_parameter: str, memory_bytes: int | None
+    work: Callable[[], object], what: str, *, seconds: float, remedy: str, memory_bytes: int | None
 ) -> None:
     """Run a conversion in a separate process, and wait for it.
 
@@ -31,7 +31,7 @@ def convert_within(
         work: the conversion, which can be pickled.
         what: the name of the conversion in messages, such as "the conversion of 'model.onnx'".
         seconds: the time limit.
-        seconds_parameter: the config's parameter that sets the time limit, for messages; "" if there is none.
+        remedy: what to do if the time is not enough, for the message; "" if there is nothing to do.
         memory_bytes: the memory limit; None means three quarters of the machine's memory.
 
     Raises:
@@ -48,6 +48,4 @@ def convert_within(
     except MemoryLimitError as error:
         raise InternalError(f"{error}; allow it more by --conversion-memory-bytes") from error
     except UnavailableError as error:
-        if not seconds_parameter:
-            raise
-        raise UnavailableError(f"{error}; give it more in the config's parameter '{seconds_parameter}'") from error
+        raise UnavailableError(f"{error}; {remedy}" if remedy else f"{error}") from error

@@ -62,7 +62,7 @@ def optimized_file(
             functools.partial(_make, path, level, unit, list(samples), folder),
             f"the optimization of '{path}'",
             seconds=_SECONDS,
-            seconds_parameter="",
+            remedy="",
             memory_bytes=memory_bytes,
         )
         for line in json.loads((folder / _LEFT_OUT).read_text(encoding="utf-8")):

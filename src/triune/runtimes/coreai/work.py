@@ -34,7 +34,7 @@ def convert_in_process(
         functools.partial(_convert, path, target, options),
         f"the conversion of '{path}'",
         seconds=seconds,
-        seconds_parameter=CONVERSION_SECONDS,
+        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
         memory_bytes=memory_bytes,
     )
 
@@ -50,7 +50,7 @@ def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: in
         functools.partial(_raise, path, function, target),
         f"the raising of '{path}'",
         seconds=seconds,
-        seconds_parameter=CONVERSION_SECONDS,
+        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
         memory_bytes=memory_bytes,
     )
 

@@ -33,7 +33,7 @@ def convert_in_process(
         work,
         f"the conversion of '{path}'",
         seconds=seconds,
-        seconds_parameter=CONVERSION_SECONDS,
+        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
         memory_bytes=memory_bytes,
     )
 

@@ -122,12 +122,11 @@ def _converted(
         def convert(target: Path) -> None:
             _log.info("converting a decoder with caches of %s tokens to Core ML, once", ", ".join(map(str, contexts)))
             work = functools.partial(_convert, paths, target, options, has_states)
-            # No parameter sets this time limit. The message names `context_tokens`, on which the time depends.
             convert_within(
                 work,
                 "the conversion of the decoder",
                 seconds=_SECONDS,
-                seconds_parameter="context_tokens",
+                remedy="lower the parameter 'context_tokens': each size of the cache takes its time",
                 memory_bytes=None,
             )
 
