@@ -239,6 +239,22 @@ def test_indices_count_from_the_end_and_may_be_fewer(tmp_path: Path) -> None:
     check(model, {"x": noise(3, 4), "i": np.array([[0, -1], [1, 1]]), "u": noise(2, 2)}, tmp_path)
 
 
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "min", "max"])
+def test_constants_are_scattered_as_they_are_reduced(
+    reduction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TAPAS scatters constants that are too many to be folded; coremltools' own folding ignores the reduction."""
+    monkeypatch.setattr("triune.graph.passes.fold.Fold.__call__", lambda self, model: model)
+    nodes = [
+        helper.make_node("ScatterElements", ["c", "i", "u"], ["s"], axis=1, reduction=reduction),
+        helper.make_node("Add", ["s", "x"], ["y"]),
+    ]
+    places = np.array([[0, 1, 3], [3, -4, 1]]) if reduction == "none" else np.array([[0, -4, 3], [3, 3, 3]])
+    constants = {"c": noise(2, 4), "i": places, "u": noise(2, 3)}
+    model = model_of(nodes, [("x", FLOAT, [1])], [("y", FLOAT, [2, 4])], **constants)
+    check(model, {"x": noise(1)}, tmp_path)
+
+
 def test_constant_indices_of_more_dimensions_than_core_ml_has_are_scattered(tmp_path: Path) -> None:
     """As `y[..., 0:2] = 2 * y[..., 0:2]` is exported: a tuple of five for each element of a part of rank 5."""
     places = np.stack(np.meshgrid(*map(np.arange, (1, 3, 2, 2, 2)), indexing="ij"), axis=-1)
