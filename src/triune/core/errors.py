@@ -45,10 +45,10 @@ def forget_frames(error: BaseException) -> None:
 
 
 def reworded(error: TriuneError, message: str) -> TriuneError:
-    """Make an error of the same kind with another message."""
-    again = type(error)(message)
-    if isinstance(error, UnavailableError) and isinstance(again, UnavailableError):
-        again.retry_after_seconds = error.retry_after_seconds
+    """Make an error of the same class, with the same attributes and another message."""
+    # Do not call the class: what its constructor takes differs from class to class.
+    again = type(error).__new__(type(error), message)
+    again.__dict__.update(error.__dict__)
     return again
 
 

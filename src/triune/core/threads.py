@@ -1,10 +1,11 @@
 """Functions that run in a new thread. The event loop waits for their results, and may cancel the wait."""
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Final, ParamSpec, TypeVar, cast
 
 from triune.core.errors import UnavailableError
 
@@ -23,6 +24,21 @@ def pause() -> None:
 
 class NoThreadError(UnavailableError):
     """The system cannot start a thread: the limit is reached, or there is no memory for a stack."""
+
+
+# Matches the messages with which Python (`threading`), C++ (`std::thread`) and the system (`fork`, EAGAIN) say that the
+# limit of threads or processes is reached.
+_LACKING: Final = re.compile(r"can't start new thread|Resource temporarily unavailable|pthread_create")
+
+
+def lacks_thread(error: BaseException) -> bool:
+    """Whether an error, or one of its causes, comes from a system that cannot start a thread or a process now."""
+    left: BaseException | None = error
+    while left is not None:
+        if isinstance(left, NoThreadError) or _LACKING.search(f"{left}"):
+            return True
+        left = left.__cause__
+    return False
 
 
 class _Awaited(threading.Thread):

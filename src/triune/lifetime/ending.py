@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final
 
+from triune.core.threads import NoThreadError, start_thread
+
 EXIT_TIMED_OUT: Final = 1
 """The exit code of a server that did not end in time."""
 
@@ -65,16 +67,38 @@ class Ending:
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._drained = threading.Event()
-        self._is_stopping = False
+        # Set by the first signal.
+        self._stopping = threading.Event()
+        # Set when the process is about to exit with a failure, whose reason is `_why`, and when that has been logged.
+        self._speaking = threading.Event()
+        self._spoken = threading.Event()
+        self._why = ""
+        # Whether this was left without a signal, so that its threads end.
+        self._is_over = False
 
     def drained(self) -> None:
         """Record that all requests have finished."""
         self._drained.set()
 
     def __enter__(self) -> "Ending":
+        """Start the threads. All are started now, since the system may have none left when the signal comes.
+
+        Raises:
+            NoThreadError: the system cannot start a thread.
+        """
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
-        threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
+        try:
+            start_thread(self._speak, "last words")
+            start_thread(self._wait, "end")
+            start_thread(lambda: self._listen(reading), "signals")
+        except NoThreadError:
+            self._is_over = True
+            self._stopping.set()
+            self._speaking.set()
+            os.close(reading)
+            os.close(self._writing)
+            raise
         # Set Python handlers: without them, a signal would end the process at once, and nothing would be written to the
         # pipe.
         handled = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
@@ -88,26 +112,32 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # Close the pipe, which ends the thread that reads it. The thread of the deadline goes on, since other threads
-        # may still block the exit.
+        # Close the pipe, which ends the thread that reads it.
         os.close(self._writing)
+        # After a signal, the thread of the deadline goes on, since other threads may still block the exit.
+        if not self._stopping.is_set():
+            self._is_over = True
+            self._stopping.set()
+            self._speaking.set()
 
     def _listen(self, reading: int) -> None:
         while received := os.read(reading, 1):
-            if received[0] not in _SIGNALS:
+            if received[0] not in _SIGNALS or self._is_over:
                 continue
-            if self._is_stopping and received[0] == signal.SIGHUP:
+            if self._stopping.is_set() and received[0] == signal.SIGHUP:
                 continue
-            if self._is_stopping:
+            if self._stopping.is_set():
                 self._end(EXIT_ABORTED, "stopped at once; what was under way is lost")
-            self._is_stopping = True
-            threading.Thread(target=self._wait, name="end", daemon=True).start()
+            self._stopping.set()
             # The event loop may be closed already.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.stop.set)
         os.close(reading)
 
     def _wait(self) -> None:
+        self._stopping.wait()
+        if self._is_over:
+            return
         if not self._drained.wait(self._timeout_seconds):
             self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
         # Give the process time to exit by itself: nothing sets this event, so the wait is a sleep. Then end the
@@ -117,13 +147,16 @@ class Ending:
 
     def _end(self, code: int, why: str) -> None:
         """Exit the process, even if locks, the event loop, or the pipe of the log block other threads."""
-
-        def say() -> None:
-            _log.warning("%s", why)
-            self._last_act()
-            logging.shutdown()
-
-        last = threading.Thread(target=say, name="last words", daemon=True)
-        last.start()
-        last.join(_SAY_SECONDS)
+        self._why = why
+        self._speaking.set()
+        self._spoken.wait(_SAY_SECONDS)
         self._leave(code)
+
+    def _speak(self) -> None:
+        self._speaking.wait()
+        if self._is_over:
+            return
+        _log.warning("%s", self._why)
+        self._last_act()
+        logging.shutdown()
+        self._spoken.set()

@@ -9,6 +9,8 @@ import time
 import traceback
 from types import TracebackType
 
+from triune.core.threads import start_thread
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,10 +33,9 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
-        self._thread.start()
+        start_thread(self._watch, "watchdog")
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from triune.core.threads import NoThreadError
 from triune.lifetime.ending import EXIT_ABORTED, EXIT_TIMED_OUT, Ending
 
 
@@ -77,6 +78,49 @@ async def test_what_does_not_close_ends_the_process_too() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         hold(ended.came)
     assert ended.code == EXIT_TIMED_OUT
+
+
+@pytest.mark.parametrize("num_signals", [1, 2])
+async def test_a_system_without_threads_ends_the_process_too(num_signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Ended()
+    with Ending(0.05 if num_signals == 1 else 600, ended.last_act, leave=ended.leave) as ending:
+
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        for _ in range(num_signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(ending.stop.wait(), 60)
+        hold(ended.came)
+    assert (ended.code, ended.last_acts) == (EXIT_TIMED_OUT if num_signals == 1 else EXIT_ABORTED, 1)
+
+
+async def test_a_server_that_cannot_start_its_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    with pytest.raises(NoThreadError, match="no thread"), Ending(600, lambda: None):
+        pass
+    started[0].join(60)
+    assert not started[0].is_alive()
+
+
+async def test_the_threads_end_with_it() -> None:
+    before = set(threading.enumerate())
+    with Ending(600, lambda: None):
+        mine = set(threading.enumerate()) - before
+    for each in mine:
+        each.join(60)
+    assert len(mine) == 3
+    assert not any(each.is_alive() for each in mine)
 
 
 async def test_handlers_are_as_they_were() -> None:
