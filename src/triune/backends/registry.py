@@ -12,6 +12,7 @@ from triune.config.ensemble.steps import PLATFORM, is_ensemble
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, no_memory
+from triune.core.threads import lacks_thread, no_thread
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.scheduling.models import LoadedVersion, Models
 from triune.scheduling.response_cache import CachedServable, ResponseCache
@@ -91,10 +92,14 @@ def typed_failures(name: str, version: int) -> Generator[None]:
         yield
     except NotFoundError as error:
         raise InvalidArgumentError(f"{error}") from error
-    except TriuneError:
+    except TriuneError as error:
+        if lacks_thread(error):
+            raise no_thread("its load", error) from error
         raise
     except MemoryError as error:
         raise no_memory("its load", "load it again later, or unload others first") from error
     except Exception as error:
+        if lacks_thread(error):
+            raise no_thread("its load", error) from error
         _log.exception("model '%s' version %d: unexpected error while loading", name, version)
         raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error

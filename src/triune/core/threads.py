@@ -41,6 +41,15 @@ def lacks_thread(error: BaseException) -> bool:
     return False
 
 
+def no_thread(what: str, error: Exception) -> NoThreadError:
+    """Make the error for `what`, which failed with an error for which `lacks_thread` is true."""
+    if isinstance(error, NoThreadError):
+        return error
+    return NoThreadError(
+        f"the system has no thread or process for {what} now: {error}; try again later, or allow more of them"
+    )
+
+
 class _Awaited(threading.Thread):
     """A thread that `in_thread` started."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.core.errors import InternalError, TriuneError, UnavailableError, no_memory
-from triune.core.threads import lacks_thread
+from triune.core.threads import lacks_thread, no_thread
 from triune.repository.record import ModelRecord
 
 _log = logging.getLogger(__name__)
@@ -36,10 +36,7 @@ def failure_of(record: ModelRecord, error: Exception) -> LoadFailedError:
     if isinstance(error, LoadFailedError):
         return error
     if lacks_thread(error):
-        error = UnavailableError(
-            f"failed to load '{record.name}': the system has no thread or process for it: {error}; load it again "
-            "later, or allow more of them"
-        )
+        error = no_thread(f"the load of '{record.name}'", error)
     if isinstance(error, MemoryError):
         error = no_memory(f"the load of '{record.name}'", "load it again later, or unload others first")
     if not isinstance(error, TriuneError):

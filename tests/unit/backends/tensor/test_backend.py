@@ -252,6 +252,23 @@ def test_memory_that_is_not_there_is_no_defect(tmp_path: Path, caplog: pytest.Lo
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("can't start new thread"), UnsupportedError("cannot compile: Resource temporarily unavailable")],
+)
+def test_threads_that_are_not_there_are_no_defect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def explode(path: Path) -> None:
+        raise error
+
+    bench = Bench()
+    bench.onnxruntime.on_load = explode
+    with pytest.raises(UnavailableError, match="no thread or process for its load now: .*; try again later"):
+        build(bench, tmp_path, "", affine())
+    assert "Traceback" not in caplog.text
+
+
 def test_a_runtime_that_breaks_in_an_unknown_way_is_an_internal_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
