@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError, reworded
 from triune.coreai.bytecode import read_bytecode
 
 VERSION: Final = (2, 0)
@@ -124,4 +124,4 @@ def _check_bytecode(path: Path, program: Path) -> None:
     try:
         read_bytecode(view)
     except (InvalidArgumentError, UnsupportedError) as error:
-        raise type(error)(f"'{path.name}/{_PROGRAM}': {error}") from error
+        raise reworded(error, f"'{path.name}/{_PROGRAM}': {error}") from error

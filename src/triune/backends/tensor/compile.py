@@ -14,7 +14,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.samples import trial_inputs, warmup_inputs
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.errors import InternalError, TriuneError, UnavailableError, reworded
 from triune.core.runtime import Executable
 from triune.hardware.memory import usable_memory
 from triune.hosting import HostedExecutable, Limits, MemoryLimitError
@@ -185,6 +185,6 @@ class WarmUp:
                 try:
                     executable.run(inputs, list(self._config.outputs))
                 except TriuneError as error:
-                    raise type(error)(f"warm-up sample '{sample.name}' failed: {error}") from error
+                    raise reworded(error, f"warm-up sample '{sample.name}' failed: {error}") from error
                 num_done += 1
         self._seconds += time.monotonic() - start

@@ -12,7 +12,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError, reworded
 from triune.coreai.description import describe
 from triune.coreai.library import dialect
 from triune.coreai.program import (
@@ -73,7 +73,7 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
     try:
         return _raise(function, graphs, Constants(mlir_module(program)), keep_quantized)
     except (InvalidArgumentError, UnsupportedError) as error:
-        raise type(error)(f"'{file}', function '{function.symbol_name}': {error}") from error
+        raise reworded(error, f"'{file}', function '{function.symbol_name}': {error}") from error
 
 
 def load(path: Path) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError, reworded
 from triune.coreml.interpreter.operations import OPERATIONS
 from triune.coreml.interpreter.values import Buffer, stored, widened
 from triune.coreml.mil import Argument, Array, Block, Constant, Function, Name, Operation, StateType, TensorType
@@ -126,7 +126,7 @@ class Interpreter:
         try:
             result = OPERATIONS[operation.op](**values)
         except TriuneError as error:
-            raise type(error)(f"{self._called(operation)}: {error}") from error
+            raise reworded(error, f"{self._called(operation)}: {error}") from error
         except _UNSUITABLE as error:
             raise InvalidArgumentError(
                 f"{self._called(operation)}: its inputs do not fit the operation: {error}"

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from onnx import NodeProto
 
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError, reworded
 from triune.coreml.mil import Argument, Array, Block, Constant, DType, Name, Operation, Packed, TensorType
 from triune.coreml.raising.given import Given
 from triune.graph.raising.graph import Graph, Tensor
@@ -78,7 +78,7 @@ class BlockRaiser:
             except TriuneError as error:
                 if str(error).startswith("operation '"):
                     raise
-                raise type(error)(f"operation '{operation.name}' ({operation.op}): {error}") from error
+                raise reworded(error, f"operation '{operation.name}' ({operation.op}): {error}") from error
             except _MALFORMED as error:
                 raise InvalidArgumentError(f"operation '{operation.name}' ({operation.op}): {error}") from error
         return [self.values[name] for name in block.outputs]

@@ -7,7 +7,7 @@ probabilities, in the order of the classes; `class_labels` returns these.
 
 from onnx import ModelProto, ValueInfoProto, helper
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError, reworded
 from triune.coreml.mil import DictionaryType, DType, Function, Output, Program, StateType, TensorType
 from triune.coreml.package import Package
 from triune.coreml.raising.block import BlockRaiser
@@ -47,7 +47,7 @@ def raise_function(source: Package | Program, name: str | None = None, *, keep_q
     try:
         return _raise(function, keep_quantized)
     except (InvalidArgumentError, UnsupportedError) as error:
-        raise type(error)(f"'{file}', function '{function.name}', {error}") from error
+        raise reworded(error, f"'{file}', function '{function.name}', {error}") from error
 
 
 def _raise(function: Function, keep_quantized: bool) -> ModelProto:

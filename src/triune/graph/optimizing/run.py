@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.core.errors import TriuneError
+from triune.core.errors import TriuneError, reworded
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import Report, silent
 from triune.graph.conversion.shapes import InputShape
@@ -116,7 +116,7 @@ def _comparison(
     except TriuneError as error:
         if force:
             return None, str(error)
-        raise type(error)(f"{error}; --force optimizes the model without comparing") from error
+        raise reworded(error, f"{error}; --force optimizes the model without comparing") from error
     return comparison, ""
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import onnx.defs
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError, reworded
 from triune.graph.core_ops import CORE_OPS, OPSET
 from triune.graph.names import Names, defined_names, rename
 from triune.graph.passes.infer import Infer
@@ -219,7 +219,7 @@ def _upgraded(node: NodeProto, body: FunctionProto, model: ModelProto, values: V
     try:
         upgraded = Upgrade()(alone)
     except (InvalidArgumentError, UnsupportedError) as error:
-        raise type(error)(f"in the function that {_label(node)} calls: {error}") from error
+        raise reworded(error, f"in the function that {_label(node)} calls: {error}") from error
     del body.node[:]
     body.node.extend(upgraded.graph.node)
     return body

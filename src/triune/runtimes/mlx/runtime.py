@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError, reworded
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
@@ -90,7 +90,7 @@ class Mlx:
         try:
             program = lower(model, precision, most_bytes=self._run_bytes)
         except TriuneError as error:
-            raise type(error)(f"'{path}' cannot run on MLX: {error}") from error
+            raise reworded(error, f"'{path}' cannot run on MLX: {error}") from error
         except Exception as error:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError, reworded
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
@@ -135,7 +135,7 @@ class OpenVino:
             compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
             compiled = compile_again()
         except TriuneError as error:
-            raise type(error)(f"'{path}' cannot run on OpenVINO: {error}") from error
+            raise reworded(error, f"'{path}' cannot run on OpenVINO: {error}") from error
         except Exception as error:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error

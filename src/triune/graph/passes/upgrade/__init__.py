@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError, reworded
 from triune.graph.builder import Builder
 from triune.graph.core_ops import OPSET
 from triune.graph.decompose.context import Context
@@ -116,7 +116,7 @@ def _upgrade(graph: GraphProto, version: int, outer: Values | None, names: Names
         try:
             rule(Context(node, values, attributes_of(node), build, read, graph))
         except (InvalidArgumentError, UnsupportedError) as error:
-            raise type(error)(f"{node.op_type} '{name}' of operator set {version}: {error}") from error
+            raise reworded(error, f"{node.op_type} '{name}' of operator set {version}: {error}") from error
         nodes.extend(build.nodes)
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
