@@ -33,7 +33,8 @@ class LoadKeys:
         self._completion = completion
 
     def of(self, source: Source, version: int) -> str:
-        """Compute a hash of the version's files and config, the machine, its operating system, and the versions of all
+        """Compute a hash of the version's files and those beside them, the config without its version policy and how it
+        is completed, the custom operators, the machine, its operating system, and the versions of Triune and of all
         libraries that load models.
         """
         config = ModelConfigMessage()

@@ -1,7 +1,7 @@
 """Verify a conversion: run the model and the program on the same inputs, the program in Apple's interpreter.
 
-If the interpreter does not accept images, as on Linux, a program with images is raised to ONNX instead: see
-`is_judged_by_apple`.
+If the interpreter does not accept images, as on Linux, a program with images is raised to ONNX and run by ONNX Runtime
+instead: see `is_judged_by_apple`. So is a large fp16 program where the comparison has to be quick.
 """
 
 import functools

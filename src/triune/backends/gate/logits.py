@@ -119,8 +119,11 @@ def sample_tokens(vocab_size: int, most: int) -> list[int]:
 
 
 def logits_of(decoder: DecoderExecutable, tokens: Sequence[int], memory: Memory) -> NDArray[np.float32]:
-    """The logits after the last tokens: FP32 [rows, vocabulary]. This writes to the decoder's cache, so no sequence may
-    use it yet. If the cache is too small, it is replaced by a larger one during the call.
+    """The logits after the last tokens, FP32 [rows, vocabulary]: after at most _NUM_ROWS tokens that one step computes,
+    then after _ONE_BY_ONE tokens that are computed one by one.
+
+    This writes to the decoder's cache, so no sequence may use it yet. If the cache is too small, a larger one replaces
+    it until the end of the call.
 
     Raises:
         TriuneError: the runtime failed.

@@ -138,7 +138,7 @@ def _crop_resize(graph: Graph, given: Given) -> Tensor:
 
 
 def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) -> tuple[Tensor, bool]:
-    """Choose the images from which boxes are cut.
+    """Choose the images from which boxes are cut. `width` is how many numbers describe a box.
 
     Returns:
         the image of each box, and False; or all images [1, ...], and True, if each box is cut out of all of them.

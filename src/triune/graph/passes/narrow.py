@@ -26,7 +26,7 @@ _WIDE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "NonMaxSuppression": (2,),
     "Resize": (3,),
 }
-"""The positions of the operands for which ONNX allows only INT64."""
+"""The positions of the operands that stay INT64. For nearly all of them ONNX allows only INT64."""
 
 _WIDE_OUTPUTS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Shape", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression"], (0,)),
