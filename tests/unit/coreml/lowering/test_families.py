@@ -255,6 +255,25 @@ def test_constants_are_scattered_as_they_are_reduced(
     check(model, {"x": noise(1)}, tmp_path)
 
 
+@pytest.mark.parametrize("is_largest", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_constants_with_equal_elements_are_sorted_as_onnx_does(
+    axis: int, is_largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large constants are not folded; coremltools' own folding gives equal elements in any order."""
+    monkeypatch.setattr("triune.graph.passes.fold.Fold.__call__", lambda self, model: model)
+    nodes = [
+        helper.make_node("TopK", ["c", "k"], ["v", "i"], axis=axis, largest=is_largest),
+        helper.make_node("Cast", ["i"], ["f"], to=FLOAT),
+        helper.make_node("Mul", ["f", "v"], ["p"]),
+        helper.make_node("Add", ["p", "x"], ["y"]),
+    ]
+    numbers = np.random.default_rng(0).integers(-3, 3, (40, 30)).astype(np.float32)
+    shape = [7, 30] if axis == 0 else [40, 7]
+    model = model_of(nodes, [("x", FLOAT, [1])], [("y", FLOAT, shape)], c=numbers, k=np.array([7]))
+    check(model, {"x": noise(1)}, tmp_path)
+
+
 def test_constant_indices_of_more_dimensions_than_core_ml_has_are_scattered(tmp_path: Path) -> None:
     """As `y[..., 0:2] = 2 * y[..., 0:2]` is exported: a tuple of five for each element of a part of rank 5."""
     places = np.stack(np.meshgrid(*map(np.arange, (1, 3, 2, 2, 2)), indexing="ij"), axis=-1)
