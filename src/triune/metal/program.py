@@ -18,7 +18,7 @@ from triune.metal import attention, random_numbers
 from triune.metal.builder import MlxBuilder
 from triune.metal.context import Context, Lowering, NamedContext
 from triune.metal.library import Value, from_numpy, mx
-from triune.metal.packing import Quantized, Reader, quantized
+from triune.metal.packing import Quantized, Reader, quantized, with_matrices
 from triune.metal.plan import ROTARY, STANDARD, WIDE, Plan, Plans, Step, needed, read_by
 from triune.metal.scope import Scope
 
@@ -187,7 +187,7 @@ class Program:
         packed = {name: each for name, each in found.items() if each is not None}
         # Evaluate the scales and offsets now. Otherwise a compiled function would compute them in each of its calls.
         mx.eval([(each.scales, each.offsets) for each in packed.values()])
-        return packed
+        return with_matrices(packed)
 
     def _find_wavelengths(self, graph: GraphProto) -> dict[str, Value]:
         """Find the wavelengths of RotaryEmbedding's tables, from which MLX can compute the angles.

@@ -1,7 +1,9 @@
 """Weights of few bits: MLX multiplies by them packed where its groups fit, and by their numbers elsewhere."""
 
+from dataclasses import replace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -9,8 +11,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from support.packed_models import FORMS, packed_model, x_of
 from triune.graph.packed import small_tensor
+from triune.metal import packing
 from triune.metal.function import Function
 from triune.metal.lower import lower
+from triune.metal.packing import Quantized
 
 
 def answers(model: ModelProto, inputs: dict[str, Any]) -> list[Any]:
@@ -89,3 +93,45 @@ def test_every_form_of_exporters_computes_the_same(form: Any) -> None:
     model, x = packed_model(form), x_of(form)
     (found,), (right,) = Function(lower(model))({"x": x}, ["y"]), answers(model, {"x": x})
     np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_gpu_with_free_memory_several_rows_are_multiplied_by_weights_of_16_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of_blocks("uint4", 32, 48, 256, has_zeros=True)
+    x = np.random.default_rng(1).standard_normal((packing.FEWEST_ROWS, 256)).astype(np.float32)
+    first = found_by_bf16(model, x)
+    monkeypatch.setattr(packing, "is_nvidia", lambda: True)
+    monkeypatch.setattr(packing, "FEWEST_WEIGHTS", 48 * 256)
+    least = 48 * 256 * 2 * 4
+    monkeypatch.setattr(mx, "device_info", lambda: {"free_memory": least - 1})
+    assert all(each.matrix is None for each in packed_of(model))
+    monkeypatch.setattr(mx, "device_info", lambda: {"free_memory": least})
+    (weights,) = packed_of(model)
+    assert weights.matrix.shape == (256, 48)
+    assert weights.matrix.dtype == mx.bfloat16
+    # Both ways multiply the same rounded weights, but add up in different orders.
+    assert np.allclose(found_by_bf16(model, x), first, rtol=2e-2, atol=2e-2 * np.abs(first).max())
+    few = mx.array(x[1:]).astype(mx.bfloat16)
+    assert mx.array_equal(weights.product(few), replace(weights, matrix=None).product(few))
+    monkeypatch.setattr(packing, "FEWEST_WEIGHTS", 48 * 256 + 1)
+    assert all(each.matrix is None for each in packed_of(model))
+
+
+def test_in_fp32_weights_are_packed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "is_nvidia", lambda: True)
+    monkeypatch.setattr(packing, "FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(mx, "device_info", lambda: {"free_memory": 1 << 40})
+    program = lower(model_of_blocks("uint4", 32, 48, 256, has_zeros=True))
+    assert [each.matrix for each in program._quantized.values()] == [None]
+
+
+def packed_of(model: ModelProto) -> list[Quantized]:
+    return list(lower(model, "bf16")._quantized.values())
+
+
+def found_by_bf16(model: ModelProto, x: Any) -> Any:
+    """The result in bf16 of several rows whose inputs are rounded to bf16 first."""
+    program = lower(model, "bf16")
+    (found,), _ = program({"x": mx.array(x).astype(mx.bfloat16)}, ["y"])
+    return np.array(found.astype(mx.float32))
