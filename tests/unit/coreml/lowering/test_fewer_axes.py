@@ -246,3 +246,26 @@ def test_parts_of_six_axes(free: bool, tmp_path: Path) -> None:
     size = Range(1, 4) if free else 3
     options = LowerOptions(shapes={"x": InputShape(((size, 48),))})
     check(parsed(text, opset=18), {"x": random((3, 48))}, tmp_path, options)
+
+
+UNFOLDED = """g (float[b,6,4] x) => (float[m,12,v] y)
+    <int64[1] rest = {-1}, int64[1] c = {4}, int64[1] last = {3}, int64[8] pads = {0, 0, 1, 0, 0, 0, 1, 0},
+     int64[3,1] window = {0, 1, 2}, int64[1,1] one = {0}, int64 none = {0}, int64 step = {1}, int64[1] o = {0},
+     int64[1] twelve = {12},
+     float[4,4] w = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}> {
+    a = Concat <axis = 0> (x, x) b = Shape <end = 1> (a) s = Concat <axis = 0> (b, rest, c)
+    h = MatMul (a, w) r = Reshape (h, s)
+    t = Transpose <perm = [0, 2, 1]> (r) v = Unsqueeze (t, last) p = Pad (v, pads)
+    n = Shape <start = 2, end = 3> (v) count = Squeeze (n)
+    more = Add (count, step) same = Sub (more, step) line = Range (none, same, step)
+    row = Unsqueeze (line, o) places = Add (row, window)
+    d = Gather <axis = 2> (p, places) e = Gather <axis = 4> (d, one)
+    f = Transpose <perm = [0, 1, 2, 4, 3, 5]> (e)
+    z = Concat <axis = 0> (b, twelve, rest) y = Reshape (f, z) }"""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_unfold_of_a_free_batch(batch: int, tmp_path: Path) -> None:
+    """ConvBERT's: the number of tokens follows from a Reshape to [batch, -1, 4], and the places from that number."""
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 4), 6, 4),))})
+    check(parsed(UNFOLDED, opset=18), {"x": random((batch, 6, 4))}, tmp_path, options)

@@ -11,10 +11,14 @@ from triune.coreml.lowering.context import MAX_RANK
 from triune.coreml.lowering.deep.rules import RULES
 from triune.coreml.lowering.deep.views import TooManyAxesError, Views
 from triune.graph.names import Names
+from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.reshapes import Reshapes
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, names_read, subgraphs_of
+
+_ROUNDS = 2
+"""What one round learns of the shape of a value, the next one uses for the sizes that are computed from it."""
 
 
 class FewerAxes(GraphPass):
@@ -41,7 +45,9 @@ class FewerAxes(GraphPass):
         """
         if _has_deep(model.graph, None):
             # Exporters compute the target shapes of Reshapes, of which more sizes are known by their names.
-            model = Infer()(Reshapes()(model))
+            fold = Fold()
+            for _ in range(_ROUNDS):
+                model = Infer()(fold(Infer()(Reshapes()(model))))
         names = Names(model.graph)
         # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         names.value("axes")
