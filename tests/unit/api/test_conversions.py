@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import triune
@@ -71,3 +72,28 @@ def test_integers_near_their_ends_are_divided_rightly_on_every_way(last: str, tm
     with triune.load(tmp_path / last, "cpu") as model:
         found = model.predict(inputs)["d"]
     np.testing.assert_array_equal(found, answers(source, inputs)[0])
+
+
+@pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        "LpNormalization (x)",
+        "ReduceL2 (x, axes)",
+        "ReduceL1 (x, axes)",
+        "LRN <size = 3> (x)",
+        "GlobalLpPool (x)",
+        "LpPool <kernel_shape = [2, 2]> (x)",
+    ],
+)
+def test_sums_of_squares_in_models_of_fp16_do_not_overflow(node: str, target: str, tmp_path: Path) -> None:
+    """ONNX Runtime computes them in fp32, where the square of 256 is a number."""
+    text = f"g (float16[1,2,3,4] x) => (float16[a,b,c,d] y) <int64[1] axes = {{-1}}> {{ y = {node} }}"
+    onnx.save(model_of(text, opset=18), tmp_path / "m.onnx")
+    triune.convert(tmp_path / "m.onnx", tmp_path / target)
+    x = (np.random.default_rng(0).standard_normal((1, 2, 3, 4)) * 4000).astype(np.float16)
+    (expected,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
+    assert np.isfinite(expected).all()
+    with triune.load(tmp_path / target, "cpu") as model:
+        found = model.predict({"x": x})["y"]
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=0.01)
