@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triune.compression.moments import Moments
 
 _STEPS: Final = 20
-"""The exponents that are tried go up to 1 in steps of 1/20, as in AWQ's own code."""
+"""How many exponents of the scales are tried: 1/20, 2/20, ... 1, as in AWQ's own code."""
 
 _LARGEST: Final = 1e4
 """The limit of scales, and of their inverses, so that scaled numbers stay within fp16."""

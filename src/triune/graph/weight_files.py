@@ -19,7 +19,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.files import open_file
 
 LARGE_BYTES = 1 << 16
-"""Tensors of at least this size stay in files."""
+"""Tensors of at least this many bytes stay in files."""
 
 _PACKED = frozenset(
     helper.np_dtype_to_tensor_dtype(helper.tensor_dtype_to_np_dtype(kind))

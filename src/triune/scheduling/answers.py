@@ -24,7 +24,7 @@ from triune.scheduling.division import Division
 from triune.scheduling.queue import Pending
 
 _QUICK_BYTES = 1 << 16
-"""Outputs of divided requests that are larger than this are joined in a thread."""
+"""Outputs of a divided request that have more bytes than this are joined in a thread."""
 
 _log = logging.getLogger(__name__)
 

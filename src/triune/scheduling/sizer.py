@@ -38,7 +38,7 @@ class BatchSizer:
         self._num_trials: dict[int, int] = {}
         self._num_choices = 0
         self._total_rows = 0
-        # By size class: what `_total_rows` was when a batch of the class last ran.
+        # For each size class, the number of all rows (`_total_rows`) at the time when a batch of the class last ran.
         self._ran_at: dict[int, int] = {}
         self._num_rows = 0
         self._started_ns = 0

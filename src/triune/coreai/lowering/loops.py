@@ -110,8 +110,8 @@ def loop(
             dialect.condition(continues(*arguments), *arguments)
         with ir.InsertionPoint(whole.after.blocks[0]):
             arguments = list(whole.after.blocks[0].arguments)
-            # Compute the next number first: after other operations, Apple's interpreter (1.0.0b3) may have lost the
-            # number.
+            # Compute the next step's number first: after other operations, Apple's interpreter (1.0.0b3) may have
+            # lost the number of this step.
             following = ops.add(arguments[0], int32(1))
             copies = [_copy(value) for value in arguments]
             # Copy the results again, since one may share memory with the step's number: (a, b) = (a + b, a) gave

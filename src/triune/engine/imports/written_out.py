@@ -24,7 +24,7 @@ _MOVES: Final = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile
 
 _SEEN: Final = -1.0
 """To find which keys are masked, all scores are set to 0 before the mask. A key is masked if its score is less than
-`_SEEN * _LARGE` after the mask.
+`_SEEN * _LARGE` (-1000) after the mask.
 """
 
 _LARGE: Final = 1e3

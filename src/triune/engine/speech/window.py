@@ -25,7 +25,7 @@ _MOST_COMPRESSED: Final = 2.4
 _LEAST_LOGPROB: Final = -1.0
 _SILENCE: Final = 0.6
 _CERTAIN_SILENCE: Final = 0.9
-"""A window is silent if the probability of no speech is at least this, whatever the probability of its words. In
+"""A window is silent if the probability of no speech is above this, whatever the probability of its words. In
 silence and in a hum Whisper tiny.en writes "you" with a mean log-probability of -0.7, as for real words, and a
 no-speech probability of 0.92 to 0.96; for speech, even faint speech, that probability is below 0.15. With
 openai/whisper's two thresholds alone, the "you" would stay.

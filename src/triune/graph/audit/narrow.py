@@ -13,7 +13,7 @@ from numpy.random import Generator
 from triune.graph.audit.inputs import Array, Fill, Input, InputSet, Kind, drawn
 
 _MOST_NUMBERS = 4
-"""The number of constants of a model near which inputs are tried."""
+"""The most constants of a model near which inputs are tried."""
 
 _MOST_CENTERS = 3
 """The most centers of an input that are tried: numbers near which a sum that the model computes from the input is 0."""

@@ -146,7 +146,7 @@ class Simulation:
         return results
 
     def run_halved(self, session: GraphSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a session of the graph in fp16."""
+        """Run a session of the graph in fp16, and return its outputs by name."""
         return self._run(session, inputs)
 
 

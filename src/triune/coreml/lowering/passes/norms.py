@@ -42,7 +42,7 @@ def _fuse(block: Any, centred: Any) -> None:
     sum_ = only_reader(variance.outputs[0])
     epsilon = None if sum_ is None or sum_.op_type != "add" else _scalar(sum_.x if sum_.y.op is variance else sum_.y)
     end = None if epsilon is None else _normalized(z, sum_)
-    # Do not fuse if anything else reads z than its square and its product with 1 / sqrt(mean(z * z) + epsilon).
+    # Fuse only if z is read by its square and its product with 1 / sqrt(mean(z * z) + epsilon), and by nothing else.
     if (
         end is None
         or end.enclosing_block is not block
