@@ -18,6 +18,7 @@ from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.consistent import Consistent
 from triune.graph.passes.fold import Fold
+from triune.graph.passes.fold_large import FoldLarge
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
@@ -126,7 +127,7 @@ def normalize(
     _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)
-    return copy
+    return run_passes(copy, [FoldLarge()], watch)
 
 
 def _name_nodes(graph: GraphProto) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ _MOST_SIZES = 64
 """A 1-D tensor with more elements is not treated as a shape."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
-_NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
+NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _FIRST_AS_TODAY = 13
 _OTHERWISE_BEFORE = frozenset(["Softmax", "LogSoftmax", "Hardmax", "Resize", "Upsample", "BatchNormalization"])
 """Operators whose meaning changed in operator set 13. Nodes of older sets with these operators are not folded, since
@@ -52,14 +52,22 @@ class Fold(GraphPass):
 
     name = "fold"
 
-    def __init__(self, opset: int = OPSET, *, grows: bool = True, most_elements: int = MAX_ELEMENTS) -> None:
+    def __init__(
+        self,
+        opset: int = OPSET,
+        *,
+        grows: bool = True,
+        most_elements: int = MAX_ELEMENTS,
+        only: Collection[str] | None = None,
+    ) -> None:
         """Args:
         opset: the version of ONNX's operator set that the model imports.
         grows: whether a result of LARGE_BYTES or more may take more bytes than its operands, as weights of 8 bits do
             that are cast to fp32.
         most_elements: the most elements of a node's results.
+        only: the first outputs of the nodes that are folded; None for any node.
         """
-        self._how = _How(opset, grows, most_elements)
+        self._how = _How(opset, grows, most_elements, only)
         self._left: _Left | None = None
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -75,13 +83,14 @@ class Fold(GraphPass):
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How nodes are folded: by which version of the operator set, whether constants may grow, and to how many
-    elements.
+    """How nodes are folded: by which version of the operator set, whether constants may grow, to how many elements, and
+    which nodes (see `Fold`).
     """
 
     opset: int
     grows: bool
     most_elements: int
+    only: Collection[str] | None
 
 
 @dataclass(slots=True)
@@ -136,8 +145,9 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 def _evaluate(
     node: NodeProto, values: Values, constant: Any, parts: dict[str, PartlyKnown], how: _How
 ) -> Sequence[NDArray[Any]] | None:
-    is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
+    is_left = node.op_type in NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
     is_left = is_left or (how.opset < _FIRST_AS_TODAY and node.op_type in _OTHERWISE_BEFORE)
+    is_left = is_left or (how.only is not None and (not node.output or node.output[0] not in how.only))
     if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
     part = partly_known(node, values, constant, parts)
