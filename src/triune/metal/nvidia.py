@@ -26,8 +26,8 @@ kernels.
 """
 
 Copy: TypeAlias = Callable[[int, int, int, int], int]
-"""A function that copies bytes, as cudaMemcpy does: its arguments are the address to copy to, the address to copy from,
-the number of bytes, and the direction. It returns CUDA's error code, 0 if there was no error.
+"""A function that copies bytes: its arguments are the address to copy to, the address to copy from, the number of
+bytes, and the direction. It returns CUDA's error code, 0 if there was no error.
 """
 
 _HOST_TO_DEVICE: Final = 1
@@ -193,18 +193,46 @@ def _address_kernel() -> Any:
 
 @functools.cache
 def _cuda_copy() -> Copy | None:
-    """`cudaMemcpy` of the CUDA runtime that MLX has loaded; None if MLX does not compute on a GPU of NVIDIA."""
-    if not is_nvidia():
+    """`driver_copy` of CUDA's driver; None if MLX does not compute on a GPU of NVIDIA, or the driver does not copy."""
+    copy = driver_copy(ctypes.CDLL("libcuda.so.1")) if is_nvidia() else None
+    return copy if copy is not None and does_copy(copy) else None
+
+
+def does_copy(copy: Copy) -> bool:
+    """Try a copy to the GPU and back."""
+    array = np.arange(4, dtype=np.int32)
+    found = np.zeros_like(array)
+    # The array of MLX owns the memory, so it is kept until the end.
+    _kept, address = _reserve(array)
+    is_there = not copy(address, array.ctypes.data, array.nbytes, _HOST_TO_DEVICE)
+    is_back = not copy(found.ctypes.data, address, array.nbytes, _DEVICE_TO_HOST)
+    return is_there and is_back and np.array_equal(found, array)
+
+
+def driver_copy(driver: Any) -> Copy | None:
+    """Make a function that copies through CUDA's driver, which is loaded wherever MLX computes on a GPU of NVIDIA.
+
+    CUDA's runtime library, which has `cudaMemcpy`, need not be loaded: MLX has its own copy inside.
+
+    Args:
+        driver: the driver's library.
+
+    Returns:
+        None if the driver gives no access to the first GPU.
+    """
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    ):
         return None
-    try:
-        copy = ctypes.CDLL(_loaded("libcudart.so")).cudaMemcpy
-    except (OSError, StopIteration):
-        return None
-    copy.restype, copy.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    copies = {_HOST_TO_DEVICE: driver.cuMemcpyHtoD_v2, _DEVICE_TO_HOST: driver.cuMemcpyDtoH_v2}
+    for each in copies.values():
+        each.restype, each.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+    def copy(target: int, source: int, num_bytes: int, direction: int) -> int:
+        # A thread that has not used CUDA yet has no context.
+        return driver.cuCtxSetCurrent(context) or copies[direction](target, source, num_bytes)
+
     return copy
-
-
-def _loaded(name: str) -> str:
-    """The path of a library that this process has loaded. Raises StopIteration if there is none."""
-    with Path("/proc/self/maps").open() as maps:
-        return next(line.split()[-1] for line in maps if f"/{name}" in line)

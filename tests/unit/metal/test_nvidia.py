@@ -3,6 +3,7 @@
 import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,16 @@ import pytest
 pytest.importorskip("mlx.core")
 
 from triune.metal.library import mx, to_numpy
-from triune.metal.nvidia import LARGE_BYTES, Upload, downloaded, is_nvidia, pointwise, trim_kernels
+from triune.metal.nvidia import (
+    LARGE_BYTES,
+    Upload,
+    does_copy,
+    downloaded,
+    driver_copy,
+    is_nvidia,
+    pointwise,
+    trim_kernels,
+)
 
 
 class Copying:
@@ -112,3 +122,66 @@ def test_the_oldest_kernels_are_forgotten(tmp_path: Path) -> None:
     trim_kernels(tmp_path, 3)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["6.ptx", "7.ptx", "8.ptx"]
     trim_kernels(tmp_path / "absent")
+
+
+class Driver:
+    """CUDA's driver, whose GPU is the memory of this process."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.currents: list[int | None] = []
+        self.cuMemcpyHtoD_v2, self.cuMemcpyDtoH_v2 = Moving(), Moving()
+
+    def cuInit(self, flags: int) -> int:
+        return self.code
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
+        context._obj.value = 77
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:
+        self.currents.append(context.value)
+        return 0
+
+
+class Moving:
+    """A copy of the driver. With an error code it copies nothing."""
+
+    def __init__(self) -> None:
+        self.num = self.code = 0
+
+    def __call__(self, target: int, source: int, num_bytes: int) -> int:
+        self.num += 1
+        if not self.code:
+            ctypes.memmove(target, source, num_bytes)
+        return self.code
+
+
+def test_arrays_are_copied_by_the_driver_alone() -> None:
+    driver = Driver()
+    copy = driver_copy(driver)
+    assert copy is not None
+    array = large(4)
+    assert np.array_equal(to_numpy(Upload(copy)("x", array)), array)
+    assert (driver.cuMemcpyHtoD_v2.num, driver.cuMemcpyDtoH_v2.num) == (1, 0)
+    value = mx.ones((2, LARGE_BYTES // 4))
+    assert downloaded(value, copy).sum() == value.size
+    assert (driver.cuMemcpyHtoD_v2.num, driver.cuMemcpyDtoH_v2.num) == (1, 1)
+    assert driver.currents == [77, 77]
+
+
+def test_without_access_to_the_gpu_mlx_copies() -> None:
+    assert driver_copy(Driver(code=100)) is None
+
+
+@pytest.mark.parametrize("name", ["cuMemcpyHtoD_v2", "cuMemcpyDtoH_v2"])
+def test_a_driver_that_does_not_copy_is_noticed(name: str) -> None:
+    driver = Driver()
+    copy = driver_copy(driver)
+    assert copy is not None
+    assert does_copy(copy)
+    getattr(driver, name).code = 201
+    assert not does_copy(copy)

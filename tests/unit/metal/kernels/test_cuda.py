@@ -1,5 +1,6 @@
 """Our kernels against numpy and MLX's own operations. They run on NVIDIA's GPUs alone."""
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from triune.graph.paged_attention import paged_attention
 from triune.metal.kernels.add_norm import add_norm
 from triune.metal.kernels.attention import Angles, Heads, attend
 from triune.metal.library import exclusive, from_numpy, kind_of, mx, to_numpy
-from triune.metal.nvidia import is_nvidia
+from triune.metal.nvidia import does_copy, driver_copy, is_nvidia
 
 pytestmark = pytest.mark.skipif(not is_nvidia(), reason="MLX computes on no GPU of NVIDIA here")
 
@@ -128,3 +129,10 @@ def test_a_sum_and_its_norm_are_those_of_mlx(dtype: str, shape: tuple[int, int])
         wanted = [to_numpy(each.astype(mx.float32)) for each in (x + y, mx.fast.rms_norm(x + y, weight, 1e-5))]
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5 if dtype == "float32" else 0.02, atol=1e-5)
+
+
+def test_the_driver_copies_to_the_gpu_and_back() -> None:
+    copy = driver_copy(ctypes.CDLL("libcuda.so.1"))
+    assert copy is not None
+    with exclusive():
+        assert does_copy(copy)
