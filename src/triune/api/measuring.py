@@ -166,7 +166,7 @@ def _save_products(path: Path, datatype: str, num_products: int) -> Path:
 
 
 def _least_seconds(run: Callable[[], object]) -> float:
-    """The time of the fastest run, in seconds. One run is not counted; then `run` is repeated for about two seconds."""
+    """The time of the fastest run, in seconds. The first run is not counted; the others take about two seconds."""
     run()
     times: list[float] = []
     while len(times) < _FEWEST_RUNS or sum(times) < _SECONDS:

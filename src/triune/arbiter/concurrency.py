@@ -53,8 +53,8 @@ changed.
 """
 
 _MOST_REFRESH: Final = 800
-"""Each time that a new measurement changes nothing, the number of windows before the next measurement is doubled, up to
-this number, since measuring costs time.
+"""Each time that a new measurement changes nothing, the number of windows (`WINDOW_NS`) before the next measurement is
+doubled, up to this number, since measuring costs time.
 """
 
 

@@ -114,7 +114,8 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
-    # The backends in `own` read their parameters themselves; for other backends, `option_names` has the known ones.
+    # `own` has the parameters that the backends for text and speech read themselves; for other backends, `option_names`
+    # has the known ones.
     backend = GRAPH_BACKEND if message.backend == ENCODER else message.backend
     own = {TRANSFORMER: OPTION_NAMES, SPEECH: SPEECH_OPTION_NAMES}
     known = own[backend] if backend in own else option_names(backend, machine)

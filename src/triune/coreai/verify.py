@@ -84,8 +84,8 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, samples, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    # `narrow` has numbers that are nearly equal to constants or to each other. A model with images gets none, since
-    # pixels are whole bytes.
+    # Make no `narrow` inputs for a model with images: in them, numbers are nearly equal to constants or to each other,
+    # which pixels, being whole bytes, cannot be.
     makes_up = precision == "fp16" and not samples
     narrow = narrow_samples_of(model, options.shapes, known) if makes_up and not options.images else []
     sized = sized_samples_of(model, options.shapes, known, options.images) if makes_up else []

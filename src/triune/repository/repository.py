@@ -286,9 +286,11 @@ class Repository:
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     async def _bring(self, name: str, seen: frozenset[str] = frozenset()) -> None:
-        """In mode EXPLICIT, load a model that another one needs, unless the versions that serve are of its current
-        files. Then only the models that it needs itself are loaded, by the same rule, and it is rebuilt if they have
-        changed. `seen` has the models that need it in this way, which are not looked at again.
+        """In mode EXPLICIT, load the model `name`, since another model needs it.
+
+        If versions of `name` serve already, and its files have not changed, it is not loaded: only the models that
+        `name` needs are brought by the same rule, and `name` is rebuilt if they have changed. `seen` has the models
+        that led here by their needs; they are not brought again.
         """
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)

@@ -47,8 +47,8 @@ def export_sklearn(request: Request) -> Export:
         try:
             return exporter.to_onnx(model, initial_types=types, options=options, target_opset=_OPSETS)
         except NameError as error:
-            # LinearSVC's scores are a tensor in any case, and it has no option for that. In a pipeline the exporter
-            # sets the option itself, unless the last step has another one.
+            # LinearSVC has no option `zipmap`, since its scores are always a tensor. In a pipeline the exporter sets
+            # the option for the last step itself, unless that step has an option already: so give it another one.
             if "Option 'zipmap' not in" not in str(error):
                 raise
             last = {id(_last_step(model)): {"nocl": False}}

@@ -68,7 +68,7 @@ class Given:
         return [self._held(value) for value in self.operation.operands]
 
     def replaced(self, by: Callable[[Held], Held]) -> "Given":
-        """A copy of these arguments in which each operand is replaced by `by(operand)`."""
+        """A copy of this object in which each operand is replaced by `by(operand)`."""
         return Given(self.operation, lambda value: by(self._held(value)))
 
     def array(self, name: str) -> Array:

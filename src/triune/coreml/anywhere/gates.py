@@ -64,7 +64,8 @@ def close_gates(module: ModuleType) -> None:
 
 def _check_functions(checks: Any) -> tuple[FunctionType, FunctionType]:
     """The functions by which coremltools checks for macOS, and asks for its version."""
-    # Return the function in the cache that wraps `_macos_version`: the cache is a C object without code to replace.
+    # `_macos_version` is wrapped in functools' cache, a C object that has no Python code to replace: return the
+    # function inside.
     return checks._is_macos, checks._macos_version.__wrapped__
 
 
@@ -94,9 +95,8 @@ def _loaded_modules() -> list[ModuleType]:
 
 
 def _switch(module: ModuleType, *, is_open: bool) -> None:
-    """Set, in all loaded modules of coremltools, the flag for macOS and the names of the compiled module's classes.
-
-    A name that is None is set to the class of `module`. If `is_open` is false, both changes are undone.
+    """Change all loaded modules of coremltools: set their flag for macOS to true, and their variables for classes of
+    the compiled module, which are None, to the classes of `module`. If `is_open` is false, undo both.
     """
     proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
     for each in _loaded_modules():

@@ -102,7 +102,7 @@ def _upsample_nearest(x: Var, factors: list[int], axes: list[Axis]) -> Var:
 
 def _by_integer_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | None:
     """Repeat elements in mode "nearest" along dimensions of unknown size; None if the scales are not integers."""
-    # Leave out align_corners: with it, how often each element is repeated depends on the size, which is unknown here.
+    # Refuse align_corners: there, how often each element is repeated depends on the size, which is unknown here.
     is_aligned = c.attributes.get("coordinate_transformation_mode") == "align_corners"
     if not _are_last_two(x, axes) or not is_float(x) or mode != "nearest" or is_aligned:
         return None

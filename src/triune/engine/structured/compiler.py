@@ -111,7 +111,7 @@ class ConstraintCompiler:
                 try:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    # Wait until the thread has ended before the next turn begins.
+                    # Wait until the thread has ended, since the next constraint is compiled when this block is left.
                     await in_thread_or_here(lane.trials.interrupt)
                     await asyncio.wait([work])
                     if not work.cancelled():

@@ -98,8 +98,8 @@ async def chat_prompt(model: TextModel, chat: Chat) -> ChatPrompt:
 
 
 def with_prompt(model: TextModel, generation: Generation, tokens: list[int], adapter: str | None = None) -> Generation:
-    """A generation with its prompt and its LoRA adapter. Its answer ends when the context is full, whatever
-    `max_tokens` allows.
+    """Copy a generation, with the prompt `tokens` and the LoRA adapter `adapter`. The answer ends when the context is
+    full, even if the generation's `max_tokens` allows more.
 
     Raises:
         ContextLengthError: the prompt leaves no room for an answer.

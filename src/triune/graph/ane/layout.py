@@ -50,8 +50,8 @@ class Layout(LayoutPass):
 
 
 def _constant_operand(index: Index, transposed: dict[str, str], node: NodeProto, name: str) -> str:
-    """The name by which a node on (B, C, 1, S) reads an operand that no other node brings to these axes: a transposed
-    copy of a constant that broadcasts, or `name` itself.
+    """The name that replaces the operand `name` when `node` is changed to compute on (B, C, 1, S): that of a transposed
+    copy if the operand is a constant with axes to transpose, else `name` itself.
     """
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"

@@ -26,7 +26,7 @@ _LARGE = 1e4
 _HUGE = 1e30
 
 _MOST_ELEMENTS = 1 << 20
-"""A constant with more elements is not the factor of a mask."""
+"""Constants of more elements are not read: the factor of a mask, such as -10,000, has few elements."""
 
 _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4}
 """Operators with an input for the lengths of sequences, and its position."""
@@ -122,7 +122,7 @@ def _after(node: NodeProto, operands: list[set[_Source]], values: Values) -> set
 
 
 def _size(values: Values, name: str) -> float:
-    """The largest absolute value of a constant; 0 if the value is not constant."""
+    """The largest absolute value of a constant; 0 if it is not constant, has strings, or is too large to read."""
     tensor = values.tensor(name)
     if tensor is None or tensor.data_type == TensorProto.STRING or np.prod(tensor.dims) > _MOST_ELEMENTS:
         return 0.0

@@ -27,8 +27,8 @@ _FEW_NODES = 48
 """All nodes of a graph of at most this many nodes may compute in fp32."""
 
 _SHARE = 0.15
-"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult. For inputs
-that the user gave there is no limit.
+"""In a graph of more than `_FEW_NODES` nodes, at most this fraction of the nodes may be put into fp32 to make outputs
+right for inputs that are made up to be difficult. For inputs that the user gave there is no limit.
 """
 
 _MARGIN = 0.6
@@ -107,7 +107,8 @@ def nodes_after_layers(simulation: Simulation, outputs: Sequence[str], wide: Col
     """The nodes from the last layers of the network (`Node.is_layer`) on that compute these outputs, without those in
     `wide`; {} if these are more nodes than may be in fp32.
 
-    An output of integers is decided by floats, as ArgMax's indices are: then the layers are among the nodes.
+    An output of integers, such as ArgMax's indices, depends on floats that the last layers compute: for such an output
+    these layers are among the nodes, too.
     """
     floats = {name for node in simulation.nodes.values() for name in node.results}
     found: dict[str, Node] = {}
@@ -153,7 +154,7 @@ def _pruned(
     tolerance: float,
     deadline: float,
 ) -> dict[str, Node]:
-    """The nodes of `found` without those that need not be in fp32 for the outputs to be right."""
+    """Leave out nodes of `found`, one by one, if outputs stay right without them in fp32. Returns the others."""
     for name in [*found]:
         if time.monotonic() > deadline or len(found) <= 1:
             break

@@ -51,8 +51,8 @@ _LINEAR: Mapping[str, _Function] = {
     "Max": _largest,
     "Min": _smallest,
 }
-"""Operators that pass on the error of an operand, times a factor: where a sum in the operand cancels, the result is as
-imprecise.
+"""Operators whose result has the error of the operand, times a factor: where a sum in the operand cancels, the result
+is as imprecise as the operand.
 """
 
 _COPIES: Mapping[str, _Function] = {"Identity": np.positive, "Cast": np.positive, "Dropout": np.positive}

@@ -45,8 +45,8 @@ _MOST_NODES = 64
 
 
 def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sample: bool = False) -> dict[str, Curve]:
-    """Sample the values that are computed elementwise from an input with sums that cancel. Returns their curves by
-    name.
+    """Find the values that are computed elementwise from an input and depend on a sum that cancels for some numbers of
+    the input. Returns samples (`Curve`) of these values, by name.
 
     The sampled input numbers are close to zeros of the sums, so that `Curve.lost` bounds the rounding error there.
 
@@ -92,7 +92,7 @@ def _narrowed(found: Mapping[str, Curve]) -> Array | None:
 
 
 def _followed(graph: GraphProto, values: Values, version: int, numbers: Array, can_sample: bool) -> dict[str, Curve]:
-    """The curves of inputs, for some numbers, and of all that is computed elementwise from them."""
+    """The curves of the inputs, sampled at `numbers`, and of all values that are computed elementwise from them."""
     first = first_elements(graph, values)
     found: dict[str, Curve] = {}
     for value in graph.input:
@@ -166,7 +166,8 @@ def _constant(values: Values, name: str, can_sample: bool) -> Array | None:
 
 
 def _sampled(array: Array) -> Array:
-    """Elements of a large array at even distances along its longest axes, which are halved until few elements are left.
+    """Take elements of a large array at even distances: of its longest axis every second one, again and again, until at
+    most `_NUM_SAMPLED` elements are left.
 
     Arrays of one shape are sampled in the same places.
     """

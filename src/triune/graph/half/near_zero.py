@@ -99,7 +99,7 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
-    """Whether all numbers of an interval have one sign, or the interval is finite. An activation such as x * sigmoid(x)
-    is unbounded and has both signs, so it is no probability.
+    """Whether an interval is finite, or all its numbers have one sign. The interval of an activation such as
+    x * sigmoid(x) is neither, so that the activation is not taken for a probability.
     """
     return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

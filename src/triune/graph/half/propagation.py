@@ -157,7 +157,7 @@ class Propagation:
         )
 
     def _adds_ordinary(self) -> bool:
-        """Whether a layer or a normalization adds a bias of ordinary size, or one that is not known."""
+        """Whether the node, a layer or a normalization, adds a bias that is of ordinary size or not known."""
         if len(self._node.input) < 3 or not self._node.input[2]:
             return False
         bias = self._overflow.constant(self._node.input[2])

@@ -194,8 +194,8 @@ class _Scores:
         return has_columns and is_own_constant and scale.axis(rank) == (rank - 1 if is_of_last else 1)
 
     def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
-        """Multiply operands of `node`, one of the nodes `chain`, by a scale: of a product its operands, of a node such
-        as Where those that no other node of the chain computes.
+        """Multiply operands of `node`, one of the nodes `chain`, by a scale, so that its result is scaled. Operands
+        that another node of the chain computes are left out, since that node is scaled itself.
         """
         if node.op_type == "MatMul" or node.op_type in LAYERS:
             self.operands.scale_product(node, scale)

@@ -42,8 +42,8 @@ that elements that differ by a rounding error have different sines.
 _LEAST = 1e-30
 
 _ROUNDINGS: Final = 2.0**-21
-"""The noise on the operand of an exponential, relative to its largest score: the rounding errors of a sum of several
-terms.
+"""The size of the noise on the operand of an exponential, as a fraction of the operand's largest absolute value that is
+not masked. It stands for the rounding errors of a sum of several terms.
 """
 
 _MASK: Final = -9000.0
@@ -151,9 +151,9 @@ class _Noise:
         graph.node.extend(nodes)
 
     def _moved(self, name: str, step: float, *, has_masks: bool) -> tuple[list[NodeProto], str]:
-        """Build nodes that add noise to a value. Its size is `step` times the value's largest element for all elements,
-        since a small element may be a sum of large terms that cancel. If the value `has_masks`, masked scores (-10,000,
-        -3.4e38 or infinite) are not counted.
+        """Build nodes that add noise to a value. The noise of every element may be up to `step` times the value's
+        largest absolute element, since even a small element may be a sum of large terms that cancel. If the value `has_masks`,
+        masked scores (-10,000, -3.4e38 or infinite) do not count as the largest element.
         """
         sizing, largest = self._largest(name, has_masks=has_masks)
         random, noise = self._random(name, step, largest)

@@ -51,6 +51,7 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
         save(whole, folder / _FILENAME)
 
     kept = cache or CompiledCache(name="custom")
-    # Mark the entry as in use only while it is made: the caller that loads the file marks it again.
+    # Without `collecting`, the cache would keep the entry until this process ends. The caller that loads the file keeps
+    # the entry as long as it needs it.
     with collecting():
         return kept.get(custom_ops_digest(path, ops.digest()), make) / _FILENAME

@@ -283,7 +283,7 @@ class MlxDecoder:
         self._caches.clear()
 
     def _write(self, indices: Sequence[int], blocks: Sequence[Value]) -> None:
-        """Write blocks, in the form that `_taken` returns, in place."""
+        """Write `blocks`, in the form of `_taken`, into the blocks `indices` of the caches, in place."""
         if not len(indices):
             return
         self._attention.settle()

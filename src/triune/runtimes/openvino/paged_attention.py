@@ -72,13 +72,15 @@ def _convert(context: Any) -> list[Any]:
             *(query, key, value, key_cache, value_cache, *indices),
             _constant(scale, np.float32),
             _constant(context.get_attribute("sliding_window", 0), np.int32),
-            # ALiBi's slopes; then the input that `make_paged` replaces by LONGEST.
+            # The input for ALiBi's slopes, and the one that `make_paged` replaces by LONGEST.
             *(_empty(np.float32), _constant(0, np.int32)),
-            # Score aggregation, rotated blocks, their deltas and the rotation table; the threshold of sparse attention.
+            # Inputs for the aggregation of scores, the rotated blocks, their deltas and the rotation table, and for the
+            # threshold of sparse attention.
             *(_empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.float32), _empty(np.float32)),
-            # The block and the stride of sparse attention, and the sinks.
+            # Inputs for the block size and the stride of sparse attention, and for the sinks.
             *(_constant(64, np.int32), _constant(8, np.int32), _empty(np.float32)),
-            # The number of tokens from which on blocks are evicted; four inputs of the eviction and of token types.
+            # The input for the number of tokens from which on blocks are evicted, and four inputs for the eviction and
+            # for token types.
             *(_constant(0, np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),
             # The two inputs of a bias between queries, which Triune's operator does not have.
             *(_empty(np.uint8), _empty(np.int32)),

@@ -53,7 +53,7 @@ def _initial_state(b: Builder[V], state: V, lengths: V | None) -> V:
 
 
 def _reversed_steps(b: Builder[V], x: V, lengths: V | None) -> V:
-    """Reverse the order of the steps; in each row of the batch only that of the valid steps."""
+    """Reverse the order of the steps. With `lengths`, reverse only the first `lengths[i]` steps of batch row i."""
     return b.reverse(x, 0) if lengths is None else b.reverse_sequence(x, lengths, 0, 1)
 
 
