@@ -152,8 +152,8 @@ class _Noise:
 
     def _moved(self, name: str, step: float, *, has_masks: bool) -> tuple[list[NodeProto], str]:
         """Build nodes that add noise to a value. The noise of every element may be up to `step` times the value's
-        largest absolute element, since even a small element may be a sum of large terms that cancel. If the value `has_masks`,
-        masked scores (-10,000, -3.4e38 or infinite) do not count as the largest element.
+        largest absolute element, since even a small element may be a sum of large terms that cancel. If the value
+        `has_masks`, masked scores (-10,000, -3.4e38 or infinite) do not count as the largest element.
         """
         sizing, largest = self._largest(name, has_masks=has_masks)
         random, noise = self._random(name, step, largest)
