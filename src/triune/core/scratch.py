@@ -117,8 +117,8 @@ def own_temporary_folder() -> Generator[None]:
     """Put all temporary files, including those of libraries, into one folder that is removed when the process ends.
 
     If that folder cannot be created, the files go to the system's temporary folder. Within this context, the first
-    SIGTERM or SIGHUP raises SystemExit in the main thread, so that all contexts remove their folders; the second ends
-    the process at once.
+    SIGTERM or SIGHUP raises SystemExit in the main thread, so that all contexts remove their folders; the same signal
+    ends the process at once when it comes again.
     """
     with _unwound_by_signals(), _own_temporary_folder():
         yield

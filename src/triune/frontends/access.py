@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Final
 
 from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneError, UnauthenticatedError
 from triune.frontends.hosts import OwnHosts
@@ -36,7 +37,10 @@ class Api(Enum):
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _GRPC_PREFIX = "triton-grpc-protocol-"
-_BEARER = "Bearer "
+CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+"""The HTTP header that every answer of status 401 has: it tells which scheme the server takes."""
+
+_BEARER = f"{CHALLENGE['WWW-Authenticate']} "
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def _sign(x: Value) -> Value:
 
 
 def softplus(x: Value) -> Value:
-    """Write log(1 + exp(x)) as max(x, 0) + log(1 + e), where e = exp(-|x|), which does not overflow."""
+    """Write log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)): exp(-|x|) does not overflow, as exp(x) does."""
     e = ops.exp(negative(ops.abs_(x)))
     rest = ops.log(ops.broadcasting_add(e, like(x, 1)))
     # For small e, 1 + e loses most digits of e. There log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), with error e^5/5.

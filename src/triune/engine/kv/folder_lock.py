@@ -27,9 +27,7 @@ class FolderLock:
     """The lock of a folder: its file `.lock`, which also counts how often the folder was changed."""
 
     def __init__(self, folder: Path) -> None:
-        """Args:
-        folder: the folder.
-        """
+        """`folder` is the folder to lock. The lock is not held yet."""
         self._path = folder / ".lock"
         self._count = -1
 
@@ -71,9 +69,7 @@ class FolderHold:
     """Marks a folder as in use while this process lives, by a shared lock on its file `.held`."""
 
     def __init__(self, folder: Path) -> None:
-        """Args:
-        folder: the folder.
-        """
+        """`folder` is the folder to mark. It is not marked yet."""
         self._folder = folder
         self._path = folder / _HELD
         self._descriptor: int | None = None

@@ -75,7 +75,8 @@ class Candidates:
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 
     def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:
-        """The replica of `among` that is expected to end an answer first.
+        """The replica of `among` with the least cost for an answer: the expected time until the answer ends, and the
+        delay that it causes to the answers of other replicas on the same hardware.
 
         Args:
             among: at least one replica.

@@ -31,8 +31,9 @@ def computed(
         executable: the compiled graph.
         inputs: the graph's inputs, by name.
         outputs: the names of the outputs.
-        meter: the account to charge; None if energy is not metered.
-        bills: the bill is appended to it; None for no bill.
+        meter: the account to charge and its clock; None if energy is not metered.
+        bills: a `Bill`, to which the joules of this computation are charged, is appended to it; None, or no meter, for
+            no bill.
 
     Raises:
         TriuneError: the runtime failed.

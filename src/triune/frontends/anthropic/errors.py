@@ -6,6 +6,7 @@ import orjson
 from starlette.responses import Response
 
 from triune.core.errors import TriuneError
+from triune.frontends.access import CHALLENGE
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.text.chat import ContextLengthError
 from triune.frontends.text.errors import message_of, retry_after, status_of, told
@@ -30,7 +31,7 @@ def answer_error(error: Exception) -> Response:
     if status == 503:
         status, headers["Retry-After"] = _OVERLOADED, retry_after(known)
     elif status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers |= CHALLENGE
     return JsonResponse(_error_document(known), status_code=status, headers=headers)
 
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from triune.arbiter.arbiter import Arbiter
 from triune.core.errors import TriuneError, UnauthenticatedError
 from triune.core.units import UnitStatus
-from triune.frontends.access import OPEN, Api, Rule, Rules
+from triune.frontends.access import CHALLENGE, OPEN, Api, Rule, Rules
 from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.hosts import OwnHosts
 from triune.frontends.metrics.collector import MetricsCollector
@@ -37,7 +37,7 @@ def make_app(collector: MetricsCollector, rule: Rule | None = None, hosts: OwnHo
                 rule.check(request.headers.getlist(rule.header))
             except TriuneError as error:
                 if isinstance(error, UnauthenticatedError):
-                    return Response(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+                    return Response(f"{error}\n", 401, CHALLENGE, "text/plain")
                 return Response(f"{error}\n", 403, media_type="text/plain")
         return Response(write_text(collector.collect()), headers={"content-type": CONTENT_TYPE})
 

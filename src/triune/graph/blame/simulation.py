@@ -1,4 +1,6 @@
-"""Compute a prepared graph in fp32, in fp32 with other rounding, and in fp16 as Apple's runtimes round."""
+"""Compute a prepared graph in fp32, in fp32 with noise of a few rounding errors, and in fp16 as Apple's runtimes
+round.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -46,8 +46,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], functions: Mapping[str, Callable[..., Any]]) -> None:
         """Args:
-        filters: filters that templates can use besides jinja2's own. Each takes the context first, and charges its
-            own work.
+        filters: filters that templates can use besides jinja2's own. Each takes the context first, and subtracts its
+            cost from the rendering's budget (`budget_of`).
         functions: functions that templates can call besides `range`, `dict` and `namespace`.
         """
         super().__init__(

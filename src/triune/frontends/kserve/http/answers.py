@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 
+from triune.frontends.access import CHALLENGE
 from triune.frontends.kserve.http.statuses import error_body
 
 _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
@@ -16,7 +17,7 @@ def error_headers(status: int, retry_after_seconds: int = 1) -> bytes:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _ERROR_HEADERS + b"\r\nRetry-After: %d" % retry_after_seconds
     if status == HTTPStatus.UNAUTHORIZED:
-        return _ERROR_HEADERS + b"\r\nWWW-Authenticate: Bearer"
+        return _ERROR_HEADERS + "".join(f"\r\n{name}: {value}" for name, value in CHALLENGE.items()).encode()
     return _ERROR_HEADERS
 
 

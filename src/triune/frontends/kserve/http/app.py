@@ -15,7 +15,7 @@ from starlette.responses import Response
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError, forget_frames
 from triune.core.power import mode_of
 from triune.core.printable import printable
-from triune.frontends.access import OPEN, Api, Rules
+from triune.frontends.access import CHALLENGE, OPEN, Api, Rules
 from triune.frontends.bodies.json_values import as_bool, as_object, json_name
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
@@ -217,7 +217,7 @@ async def _answer_error(request: Request, error: TriuneError) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after(error))
     elif status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers |= CHALLENGE
     return JsonResponse(error_body(str(error)), status_code=status, headers=headers)
 
 
