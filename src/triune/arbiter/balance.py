@@ -37,8 +37,8 @@ the prices of the last one.
 """
 
 _STEP: Final = 0.1
-"""The step size of the price updates: the price of a pool is multiplied by exp(_STEP * the pool's load divided by the
-whole demand).
+"""The step size of the price updates: the price of a pool is multiplied by exp(_STEP * load / demand). `load` is the
+pool's load, and `demand` the load of all models together if each computes on its fastest unit.
 """
 
 _MEMORY: Final = 0.8
@@ -214,8 +214,8 @@ class Balance:
     def _divide(self, members: Sequence[_Member], times: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Divide the models' demand over the pools, so that the fullest pool has as little load as possible. `times` is
         the fraction of a pool's time that all requests of a model would take, [models, pools] (`_times`). Returns a
-        lower bound of the load of the fullest pool, and the part of each model's requests that each pool gets: [models,
-        pools].
+        lower bound of the load of the fullest pool, and the part of each model's requests that each pool gets, averaged
+        with earlier divisions (`_MEMORY`): [models, pools].
         """
         prices, rows, chosen, load = self._prices, np.arange(len(times)), np.zeros_like(times), 0.0
         scale = _STEP / times.min(axis=1).sum()

@@ -55,7 +55,8 @@ class Bytecode:
 
     def _resource_sizes(self) -> Iterator[tuple[int, int, int]]:
         reader = self._section(_RESOURCE_OFFSETS)
-        # The groups of external resources come first, then the groups of the dialects. All have the same format.
+        # Skip the number of groups of external resources: the groups of the dialects follow them in the same format,
+        # so all groups are read until the section ends.
         reader.number()
         while not reader.is_at_end:
             reader.number()

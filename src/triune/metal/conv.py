@@ -73,7 +73,7 @@ def _conv_transpose(c: Context) -> None:
         groups=groups,
         flip=True,
     )
-    # The padding may cut off more elements than the kernel's extent added, so the result is sliced.
+    # Slice the result where the padding cuts off more elements than the kernel's extent has added.
     cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[1:-1], strict=True)]
     c.give(images.first(_biased(c, found[(slice(None), *cuts)])))
 

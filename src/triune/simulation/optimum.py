@@ -75,8 +75,8 @@ class Optimum:
         for _, model, num_rows in arrivals:
             totals[model] = totals.get(model, 0.0) + num_rows
         _, row_ns = self.least_ns(totals)
-        # The requests that come at a given time or later cannot all be finished before that time plus the sum of their
-        # least times.
+        # The requests that come at a given time or later take at least the sum of their parts of the least time
+        # (`row_ns`), and none of it before that time.
         work = np.cumsum([row_ns[model] * num_rows for _, model, num_rows in reversed(arrivals)])[::-1]
         latest = max(at_ns + self.fastest_ns(model, num_rows) for at_ns, model, num_rows in arrivals)
         return max(latest, float((np.array([each[0] for each in arrivals]) + work).max()))

@@ -70,7 +70,7 @@ class Candidates:
         cached = await self._cached(job)
         num_tokens = 0 if job.state is not None else job.num_prompt_tokens
         asked = Asked(num_tokens, num_answers, self.expected_of(job))
-        # There is no await between here and the end of the choice: so the choice takes all jobs into account that were
+        # Do not await anything from here to the end of the choice: so the choice takes all jobs into account that were
         # placed before.
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 

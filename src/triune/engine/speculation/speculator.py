@@ -89,7 +89,7 @@ class Speculator:
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
                 self.num_guessed += len(piece.drafts)
-                # Usually `chosen` has one token more than guesses were right. If a guess completes the answer, no token
+                # `chosen` has the right guesses and usually one token more. If a guess completes the answer, no token
                 # follows it.
                 num_right = sum(each.token == draft for each, draft in zip(chosen, piece.drafts, strict=False))
                 self.num_right += num_right

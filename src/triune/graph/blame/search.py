@@ -121,7 +121,7 @@ def nodes_after_layers(simulation: Simulation, outputs: Sequence[str], wide: Col
 
 
 def _most(simulation: Simulation) -> int:
-    """The number of nodes that may be in fp32."""
+    """The most nodes that may be in fp32 to make outputs right for inputs that are made up (`_SHARE`)."""
     num_nodes = len(simulation.nodes)
     return num_nodes if num_nodes <= _FEW_NODES else int(_SHARE * num_nodes)
 

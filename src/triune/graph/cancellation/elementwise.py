@@ -194,8 +194,8 @@ def _normalized(node: NodeProto, x: Curve, operands: Sequence[Curve | Array | No
 
 
 def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]) -> tuple[Array, Array] | None:
-    """The values of a function, and their errors if its operands have the errors `off`; None if there are too many
-    values.
+    """The values of a function for the operands `given`, and their errors if the operands have the errors `off`. None
+    if the operands do not broadcast, or give more values than `_MOST`.
     """
     try:
         size = math.prod(np.broadcast_shapes(*(each.shape for each in given)))

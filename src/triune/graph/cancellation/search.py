@@ -68,8 +68,8 @@ def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sa
 
 
 def first_elements(graph: GraphProto, values: Values) -> dict[str, int]:
-    """For each input of known shape, the number of its first element, if the elements of all inputs are numbered in
-    order.
+    """Number the elements of all inputs of known shape one after the other. Returns the number of each input's first
+    element.
     """
     sizes = {value.name: values.static_shape(value.name) for value in graph.input}
     known = {name: math.prod(shape) for name, shape in sizes.items() if shape is not None}

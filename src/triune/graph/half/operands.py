@@ -129,7 +129,8 @@ class Operands:
         self.nodes[: end + 1] = [*(node for node in self.nodes[:end] if id(node) not in ids), *moved, last]
 
     def _smallest_scale(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
-        """The smallest scale that the operands of a product can take within fp16.
+        """The smallest factors that can be multiplied into the operands of a product without making these too small for
+        fp16.
 
         A scale that is one number may be split between both operands, so that the product of two smallest scales is
         allowed; a scale with a number for each channel may not.
@@ -214,5 +215,5 @@ def _clipped_factors(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _flat(scale: Scale) -> Scale:
-    """The scale with its factors as a vector, so that they broadcast along the last axis."""
+    """The scale with its factors as a vector, so that they broadcast along the last axis; a single factor stays."""
     return scale if scale.factors.size == 1 else Scale(scale.op_type, scale.name, scale.factors.reshape(-1))

@@ -107,9 +107,7 @@ def _names_of(graph: GraphProto) -> set[str]:
 
 
 class _Run:
-    """Converts one model. The maps called `wide` have, for the name of a value in fp16, the name of its copy in
-    fp32.
-    """
+    """Converts one model. A mapping called `wide` maps the name of a value in fp16 to the name of its copy in fp32."""
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ def narrow_samples_of(
 ) -> list[InputSet]:
     """Create sets of inputs for which terms cancel in fp16; the arguments are those of `samples_of`.
 
-    There are none if no float is left to make up.
+    There are none if the user gave arrays for all inputs of floats.
     """
     sets = narrow_inputs(_interface(model, shapes, given))
     return [replace(each, arrays={**each.arrays, **given}) for each in sets]

@@ -23,8 +23,8 @@ def with_words(segments: Sequence[Segment], words: Sequence[Word], special: Spee
     missing = 0
     for segment in segments:
         own: list[Word] = []
-        # Assign a word whose tokens belong to two segments to the first of them: take words until they have as many
-        # tokens as the segments so far.
+        # Take words until they have as many tokens as the segments up to this one. So a word whose tokens belong to
+        # two segments is assigned to the first of them.
         missing += len(special.text_tokens(segment.tokens))
         while left and missing > 0:
             own.append(left.pop(0))
