@@ -77,3 +77,20 @@ def test_results_that_are_larger_than_their_operands_are_not_made(tmp_path: Path
     nodes = [helper.make_node("Mul", ["a", "b"], ["r"])]
     model = folded(model_of(nodes, 80_000, 70_000, a=column, b=row), tmp_path)
     assert kinds(model) == ["Mul", "Add"]
+
+
+def test_comparisons_of_large_constants_are_exact(tmp_path: Path) -> None:
+    """Core AI's own folding takes numbers that differ by 2e-7 as equal, and infinity as equal to any number."""
+    numbers = np.linspace(1 - 1e-5, 1 + 1e-5, 70_000, dtype=np.float32)
+    nodes = [helper.make_node("Equal", ["a", "one"], ["e"]), helper.make_node("Cast", ["e"], ["r"], to=FLOAT)]
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Add", ["r", "x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, [1])],
+        [helper.make_tensor_value_info("y", FLOAT, [70_000])],
+        [numpy_helper.from_array(numbers, "a"), numpy_helper.from_array(np.float32(1), "one")],
+    )
+    model = folded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path)
+    assert "Equal" not in kinds(model)
+    (found,) = [each for each in model.graph.initializer if each.dims == [70_000]]
+    np.testing.assert_array_equal(numpy_helper.to_array(found), numbers == 1)
