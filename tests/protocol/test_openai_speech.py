@@ -162,6 +162,21 @@ def test_bodies_that_are_no_such_forms(served: TextServer, kind: str, body: byte
     assert served.budget.reserved_bytes == 0
 
 
+@pytest.mark.parametrize("begin", [HEAD[:-9] + b"x" * 100_000, b"--b\r\nno header\r\n\r\n"])
+def test_a_client_that_still_sends_a_refused_form_reads_the_refusal(served: TextServer, begin: bytes) -> None:
+    rest = b"x" * 700_000
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        head += f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(begin) + len(rest)}\r\n\r\n"
+        connection.sendall(head.encode() + begin)
+        time.sleep(0.3)  # By then the form is refused.
+        for at in range(0, len(rest), 100_000):
+            connection.sendall(rest[at : at + 100_000])
+            time.sleep(0.01)
+        assert connection.recv(1000).startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 "))
+    assert served.budget.reserved_bytes == 0
+
+
 @pytest.mark.parametrize("path", ["chat/completions", "responses", "embeddings", "messages", "audio/transcriptions"])
 def test_no_body_beyond_the_limit_is_asked_for(served: TextServer, path: str) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:

@@ -1,15 +1,16 @@
 """Read the bodies of requests with a file: `multipart/form-data`, piece by piece, within limits."""
 
 import asyncio
+import contextlib
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.requests import Request
 
-from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, TriuneError, UnsupportedError
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.text.fields import FieldError
@@ -55,8 +56,9 @@ async def read_form(bodies: BodyReader, request: Request, held: Reservation) -> 
     parts = _Parts()
     parser, parse_error = _parser(request, parts)
     begun = time.perf_counter()
+    pieces = bodies.pieces(request, held)
     try:
-        async for piece in bodies.pieces(request, held):
+        async for piece in pieces:
             for at in range(0, len(piece), _STEP_BYTES):
                 parser.write(piece[at : at + _STEP_BYTES])
                 if time.perf_counter() - begun > _STEP_SECONDS:
@@ -64,10 +66,23 @@ async def read_form(bodies: BodyReader, request: Request, held: Reservation) -> 
                     begun = time.perf_counter()
         parser.finalize()
     except parse_error as error:
+        await _discard(pieces)
         raise InvalidArgumentError(f"the form cannot be read: {error}") from error
+    except PayloadTooLargeError:
+        await _discard(pieces)
+        raise
     if not parts.is_ended:
         raise InvalidArgumentError("the form ends early: its last boundary is missing")
     return parts.form
+
+
+async def _discard(pieces: AsyncGenerator[bytes]) -> None:
+    """Read the rest of the body of a form that is refused: otherwise a client that still sends it would find the
+    connection reset, and could not read the answer. If reading fails, the refusal is answered anyway.
+    """
+    with contextlib.suppress(TriuneError):
+        async for _ in pieces:
+            pass
 
 
 def _parser(request: Request, parts: "_Parts") -> tuple[Any, type[Exception]]:
