@@ -1,11 +1,11 @@
 """Find out, before a session is created, whether ONNX Runtime's optimizer would crash the process on a model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.names import Names
-from triune.graph.values import attributes_of, subgraphs_of
+from triune.graph.values import attributes_of, nodes_of_model, subgraphs_of
 
 _FUSION = "MatmulTransposeFusion"
 _PRODUCTS = frozenset(["MatMul", "FusedMatMul"])
@@ -22,7 +22,7 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
     be in the model itself.
     """
     is_moved, has_cast, has_product = False, _has_halves(model), False
-    for node in _nodes(model):
+    for node in nodes_of_model(model):
         match node.op_type:
             case "Transpose":
                 is_moved |= tuple(attributes_of(node).get("perm", ()))[:1] != (0,)
@@ -47,7 +47,7 @@ def without_fatal_fusions(model: ModelProto) -> None:
     if not fatal_fusions(model):
         return
     readers: dict[str, list[NodeProto]] = {}
-    for node in _nodes(model):
+    for node in nodes_of_model(model):
         for name in node.input:
             readers.setdefault(name, []).append(node)
     names = Names(model.graph)
@@ -87,25 +87,15 @@ def _reaches_a_product(name: str, readers: Mapping[str, Sequence[NodeProto]]) ->
     return False
 
 
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    for body in (model.graph, *model.functions):
-        yield from _nodes_of(body.node)
-
-
-def _nodes_of(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for inner in subgraphs_of(node):
-            yield from _nodes_of(inner.node)
-
-
 def _has_halves(model: ModelProto) -> bool:
     """Whether an input, an initializer or a constant has type fp16 or bf16.
 
     If none has, only a Cast can give these types.
     """
     graph = model.graph
-    constants = (attribute.t for node in _nodes(model) for attribute in node.attribute if attribute.HasField("t"))
+    constants = (
+        attribute.t for node in nodes_of_model(model) for attribute in node.attribute if attribute.HasField("t")
+    )
     return (
         any(value.type.tensor_type.elem_type in _HALVES for value in graph.input)
         or any(tensor.data_type in _HALVES for tensor in graph.initializer)

@@ -19,7 +19,7 @@ from triune.graph.bare import infer_bare
 from triune.graph.builder import Builder
 from triune.graph.checks import Checks
 from triune.graph.names import Names
-from triune.graph.values import Values, subgraphs_of
+from triune.graph.values import Values, nodes_of_model, subgraphs_of
 
 # `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
@@ -107,20 +107,6 @@ def _omission(node: NodeProto) -> str:
         if not name and not is_optional:
             return f"{_label(node)}: its input {position} is left out, which is not optional"
     return ""
-
-
-def nodes_of_model(model: ModelProto) -> Iterator[NodeProto]:
-    """Yield all nodes of a model, including those of functions and subgraphs."""
-    for body in (model.graph, *model.functions):
-        for node in body.node:
-            yield from _node_and_within(node)
-
-
-def _node_and_within(node: NodeProto) -> Iterator[NodeProto]:
-    yield node
-    for graph in subgraphs_of(node):
-        for inner in graph.node:
-            yield from _node_and_within(inner)
 
 
 def _body(function: FunctionProto) -> GraphProto:

@@ -5,7 +5,7 @@ the process. Such nodes were found by running ONNX's node tests with changed att
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import onnx.checker
@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, help
 from triune.graph import paged_attention
 from triune.graph.core_ops import OPSET
 from triune.graph.listed import too_long
-from triune.graph.values import Values, subgraphs_of
+from triune.graph.values import Values, nodes_of_model, subgraphs_of
 
 # `Any`, since onnx's type stubs lack most attributes of a schema.
 _schemas: Any = onnx.defs
@@ -49,10 +49,10 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
     if options.get("data_prop"):
         for found in too_long(model.graph):
             raise onnx.shape_inference.InferenceError(found)
-    for node in _nodes(model):
+    for node in nodes_of_model(model):
         if found := _problem(node):
             raise onnx.shape_inference.InferenceError(found)
-    fragile = [node for node in _nodes(model) if _is_fragile(node)]
+    fragile = [node for node in nodes_of_model(model) if _is_fragile(node)]
     if not fragile:
         return onnx.shape_inference.infer_shapes(model, **options)
     for node in fragile:
@@ -64,7 +64,7 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
             inferred = onnx.shape_inference.infer_shapes(model, **options)
     finally:
         _restore(fragile)
-    _restore(_nodes(inferred))
+    _restore(nodes_of_model(inferred))
     return inferred
 
 
@@ -125,18 +125,6 @@ def plain_words(error: Exception) -> str:
 def _restore(nodes: Iterable[NodeProto]) -> None:
     for node in nodes:
         node.op_type = node.op_type.removeprefix(_HIDDEN)
-
-
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    for body in (model.graph, *model.functions):
-        yield from _nodes_of(body.node)
-
-
-def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for inner in subgraphs_of(node):
-            yield from _nodes_of(inner.node)
 
 
 def _restore_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:

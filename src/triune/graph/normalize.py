@@ -127,11 +127,7 @@ def normalize(
     _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)
-    copy = run_passes(copy, [FoldLarge()], watch)
-    # Move new large constants to the file of weights.
-    large.take(copy)
-    large.give_back(copy)
-    return copy
+    return run_passes(copy, [FoldLarge(large)], watch)
 
 
 def _name_nodes(graph: GraphProto) -> None:

@@ -2,11 +2,11 @@
 about that node.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto
 
-from triune.graph.values import subgraphs_of
+from triune.graph.values import nodes_within
 
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
@@ -14,17 +14,10 @@ def only_nodes(model: ModelProto) -> Mapping[str, str]:
     name. An operator that occurs several times, or in a function, maps to "".
     """
     found: dict[str, str] = {}
-    for node in _nodes(model.graph):
+    for node in nodes_within(model.graph.node):
         is_first = node.op_type not in found
         found[node.op_type] = (node.name or next(filter(None, node.output), "")) if is_first else ""
     for function in model.functions:
         for node in function.node:
             found[node.op_type] = ""
     return {kind: name for kind, name in found.items() if name}
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in subgraphs_of(node):
-            yield from _nodes(inner)

@@ -15,8 +15,9 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.graph.arenas import NO_LOG, beyond_arena, own_arena, returning_run
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.folded import FOLDED_BYTES, folded_of
-from triune.graph.guard import guard, nodes_of_model
+from triune.graph.guard import guard
 from triune.graph.state_names import new_state
+from triune.graph.values import nodes_of_model
 from triune.graph.weight_files import array_of, load_data, refer
 
 # Weights of at least this size are passed to ONNX Runtime separately, since protobuf limits the model to 2 GiB.

@@ -1,11 +1,11 @@
 """Look up the element type, shape and, for constants, the elements of a graph's values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from triune.graph.weight_files import array_of
 
@@ -155,6 +155,20 @@ def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
     # This function is called for every node in every pass. The type of an attribute is faster to read than its fields.
     found = [each for each in node.attribute if each.type in _OF_GRAPHS]
     return [graph for each in found for graph in ((each.g,) if each.HasField("g") else each.graphs)] if found else ()
+
+
+def nodes_within(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes, each followed by the nodes of its subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from nodes_within(graph.node)
+
+
+def nodes_of_model(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield all nodes of a model, including those of functions and subgraphs."""
+    for body in (model.graph, *model.functions):
+        yield from nodes_within(body.node)
 
 
 def names_read(graph: GraphProto) -> set[str]:

@@ -37,9 +37,10 @@ from triune.graph.fatal_fusions import without_fatal_fusions
 from triune.graph.passes.hard_swish import HardSwish
 from triune.graph.passes.tidy import Tidy
 from triune.graph.raising.graph import Graph, Root, Tensor, value_info
-from triune.graph.raising.subgraphs import all_nodes, rename
+from triune.graph.raising.subgraphs import rename
 from triune.graph.raising.types import TensorType
 from triune.graph.state_names import new_state
+from triune.graph.values import nodes_within
 
 OPSET = 21
 _IR_VERSION = 10
@@ -139,7 +140,7 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
     proto = graph.proto(
         function.symbol_name, inputs, [value_info(name, kind) for name, kind in zip(outputs, kinds, strict=True)]
     )
-    read = {name for node in all_nodes(graph.nodes) for name in node.input}
+    read = {name for node in nodes_within(graph.nodes) for name in node.input}
     proto.initializer.extend(tensor for tensor in root.initializers if tensor.name in read)
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="triune"
@@ -224,6 +225,6 @@ def _used(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]
     kept: list[NodeProto] = []
     for node in reversed(nodes):
         if needed & set(node.output):
-            needed.update(name for each in all_nodes([node]) for name in each.input)
+            needed.update(name for each in nodes_within([node]) for name in each.input)
             kept.append(node)
     return kept[::-1]

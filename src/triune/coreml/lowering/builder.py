@@ -165,16 +165,10 @@ class MilBuilder(Builder[Var]):
         return mb.reverse_sequence(x=x, lengths=lengths, seq_axis=time, batch_axis=batch)
 
     def top_k(self, x: Var, count: Any, axis: int, *, is_largest: bool) -> tuple[Var, Var]:
-        # Sort constants here: coremltools (9.0) computes topk and argsort of constants itself, and gives the indices of
-        # equal elements in any order.
-        known = None if x.val is None else _order(np.asarray(x.val), axis, is_largest=is_largest)
-        if known is not None and isinstance(count, int):
-            first = np.take(known, range(count), axis)
-            return mb.const(val=np.take_along_axis(np.asarray(x.val), first, axis)), mb.const(val=first)
         if isinstance(count, int):
             return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
         # `topk` takes no k that is computed at run time, so sort all elements and take the first k.
-        order = mb.argsort(x=x, axis=axis, ascending=not is_largest) if known is None else mb.const(val=known)
+        order = mb.argsort(x=x, axis=axis, ascending=not is_largest)
         ends = [np.int32(0)] * x.rank
         ends[axis] = count
         rest = [place != axis for place in range(x.rank)]
@@ -201,13 +195,3 @@ def _scalar(size: Any) -> Any:
 
 
 BUILDER: Final = MilBuilder()
-
-
-def _order(array: NDArray[Any], axis: int, *, is_largest: bool) -> NDArray[np.int32]:
-    """The indices that sort an array along an axis, int32 in its shape. The lower index of equal elements comes first,
-    whether the largest element comes first (`is_largest`) or the smallest.
-    """
-    if not is_largest:
-        return np.argsort(array, axis, kind="stable").astype(np.int32)
-    order = np.argsort(np.flip(array, axis), axis, kind="stable")
-    return np.flip(array.shape[axis] - 1 - order, axis).astype(np.int32)

@@ -1,10 +1,6 @@
 """Lowering of Gather and Scatter operators."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from triune.coreml.lowering.binary import negative_from_end
 from triune.coreml.lowering.broadcast import as_vector, sizes_of
@@ -98,32 +94,11 @@ def _scatter_elements(c: Context) -> None:
     was_bool = is_bool(x)
     if was_bool:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
-    if has_equal_sizes and (known := _scattered(x, indices, updates, axis, scatter_mode(c))) is not None:
-        result = mb.const(val=known)
-    elif has_equal_sizes:
+    if has_equal_sizes:
         result = mb.scatter_along_axis(data=x, indices=indices, updates=updates, axis=axis, mode=scatter_mode(c))
     else:
         result = mb.scatter_nd(data=x, indices=_tuples(indices, axis), updates=_flat(updates), mode=scatter_mode(c))
     c.give(mb.not_equal(x=result, y=np.int32(0)) if was_bool else result)
-
-
-_REDUCTIONS: Mapping[str, Any] = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
-
-
-def _scattered(x: Var, indices: Var, updates: Var, axis: int, mode: str) -> NDArray[Any] | None:
-    """The result of MIL's scatter_along_axis for constants; None if one of the operands is none. coremltools (9.0)
-    computes it itself, but ignores the mode: the last update of an element would replace it.
-    """
-    if any(each.val is None for each in (x, indices, updates)):
-        return None
-    found, given = np.array(x.val), np.asarray(updates.val)
-    places = list(np.indices(np.shape(indices.val)))
-    places[axis] = np.asarray(indices.val)
-    if mode == "update":
-        found[tuple(places)] = given
-    else:
-        _REDUCTIONS[mode].at(found, tuple(places), given)
-    return found
 
 
 def _tuples(indices: Var, axis: int) -> Var:

@@ -2,7 +2,7 @@
 compute.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx.defs
@@ -12,7 +12,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, helpe
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.custom.collection import CustomOps, Id
 from triune.graph.index import label
-from triune.graph.values import subgraphs_of
+from triune.graph.values import nodes_of_model, nodes_within
 
 _FIRST_OF_ONE_MEANING = 13
 """From this operator set on, if two versions of an operator have the same attributes and numbers of operands, they
@@ -43,14 +43,14 @@ def with_bodies(model: ModelProto, ops: CustomOps) -> ModelProto | None:
     """
     known = {(each.domain, each.name) for each in model.functions}
     added: list[Id] = []
-    nodes = list(_all_nodes(model))
+    nodes = list(nodes_of_model(model))
     while nodes:
         node = nodes.pop()
         op = ops.ops.get((node.domain, node.op_type))
         if op is not None and op.body is not None and (op.domain, op.name) not in known:
             known.add((op.domain, op.name))
             added.append((op.domain, op.name))
-            nodes += _nodes_in(op.body.node)
+            nodes += nodes_within(op.body.node)
     if not added:
         return None
     copy = ModelProto()
@@ -73,7 +73,7 @@ def told_hidden(model: ModelProto, ops: CustomOps) -> tuple[str, ...]:
     """A sentence on the custom operators that a model uses and has as functions of its own, which come first; empty if
     there are none.
     """
-    used = {(node.domain, node.op_type) for node in _all_nodes(model)}
+    used = {(node.domain, node.op_type) for node in nodes_of_model(model)}
     both = sorted(key for key in ops.ops if key in used and _has_function(model, key))
     if not both:
         return ()
@@ -83,7 +83,7 @@ def told_hidden(model: ModelProto, ops: CustomOps) -> tuple[str, ...]:
 
 def _give_defaults(model: ModelProto, ops: CustomOps, keys: Sequence[Id]) -> None:
     """Write the defaults of attributes into the calls of functions: ONNX's inliner (1.23) leaves them out."""
-    for node in _all_nodes(model):
+    for node in nodes_of_model(model):
         body = ops.ops[node.domain, node.op_type].body if (node.domain, node.op_type) in keys else None
         if body is not None:
             given = {each.name for each in node.attribute}
@@ -104,7 +104,7 @@ def _as_of(body: FunctionProto, version: int) -> FunctionProto:
     own = _version_of(body.opset_import)
     if own == version:
         return body
-    nodes = [node for node in _nodes_in(body.node) if node.domain in ("", "ai.onnx")]
+    nodes = [node for node in nodes_within(body.node) if node.domain in ("", "ai.onnx")]
     is_old = min(own, version) < _FIRST_OF_ONE_MEANING
     if different := sorted({node.op_type for node in nodes if is_old or _form(node, own) != _form(node, version)}):
         raise InvalidArgumentError(
@@ -137,7 +137,7 @@ def numpy_nodes(model: ModelProto, ops: CustomOps) -> list[int]:
     """
     found = [at for at, node in enumerate(model.graph.node) if _is_numpy(node, model, ops)]
     top = {id(node) for node in model.graph.node}
-    for node in _all_nodes(model):
+    for node in nodes_of_model(model):
         if id(node) not in top and _is_numpy(node, model, ops):
             raise UnsupportedError(
                 f"{label(node)} is in a branch, a loop or a function, and custom operator "
@@ -152,7 +152,7 @@ def require_bodies(model: ModelProto, ops: CustomOps, where: str) -> None:
 
     `where` is what needs the body: "a conversion to Core ML".
     """
-    nodes = [node for node in _all_nodes(model) if _is_numpy(node, model, ops)]
+    nodes = [node for node in nodes_of_model(model) if _is_numpy(node, model, ops)]
     if nodes:
         raise UnsupportedError(
             f"{where} needs custom operators with a body of ONNX operators, and these have a numpy function only, "
@@ -172,16 +172,3 @@ def _is_numpy(node: NodeProto, model: ModelProto, ops: CustomOps) -> bool:
 
 def _has_function(model: ModelProto, key: Id) -> bool:
     return any((each.domain, each.name) == key for each in model.functions)
-
-
-def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    yield from _nodes_in(model.graph.node)
-    for function in model.functions:
-        yield from _nodes_in(function.node)
-
-
-def _nodes_in(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs_of(node):
-            yield from _nodes_in(graph.node)

@@ -1,6 +1,6 @@
 """Constant folding of arithmetic on large constants, which the other passes do not read."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final
 
 from onnx import GraphProto, ModelProto, NodeProto
@@ -9,7 +9,8 @@ from triune.graph.core_ops import OPSET
 from triune.graph.passes.fold import NOT_FOLDED, Fold
 from triune.graph.passes.run import GraphPass
 from triune.graph.passes.tidy import Tidy
-from triune.graph.values import subgraphs_of
+from triune.graph.values import nodes_within, subgraphs_of
+from triune.graph.weights import Large
 
 _MOVES: Final = frozenset(
     {
@@ -43,6 +44,10 @@ class FoldLarge(GraphPass):
 
     name = "fold large constants"
 
+    def __init__(self, large: Large) -> None:
+        """`large` has put the large constants back into the graph. Its file gets the new ones."""
+        self._large = large
+
     def __call__(self, model: ModelProto) -> ModelProto:
         """Fold the nodes of `model`, in place, as far as `Fold` can and the results take no more bytes than the
         operands. Shapes and types must have been inferred.
@@ -51,16 +56,18 @@ class FoldLarge(GraphPass):
         if not wanted:
             return model
         fold = Fold(OPSET, grows=False, most_elements=_MOST_ELEMENTS, only=wanted)
-        return Tidy()(fold(model))
+        folded = Tidy()(fold(model))
+        self._large.take(folded)
+        self._large.give_back(folded)
+        return folded
 
 
 def _wanted(graph: GraphProto) -> frozenset[str]:
     """The outputs of the nodes to fold, in a graph and its subgraphs."""
-    constants: set[str] = set()
+    constants = {tensor.name for tensor in graph.initializer}
     known: list[NodeProto] = []
-    for part in _graphs(graph):
-        constants.update(tensor.name for tensor in part.initializer)
-    for node in _nodes(graph):
+    for node in nodes_within(graph.node):
+        constants.update(tensor.name for inner in subgraphs_of(node) for tensor in inner.initializer)
         if node.op_type == "Constant":
             constants.update(node.output)
         elif _is_foldable(node, constants):
@@ -79,18 +86,3 @@ def _is_foldable(node: NodeProto, constants: Collection[str]) -> bool:
     inputs = [name for name in node.input if name]
     is_kind = node.domain in ("", "ai.onnx") and node.op_type not in NOT_FOLDED | _SLOW
     return is_kind and bool(inputs) and all(name in constants for name in inputs) and not any(subgraphs_of(node))
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for inner in subgraphs_of(node):
-            yield from _graphs(inner)
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a graph and its subgraphs, each after those that compute its inputs."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs_of(node):
-            yield from _nodes(inner)

@@ -1,6 +1,6 @@
 """Build If and Loop nodes, whose branches and bodies are subgraphs, and rename values in subgraphs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from onnx import AttributeProto, NodeProto, ValueInfoProto, helper
@@ -8,6 +8,7 @@ from onnx import AttributeProto, NodeProto, ValueInfoProto, helper
 from triune.core.errors import InvalidArgumentError
 from triune.graph.raising.graph import Graph, Tensor, elem_type
 from triune.graph.raising.types import DType
+from triune.graph.values import nodes_within
 
 Subgraph: TypeAlias = tuple[Graph, Sequence[Tensor]]
 """A subgraph, and the values that are to be its outputs."""
@@ -94,18 +95,9 @@ def untyped(tensor: Tensor) -> ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), () if tensor.shape == () else None)
 
 
-def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """Yield the nodes, and those of their subgraphs."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from all_nodes(attribute.g.node)
-
-
 def rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
     """Rename values in nodes and their subgraphs."""
-    for node in all_nodes(nodes):
+    for node in nodes_within(nodes):
         for names_of in (node.input, node.output):
             for index, name in enumerate(names_of):
                 if name in names:

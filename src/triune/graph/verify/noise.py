@@ -6,14 +6,14 @@ size, into a relative error of the same absolute size in its results. So noise i
 output that changes with the noise cannot be expected to be equal in all runtimes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.by_values import RANDOM
 from triune.graph.names import Names
-from triune.graph.values import attributes_of, subgraphs_of
+from triune.graph.values import attributes_of, nodes_of_model, nodes_within, subgraphs_of
 
 _QUANTIZED = frozenset(
     ["QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"]
@@ -71,12 +71,12 @@ Sigmoid, which is 0 from x = -18 down.
 
 def has_steps(model: ModelProto) -> bool:
     """Whether the model has an operator that quantizes floats, so that outputs change in steps."""
-    return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
+    return any(node.op_type in _QUANTIZED for node in nodes_within(model.graph.node))
 
 
 def is_random(model: ModelProto) -> bool:
     """Whether the model or one of its functions may draw random numbers."""
-    nodes = [*_nodes(model.graph), *(node for function in model.functions for node in _nodes(function))]
+    nodes = list(nodes_of_model(model))
     return any(node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2) for node in nodes)
 
 
@@ -92,7 +92,7 @@ def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto 
     """
     version = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     exponential = _EXPONENTIAL if version >= _FIRST_CAST_LIKE else frozenset[str]()
-    if not any(node.op_type in _QUANTIZED | exponential | _NEAR_ZERO.keys() for node in _nodes(model.graph)):
+    if not any(node.op_type in _QUANTIZED | exponential | _NEAR_ZERO.keys() for node in nodes_within(model.graph.node)):
         return None
     noisy = ModelProto()
     noisy.CopyFrom(model)
@@ -223,10 +223,3 @@ class _Noise:
             helper.make_node("Mul", [of["sine"], of["up to"]], [of["product"]]),
             helper.make_node("CastLike", [of["product"], name], [noise]),
         ], noise
-
-
-def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in subgraphs_of(node):
-            yield from _nodes(inner)

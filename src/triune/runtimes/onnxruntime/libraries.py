@@ -1,13 +1,13 @@
 """Shared libraries of custom operators, which ONNX Runtime loads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from onnx import ModelProto, NodeProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.graph.values import subgraphs_of
+from triune.graph.values import nodes_within
 from triune.runtimes.failures import reason_of
 
 _KNOWN: Final = frozenset(
@@ -25,7 +25,7 @@ def has_foreign_ops(model: ModelProto) -> bool:
     """Whether a model has operators that neither ONNX, nor ONNX Runtime, nor the model's functions define."""
     functions = {(each.domain, each.name) for each in model.functions}
     graphs = [model.graph.node, *(each.node for each in model.functions)]
-    return any(_is_foreign(node, functions) for nodes in graphs for node in _all_nodes(nodes))
+    return any(_is_foreign(node, functions) for nodes in graphs for node in nodes_within(nodes))
 
 
 def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
@@ -46,10 +46,3 @@ def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
 
 def _is_foreign(node: NodeProto, functions: set[tuple[str, str]]) -> bool:
     return node.domain not in _KNOWN and (node.domain, node.op_type) not in functions
-
-
-def _all_nodes(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs_of(node):
-            yield from _all_nodes(graph.node)
