@@ -1,6 +1,6 @@
 """The interface of a function of an asset, and checks of the values that are passed to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from triune.core.tensors import TensorSpec, format_shape
 from triune.coreai.description import Function
 from triune.coreai.images import Image
 from triune.coreai.limits import Limits, check_limits
+from triune.coreai.variants import fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Interface:
     def fits(self, inputs: Mapping[str, Array]) -> bool:
         """Whether the function accepts inputs of these shapes."""
         known = {spec.name: spec for spec in self.inputs}
-        return all(name not in known or _fits(array.shape, known[name].shape) for name, array in inputs.items())
+        return all(name not in known or fits(array.shape, known[name].shape) for name, array in inputs.items())
 
 
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
@@ -86,7 +87,7 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
     dtype = spec.datatype.dtype
     if not _is_of_kind(array, dtype):
         raise InvalidArgumentError(f"{what} is of {array.dtype}; it must be of {spec.datatype.value}")
-    if not _fits(array.shape, spec.shape):
+    if not fits(array.shape, spec.shape):
         raise InvalidArgumentError(
             f"{what} is of shape {format_shape(array.shape)}; it must be {format_shape(spec.shape)}"
         )
@@ -119,7 +120,3 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
         return given == "b"
     # numpy's `kind` of bf16 is "V", since numpy has no such type of its own.
     return given in "fV"
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(size in (-1, have) for have, size in zip(shape, wanted, strict=True))

@@ -15,13 +15,13 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.model import Model as LoadedModel
 from triune.core.model import needs_state
 from triune.core.state import State
-from triune.core.tensors import Signature, format_shape
+from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.coreai.description import describe
 from triune.coreai.interface import Interface, as_array, to_array
 from triune.coreai.limits import limits_of
 from triune.coreai.system import has_system_runtime
-from triune.coreai.variants import merged, variants_of
+from triune.coreai.variants import merged, no_variant, variants_of
 
 if TYPE_CHECKING:
     from triune.coreai.executors import AppleExecutor, RaisedExecutor
@@ -143,12 +143,10 @@ class Model(LoadedModel):
         for variant in self._variants:
             if variant.interface.fits(arrays):
                 return variant
-        given = {name: format_shape(array.shape) for name, array in arrays.items()}
-        known = "; ".join(
-            ", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each.interface.inputs)
-            for each in self._variants
+        given = {name: array.shape for name, array in arrays.items()}
+        raise InvalidArgumentError(
+            no_variant(f"'{self.name}'", given, [each.interface.inputs for each in self._variants])
         )
-        raise InvalidArgumentError(f"'{self.name}' has no function for the shapes {given}; it has {known}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 was converted (`main_of_1x64`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from triune.core.errors import NotFoundError
-from triune.core.tensors import TensorSpec
+from triune.core.tensors import TensorSpec, format_shape
 from triune.coreai.description import Description, Function
 from triune.coreai.limits import sources_of
 from triune.coreai.lowering.ladders import LADDER
@@ -36,6 +36,18 @@ def variants_of(description: Description, function: str | None) -> tuple[str, Se
         told = ", ".join(f"'{name}'" for name in sorted({*sources, *functions})) or "none"
         raise NotFoundError(f"'{description.asset.path.name}' has no function '{wanted}'; it has {told}")
     return wanted, found
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a tensor of this shape is one of the shapes `wanted`, in which -1 is any size."""
+    return len(shape) == len(wanted) and all(size in (-1, have) for have, size in zip(shape, wanted, strict=True))
+
+
+def no_variant(where: str, shapes: Mapping[str, Sequence[int]], variants: Sequence[Sequence[TensorSpec]]) -> str:
+    """The message that none of the variants of a function, given by their inputs, takes inputs of these shapes."""
+    told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
+    known = "; ".join(", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each) for each in variants)
+    return f"{where} has no function for the shapes {told}; it has {known}"
 
 
 def merged(variants: Sequence[Sequence[TensorSpec]]) -> tuple[TensorSpec, ...]:

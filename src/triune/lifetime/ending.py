@@ -93,9 +93,7 @@ class Ending:
             start_thread(self._wait, "end")
             start_thread(lambda: self._listen(reading), "signals")
         except NoThreadError:
-            self._is_over = True
-            self._stopping.set()
-            self._speaking.set()
+            self._end_threads()
             os.close(reading)
             os.close(self._writing)
             raise
@@ -116,9 +114,13 @@ class Ending:
         os.close(self._writing)
         # After a signal, the thread of the deadline goes on, since other threads may still block the exit.
         if not self._stopping.is_set():
-            self._is_over = True
-            self._stopping.set()
-            self._speaking.set()
+            self._end_threads()
+
+    def _end_threads(self) -> None:
+        """End the threads that wait for a signal, or for what follows it."""
+        self._is_over = True
+        self._stopping.set()
+        self._speaking.set()
 
     def _listen(self, reading: int) -> None:
         while received := os.read(reading, 1):

@@ -22,6 +22,11 @@ def limit_of(memory_bytes: int | None) -> int:
     return int(usable_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
 
 
+def more_time(parameter: str) -> str:
+    """The remedy of `convert_within` for a conversion whose time limit this parameter of the config sets."""
+    return f"give it more in the config's parameter '{parameter}'"
+
+
 def convert_within(
     work: Callable[[], object], what: str, *, seconds: float, remedy: str, memory_bytes: int | None
 ) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Executable
-from triune.core.tensors import Signature, TensorSpec, format_shape
+from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.coreai.limits import Limits, check_limits
+from triune.coreai.variants import fits, no_variant
 
 
 class FunctionExecutable:
@@ -101,15 +102,10 @@ class VariantsExecutable:
         """Compute outputs: see `Executable.run`."""
         given = {name: array.shape for name, array in inputs.items()}
         for variant in self._variants:
-            if all(_fits(given.get(spec.name, spec.shape), spec.shape) for spec in variant.signature.inputs):
+            if all(fits(given.get(spec.name, spec.shape), spec.shape) for spec in variant.signature.inputs):
                 self._running = variant
                 return variant.run(inputs, outputs)
-        known = "; ".join(
-            ", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each.signature.inputs)
-            for each in self._variants
-        )
-        told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in given.items())
-        raise InvalidArgumentError(f"the model has no function for the shapes {told}; it has {known}")
+        raise InvalidArgumentError(no_variant("the model", given, [each.signature.inputs for each in self._variants]))
 
     def interrupt(self) -> None:
         """Ask the running `run` to end soon, if the library can."""
@@ -119,10 +115,6 @@ class VariantsExecutable:
         """Free the executables."""
         for each in self._variants:
             each.close()
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(size in (-1, have) for have, size in zip(shape, wanted, strict=True))
 
 
 def _narrowed(name: str, array: Array, spec: TensorSpec) -> Array:

@@ -10,7 +10,7 @@ import onnx
 from triune.core.disk import writing
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.load import load
-from triune.runtimes.conversion import convert_within
+from triune.runtimes.conversion import convert_within, more_time
 from triune.runtimes.coreai.options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def convert_in_process(
         functools.partial(_convert, path, target, options),
         f"the conversion of '{path}'",
         seconds=seconds,
-        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
+        remedy=more_time(CONVERSION_SECONDS),
         memory_bytes=memory_bytes,
     )
 
@@ -50,7 +50,7 @@ def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: in
         functools.partial(_raise, path, function, target),
         f"the raising of '{path}'",
         seconds=seconds,
-        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
+        remedy=more_time(CONVERSION_SECONDS),
         memory_bytes=memory_bytes,
     )
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from triune.coreml.lowering import LowerOptions, lower
 from triune.graph.load import load
-from triune.runtimes.conversion import convert_within
+from triune.runtimes.conversion import convert_within, more_time
 from triune.runtimes.coreml.options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def convert_in_process(
         work,
         f"the conversion of '{path}'",
         seconds=seconds,
-        remedy=f"give it more in the config's parameter '{CONVERSION_SECONDS}'",
+        remedy=more_time(CONVERSION_SECONDS),
         memory_bytes=memory_bytes,
     )
 
