@@ -12,7 +12,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, helpe
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.custom.collection import CustomOps, Id
 from triune.graph.index import label
-from triune.graph.values import nodes_of_model, nodes_within
+from triune.graph.values import nodes_of_model, nodes_within, subgraphs_of
 
 _FIRST_OF_ONE_MEANING = 13
 """From this operator set on, if two versions of an operator have the same attributes and numbers of operands, they
@@ -136,9 +136,9 @@ def numpy_nodes(model: ModelProto, ops: CustomOps) -> list[int]:
         UnsupportedError: there is one within a branch, a loop or a function, where the graph cannot be cut.
     """
     found = [at for at, node in enumerate(model.graph.node) if _is_numpy(node, model, ops)]
-    top = {id(node) for node in model.graph.node}
-    for node in nodes_of_model(model):
-        if id(node) not in top and _is_numpy(node, model, ops):
+    bodies = [graph for node in model.graph.node for graph in subgraphs_of(node)]
+    for node in (node for body in (*bodies, *model.functions) for node in nodes_within(body.node)):
+        if _is_numpy(node, model, ops):
             raise UnsupportedError(
                 f"{label(node)} is in a branch, a loop or a function, and custom operator "
                 f"'{node.domain}::{node.op_type}' has a numpy function only, which cannot be called from there; give "
