@@ -139,7 +139,7 @@ class Balance:
         self._set([*self._members, _Member(demand, shares)])
 
     def leave(self, demand: Demand) -> None:
-        """Remove the model with this demand."""
+        """Remove the model that `join` added with this demand."""
         with self._lock:
             self._set([each for each in self._members if each.demand is not demand])
             self._parts = {each: part for each, part in self._parts.items() if each.demand is not demand}

@@ -90,11 +90,12 @@ class GraphSession:
         """Load a graph.
 
         Args:
-            model: changed: its large weights are removed, unless `weights` is given.
+            model: changed in place: nodes whose inputs may crash the process are guarded, and int8 weights get the zero
+                points that they lack. Without `weights`, its large weights are removed too.
             name: the graph's name in messages: "'model.mlpackage', function 'main'".
             states: the names of inputs that are states; the output `new_state(name)` is the state's next value.
             num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 if results must not depend on it.
-            weights: the result of `set_aside` for this model, to share weights between sessions.
+            weights: the large weights, which `set_aside` has taken out of this model before, so that sessions share them.
             optimizes: whether ONNX Runtime optimizes the graph, or runs its nodes one by one as they are.
             run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
 

@@ -302,7 +302,9 @@ class Dispatcher:
             self._run_limit.watch()
 
     def _running(self) -> Iterator[tuple[Lane, int]]:
-        """Yield each lane with a running batch that was not given up, and when the batch began, in ns."""
+        """Yield each lane whose batch is running and has not exceeded the time limit of runs yet (`_give_up`), and when the
+        batch began, in ns of the clock.
+        """
         for lane in self._lanes:
             if lane.running is not None and not lane.running.is_given_up:
                 yield lane, lane.begun_ns

@@ -163,10 +163,12 @@ class ProgramWriter(GraphWriter[Var]):
         lowering(context)
 
     def check(self, value: Var, node: NodeProto) -> None:
-        """Refuse a value that Core ML cannot have.
+        """Refuse the result of a node if Core ML cannot have such a tensor.
+
+        A result of a Reshape or a Transpose with more than 5 dimensions is not refused here: it is added to `deep`.
 
         Raises:
-            Refusal: the value has too many dimensions, no elements, or a negative size.
+            Refusal: the value has more than 5 dimensions, no elements, or a negative size.
         """
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)

@@ -90,7 +90,14 @@ class Form(Protocol):
 
 
 def form_of(choice: FormChoice, graph: ModelBuilder, num_positions: int) -> Form:
-    """Create the form, for contexts of up to `num_positions` tokens. It declares the graph's first inputs."""
+    """Create the form of a model's graph: with a paged cache, with an explicit cache of fixed size, or without a cache.
+    Its constructor declares the graph's first inputs.
+
+    Args:
+        choice: which form.
+        graph: the builder of the graph.
+        num_positions: the most tokens of a sequence.
+    """
     if isinstance(choice, ExplicitSize):
         return Explicit(graph, num_positions, choice)
     return Paged(graph, num_positions) if choice == "paged" else Plain(graph, num_positions)

@@ -15,8 +15,8 @@ class Counting:
 
     def __init__(self, statistics: ModelStatistics, clock: Clock) -> None:
         """Args:
-        statistics: the counters.
-        clock: the clock of the requests.
+        statistics: the counters of the ensemble, which this object adds to.
+        clock: the clock that gave `Run.started_ns`.
         """
         self._statistics = statistics
         self._clock = clock
