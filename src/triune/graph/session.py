@@ -95,7 +95,7 @@ class GraphSession:
             name: the graph's name in messages: "'model.mlpackage', function 'main'".
             states: the names of inputs that are states; the output `new_state(name)` is the state's next value.
             num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 if results must not depend on it.
-            weights: the large weights, which `set_aside` has taken out of this model before, so that sessions share them.
+            weights: the large weights, which `set_aside` took out of this model, so that sessions share them.
             optimizes: whether ONNX Runtime optimizes the graph, or runs its nodes one by one as they are.
             run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
 

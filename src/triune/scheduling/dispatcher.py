@@ -302,8 +302,8 @@ class Dispatcher:
             self._run_limit.watch()
 
     def _running(self) -> Iterator[tuple[Lane, int]]:
-        """Yield each lane whose batch is running and has not exceeded the time limit of runs yet (`_give_up`), and when the
-        batch began, in ns of the clock.
+        """Yield each lane whose running batch has not been given up (`_give_up`, at the time limit of runs), and when
+        the batch began, in ns of the clock.
         """
         for lane in self._lanes:
             if lane.running is not None and not lane.running.is_given_up:

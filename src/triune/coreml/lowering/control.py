@@ -186,8 +186,8 @@ def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
 
 
 def _without_number(value: Var) -> Var:
-    """For the first value of a carried value of a loop: if it is a constant, a copy of it (an `identity` operation whose
-    known value is erased), which coremltools treats as a computed value; any other value is returned unchanged.
+    """If the initial value of a loop's carried value is a constant, return a copy of it (an `identity` operation whose
+    known value is erased), which coremltools treats as a computed value. Any other value is returned unchanged.
 
     coremltools takes a carried value of a loop for a constant if it begins as one and the first iteration does not
     change it. If the value changes in a later iteration, since another carried value has changed, coremltools refuses

@@ -38,7 +38,7 @@ class PromptScores:
         return self.num_read == len(self._prompt) - 1
 
     def unread(self, begin: int, end: int) -> range:
-        """Of the positions from `begin` up to, not including, `end`: those whose next token in the prompt has no logprob
+        """The positions from `begin` up to `end`, which is not included, whose next token in the prompt has no logprob
         yet. The last token of the prompt has no next one.
         """
         return range(max(begin, self.num_read), min(end, len(self._prompt) - 1))
