@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.machine_backend import ALONE, Shared
@@ -17,6 +18,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.heap import HEAP
 from triune.core.power import Power
 from triune.core.printable import encodable, printable
+from triune.core.scratch import renew_held
+from triune.core.threads import NoThreadError, in_thread
 from triune.core.units import Unit
 from triune.frontends.anthropic import anthropic_routes
 from triune.frontends.bodies.budget import MemoryBudget
@@ -51,6 +54,8 @@ from triune.serving.server import Server
 from triune.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_RENEWAL_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,8 @@ async def _serve(
         offload.warm()
         watching = asyncio.create_task(watch(PowerPolicy(server.power), read_battery, read_heat))
         stack.callback(watching.cancel)
+        renewing = asyncio.create_task(_renew_temporary())
+        stack.callback(renewing.cancel)
         on_ready(server, Addresses(*addresses, has_page=settings.has_playground))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
@@ -263,6 +270,14 @@ async def _serve(
         await server.drain()
         await offload.until_idle()
         ending.drained()
+
+
+async def _renew_temporary() -> None:
+    """Keep the temporary folders of this process in use, for systems that remove old temporary files."""
+    while True:
+        await asyncio.sleep(_RENEWAL_SECONDS)
+        with contextlib.suppress(NoThreadError):
+            await in_thread(renew_held)
 
 
 def routes_beside(server: Server, bodies: BodyReader, offload: Offload, page: PageMachine | None) -> list[ApiRoute]:

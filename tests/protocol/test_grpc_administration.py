@@ -3,7 +3,9 @@
 import asyncio
 import dataclasses
 import json
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -348,3 +350,31 @@ async def test_watch_looks_at_its_own_pace(server: HandServer) -> None:
     health.stop()
     await asyncio.wait_for(watching, 60)
     assert told == [SERVING, NOT_SERVING]
+
+
+@pytest.mark.parametrize("is_folder_gone", [True, False])
+async def test_clients_connect_though_temporary_files_were_removed(
+    server: HandServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_folder_gone: bool
+) -> None:
+    temporary = tmp_path if len(str(tmp_path)) < 60 else Path(tempfile.mkdtemp(prefix="t"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    front_end = GrpcServer(server, port=0)  # type: ignore[arg-type]
+    address = f"127.0.0.1:{await front_end.start()}"
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    live = "/inference.GRPCInferenceService/ServerLive"
+    async with grpc.aio.insecure_channel(address, options) as before:
+        assert await before.unary_unary(live)(b"", timeout=60)
+        (folder,) = temporary.iterdir()
+        (folder / "grpc").unlink()
+        if is_folder_gone:
+            folder.rmdir()
+
+        async def connect() -> None:
+            async with grpc.aio.insecure_channel(address, options) as channel:
+                assert await channel.unary_unary(live)(b"", timeout=60, wait_for_ready=True)
+
+        await asyncio.gather(*(connect() for _ in range(5)))
+        assert len(list(temporary.iterdir())) == 1
+        assert await before.unary_unary(live)(b"", timeout=60)
+    await front_end.stop(0)
+    assert list(temporary.iterdir()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from triune.backends.tensor.compile import compile_one
 from triune.config.placement import Recipe
-from triune.core.errors import UnavailableError
+from triune.core.disk import no_temporary
 from triune.core.runtime import Executable
 from triune.graph.held import HeldModel
 from triune.runtimes.machine import Machine
@@ -23,7 +23,4 @@ def compile_held(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executab
             graph.save(path)
             return compile_one(path, recipe, machine)
     except OSError as error:
-        raise UnavailableError(
-            f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
-            f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
-        ) from error
+        raise no_temporary("the compilation of the graph", error) from error

@@ -11,6 +11,7 @@ from triune.config.configure import Source
 from triune.config.ensemble.steps import PLATFORM, is_ensemble
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
+from triune.core.disk import no_temporary, temporary_error
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, no_memory
 from triune.core.threads import lacks_thread, no_thread
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -101,5 +102,7 @@ def typed_failures(name: str, version: int) -> Generator[None]:
     except Exception as error:
         if lacks_thread(error):
             raise no_thread("its load", error) from error
+        if (unwritten := temporary_error(error)) is not None:
+            raise no_temporary("its load", unwritten) from error
         _log.exception("model '%s' version %d: unexpected error while loading", name, version)
         raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error

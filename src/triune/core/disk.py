@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 
 _REMEDIES: Final = {
     errno.ENOSPC: "make room there",
@@ -37,6 +37,24 @@ def disk_error(error: BaseException) -> OSError | None:
                 return left if isinstance(left, OSError) else OSError(number, words)
         left = left.__cause__ or (None if left.__suppress_context__ else left.__context__)
     return None
+
+
+def temporary_error(error: BaseException) -> OSError | None:
+    """Find the error of a temporary file that could not be written: a disk error, or any error of a path in the
+    temporary folder; None for another error.
+    """
+    path = error.filename if isinstance(error, OSError) else None
+    if isinstance(error, OSError) and isinstance(path, str) and Path(path).is_relative_to(tempfile.gettempdir()):
+        return error
+    return disk_error(error)
+
+
+def no_temporary(what: str, error: OSError) -> UnavailableError:
+    """Make the error for temporary files that cannot be written. `what` needs them."""
+    return UnavailableError(
+        f"{what} needs temporary files, which cannot be written to '{tempfile.gettempdir()}': "
+        f"{error.strerror or error}; make room there, or start with TMPDIR set to a folder that can be written"
+    )
 
 
 @contextmanager

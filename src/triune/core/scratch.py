@@ -66,6 +66,26 @@ class HeldFolder:
                 os.close(self._lock)
         raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
 
+    def restore(self) -> None:
+        """Make the folder again, empty, if something has removed it, such as a cleaner of old temporary files.
+
+        Raises:
+            OSError: it cannot be made, or its path leads to something else now.
+        """
+        with _making:
+            if self._lock < 0 or _ending.is_set() or self._is_there():
+                return
+            self.path.mkdir(mode=0o700)
+            lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            _try_lock(lock, without_locks=True)
+            os.close(self._lock)
+            self._lock = lock
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(self.path.lstat(), os.fstat(self._lock))
+        return False
+
     def remove(self) -> None:
         """Remove the folder and its content as far as possible. May be called again."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -100,6 +120,19 @@ def remove_held() -> None:
         time.sleep(_LOOK_SECONDS)
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def renew_held() -> None:
+    """Set the access times of all folders that this process holds, and of what is in them, to now, since many systems
+    remove temporary files that nobody has used for some days. Folders that were removed are made again. May block.
+    """
+    for each in list(_held):
+        with contextlib.suppress(OSError):
+            each.restore()
+        for place, _, files in os.walk(each.path):
+            for path in (Path(place), *(Path(place, name) for name in files)):
+                with contextlib.suppress(OSError):
+                    os.utime(path, ns=(time.time_ns(), path.lstat().st_mtime_ns), follow_symlinks=False)
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:

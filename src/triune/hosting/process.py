@@ -257,6 +257,9 @@ class WorkerProcess:
         return held_to(self._process, limit) if limit is not None else contextlib.nullcontext()
 
     def _call(self, call: Callable[[], object], *, is_executable: bool) -> Mapping[str, Any]:
+        # If the folder for the process's temporary files is gone and cannot be made, the call may need none.
+        with contextlib.suppress(OSError):
+            self._scratch.restore()
         connection = self._channel.connection
         pickled = np.frombuffer(pickle.dumps(call), np.uint8)
         try:

@@ -219,7 +219,10 @@ async def test_a_temporary_folder_that_cannot_be_written_is_named(
 ) -> None:
     write_encoder_model(tmp_path / "m" / "1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    assert "cannot be written to the temporary folder: No such file or directory" in await reason_of(tmp_path)
+    assert (
+        f"which cannot be written to '{tmp_path}/nowhere': No such file or directory; make room there"
+        in await reason_of(tmp_path)
+    )
 
 
 def split_texts(root: Path, **step: object) -> None:

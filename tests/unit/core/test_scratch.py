@@ -187,3 +187,43 @@ def test_folders_of_threads_that_still_run_are_removed(tmp_path: Path) -> None:
 
 def _env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_a_folder_that_something_removed_is_made_again(tmp_path: Path) -> None:
+    held = HeldFolder(tmp_path)
+    held.path.rmdir()
+    held.restore()
+    assert held.path.stat().st_mode & 0o077 == 0
+    sweep(tmp_path)
+    assert held.path.is_dir(), "it is locked again"
+    (held.path / "content").touch()
+    held.restore()
+    assert list(held.path.iterdir()) == [held.path / "content"]
+    held.remove()
+    held.restore()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_made_in_the_place_of_another(tmp_path: Path) -> None:
+    held = HeldFolder(tmp_path)
+    held.path.rmdir()
+    held.path.symlink_to(tmp_path)
+    with pytest.raises(FileExistsError):
+        held.restore()
+    held.path.unlink()
+
+
+def test_what_is_held_does_not_grow_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_held", set())
+    used, removed = HeldFolder(tmp_path), HeldFolder(tmp_path)
+    file = used.path / "model" / "weights"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    for each in (used.path, file.parent, file):
+        os.utime(each, (1, 2))
+    removed.path.rmdir()
+    scratch.renew_held()
+    for each in (used.path, file.parent, file):
+        assert each.stat().st_atime > 1e9
+        assert each.stat().st_mtime == 2
+    assert removed.path.is_dir()

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from support import fragile
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
-from triune.hosting import HostedExecutable, Limits, MemoryLimitError, run_in_process
+from triune.hosting import HostedExecutable, Limits, MemoryLimitError, WorkerProcess, run_in_process
 
 
 def run(folder: Path, seconds: float = 30) -> None:
@@ -50,6 +51,23 @@ def test_what_goes_wrong_is_told(tmp_path: Path, how: str, kind: type[Exception]
         run(tmp_path, 3)
     (pid,) = fragile.pids(tmp_path)
     assert is_gone(pid)
+
+
+def test_a_process_whose_temporary_folder_was_removed_gets_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = WorkerProcess("the work", Limits())
+    try:
+        (folder,) = tmp_path.iterdir()
+        process.work(tempfile.mkdtemp)
+        shutil.rmtree(folder)
+        process.work(tempfile.mkdtemp)
+        assert len(list(folder.iterdir())) == 1
+    finally:
+        process.kill()
+        process.free()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_ends_when_its_caller_is_killed(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
         output,
         config.name,
         build.version,
-        build.graph and build.graph.cleanup,
+        build.graph and build.graph.remove,
     )
 
 

@@ -1,11 +1,9 @@
 """Compile an encoder from its checkpoint."""
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +19,10 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.disk import no_temporary
+from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Executable
+from triune.core.scratch import HeldFolder
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
 from triune.engine.encoder import Ids, TextEncoder
@@ -50,7 +50,7 @@ class EncoderBuild(Build):
     executables: tuple[SharedExecutable, ...]
     encoder: TextEncoder
     verdicts: Mapping[Unit, Verdict]
-    graph: "tempfile.TemporaryDirectory[str] | None"
+    graph: HeldFolder | None
     duration_ns: int
 
     @property
@@ -72,7 +72,7 @@ class EncoderBuild(Build):
         for executable in self.executables:
             executable.close()
         if self.graph is not None:
-            self.graph.cleanup()
+            self.graph.remove()
 
     def __str__(self) -> str:
         units = " and ".join(
@@ -141,15 +141,12 @@ def build_encoder(
     graph = write_encoder(bert, checkpoint, "packed")
     with ExitStack() as undo:
         try:
-            folder = tempfile.TemporaryDirectory(prefix="triune-encoder-")
-            undo.callback(folder.cleanup)
-            path = Path(folder.name) / "model.onnx"
+            folder = HeldFolder()
+            undo.callback(folder.remove)
+            path = folder.path / "model.onnx"
             graph.save(path)
         except OSError as error:
-            raise UnavailableError(
-                f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
-                f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
-            ) from error
+            raise no_temporary("the compilation of the graph", error) from error
         del graph
         executables: list[SharedExecutable] = []
         for recipe in place(placed, machine):
@@ -176,7 +173,7 @@ def build_encoder(
     config = replace(config, units=units) if units != config.units else config
     is_hosted = any(each.is_hosted for each in kept)
     if not is_hosted:
-        folder.cleanup()
+        folder.remove()
     return EncoderBuild(
         version,
         config,

@@ -1,5 +1,8 @@
 """Compiling, warming up and measuring a version."""
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,20 @@ def build(
     source = read_source("m", path / "m", stamp(path / "m"))
     with typed_failures("m", 1):
         return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous, Attempt())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{tempfile.gettempdir()}/gone/weights"),
+        RuntimeError("the runtime cannot write its cache: No space left on device"),
+    ],
+)
+def test_temporary_files_that_cannot_be_written_are_no_fault_of_the_model(error: Exception) -> None:
+    told = "^its load needs temporary files.*make room there"
+    with pytest.raises(UnavailableError, match=told), typed_failures("m", 1):
+        raise error
 
 
 def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:

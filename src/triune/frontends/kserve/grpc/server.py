@@ -1,5 +1,6 @@
 """The gRPC server: KServe's service and the health service on grpc.aio, in the running event loop."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -116,7 +117,7 @@ class GrpcServer:
         large = LargeMessages(server, Decoder(limits, offload), offload)
         self._service = InferenceService(server, limits, budget or MemoryBudget(), large)
         self._health = HealthService(server)
-        self._grpc: grpc.aio.Server | None = None
+        self._libraries: list[grpc.aio.Server] = []
         self._relay: Relay | None = None
 
     async def start(self) -> int:
@@ -128,25 +129,10 @@ class GrpcServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
-        limits, has_relay = self._limits, self._channel.has_relay
-        self._relay = relay = Relay(limits) if has_relay else None
-        self._grpc = library = grpc.aio.server(
-            options=_options(limits, self._channel),
-            compression=_COMPRESSIONS[self._channel.compression],
-            # With the relay, gRPC's library needs no limit on calls: the relay has one.
-            maximum_concurrent_rpcs=None if has_relay else limits.calls,
-        )
-        library.add_generic_rpc_handlers(
-            (
-                *([_Arrivals(relay)] if relay is not None else []),
-                grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers(self._rules)),
-                grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers(self._rules)),
-            )
-        )
+        self._relay = relay = Relay(self._limits, self._listen) if self._channel.has_relay else None
         address = format_address(self._host, self._port) if relay is None else relay.address
         try:
-            port = library.add_insecure_port(address)
-            await library.start()
+            port = await self._listen(address)
             if relay is not None:
                 port = await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
         except RuntimeError as error:
@@ -161,19 +147,45 @@ class GrpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new calls, and cancel those that are not finished after `grace_seconds`."""
-        if self._grpc is None:
+        if not self._libraries:
             return
         relay = self._relay
         if relay is not None:
             relay.stop_listening()
         self._service.stop_streams()
         self._health.stop()
-        await self._grpc.stop(grace_seconds)
+        await asyncio.gather(*(each.stop(grace_seconds) for each in self._libraries))
         if relay is not None:
             await relay.close()
-        self._grpc = self._relay = None
+        self._libraries.clear()
+        self._relay = None
         if self._own_offload is not None:
             self._own_offload.close()
+
+    async def _listen(self, address: str) -> int:
+        """Have gRPC's library listen. Returns the port.
+
+        Raises:
+            RuntimeError: it cannot listen on this address.
+        """
+        relay = self._relay
+        library = grpc.aio.server(
+            options=_options(self._limits, self._channel),
+            compression=_COMPRESSIONS[self._channel.compression],
+            # With the relay, gRPC's library needs no limit on calls: the relay has one.
+            maximum_concurrent_rpcs=None if relay is not None else self._limits.calls,
+        )
+        self._libraries.append(library)
+        library.add_generic_rpc_handlers(
+            (
+                *([_Arrivals(relay)] if relay is not None else []),
+                grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers(self._rules)),
+                grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers(self._rules)),
+            )
+        )
+        port = library.add_insecure_port(address)
+        await library.start()
+        return port
 
 
 class _Arrivals(grpc.GenericRpcHandler):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from triune.core.errors import UnavailableError
@@ -28,16 +29,17 @@ class Relay:
     """Passes the bytes of clients on to gRPC's library, and the library's to clients. Runs on the event loop's thread.
 
     Attributes:
-        address: the address that gRPC's library must listen on: a socket in a folder that only this user can enter.
         limits: the limits on connections.
         turns: decides which connection opens the next call. Call its `arrive` when a call reaches its handler.
         num_calls: how many calls all connections have open.
         buffer: the buffer for reads of all connections.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, listen: Callable[[str], Awaitable[object]]) -> None:
         """Args:
         limits: the limits on connections.
+        listen: has gRPC's library listen on another address, too. Called if something has removed the socket, such as a
+            cleaner of old temporary files. Raises RuntimeError if it cannot.
 
         Raises:
             UnavailableError: the folder cannot be made.
@@ -46,12 +48,21 @@ class Relay:
         self.turns = Turns()
         self.num_calls = 0
         self.buffer = memoryview(bytearray(_READ_BYTES))
+        self._listen = listen
         self._folder, self._path = _make_folder()
-        self.address = f"unix:{self._path}"
+        self._restoring = asyncio.Lock()
+        self._is_stopping = False
         self._clients: set[ClientSide] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._acceptors: list[Acceptor] = []
         self._is_empty = asyncio.Event()
+
+    @property
+    def address(self) -> str:
+        """The address that gRPC's library must listen on: a socket in a folder that only this user can enter. It
+        changes if the socket is removed.
+        """
+        return f"unix:{self._path}"
 
     async def start(self, host: str, port: int, *, is_shared: bool) -> int:
         """Listen for clients; gRPC's library must be listening.
@@ -74,6 +85,7 @@ class Relay:
 
     def stop_listening(self) -> None:
         """Accept no more connections."""
+        self._is_stopping = True
         for acceptor in self._acceptors:
             acceptor.close()
 
@@ -108,10 +120,9 @@ class Relay:
             self._is_empty.set()
 
     async def _connect(self, client: ClientSide) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            _, library = await loop.create_unix_connection(lambda: LibrarySide(self, client), self._path)
-        except OSError as error:
+            library = await self._reach(client)
+        except (OSError, RuntimeError, UnavailableError) as error:
             _log.warning("a gRPC connection is closed: it cannot be passed on: %s", error)
             client.transport.abort()
             return
@@ -119,6 +130,32 @@ class Relay:
             library.transport.abort()
         else:
             client.connect(library)
+
+    async def _reach(self, client: ClientSide) -> LibrarySide:
+        """Connect to gRPC's library. If its socket is gone, have the library listen at a new one."""
+        loop, path = asyncio.get_running_loop(), self._path
+        try:
+            return (await loop.create_unix_connection(lambda: LibrarySide(self, client), path))[1]
+        except FileNotFoundError:
+            if self._is_stopping:
+                raise
+            await self._restore(path)
+        return (await loop.create_unix_connection(lambda: LibrarySide(self, client), self._path))[1]
+
+    async def _restore(self, path: str) -> None:
+        """Have gRPC's library listen at a new socket, unless that was done since `path` was the socket's path."""
+        async with self._restoring:
+            if path != self._path:
+                return
+            gone, (self._folder, self._path) = self._folder, _make_folder()
+            gone.remove()
+            await self._listen(self.address)
+            _log.warning(
+                "gRPC's socket in '%s' was removed; it is in '%s' now, and what removes temporary files of a process "
+                "that runs should leave these alone",
+                gone.path,
+                self._folder.path,
+            )
 
 
 def _make_folder() -> tuple[HeldFolder, str]:
