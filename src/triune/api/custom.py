@@ -52,7 +52,7 @@ class Resolved:
 
 @contextmanager
 def with_custom_ops(
-    source: Path, ops: CustomOps, where: str, check: BodyCheck | None, tell: Tell
+    source: Path, ops: CustomOps, where: str, check: BodyCheck | None, tell: Tell, *, keeps_numpy: bool = False
 ) -> Generator[Resolved]:
     """Put the bodies of custom operators into a model.
 
@@ -62,10 +62,11 @@ def with_custom_ops(
         where: the purpose for which the bodies are needed, for messages: "a conversion to Core ML".
         check: how to compare bodies with their numpy functions; None compares nothing.
         tell: called with a message at each step.
+        keeps_numpy: whether operators without a body may stay in the model.
 
     Raises:
         InvalidArgumentError: the file is not an ONNX model, or a body differs from its numpy function.
-        UnsupportedError: the model has a custom operator without a body.
+        UnsupportedError: the model has a custom operator without a body, unless `keeps_numpy`.
     """
     if source.suffix != ".onnx" or not ops.ops:
         yield Resolved(source)
@@ -73,7 +74,8 @@ def with_custom_ops(
     model = load(source)
     notes = told_hidden(model, ops)
     whole = with_bodies(model, ops)
-    require_bodies(whole or model, ops, where)
+    if not keeps_numpy:
+        require_bodies(whole or model, ops, where)
     if whole is None:
         yield Resolved(source, notes)
         return

@@ -15,12 +15,15 @@ from numpy.typing import ArrayLike
 from onnx import ModelProto
 
 from triune.api.checkpoints import graph_of, is_checkpoint
+from triune.api.custom import with_custom_ops
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.prepare import translated_failures
 from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
+from triune.graph.custom import CustomOps, CustomOpsGiven, read_custom_ops
+from triune.graph.custom.foreign import require_defined
 from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.values import Values
@@ -60,6 +63,7 @@ def plan(
     tokens: int = DEFAULT_TOKENS,
     latency_limit_ms: float | None = None,
     function: str | None = None,
+    custom_ops: CustomOpsGiven = (),
     report: Callable[[str], None] | None = None,
 ) -> list[Plan]:
     """Plan a model for a chip. All times and energies are predictions; each plan has their error.
@@ -75,6 +79,7 @@ def plan(
         tokens: for a checkpoint, the number of tokens of the prompt, and of the context of a step that generates.
         latency_limit_ms: for the goal "energy", the longest time of a call.
         function: the function of a package, asset or checkpoint that has several.
+        custom_ops: custom operators (`custom_op`) with a body, or files that define them.
         report: called with a message at each step.
 
     Returns:
@@ -83,7 +88,8 @@ def plan(
     Raises:
         NotFoundError: there is no such file, function or chip.
         InvalidArgumentError: an option is wrong, or a shape is not known.
-        UnsupportedError: no unit supports an operation, no plan is within the limit, or this machine was not measured.
+        UnsupportedError: no unit supports an operation, no plan is within the limit, this machine was not measured, or
+            a custom operator has no body.
     """
     try:
         wanted = Goal(goal)
@@ -92,7 +98,9 @@ def plan(
             f"there is no goal {goal!r}; there are {', '.join(each.value for each in Goal)}"
         ) from None
     bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
-    requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
+    requests, targets = _requests(
+        Path(source), chip, units, bound, tokens, function, read_custom_ops(custom_ops), report or _tell_nobody
+    )
     return [
         plan_request(replace(each, goal=wanted, latency_limit_ms=latency_limit_ms), on, fitted())
         for each, on in zip(requests, targets, strict=True)
@@ -109,6 +117,7 @@ def compare(
     tokens: int = DEFAULT_TOKENS,
     latency_limit_ms: float | None = None,
     function: str | None = None,
+    custom_ops: CustomOpsGiven = (),
     report: Callable[[str], None] | None = None,
 ) -> list[list[Plan]]:
     """Plan a model for each goal. The arguments are those of `plan`; the latency limit applies to the plan of least
@@ -122,7 +131,9 @@ def compare(
         TriuneError: an error of `plan`, if there is no plan for the goal "latency".
     """
     bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
-    requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
+    requests, targets = _requests(
+        Path(source), chip, units, bound, tokens, function, read_custom_ops(custom_ops), report or _tell_nobody
+    )
     compared: list[list[Plan]] = []
     for request, target in zip(requests, targets, strict=True):
         plans = [plan_request(request, target, fitted())]
@@ -143,6 +154,7 @@ def _requests(
     bound: "_Bound",
     tokens: int,
     function: str | None,
+    custom_ops: CustomOps,
     tell: Callable[[str], None],
 ) -> tuple[list[Request], list[Target]]:
     """The requests to the planner for the goal "latency", one for each part of the source (prompt and generating step),
@@ -156,7 +168,7 @@ def _requests(
     requests: list[Request] = []
     targets: list[Target] = []
     times, reason = ((), "") if here is None or is_checkpoint(path) else times_here(path, here)
-    for title, ops, group, inputs in _steps(path, bound, tokens, function, tell):
+    for title, ops, group, inputs in _steps(path, bound, tokens, function, custom_ops, tell):
         tell("planning")
         measured, note = of_shapes(times, inputs)
         requests.append(Request(title, ops, group, units=named, measured=measured))
@@ -190,14 +202,23 @@ _Step: TypeAlias = tuple[str, list[Op], str, Mapping[str, tuple[int, ...]]]
 
 
 def _steps(
-    source: Path, bound: _Bound, tokens: int, function: str | None, tell: Callable[[str], None]
+    source: Path,
+    bound: _Bound,
+    tokens: int,
+    function: str | None,
+    custom_ops: CustomOps,
+    tell: Callable[[str], None],
 ) -> Generator[_Step]:
     """Yield the parts of a source to plan, each as a title, its operations, the class of such models (see `group_of`),
     and the shapes of a file's inputs.
     """
     name = str(source)
     if not is_checkpoint(source):
-        with opened_graph(source, function, tell) as model:
+        with (
+            with_custom_ops(source, custom_ops, "a plan", None, tell) as resolved,
+            opened_graph(resolved.path, function, tell) as model,
+        ):
+            require_defined(model, custom_ops, "a plan")
             yield _whole(name, model, bound, {})
         return
     with graph_of(source, function, tell) as path:

@@ -15,6 +15,7 @@ from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.errors import TriuneError
 from triune.core.units import Presence, Unit
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.hardware.cpu import read_cpu
 from triune.hardware.energy.detect import this_machines_meter
 from triune.hardware.energy.meter import EnergyMeter, RailRole
@@ -53,7 +54,9 @@ def units_here() -> Sequence[Unit]:
     return [each.unit for each in this_machine().units if each.presence is Presence.PRESENT]
 
 
-def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) -> Sequence[Speed]:
+def speeds_of(
+    paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array], ops: CustomOps = NO_CUSTOM_OPS
+) -> Sequence[Speed]:
     """Measure models on a unit for some seconds. They are called alternately, so that other work on the machine
     slows down all of them.
 
@@ -61,6 +64,7 @@ def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) ->
         paths: the models, which take the same inputs.
         unit: the unit to run them on.
         sample: the inputs of one call.
+        ops: the models' custom operators.
     """
     with ExitStack() as stack:
         loaded: dict[Path, UnitModel] = {}
@@ -68,7 +72,9 @@ def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) ->
         outputs: dict[Path, Mapping[str, Array]] = {}
         for path in paths:
             try:
-                loaded[path] = stack.enter_context(load(path, unit.value))
+                loaded[path] = stack.enter_context(
+                    load(path, unit.value, custom_ops=(*(ops.files or ops.ops.values()), *ops.libraries))
+                )
                 outputs[path] = loaded[path].run(sample)
             except TriuneError as error:
                 failures[path] = str(error)

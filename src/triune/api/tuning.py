@@ -18,6 +18,7 @@ from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.units import Presence, Unit
+from triune.graph.custom import CustomOpsGiven, read_custom_ops
 from triune.hardware.energy.metering import metered
 from triune.hardware.measured import machine_key
 from triune.planning.measured import dated, keep_times, model_key
@@ -50,6 +51,7 @@ def tune(
     budget_seconds: float = 60.0,
     inputs: Path | str | None = None,
     callers: Sequence[int] = CALLERS,
+    custom_ops: CustomOpsGiven = (),
     report: Callable[[str, float], None] | None = None,
 ) -> Tuning:
     """Try configurations of a model on this machine, and find the best one.
@@ -66,6 +68,7 @@ def tune(
             config's warm-up sample, or generates numbers.
         callers: the numbers of concurrent requests with which each trial is measured, in ascending order. The objective
             "latency" uses only the first number.
+        custom_ops: custom operators (`custom_op`), or files that define them, as of `triune serve`.
         report: the function that is called with what was tried, and with the used fraction of the budget.
 
     Raises:
@@ -77,7 +80,7 @@ def tune(
     _check(p99_ms, budget_seconds, callers)
     folder = Path(model).absolute()
     source = _read(folder)
-    machine = this_machine()
+    machine = this_machine(custom_ops=read_custom_ops(custom_ops))
     config = configure(source, source.versions[-1], machine)
     units = _metered_units(machine, config.units) if aim is Objective.JOULES else frozenset(Unit)
     axes = axes_of(source.message, config, machine, units)

@@ -11,6 +11,7 @@ from rich.table import Table
 from triune.api.compressing import compress as compressing
 from triune.api.compressing.compress import Compression
 from triune.cli.arrays import split_pairs
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, progress_bar
 from triune.compression.accuracy import TextAccuracy
 from triune.compression.options import Activations, Calibration, Method, Per, WeightForm
@@ -57,6 +58,7 @@ def compress(
     shapes: Annotated[
         list[str] | None, typer.Option("--shape", help="input=1,128: the shape of an input with free dimensions.")
     ] = None,
+    custom_ops: CustomOpFiles = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with all figures: out.html.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the same figures as JSON: out.json.")] = None,
     measures: Annotated[
@@ -88,6 +90,7 @@ def compress(
             unit=None if unit is None else unit.value,
             keep_accuracy=_kept(keep_accuracy, max_drop),
             shapes=split_pairs(shapes or [], option="--shape", form="input=1,128"),
+            custom_ops=custom_ops or (),
             measure=measures and (report is not None or json_file is not None),
             force=force,
             report=tell,

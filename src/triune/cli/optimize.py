@@ -10,6 +10,7 @@ from rich.table import Table
 from triune.api.optimizing import Optimization
 from triune.api.optimizing import optimize as optimize_model
 from triune.cli.arrays import read_array, split_pairs
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, print_json, progress_bar
 from triune.core.scratch import own_temporary_folder
 from triune.core.units import Unit
@@ -40,6 +41,7 @@ def optimize(
         Path | None,
         typer.Option("--explain-html", help="Write a page with the passes and the graph before and after."),
     ] = None,
+    custom_ops: CustomOpFiles = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the result although it could not be compared, or differs.")
     ] = False,
@@ -56,6 +58,7 @@ def optimize(
             unit=unit,
             shapes=parse_shapes(shapes or []),
             inputs=given,
+            custom_ops=custom_ops or (),
             force=force,
             page=page,
             report=lambda what: progress.update(task, description=what),

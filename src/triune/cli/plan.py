@@ -11,6 +11,7 @@ import typer
 from triune.api import planning
 from triune.api.planning import DEFAULT_TOKENS
 from triune.cli.arrays import read_constants, split_pairs
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import print_json, progress_bar
 from triune.cli.plan_text import print_comparison, print_plan
 from triune.core.datatypes import Array
@@ -30,6 +31,7 @@ class _Options(TypedDict):
     tokens: int
     latency_limit_ms: float | None
     function: str | None
+    custom_ops: Sequence[Path]
     report: Callable[[str], None]
 
 
@@ -63,6 +65,7 @@ def plan(
     function: Annotated[
         str | None, typer.Option(help="The function of a model that has several, such as encoder.")
     ] = None,
+    custom_ops: CustomOpFiles = None,
     is_comparing: Annotated[
         bool, typer.Option("--compare", help="The plans for latency, throughput and energy side by side.")
     ] = False,
@@ -89,6 +92,7 @@ def plan(
             tokens=tokens,
             latency_limit_ms=limit,
             function=function,
+            custom_ops=custom_ops or (),
             report=report,
         )
         compared = planning.compare(model, **options) if is_comparing else []

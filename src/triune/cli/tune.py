@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from triune.api.tuning import CALLERS
 from triune.api.tuning import tune as tune_model
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.config.layout import CONFIG_FILENAME
 from triune.core.disk import writing
@@ -38,6 +39,7 @@ def tune(
     callers: Annotated[
         str, typer.Option(help="How many requests are under way at once, in the loads of each trial.")
     ] = ",".join(map(str, CALLERS)),
+    custom_ops: CustomOpFiles = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write the best config.pbtxt into.")
     ] = None,
@@ -58,6 +60,7 @@ def tune(
             budget_seconds=_seconds(budget),
             inputs=inputs,
             callers=_callers(callers),
+            custom_ops=custom_ops or (),
             report=lambda what, share: progress.update(task, description=escaped(what), completed=share),
         )
     if page is not None:

@@ -12,7 +12,8 @@ from onnx import ModelProto, TensorProto, helper
 from triune.compression.options import Calibration
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.graph.session import GraphSession
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.session import session_of
 
 _AT_ONCE = 64
 """Each run of a model returns this many of its values at most, so that the values fit into memory."""
@@ -40,7 +41,11 @@ class Range:
 
 
 def observe(
-    model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]], calibration: Calibration
+    model: ModelProto,
+    names: Sequence[str],
+    samples: Sequence[Mapping[str, Array]],
+    calibration: Calibration,
+    ops: CustomOps = NO_CUSTOM_OPS,
 ) -> dict[str, Range]:
     """Run a model on samples, and find the ranges of some of its values.
 
@@ -49,6 +54,7 @@ def observe(
         names: the values: inputs and results of nodes, of fp32 or fp16.
         samples: its inputs.
         calibration: how a range is found.
+        ops: the custom operators that numpy computes.
 
     Raises:
         InvalidArgumentError: the model does not take a sample, or computes NaN or infinities on it.
@@ -57,7 +63,7 @@ def observe(
     for begin in range(0, len(names), _AT_ONCE):
         part = names[begin : begin + _AT_ONCE]
         watch = _MinMax() if calibration is Calibration.MINMAX else _Histograms(calibration)
-        for values in values_on(model, part, samples):
+        for values in values_on(model, part, samples, ops):
             for name in part:
                 array = values[name]
                 if not np.isfinite(array).all():
@@ -72,9 +78,10 @@ def observe(
 
 
 def values_on(
-    model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]]
+    model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]], ops: CustomOps = NO_CUSTOM_OPS
 ) -> Iterator[Mapping[str, Array]]:
-    """Yield, for each sample, some values of a model by name: inputs or results of nodes.
+    """Yield, for each sample, some values of a model by name: inputs or results of nodes. `ops` are the custom
+    operators that numpy computes.
 
     Raises:
         InvalidArgumentError: the model does not take a sample.
@@ -91,7 +98,7 @@ def values_on(
     kinds = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
     for value in copy.graph.output:
         value.CopyFrom(kinds[value.name])
-    session = GraphSession(copy, "the model")
+    session = session_of(copy, "the model", ops)
     for sample in samples:
         yield {**sample, **session.run(sample, {})[0]}
 

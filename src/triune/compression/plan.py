@@ -22,6 +22,9 @@ from triune.compression.scaling import Scaling
 from triune.compression.smooth import smooth
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.resolve import numpy_nodes
+from triune.graph.custom.stages import typed_model
 from triune.graph.passes.infer import Infer
 from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
@@ -53,6 +56,7 @@ class Plan:
         layers: the names of all layers, in order.
         scaled: the products whose inputs AWQ or SmoothQuant scales.
         file: the scratch file.
+        ops: the custom operators that numpy computes.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Plan:
         file: WeightFile,
         *,
         is_standard: bool,
+        ops: CustomOps = NO_CUSTOM_OPS,
     ) -> None:
         """Prepare a model, and find the ranges of its activations.
 
@@ -72,6 +77,7 @@ class Plan:
             samples: inputs to take ranges from.
             file: the scratch file for large weights.
             is_standard: whether only standard operators may be written.
+            ops: the custom operators that numpy computes, which stay as they are.
 
         Raises:
             InvalidArgumentError: the model's activations are quantized already, or the samples do not fit.
@@ -79,6 +85,7 @@ class Plan:
         """
         self.options: Final = options
         self.file: Final = file
+        self.ops: Final = ops
         self._is_standard = is_standard
         is_static = options.activations is Activations.INT8
         if options.activations is not None:
@@ -95,13 +102,13 @@ class Plan:
             self._base = scale_inputs(self.source, self.scaled, found, file)
             found, kept = find_weights(self._base)
         elif options.method is Method.GPTQ:
-            for site, moments in moments_of(self.source, sites_of(self.source, found), samples):
+            for site, moments in moments_of(self.source, sites_of(self.source, found), samples, ops):
                 self._moments |= dict.fromkeys(site.weights, moments)
         self._nodes: tuple[str, ...] = ()
         self._ranges: Mapping[str, Range] = {}
         if is_static:
             self._nodes = tuple(activations.layers_of(self._base))
-            self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration)
+            self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration, ops)
             # Leave out the weights that `self._nodes` read: the quantizer of activations quantizes them, too.
             found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
         self.weights: Final[Sequence[Weight]] = found
@@ -163,7 +170,7 @@ class Plan:
         bits = 8 if options.weights is WeightForm.INT8 else 4
         by_name = {weight.name: weight for weight in weights}
         find = smooth if options.method is Method.SMOOTHQUANT else awq
-        for site, moments in moments_of(self.source, sites_of(self.source, weights), samples):
+        for site, moments in moments_of(self.source, sites_of(self.source, weights), samples, self.ops):
             group = options.group if options.group is not None and site.width % options.group == 0 else site.width
 
             def rounded(rows: NDArray[Any], group: int = group) -> NDArray[Any]:
@@ -190,6 +197,8 @@ class Plan:
                     "it for that set, or compress to int8 without groups"
                 ) from error
         model = Infer()(model)
+        if nodes := numpy_nodes(model, self.ops):
+            model, _ = typed_model(model, self.ops, nodes)
         large.give_back(model)
         return model
 

@@ -13,6 +13,7 @@ from triune.compression.observer import values_on
 from triune.compression.scaling import Scaling
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.graph.names import Names
 from triune.graph.weight_files import WeightFile, array_of
 
@@ -37,16 +38,16 @@ def sites_of(model: ModelProto, weights: Sequence[Weight]) -> list[Site]:
 
 
 def moments_of(
-    model: ModelProto, sites: Sequence[Site], samples: Sequence[Mapping[str, Array]]
+    model: ModelProto, sites: Sequence[Site], samples: Sequence[Mapping[str, Array]], ops: CustomOps = NO_CUSTOM_OPS
 ) -> Iterator[tuple[Site, Moments]]:
-    """Yield the moments of each site's inputs on samples.
+    """Yield the moments of each site's inputs on samples. `ops` are the custom operators that numpy computes.
 
     Raises:
         InvalidArgumentError: the model refuses a sample, or computes NaN or infinities on it.
     """
     for part in held_at_once(sites):
         found = {site.value: Moments(site.width) for site in part}
-        for values in values_on(model, list(found), samples):
+        for values in values_on(model, list(found), samples, ops):
             for name, moments in found.items():
                 if not np.isfinite(values[name]).all():
                     raise InvalidArgumentError(

@@ -11,7 +11,8 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.numpy_files import read_npy, read_npz
 from triune.graph.conversion.shapes import InputShape, inputs_of
-from triune.graph.session import GraphSession
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.session import session_of
 from triune.graph.verify import check_given, samples_of
 
 MOST = 512
@@ -48,8 +49,10 @@ class Samples:
     is_made_up: bool
 
 
-def made_up(model: ModelProto, shapes: Mapping[str, InputShape]) -> Samples:
+def made_up(model: ModelProto, shapes: Mapping[str, InputShape], ops: CustomOps = NO_CUSTOM_OPS) -> Samples:
     """Make up inputs of a model, the same in each call. Inputs that the model refuses are left out.
+
+    `ops` are the custom operators that numpy computes.
 
     Raises:
         UnsupportedError: values cannot be made up, or the model refuses all of them.
@@ -57,7 +60,7 @@ def made_up(model: ModelProto, shapes: Mapping[str, InputShape]) -> Samples:
     sets = [each for each in samples_of(model, shapes, {}, is_half=True) if each.name in _KINDS]
     copy = ModelProto()
     copy.CopyFrom(model)
-    session = GraphSession(copy, "the model")
+    session = session_of(copy, "the model", ops)
     arrays: list[Mapping[str, Array]] = []
     refusal: InvalidArgumentError | InternalError | None = None
     for each in sets:

@@ -13,7 +13,7 @@ from triune.compression.options import WeightForm
 from triune.compression.plan import Built, Plan
 from triune.compression.rewrite import Change
 from triune.core.datatypes import Array
-from triune.graph.session import GraphSession
+from triune.graph.custom.session import session_of
 
 Tell: TypeAlias = Callable[[str], None]
 """Receives progress messages."""
@@ -38,14 +38,14 @@ class Comparison:
         self._samples = samples
         model = type(plan.source)()
         model.CopyFrom(plan.source)
-        session = GraphSession(model, "the model")
+        session = session_of(model, "the model", plan.ops)
         self.expected: Final = [session.run(sample, {})[0] for sample in samples]
 
     def outputs_of(self, built: Built, most: int | None = None) -> Sequence[OutputAccuracy]:
         """The accuracy of a built model's outputs against those of the source, on the first `most` samples."""
         model = type(built.model)()
         model.CopyFrom(built.model)
-        session = GraphSession(model, "the compressed model")
+        session = session_of(model, "the compressed model", self._plan.ops)
         accuracy = Accuracy()
         for sample, expected in list(zip(self._samples, self.expected, strict=True))[:most]:
             accuracy.add(expected, session.run(sample, {})[0])

@@ -23,6 +23,7 @@ from triune.api.compressing.forms import (
 from triune.api.compressing.programs import convert_compressed, limits_of, outputs_of_program, require_arrays
 from triune.api.compressing.results import layers_of, notes_of, require_agreement, timed
 from triune.api.compressing.text import compress_text
+from triune.api.custom import BodyCheck, with_custom_ops
 from triune.api.planning import opened_graph
 from triune.api.staging import publish, staged
 from triune.api.timing import speeds_of, units_here
@@ -35,6 +36,8 @@ from triune.compression.save import save
 from triune.compression.search import Comparison, agreement_of, search
 from triune.core.disk import writing
 from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
+from triune.graph.custom import CustomOps, CustomOpsGiven, read_custom_ops
+from triune.graph.custom.foreign import require_defined
 from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import without_weights
@@ -78,6 +81,7 @@ def compress(
     unit: Literal["cpu", "amx", "gpu", "ane"] | None = None,
     keep_accuracy: float | None = None,
     shapes: Mapping[str, str] | None = None,
+    custom_ops: CustomOpsGiven = (),
     measure: bool = False,
     force: bool = False,
     report: Tell | None = None,
@@ -107,6 +111,8 @@ def compress(
             possible keep a higher precision.
         shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512". Without an entry, an
             input of a .mlpackage or .aimodel keeps the range of shapes that the source allows.
+        custom_ops: custom operators (`custom_op`), or files that define them. Those with a body become ONNX's
+            operators; those that numpy computes stay in a .onnx.
         measure: whether to measure source and result on the units of this machine.
         force: whether to write the result whatever its agreement is.
         report: called with a message at each step.
@@ -114,7 +120,8 @@ def compress(
     Raises:
         NotFoundError: there is no such source, or no samples.
         InvalidArgumentError: an option is wrong, or does not apply; samples do not fit; or the disk is full.
-        UnsupportedError: the model has nothing to compress or cannot be converted; or the result agrees less than
+        UnsupportedError: the model has nothing to compress or cannot be converted, or an operator is not known; or the
+            result agrees less than
             `keep_accuracy`, or `LEAST`, and `force` is not set.
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
@@ -142,21 +149,27 @@ def compress(
     least = least_agreement(keep_accuracy)
     with writing(target), ExitStack() as stack:
         tell("reading")
-        original = stack.enter_context(opened_graph(source, None, tell))
+        given = limits_of(source) | parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
+        ops, where = read_custom_ops(custom_ops), f"a compression to {target.suffix}"
+        check = BodyCheck({}, given, is_asked=False)
+        resolved = stack.enter_context(
+            with_custom_ops(source, ops, where, check, tell, keeps_numpy=target.suffix == ".onnx")
+        )
+        original = stack.enter_context(opened_graph(resolved.path, None, tell))
+        require_defined(original, ops, where)
         # Check the model without its weights, which ONNX's checker would refuse.
         require_valid(without_weights(original))
-        given = limits_of(source) | parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
         options = options_of(original, unit, target, written_form(), calibration)
-        samples = _samples(original, calibrate, given)
+        samples = _samples(original, calibrate, given, ops)
         file = stack.enter_context(WeightFile())
         plan, comparison, methods = _chosen(
-            original, options, samples, file, is_standard=target.suffix in PROGRAMS, tell=tell
+            original, options, samples, file, ops, is_standard=target.suffix in PROGRAMS, tell=tell
         )
         options = plan.options
         found = search(plan, options.weights, comparison, keep_accuracy, tell)
         require_agreement(found, found.outputs, least, is_searched=keep_accuracy is not None, force=force)
         staging = stack.enter_context(staged(target))
-        notes: list[str] = []
+        notes: list[str] = list(resolved.notes)
         if target.suffix == ".onnx":
             tell("writing")
             save(found.built.model, staging)
@@ -174,7 +187,7 @@ def compress(
             for each in units_here():
                 tell(f"measuring on {each.value}")
                 expected = comparison.expected[0]
-                one, other = speeds_of((source, staging), each, samples.comparison[0])
+                one, other = speeds_of((resolved.path, staging), each, samples.comparison[0], ops)
                 before.append(timed(one, expected))
                 after.append(timed(other, expected))
         sizes = _bytes_of(source), _bytes_of(staging)
@@ -194,7 +207,14 @@ def compress(
 
 
 def _chosen(
-    original: ModelProto, options: Options, samples: Samples, file: WeightFile, *, is_standard: bool, tell: Tell
+    original: ModelProto,
+    options: Options,
+    samples: Samples,
+    file: WeightFile,
+    ops: CustomOps,
+    *,
+    is_standard: bool,
+    tell: Tell,
 ) -> tuple[Plan, Comparison, list[TriedMethod]]:
     """Choose the method with the best agreement, or the first of several with equal agreement. Returns its plan, the
     comparison, and the figures of all methods if there are several.
@@ -207,7 +227,7 @@ def _chosen(
         copy = ModelProto()
         copy.CopyFrom(original)
         one = replace(options, method=method)
-        plans.append(Plan(copy, one, samples.calibration, file, is_standard=is_standard))
+        plans.append(Plan(copy, one, samples.calibration, file, is_standard=is_standard, ops=ops))
         comparison = comparison or Comparison(plans[-1], samples.comparison)
         if len(options.methods) > 1:
             outputs = comparison.outputs_of(plans[-1].build(plans[-1].everything(options.weights)))
@@ -226,12 +246,14 @@ def _chosen(
     return plans[best], comparison, methods
 
 
-def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:
+def _samples(
+    model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape], ops: CustomOps
+) -> Samples:
     copy = ModelProto()
     copy.CopyFrom(model)
     apply_shapes(copy, {name: shape for name, shape in shapes.items() if shape.is_fixed})
     if calibrate is None:
-        return made_up(copy, shapes)
+        return made_up(copy, shapes, ops)
     # If the number of rows of an input is free, set it to the least that the program takes: each sample then has that
     # number of rows.
     for value in inputs_of(copy.graph):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
+from triune.api.custom import BodyCheck, with_custom_ops
 from triune.api.model_folders import model_in
 from triune.api.shapes import Shape, input_shape
 from triune.api.staging import publish, staged
@@ -17,6 +18,8 @@ from triune.core.disk import writing
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import silent
+from triune.graph.custom import CustomOpsGiven, read_custom_ops
+from triune.graph.custom.foreign import require_defined
 from triune.graph.load import load
 from triune.graph.optimizing.level import Level
 from triune.graph.optimizing.report import PassReport, op_counts
@@ -69,6 +72,7 @@ def optimize(
     unit: UnitName | Unit = "cpu",
     shapes: Mapping[str, Shape] | None = None,
     inputs: Mapping[str, Array] | None = None,
+    custom_ops: CustomOpsGiven = (),
     force: bool = False,
     page: Path | str | None = None,
     report: Callable[[str], None] | None = None,
@@ -86,6 +90,8 @@ def optimize(
         unit: the unit that will compute the model.
         shapes: sizes to fix, for inputs with free dimensions; these stay free otherwise.
         inputs: inputs to compare on, by name; missing ones are generated.
+        custom_ops: custom operators (`custom_op`), or files that define them. Those with a body become ONNX's
+            operators; those that numpy computes stay in the result.
         force: whether to write the result even if it could not be compared, or differs from the source.
         page: the path of an HTML page to write, with the graph before and after.
         report: called with a message at each pass.
@@ -94,7 +100,8 @@ def optimize(
         NotFoundError: there is no such source.
         InvalidArgumentError: the source is broken, a level, unit, shape or input is wrong, or the target cannot be
             written.
-        UnsupportedError: the result would differ from the source or cannot be compared with it, and `force` is not set.
+        UnsupportedError: the result would differ from the source or cannot be compared with it, and `force` is not set;
+            or an operator is not known.
     """
     # Imported only if a page is asked for: the module reads a template of some kilobytes.
     from triune.api.optimizing.page import page_of
@@ -107,10 +114,21 @@ def optimize(
         raise NotFoundError(f"there is no '{source}'")
     tell = report or silent
     fixed = {name: input_shape(name, shape) for name, shape in (shapes or {}).items()}
-    with writing(target), _as_onnx(source, tell) as path, WeightFile() as file, staged(target) as written:
-        done = optimize_graph(load(path), chosen, on, file, shapes=fixed, inputs=inputs or {}, force=force, tell=tell)
+    ops, check = read_custom_ops(custom_ops), BodyCheck(inputs or {}, fixed, is_asked=False)
+    with (
+        writing(target),
+        _as_onnx(source, tell) as path,
+        WeightFile() as file,
+        staged(target) as written,
+        with_custom_ops(path, ops, "an optimization", check, tell, keeps_numpy=True) as resolved,
+    ):
+        model = load(resolved.path)
+        require_defined(model, ops, "an optimization")
+        done = optimize_graph(
+            model, chosen, on, file, shapes=fixed, inputs=inputs or {}, ops=ops, force=force, tell=tell
+        )
         tell("writing")
-        notes = list(done.notes)
+        notes = [*resolved.notes, *done.notes]
         if save(done.model, written):
             notes.append(f"its weights are beyond 2 GiB, in the file '{target.name}.data' beside it")
         result = _optimization(target, chosen, on, done, notes)

@@ -125,7 +125,8 @@ def _compile(path: Path, recipe: Recipe, machine: Machine, samples: Iterable[Map
         # This is imported here, since importing the passes takes time, and most models have no optimization level.
         from triune.backends.tensor.optimized import optimized_file
 
-        path = optimized_file(path, recipe.level, recipe.unit, iter(samples), memory_bytes=machine.conversion_bytes)
+        limit, ops = machine.conversion_bytes, machine.custom_ops
+        path = optimized_file(path, recipe.level, recipe.unit, iter(samples), ops=ops, memory_bytes=limit)
     load = functools.partial(
         machine.runtimes[recipe.runtime].load,
         path,

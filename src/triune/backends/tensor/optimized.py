@@ -10,6 +10,7 @@ from typing import Final
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.graph.load import load
 from triune.graph.optimizing.level import Level
 from triune.graph.optimizing.run import Optimized, optimize
@@ -36,6 +37,7 @@ def optimized_file(
     samples: Iterator[Mapping[str, Array]],
     cache: CompiledCache | None = None,
     *,
+    ops: CustomOps = NO_CUSTOM_OPS,
     memory_bytes: int | None = None,
 ) -> Path:
     """The optimized form of a model file, from the cache if it was made before. Otherwise a separate process with a
@@ -47,6 +49,7 @@ def optimized_file(
         unit: the unit for which the model is rewritten.
         samples: the model's own samples, on which the results are compared if the model accepts no generated inputs.
         cache: the folder for results; None means the folder `optimized` in Triune's cache folder.
+        ops: the model's custom operators that numpy computes. They stay in the graph.
         memory_bytes: the memory limit of the separate process; None means three quarters of the machine's memory.
 
     Raises:
@@ -59,7 +62,7 @@ def optimized_file(
     def make(folder: Path) -> None:
         folder.mkdir()
         convert_within(
-            functools.partial(_make, path, level, unit, list(samples), folder),
+            functools.partial(_make, path, level, unit, list(samples), ops, folder),
             f"the optimization of '{path}'",
             seconds=_SECONDS,
             remedy="",
@@ -68,30 +71,33 @@ def optimized_file(
         for line in json.loads((folder / _LEFT_OUT).read_text(encoding="utf-8")):
             _log.warning("'%s' at level %s: %s", path, level.value, line)
 
+    words = [level.value, unit.value, *([ops.digest()] if ops else [])]
     kept = cache or CompiledCache(name="optimized")
-    return kept.get(optimization_digest(path, f"{level.value} {unit.value}"), make) / _FILENAME
+    return kept.get(optimization_digest(path, " ".join(words)), make) / _FILENAME
 
 
-def _make(path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], folder: Path) -> None:
+def _make(
+    path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], ops: CustomOps, folder: Path
+) -> None:
     """Write the optimized model into `folder`, and a file with the messages for the log."""
     with WeightFile() as file:
-        done = _optimized(path, level, unit, samples, file)
+        done = _optimized(path, level, unit, samples, ops, file)
         save(done.model, folder / _FILENAME)
     lines = [f"pass {each.name} is left out: {each.left_out}" for each in done.passes if each.left_out]
     (folder / _LEFT_OUT).write_text(json.dumps(lines), encoding="utf-8")
 
 
 def _optimized(
-    path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], file: WeightFile
+    path: Path, level: Level, unit: Unit, samples: Sequence[Mapping[str, Array]], ops: CustomOps, file: WeightFile
 ) -> Optimized:
     model = load(path)
     try:
-        return optimize(model, level, unit, file)
+        return optimize(model, level, unit, file, ops=ops)
     except UnsupportedError as error:
         refusal = error
     for inputs in samples:
         try:
-            return optimize(model, level, unit, file, inputs=inputs)
+            return optimize(model, level, unit, file, inputs=inputs, ops=ops)
         except (InvalidArgumentError, UnsupportedError) as error:
             refusal = error
     raise UnsupportedError(

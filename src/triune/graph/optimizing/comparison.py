@@ -9,6 +9,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.audit import InputSet
 from triune.graph.conversion.shapes import InputShape
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.verify import OnnxModel, OutputVerdict, Verdict, samples_of, verify
 from triune.graph.verify.difference import Difference
@@ -34,11 +35,18 @@ class Comparison:
     before a candidate is loaded.
     """
 
-    def __init__(self, source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        source: ModelProto,
+        shapes: Mapping[str, InputShape],
+        given: Mapping[str, Array],
+        ops: CustomOps = NO_CUSTOM_OPS,
+    ) -> None:
         """Args:
         source: the model, with inferred shapes; not changed.
         shapes: the limits of its free dimensions, by input.
         given: the user's arrays by input; values for other inputs are made up.
+        ops: the custom operators that numpy computes.
 
         Raises:
             UnsupportedError: values cannot be made up for an input.
@@ -46,6 +54,7 @@ class Comparison:
         self.tolerance = TOLERANCES[precision_of(source)]
         self.is_random = is_random(source)
         self._model = source
+        self._ops = ops
         self._sets: Sequence[InputSet] = samples_of(source, shapes, given, is_half=self.tolerance > TOLERANCES["fp32"])
         self._has_small_weights = sum(map(num_bytes, source.graph.initializer)) <= _MOST_HELD_BYTES
         self._session: OnnxModel | None = None
@@ -74,7 +83,7 @@ class Comparison:
             self._answer_ahead(is_plain=is_plain, seconds=seconds)
             sets = [each for at, each in enumerate(sets) if (at, is_plain) in self._results] or sets
             self._session = None
-        model = OnnxModel(candidate, self.tolerance)
+        model = OnnxModel(candidate, self.tolerance, self._ops)
         tolerance = min(EXACT_TOLERANCE, self.tolerance) if is_exact else self.tolerance
         result = model.run_plain if is_plain else model.run
 
@@ -113,7 +122,7 @@ class Comparison:
 
     def _opened(self) -> OnnxModel:
         if self._session is None:
-            self._session = OnnxModel(self._model, self.tolerance)
+            self._session = OnnxModel(self._model, self.tolerance, self._ops)
         return self._session
 
     def wrong(self, candidate: ModelProto, *, is_exact: bool, is_plain: bool, seconds: float) -> str:

@@ -7,6 +7,9 @@ from onnx import ModelProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion.shapes import InputShape, apply_shapes
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.resolve import numpy_nodes
+from triune.graph.custom.stages import typed_model
 from triune.graph.declared import give_output_shapes, infer_anew, take_output_shapes
 from triune.graph.defaults import OVERRIDABLE_FROM_IR, free_initializers
 from triune.graph.editing import opset_of
@@ -21,7 +24,9 @@ _FIRST_OPSET = 7
 """The oldest operator set that ONNX Runtime promises to support completely."""
 
 
-def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFile) -> tuple[ModelProto, list[str]]:
+def prepared(
+    model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFile, ops: CustomOps = NO_CUSTOM_OPS
+) -> tuple[ModelProto, list[str]]:
     """Make a copy of a model that is valid and has types and shapes, as far as they can be inferred; nothing else is
     changed.
 
@@ -29,6 +34,7 @@ def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFi
         model: not changed.
         shapes: sizes to fix, by input.
         file: the scratch file for large weights.
+        ops: the custom operators that numpy computes, which state the types of their results.
 
     Returns:
         the copy, and notes for the user.
@@ -61,6 +67,8 @@ def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFi
     require_valid(copy)
     declared = take_output_shapes(copy)
     copy = Infer()(infer_anew(copy))
+    if nodes := numpy_nodes(copy, ops):
+        copy, _ = typed_model(copy, ops, nodes)
     give_output_shapes(copy, declared)
     large.give_back(copy)
     return copy, notes

@@ -12,6 +12,7 @@ from triune.core.errors import TriuneError, reworded
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import Report, silent
 from triune.graph.conversion.shapes import InputShape
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.graph.editing import opset_of
 from triune.graph.optimizing.comparison import Comparison
 from triune.graph.optimizing.level import Level
@@ -71,6 +72,7 @@ def optimize(
     *,
     shapes: Mapping[str, InputShape] | None = None,
     inputs: Mapping[str, Array] | None = None,
+    ops: CustomOps = NO_CUSTOM_OPS,
     force: bool = False,
     tell: Report = silent,
 ) -> Optimized:
@@ -86,6 +88,7 @@ def optimize(
         file: the scratch file for new large weights. The result refers to it.
         shapes: sizes to fix, by input.
         inputs: arrays on which results are compared, by input; arrays for other inputs are made up.
+        ops: the custom operators of `model` that numpy computes: they stay, and the graph around them is optimized.
         force: whether a model that cannot be compared is optimized all the same.
         tell: called with a line of text at each pass.
 
@@ -95,8 +98,8 @@ def optimize(
     """
     shapes = shapes or {}
     check_given(model, inputs or {})
-    before, notes = prepared(model, shapes, file)
-    comparison, not_compared = _comparison(before, shapes, inputs or {}, force=force)
+    before, notes = prepared(model, shapes, file, ops)
+    comparison, not_compared = _comparison(before, shapes, inputs or {}, ops, force=force)
     run = _Run(before, level, unit, file, comparison, tell)
     run.all_rounds()
     outputs: Sequence[OutputVerdict] = ()
@@ -108,10 +111,10 @@ def optimize(
 
 
 def _comparison(
-    source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, force: bool
+    source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], ops: CustomOps, *, force: bool
 ) -> tuple[Comparison | None, str]:
     try:
-        comparison = Comparison(source, shapes, given)
+        comparison = Comparison(source, shapes, given, ops)
         comparison.verdicts(source, is_exact=True, is_plain=True, seconds=0)
     except TriuneError as error:
         if force:

@@ -8,6 +8,9 @@ from onnx import ModelProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.resolve import numpy_nodes
+from triune.graph.custom.session import Session, session_of
 from triune.graph.precision import TOLERANCES
 from triune.graph.session import GraphSession, Weights, set_aside
 from triune.graph.verify.difference import Difference, difference_of
@@ -38,21 +41,26 @@ class OnnxModel:
         is_random: whether the model may draw random numbers.
     """
 
-    def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
+    def __init__(
+        self, model: ModelProto, tolerance: float = TOLERANCES["fp32"], ops: CustomOps = NO_CUSTOM_OPS
+    ) -> None:
         """Args:
         model: not changed. It may have external data, and so be larger than protobuf's 2 GiB.
         tolerance: the allowed relative error of the float type in which the conversion computes (`TOLERANCES`).
+        ops: the model's custom operators that numpy computes.
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
         use_unsigned_weights(self._model)
         write_norms(self._model)
-        self._weights: Weights = set_aside(self._model)
+        self._ops = ops if numpy_nodes(self._model, ops) else NO_CUSTOM_OPS
+        # Sessions of a model that is cut do not share weights: each piece has its own.
+        self._weights: Weights | None = None if self._ops else set_aside(self._model)
         self._noisy = with_noise(self._model, _STEP * tolerance, is_exact=tolerance <= TOLERANCES["fp32"])
         self.is_random: Final = is_random(self._model)
         self._has_steps = has_steps(self._model)
         self._num_noisy = 0
-        self._sessions: dict[_Form, GraphSession] = {}
+        self._sessions: dict[_Form, Session] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model. Inputs that the model does not have are ignored.
@@ -98,13 +106,19 @@ class OnnxModel:
                     found[name] = found[name].maximum(difference_of(array, other[name]).times(times))
         return found
 
+    def _opened(self, form: _Form) -> Session:
+        model = self._model if self._noisy is None or form != "noisy" else self._noisy
+        is_optimized = form == "optimized"
+        if self._weights is None:
+            copy = ModelProto()
+            copy.CopyFrom(model)
+            return session_of(copy, "the model", self._ops, optimizes=is_optimized)
+        return GraphSession(model, "the model", weights=self._weights, optimizes=is_optimized)
+
     def _run(self, inputs: Mapping[str, Array], form: _Form) -> dict[str, Array]:
         try:
             if form not in self._sessions:
-                model = self._model if self._noisy is None or form != "noisy" else self._noisy
-                self._sessions[form] = GraphSession(
-                    model, "the model", weights=self._weights, optimizes=form == "optimized"
-                )
+                self._sessions[form] = self._opened(form)
             if form == "noisy":
                 self._num_noisy += 1
                 inputs = {**inputs, PHASE: np.array(1.7 * self._num_noisy, np.float32)}

@@ -2,30 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.graph.values import nodes_within
+from triune.graph.custom.foreign import foreign_nodes
 from triune.runtimes.failures import reason_of
-
-_KNOWN: Final = frozenset(
-    [
-        *("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training"),
-        *("com.microsoft", "com.microsoft.experimental", "com.microsoft.nchwc", "com.ms.internal.nhwc"),
-    ]
-)
-"""The domains of the operators that ONNX and ONNX Runtime define. "ai.onnx.contrib", the domain of
-onnxruntime-extensions, is not among them.
-"""
 
 
 def has_foreign_ops(model: ModelProto) -> bool:
     """Whether a model has operators that neither ONNX, nor ONNX Runtime, nor the model's functions define."""
-    functions = {(each.domain, each.name) for each in model.functions}
-    graphs = [model.graph.node, *(each.node for each in model.functions)]
-    return any(_is_foreign(node, functions) for nodes in graphs for node in nodes_within(nodes))
+    return any(True for _ in foreign_nodes(model))
 
 
 def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
@@ -42,7 +30,3 @@ def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
                 f"the library of custom operators '{path}' cannot be loaded: {reason_of(error)}; it must be built for "
                 "this system, and export RegisterCustomOps"
             ) from error
-
-
-def _is_foreign(node: NodeProto, functions: set[tuple[str, str]]) -> bool:
-    return node.domain not in _KNOWN and (node.domain, node.op_type) not in functions

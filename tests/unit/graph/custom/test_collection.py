@@ -18,7 +18,7 @@ def written(folder: Path, text: str, name: str = "ops.py") -> Path:
 
 def test_a_file_defines_operators(tmp_path: Path) -> None:
     ops = read_custom_ops(written(tmp_path, SOURCE))
-    assert [str(each) for each in ops.ops.values()] == ["my.domain::Swish", "my.domain::Ranks"]
+    assert [str(each) for each in ops.ops.values()] == ["my.domain::Swish", "my.domain::Ranks", "my.domain::Sorted"]
     assert ops.files == (tmp_path / "ops.py",)
 
 
