@@ -15,6 +15,7 @@ import pytest
 from support.hand_server import HandServer
 from support.wire import Wire, binary_infer, get, head, infer, post, tensor
 from triune.core.errors import TriuneError
+from triune.core.requests import InferenceResponse
 from triune.frontends.bodies.budget import MemoryBudget
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.http import large_requests as large_requests
@@ -368,3 +369,23 @@ async def test_one_connection_too_many_is_told_so(connect: Callable[[], Awaitabl
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "--max-connections" in answer.error
     assert await extra.is_closed()
+
+
+@pytest.mark.parametrize("num_columns", [16, 1 << 20])
+async def test_who_leaves_before_a_task_has_answered_holds_no_memory(
+    wire: Wire, server: HandServer, budget: MemoryBudget, monkeypatch: pytest.MonkeyPatch, num_columns: int
+) -> None:
+    """Models with a response cache, and those that are loaded for the request, answer by a task of their own."""
+
+    async def answer(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
+        return await future
+
+    answer_at_once = server.infer
+    monkeypatch.setattr(server, "infer", lambda request: asyncio.create_task(answer(answer_at_once(request))))
+    await wire.send(binary_infer(bytes(4 * num_columns), model="slow"))
+    await server.until_waiting(1)
+    assert budget.reserved_bytes
+    await wire.close()
+    async with asyncio.timeout(60):
+        while budget.reserved_bytes:
+            await asyncio.sleep(0.01)

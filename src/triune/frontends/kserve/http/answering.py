@@ -124,6 +124,9 @@ class Answering:
             if not future.cancelled():
                 # Read the exception, so that asyncio does not warn that nobody has read it.
                 future.exception()
+            if cycle.disconnected:
+                # The inference may have been a task, which used the request's memory until now.
+                cycle.release()
             return
         try:
             response = result_of(future)
