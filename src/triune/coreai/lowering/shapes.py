@@ -107,7 +107,7 @@ def _range(c: Context) -> None:
     start, limit, delta = (scalar(c.input(index)) for index in range(3))
     if dtype_of(start) == np.float16:
         # Refuse fp16: how many elements the range has would depend on how fp16 rounds the step.
-        raise Refusal("a range of fp16; compute it in fp32 (--keep-fp32 Range)")
+        raise Refusal("a range of fp16; compute it in fp32 (--precision mixed --keep-fp32 Range)")
     found = ops.range_(start, limit, delta)
     c.give(refined(found, c.scope.values.shape(c.node.output[0])))
 

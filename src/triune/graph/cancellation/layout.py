@@ -141,7 +141,8 @@ def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
     """
     if operand.places is not None:
         try:
-            # Repeat the indices as the node may have repeated the elements, for instance by adding a larger constant.
+            # Broadcast the indices of the input elements as the node may have broadcast its operand, for instance by
+            # adding a constant of more dimensions.
             return np.broadcast_to(operand.places, shape)
         except ValueError:
             return None

@@ -66,8 +66,10 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type == "Softmax":
         copies = copies_of_inputs(operand, producers)
         return [] if copies is None else [*copies, node]
-    if node.op_type == "Mod":
-        # Compute x and d in fp32, too: mod(x, d) = x - d * floor(x / d) multiplies an error of d by the quotient.
+    if node.op_type in ("Mod", "Range"):
+        # Compute all operands in fp32, too. mod(x, d) = x - d * floor(x / d) multiplies an error of d by the quotient.
+        # The length of a range is ceil((limit - start) / delta): from 0 to 1 by 0.1 it would have 11 elements, since
+        # fp16 rounds 0.1 down.
         return [each for name in node.input for each in exact_arithmetic(name, producers, {})] + [node]
     if node.op_type not in ("Sin", "Cos", "Tan") and not is_rounding(node):
         return []
