@@ -118,4 +118,5 @@ def _read(entry: dict[str, Any]) -> Verified:
 
 def _read_verdict(entry: dict[str, Any]) -> OutputVerdict:
     entry["shape"] = tuple(entry["shape"])
+    entry["computed"] = tuple(entry["computed"]) if entry["computed"] is not None else None
     return OutputVerdict(**entry)

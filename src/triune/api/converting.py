@@ -275,7 +275,8 @@ def _conversion(path: Path | None, done: ConversionResult) -> Conversion:
 
 
 def _judged(target: Path, done: ConversionResult) -> ConversionResult:
-    """Judge a comparison that the user did not ask for: a few integers that differ because of fp16 become a note.
+    """Judge a comparison that the user did not ask for: a few integers, or a number of elements, that differ because of
+    fp16 become a note.
 
     Raises:
         UnsupportedError: an output is wrong.
@@ -284,7 +285,7 @@ def _judged(target: Path, done: ConversionResult) -> ConversionResult:
     for each in done.verdicts or ():
         if each.verdict is not Verdict.WRONG:
             continue
-        if not each.is_in_few_integers:
+        if not each.is_in_few_integers and each.computed is None:
             raise UnsupportedError(
                 f"'{target.name}' would answer wrongly in fp16, and is not written: {each.described}. Keep the nodes "
                 "that compute it in fp32 (--precision mixed --keep-fp32 NODE), or convert in fp32; --no-verify writes "
@@ -293,8 +294,14 @@ def _judged(target: Path, done: ConversionResult) -> ConversionResult:
         notes.append(f"fp16 decides otherwise where numbers are nearly equal: {each.described}")
     if not notes:
         return done
-    verdicts = [replace(each, allowed=each.error) if each.is_in_few_integers else each for each in done.verdicts or ()]
+    verdicts = [_excused(each) for each in done.verdicts or ()]
     return replace(done, verdicts=verdicts, notes=[*done.notes, *notes])
+
+
+def _excused(each: OutputVerdict) -> OutputVerdict:
+    if each.is_in_few_integers:
+        return replace(each, allowed=each.error)
+    return replace(each, is_excused=each.computed is not None)
 
 
 def _tell_nobody(what: str) -> None:

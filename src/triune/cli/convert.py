@@ -193,6 +193,7 @@ def _print_json(output: Path, seconds: float, done: Conversion) -> None:
                 "output": each.name,
                 "verdict": each.verdict.value,
                 "shape": list(each.shape),
+                **({"computed_shape": list(each.computed)} if each.computed is not None else {}),
                 # Write infinity as text, since JSON has no number for it.
                 "error": each.error if math.isfinite(each.error) else "Infinity",
                 "allowed": each.allowed if math.isfinite(each.allowed) else "Infinity",
@@ -243,7 +244,8 @@ def _print(output: Path, seconds: float, done: Conversion, *, is_asked: bool) ->
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
     for each in done.outputs:
-        shape = escaped(str(list(each.shape)))
+        other = f", not {list(each.computed)}" if each.computed is not None else ""
+        shape = escaped(f"{list(each.shape)}{other}")
         color = {Verdict.RIGHT: "green", Verdict.WRONG: "red", Verdict.UNKNOWN: "yellow"}[each.verdict]
         numbers = (f"{number:.3g}" for number in (each.error, each.largest, each.allowed))
         verdict = f"[{color}]{each.verdict.value}[/]"

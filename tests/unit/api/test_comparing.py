@@ -132,3 +132,20 @@ def test_a_note_tells_how_many_kinds_of_inputs_were_compared_in_the_time(
     *_, large, note = triune.convert(source, package, precision="fp16", verify=True).notes
     assert re.match(r"8 of \d\d kinds of generated inputs were compared, since the time for that was over", note)
     assert large == "inputs larger than 8 were not compared, since the time for that was over"
+
+
+@pytest.mark.usefixtures("converts_here")
+def test_what_counts_elements_by_rounded_numbers_computes_in_fp32(tmp_path: Path) -> None:
+    """The number of positive products: fp16 rounds some that are nearly 0 across it, so that there is one less."""
+    weights = (np.random.default_rng(0).standard_normal((64, 64)) * 0.1).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node("Greater", ["h", "zero"], ["c"]),
+        helper.make_node("NonZero", ["c"], ["y"]),
+    ]
+    outputs = [("y", INT64, [2, "found"]), ("h", FLOAT, [64, 64])]
+    model = model_of(nodes, [("x", FLOAT, [64, 64])], outputs, w=weights, zero=np.array(0, np.float32))
+    onnx.save(model, tmp_path / "count.onnx")
+    done = triune.convert(tmp_path / "count.onnx", tmp_path / "count.mlpackage", precision="fp16")
+    assert (done.verdict, done.not_compared) == (Verdict.RIGHT, "")
+    assert "MatMul 'product'" in done.notes[0]

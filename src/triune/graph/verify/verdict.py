@@ -7,7 +7,6 @@ from enum import Enum
 import numpy as np
 
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError
 from triune.graph.audit import InputSet
 from triune.graph.verify.difference import Difference, difference_of
 from triune.graph.verify.samples import YOURS
@@ -47,6 +46,9 @@ class OutputVerdict:
             comparison proves next to nothing.
         is_random: whether two runs of the source on the same inputs differ by more than its precision explains, so that
             no result is right or wrong.
+        computed: the shape of the conversion's result, if the two shapes differ; else None. The other figures then say
+            nothing.
+        is_excused: whether the shapes may differ, since a comparison of numbers that fp16 rounds decides them.
     """
 
     name: str
@@ -58,11 +60,15 @@ class OutputVerdict:
     share: float = 0.0
     is_constant: bool = False
     is_random: bool = False
+    computed: tuple[int, ...] | None = None
+    is_excused: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """WRONG if the error is larger than allowed; UNKNOWN if the output is random or constant; else RIGHT."""
-        if self.is_random:
+        """WRONG if the error is larger than allowed or the shape is another one; UNKNOWN if the output is random or
+        constant, or its other shape is excused; else RIGHT.
+        """
+        if self.is_random or self.is_excused:
             return Verdict.UNKNOWN
         if not self.error <= self.allowed:
             return Verdict.WRONG
@@ -71,12 +77,17 @@ class OutputVerdict:
     @property
     def is_in_few_integers(self) -> bool:
         """Whether only integers or booleans differ, at most one in a hundred of them."""
-        return not self.allowed and self.share <= _FEW
+        return not self.allowed and self.share <= _FEW and self.computed is None
 
     @property
     def described(self) -> str:
         """What differs in the output, and how far, for messages."""
         inputs = "your inputs" if self.inputs == YOURS else f"generated {self.inputs}"
+        if self.computed is not None:
+            return (
+                f"output '{self.name}' has the shape {list(self.computed)} on {inputs}, where the source's has "
+                f"{list(self.shape)}"
+            )
         if not self.allowed:
             return f"{self.share:.2%} of the elements of output '{self.name}' differ on {inputs}"
         return (
@@ -100,8 +111,7 @@ class Answers:
     def add_again(self, inputs: InputSet, expected: Mapping[str, Array], again: Mapping[str, Array]) -> None:
         """Compare two runs of the source on the same inputs, and mark the outputs that differ as random."""
         for name, array in expected.items():
-            is_alike = array.shape == again[name].shape
-            if not is_alike or self._compared(name, inputs, array, again[name]).verdict is Verdict.WRONG:
+            if self._compared(name, inputs, array, again[name]).verdict is Verdict.WRONG:
                 self._random.add(name)
 
     def add(
@@ -122,17 +132,9 @@ class Answers:
 
         Returns:
             whether an output is wrong for this set.
-
-        Raises:
-            InternalError: an output has another shape, except that a scalar may be a vector of one element, as in Core
-                ML.
         """
         is_wrong = False
         for name, array in expected.items():
-            if name in self._random and array.shape != actual[name].shape:
-                shape = array.shape or (1,)
-                self._worst[name] = OutputVerdict(name, shape, np.inf, 0.0, 0.0, inputs.name, is_random=True)
-                continue
             found = self._compared(name, inputs, array, actual[name])
             if name in self._random:
                 found = replace(found, is_random=True)
@@ -156,8 +158,9 @@ class Answers:
 
     def _compared(self, name: str, inputs: InputSet, expected: Array, actual: Array) -> OutputVerdict:
         shape = expected.shape or (1,)
+        # A scalar may be a vector of one element, as in Core ML.
         if (actual.shape or (1,)) != shape:
-            raise InternalError(f"output '{name}' is of shape {actual.shape} after the conversion, {shape} before")
+            return OutputVerdict(name, shape, np.inf, 0.0, 0.0, inputs.name, 1.0, computed=actual.shape)
         one, other = expected.reshape(shape), actual.reshape(shape)
         if one.dtype.kind not in "biufV":
             share = float(np.count_nonzero(one != other)) / max(one.size, 1)
