@@ -6,7 +6,7 @@ work, they take turns by start-time fair queueing (Goyal, Vin and Cheng, "Start-
 algorithm for integrated services packet switching networks", 1996): each model has a clock of its own, which advances
 by the time that it computes, divided by its weight, and the model whose clock is behind goes first. So no model
 starves, and a model that was idle gets no more than its share afterwards. A model's own units take turns too, if they
-share hardware.
+share hardware, unless more gets done with all of them at once.
 
 Two rules bound how long a model waits. A batch that is much shorter than the wait for its turn goes beside the others,
 one such batch at a time: short requests are not stuck behind long ones. A model that has waited for PATIENCE_NS

@@ -56,7 +56,9 @@ class BlockingShare:
         self._last_ns = self._clock.now_ns() - turn.started_ns
         if self._share.was_alone(turn):
             self._alone.record(size, int(self._last_ns))
-        self._share.end(turn, self._alone.of(size) or self._last_ns, self._last_ns if has_more else None)
+        is_known = self._alone.knows(size)
+        alone_ns = self._alone.of(size) if is_known else self._last_ns
+        self._share.end(turn, alone_ns, self._last_ns if has_more else None, is_known=is_known)
 
     def withdraw(self) -> None:
         """Stop waiting for a turn: there is no next step."""

@@ -10,7 +10,15 @@ gaps between batches.
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
-"""The levels that are tried: how many models compute at once. Level 0, any number of models, is tried, too."""
+"""The levels that are tried: how many models compute at once. `ALL_MODELS` is tried, too, and `ALL_UNITS` if a model
+has several units in the pool. At all levels but `ALL_UNITS` a model computes on one of its units at a time.
+"""
+
+ALL_MODELS: Final = 0
+"""The level at which any number of models compute at once."""
+
+ALL_UNITS: Final = -1
+"""The level at which any number of models compute at once, each on all of its units."""
 
 WINDOW_NS: Final = 400_000_000
 """The length of a window, in ns, in which a level (number of models at once) is measured before the next choice. Only
@@ -43,8 +51,8 @@ _WEIGHT: Final = 0.3
 
 _GAIN: Final = 1.03
 """Another level (number of models at once) than the usual one is chosen only if its speedup is at least this many times
-that of the usual one: smaller differences may be noise. Usually all models compute at once, which is fair, and the
-units of a single model one at a time, which takes less energy.
+that of the usual one: smaller differences may be noise. Usually all models compute at once, which is fair, each on one
+of its units at a time, which takes less energy.
 """
 
 _REFRESH: Final = 50
@@ -62,7 +70,7 @@ class Concurrency:
     """Chooses how many models compute at once.
 
     Attributes:
-        level: the number of models at once; 0 for no limit.
+        level: the number of models at once, `ALL_MODELS` or `ALL_UNITS`.
         speedups: the mean speedup of each level that was measured.
     """
 
@@ -99,13 +107,13 @@ class Concurrency:
         self._elapsed_ns += elapsed_ns
         return self._elapsed_ns >= WINDOW_NS
 
-    def judge(self, num_models: int, longest_ns: float, *, is_one_model: bool = False) -> None:
+    def judge(self, num_models: int, longest_ns: float, *, has_units: bool = False) -> None:
         """Choose how many models compute at once (`level`), if the current number was measured for long enough.
 
         Args:
-            num_models: the number of models that may want to compute; each counts once for each unit that it may use.
+            num_models: the number of models that may want to compute.
             longest_ns: how long the longest running batch has taken, or is expected to take.
-            is_one_model: whether only one model wants to compute, on several units.
+            has_units: whether one of the models may use several units of the hardware.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
         # Measuring a slower number of models at once costs throughput, so half as many batches are enough for it.
@@ -121,8 +129,9 @@ class Concurrency:
         self._num_windows += 1
         self._elapsed_ns = self._value_ns = self._longest_ns = 0.0
         self._num_batches = 0
-        levels = [*(each for each in LEVELS if each < num_models), 0]
-        self.level = self._choose(levels, 1 if is_one_model else 0)
+        usual = ALL_MODELS if num_models > 1 else 1
+        levels = [*(each for each in LEVELS if each < num_models), usual, *([ALL_UNITS] if has_units else [])]
+        self.level = self._choose(levels, usual)
 
     def _choose(self, levels: list[int], usual: int) -> int:
         # First measure with one model at a time: that shows how long each batch takes without others.

@@ -96,6 +96,11 @@ class CostEstimate:
         for mean in self._means.values():
             mean.last = self.num_batches
 
+    def knows(self, num_elements: int) -> bool:
+        """Whether at least _NUM_FIRST batches of about `num_elements` were recorded."""
+        mean = self._means.get(num_elements.bit_length())
+        return mean is not None and mean.count >= _NUM_FIRST
+
     def of(self, num_elements: int) -> float:
         """The estimated time of a batch of `num_elements`, in nanoseconds.
 

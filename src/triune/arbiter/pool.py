@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from triune.arbiter.concurrency import Concurrency
+from triune.arbiter.concurrency import ALL_UNITS, Concurrency
 from triune.core.clock import Clock
 from triune.core.units import Unit
 
 if TYPE_CHECKING:
     from triune.arbiter.share import Share
 
-SHORT_RATIO: Final = 8
-"""A batch runs beside the others if its expected time is less than the wait for its turn, divided by this."""
+SHORT_RATIO: Final = 4
+"""A batch runs beside the others if the time that it takes alone is less than the wait for its turn divided by this."""
+
+PEER_RATIO: Final = 8
+"""A batch is much shorter than a request of its own model if it takes less than the request's time divided by this."""
 
 PATIENCE_NS: Final = 200_000_000
 """The longest wait for a turn, in nanoseconds. A batch that computes for longer than this no longer keeps others
@@ -52,6 +55,7 @@ class Running:
         started_ns: when the latest of the batches began.
         expected_ns: how long the latest of the batches is expected to take.
         request_ns: how long the longest of their requests is expected to take by itself.
+        is_known: whether it is known how long the latest of the batches takes alone.
         num_batches: the number of batches; each instance of the model may have one.
     """
 
@@ -61,6 +65,7 @@ class Running:
     started_ns: int = 0
     expected_ns: float = 0.0
     request_ns: float = 0.0
+    is_known: bool = True
     num_batches: int = 0
 
     def counts(self, now_ns: int) -> bool:
@@ -86,6 +91,7 @@ class Turn(NamedTuple):
         running: the entry in which the batch is counted.
         started_ns: when it began.
         crowded_ns: the pool's `crowded_ns` at that time.
+        part_ns: the pool's `part_ns` at that time.
         num_starts: the pool's `num_starts`, including this batch.
         was_alone: whether nothing else computed when it began.
     """
@@ -93,6 +99,7 @@ class Turn(NamedTuple):
     running: Running
     started_ns: int
     crowded_ns: float
+    part_ns: float
     num_starts: int
     was_alone: bool
 
@@ -108,9 +115,11 @@ class Pool:
             the one that has waited longest.
         running: the running batches, and the turns in which no batch has started yet.
         limit: how many models may compute at once. It is one if weights differ, since only turns can follow weights.
+        has_own_turns: whether the units of each model take turns with each other.
         concurrency: chooses how many models compute at once.
         num_starts: how many batches have begun.
         crowded_ns: the total time during which at least two models wanted to compute.
+        part_ns: the total time that each running batch had of the hardware, if it was divided equally among them.
         virtual_ns: the clock of the model that began last.
         num_wanting: the number of models that have waiting requests for this pool, and do not leave it to others.
     """
@@ -127,12 +136,14 @@ class Pool:
         self.running: list[Running] = []
         self.concurrency = Concurrency()
         self.num_starts = 0
-        self.crowded_ns = 0.0
+        self.crowded_ns = self.part_ns = 0.0
         self.virtual_ns = 0.0
         self.num_wanting = 0
         self.limit = 0
+        self.has_own_turns = True
         self._changed_ns = 0
         self._num_units = 0
+        self._has_units = False
         self._has_weights = False
         self._num_waits = 0
         self._num_beside = 0
@@ -153,11 +164,14 @@ class Pool:
     def _set(self, shares: "list[Share]") -> None:
         self.shares = shares
         self._num_units = sum(each.num_units for each in shares)
+        self._has_units = any(each.num_units > 1 for each in shares)
         self._has_weights = len({each.weight for each in shares}) > 1
         self._set_limit()
 
     def _set_limit(self) -> None:
-        self.limit = 1 if self._has_weights else self.concurrency.level or self._num_units
+        level = self.concurrency.level
+        self.limit = 1 if self._has_weights else level if level > 0 else self._num_units
+        self.has_own_turns = self._has_weights or level != ALL_UNITS
 
     def has_room(self, now_ns: int) -> bool:
         """Whether one more batch may compute now: fewer than `limit` of the running batches make others wait."""
@@ -216,11 +230,12 @@ class Pool:
         """Add the time since the last change to the pool's counters. The caller holds the lock, and changes what runs
         or waits only after this call.
         """
+        elapsed_ns = now_ns - self._changed_ns
+        self.part_ns += elapsed_ns / max(1, len(self.running))
         if len(self.running) + len(self.waiting) > 1:
-            elapsed_ns = now_ns - self._changed_ns
             self.crowded_ns += elapsed_ns
             if self.concurrency.passed(elapsed_ns):
-                self.concurrency.judge(self._num_units, self._longest_ns(now_ns), is_one_model=self._is_one_model())
+                self.concurrency.judge(len(self.shares), self._longest_ns(now_ns), has_units=self._has_units)
                 self._set_limit()
         self._changed_ns = now_ns
 
@@ -229,10 +244,6 @@ class Pool:
         whichever is more.
         """
         return max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
-
-    def _is_one_model(self) -> bool:
-        """Whether all batches that run or wait in this pool are one model's, on one unit or on several."""
-        return len({id(each.share) for each in self.running} | {id(each) for each in self.waiting}) == 1
 
     def has_earlier(self, tag_ns: float) -> bool:
         """Whether a waiting model comes before one whose clock is `tag_ns`, since its own clock is further behind."""
@@ -249,15 +260,34 @@ class Pool:
                     least_ns = left_ns
         return 0.0 if least_ns == math.inf else least_ns
 
-    def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
-        """Whether a batch of a model, which is expected to take `expected_ns`, may run beside the running ones: it is
-        short enough, no other batch runs beside them, and the model computes no similar requests already
-        (`Share.has_peers`).
+    def may_pass(self, share: "Share", alone_ns: float, now_ns: int) -> bool:
+        """Whether a batch of a model, which takes `alone_ns` by itself, may run beside the running ones: it is
+        short enough, no other batch runs beside them, none of them has to be measured alone, the model would be next
+        when they end, and it computes no similar requests already (`Share.has_peers`).
         """
-        if self._num_beside:
+        if not self._has_room_beside:
             return False
-        is_short = expected_ns * SHORT_RATIO < self.wait_ns(now_ns)
-        return is_short and not share.has_peers(expected_ns, now_ns)
+        is_short = alone_ns * SHORT_RATIO < self.wait_ns(now_ns)
+        return is_short and share.tag_ns <= self._next_tag_ns(now_ns) and not share.has_peers(alone_ns, now_ns)
+
+    def _next_tag_ns(self, now_ns: int) -> float:
+        """The earliest clock that one of the running models will have when its batch ends. A model whose clock is
+        behind that has its turn before them then, so that it gets no more than its share if it goes beside them.
+        """
+        tags = [
+            each.share.tag_ns
+            + max(each.expected_ns, now_ns - each.started_ns) / (each.share.weight * each.share.portion)
+            for each in self.running
+            if each.counts(now_ns)
+        ]
+        return min(tags, default=math.inf)
+
+    @property
+    def _has_room_beside(self) -> bool:
+        """Whether a short batch may run beside the running ones. They compute alone until it is known how long that
+        takes: otherwise nobody knows what is gained or lost when several compute.
+        """
+        return not self._num_beside and (self.limit > 1 or all(each.is_known for each in self.running))
 
     def grant(self, now_ns: int) -> "Sequence[Share]":
         """Give turns to waiting shares, the one with the earliest clock first, as long as more may compute. Returns the
@@ -272,7 +302,7 @@ class Pool:
                 break
             share.take_turn(now_ns)
             woken.append(share)
-        if self.waiting and not self._num_beside:
+        if self.waiting and self._has_room_beside:
             most_ns = self.wait_ns(now_ns) / SHORT_RATIO
             share = self._first_short(most_ns, now_ns) if self._times[0][0] < most_ns else None
             if share is not None:
@@ -289,9 +319,12 @@ class Pool:
 
     def _first_short(self, most_ns: float, now_ns: int) -> "Share | None":
         """The share whose clock is furthest behind, among those that wait with a batch of less than `most_ns`,
-        and whose models compute no similar requests already (`Share.has_peers`). None if there is none.
+        which may run beside the running ones (`may_pass`). None if there is none.
         """
+        most_tag_ns = self._next_tag_ns(now_ns)
         for each in self.waiting:
+            if each.tag_ns > most_tag_ns:
+                return None
             if each.asked_ns < most_ns and not each.has_peers(each.asked_ns, now_ns):
                 return each
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, SHORT_RATIO, Pool, Running, Turn
+from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, PEER_RATIO, Pool, Running, Turn
 from triune.core.units import Unit
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ class Share:
         name: the model's name.
         weight: the model's weight relative to the other models'.
         num_units: how many of the pool's units the model is served on.
-        tag_ns: the model's clock in the fair queueing of `arbiter`: the time that it computed, divided by `weight` and
-            `portion`, in ns.
+        tag_ns: the model's clock in the fair queueing of `arbiter`: its part of the time in which it computed, divided
+            by `weight` and `portion`, in ns.
         waited_ns: the total time that it waited for its turn, in ns.
         num_waits: how often it waited.
-        asked_ns: the expected time of the batch that waited last.
+        asked_ns: how long the batch that waited last takes alone.
         place: the key by which the pool sorts the waiting shares; only the pool reads it.
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: how many requests the model gets, and how long each unit takes for one; None if that is unknown.
@@ -116,10 +116,9 @@ class Share:
     def own_ends_ns(self) -> int:
         """The time until which the model's running batches keep its other units from starting; 0 if they do not.
 
-        If one model computes at a time, a second unit of the same model would only take turns from the first. A batch
-        that seems to hang does not count.
+        A second unit on the same hardware mostly slows down the first. A batch that seems to hang does not count.
         """
-        if not self._running or self._pool.limit > 1:
+        if not self._running or not self._pool.has_own_turns:
             return 0
         ends_ns = 0
         # This iterates over a copy, since replicas of one model may start and end in several threads.
@@ -138,14 +137,16 @@ class Share:
         if not self._running:
             return False
         return any(
-            each.counts(now_ns) and each.request_ns <= expected_ns * SHORT_RATIO for each in self._running.values()
+            each.counts(now_ns) and each.request_ns <= expected_ns * PEER_RATIO for each in self._running.values()
         )
 
     def wait_ns(self, now_ns: int) -> float:
         """The expected time until the model's turn, in ns; 0 if the model does not wait."""
         return self._pool.wait_ns(now_ns) if self._since_ns is not None else 0.0
 
-    def start(self, unit: Unit, expected_ns: float, request_ns: float | None = None) -> Turn | None:
+    def start(
+        self, unit: Unit, expected_ns: float, request_ns: float | None = None, alone_ns: float | None = None
+    ) -> Turn | None:
         """Start a batch if it is the model's turn. Otherwise `wake` is called when it is, and the model calls `start`
         again.
 
@@ -154,6 +155,8 @@ class Share:
             expected_ns: how long the batch is expected to take; 0 if unknown.
             request_ns: how long its longest request would take in a batch of its own; None if the batch has only one
                 request.
+            alone_ns: how long such a batch takes while nothing else computes, by which short batches are known; 0 if
+                that was not measured yet; None if it is `expected_ns`.
 
         Returns:
             the turn, which the model ends; None if the model has to wait.
@@ -163,12 +166,14 @@ class Share:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
             woken = pool.grant(now_ns)
-            turn = self._start(unit, expected_ns, expected_ns if request_ns is None else request_ns, now_ns)
+            request_ns = expected_ns if request_ns is None else request_ns
+            alone_ns = expected_ns if alone_ns is None else alone_ns
+            turn = self._start(unit, expected_ns, request_ns, alone_ns, now_ns)
         if woken:
             self._wake_others(woken)
         return turn
 
-    def _start(self, unit: Unit, expected_ns: float, request_ns: float, now_ns: int) -> Turn | None:
+    def _start(self, unit: Unit, expected_ns: float, request_ns: float, alone_ns: float, now_ns: int) -> Turn | None:
         pool = self._pool
         if self._since_ns is not None:
             if now_ns < self.patience_ends_ns():
@@ -178,9 +183,10 @@ class Share:
         if self._granted is not None:
             running = self._use_turn(unit, running)
         elif running is None or pool.has_earlier(self.tag_ns):
-            is_open = running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns()
-            if not is_open and not (running is None and pool.may_pass(self, expected_ns, now_ns)):
-                self._wait(expected_ns, now_ns)
+            # Whoever else waits may not start now, although there is room: `start` has given turns to all others.
+            is_open = running is None and pool.has_room(now_ns) and now_ns >= self.own_ends_ns()
+            if not is_open and not (running is None and pool.may_pass(self, alone_ns or expected_ns, now_ns)):
+                self._wait(alone_ns or expected_ns, now_ns)
                 return None
             running = Running(self, unit, not is_open)
             pool.add_running(running)
@@ -192,23 +198,25 @@ class Share:
         if not running.num_batches or running.request_ns < request_ns:
             running.request_ns = request_ns
         running.num_batches += 1
-        running.started_ns, running.expected_ns = now_ns, expected_ns
+        running.started_ns, running.expected_ns, running.is_known = now_ns, expected_ns, alone_ns > 0
         pool.num_starts += 1
         was_alone = running.num_batches == 1 and len(pool.running) == 1
-        return Turn(running, now_ns, pool.crowded_ns, pool.num_starts, was_alone)
+        return Turn(running, now_ns, pool.crowded_ns, pool.part_ns, pool.num_starts, was_alone)
 
     def was_alone(self, turn: Turn) -> bool:
         """Whether nothing else computed during a turn so far."""
         return turn.was_alone and turn.num_starts == self._pool.num_starts
 
-    def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None) -> None:
+    def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None, *, is_known: bool = True) -> None:
         """End a turn, and give turns to waiting models.
 
         Args:
             turn: a turn of this share.
             alone_ns: how long the batch would have taken alone, on the model's fastest unit.
-            next_ns: how long the model's next batch is expected to take, if it has one; then it waits for its turn
-                from now on, unless its turn has come already.
+            next_ns: how long the model's next batch takes alone, as far as known, if it has one; then it waits for its
+                turn from now on, unless its turn has come already.
+            is_known: whether `alone_ns` was measured while nothing else computed. If not, an equal part of the hardware
+                during the batch is the most that counts: its time beside others would say that these cost nothing.
         """
         pool, running = self._pool, turn.running
         if self.demand is not None and self.demand.has_waiting is (next_ns is None):
@@ -216,12 +224,15 @@ class Share:
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
-            took_ns = now_ns - turn.started_ns
+            took_ns, part_ns = now_ns - turn.started_ns, pool.part_ns - turn.part_ns
             if took_ns > 0:
+                if not is_known:
+                    alone_ns = min(alone_ns, part_ns)
                 # Speedup is measured only over the time in which at least two models wanted to compute.
                 part = (pool.crowded_ns - turn.crowded_ns) / took_ns
                 pool.concurrency.record(alone_ns * part, took_ns)
-            tag_ns = self.tag_ns + took_ns / (self.weight * self.portion)
+            # Only its part is charged: a long batch would pay for the short ones that went beside it.
+            tag_ns = self.tag_ns + part_ns / (self.weight * self.portion)
             if self._since_ns is None:
                 self.tag_ns = tag_ns
             else:
@@ -313,9 +324,9 @@ class Share:
         self._running[unit] = granted
         return granted
 
-    def _wait(self, expected_ns: float, now_ns: int) -> None:
+    def _wait(self, alone_ns: float, now_ns: int) -> None:
         self.tag_ns = max(self.tag_ns, self._pool.virtual_ns)
-        self.asked_ns, self._since_ns = expected_ns, now_ns
+        self.asked_ns, self._since_ns = alone_ns, now_ns
         self._pool.add_waiting(self)
         self.is_asking = True
 

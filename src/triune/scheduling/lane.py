@@ -105,7 +105,8 @@ class Lane:
         expected_ns = request_ns = self.cost.of(batch.num_elements)
         if len(batch.pendings) > 1:
             request_ns = self.cost.of(max([each.num_elements for each in batch.pendings]))
-        self._turn = self.share.start(self.worker.runner.unit, expected_ns, request_ns)
+        alone_ns = self.alone.of(batch.num_elements) if self.alone.knows(batch.num_elements) else 0.0
+        self._turn = self.share.start(self.worker.runner.unit, expected_ns, request_ns, alone_ns)
         return self._turn is not None
 
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
@@ -146,7 +147,9 @@ class Lane:
         if self.share is not None and self._turn is not None:
             if has_run and self.share.was_alone(self._turn):
                 self.alone.record(size, self._busy_ns)
-            self.share.end(self._turn, self._alone_ns(size, lanes), self.cost.of(size) if has_more else None)
+            is_known = self.alone.knows(size)
+            next_ns = (self.alone if is_known else self.cost).of(size) if has_more else None
+            self.share.end(self._turn, self._alone_ns(size, lanes), next_ns, is_known=is_known)
             self._turn = None
         if not has_run:
             return
@@ -157,12 +160,11 @@ class Lane:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
     def _alone_ns(self, size: int, lanes: "Sequence[Lane]") -> float:
-        """How long a batch takes in ns on the model's fastest lane without competition, as far as that was measured."""
-        least_ns = math.inf
-        for lane in lanes:
-            if 0 < (each := lane.alone.of(size)) < least_ns:
-                least_ns = each
-        return self._busy_ns if least_ns == math.inf else least_ns
+        """How long a batch takes in ns on the model's fastest lane without competition, as far as that was measured for
+        batches of this size.
+        """
+        known = [lane.alone.of(size) for lane in lanes if lane.alone.knows(size)]
+        return min(known) if self.alone.knows(size) else min([self._busy_ns, *known])
 
     def close(self) -> None:
         """Close the worker, and store the times of its batches for later loads. Blocks."""

@@ -101,6 +101,69 @@ def test_what_is_left_does_not_go_beside_its_batch_when_another_ends() -> None:
     assert shares[Unit.CPU].is_blocked(clock.now_ns())
 
 
+def test_a_short_batch_waits_while_it_is_measured_how_long_the_running_one_takes_alone() -> None:
+    arbiter = Arbiter(VirtualClock())
+    (long,) = arbiter.join("long", [Unit.CPU], lambda: None).values()
+    (short,) = arbiter.join("short", [Unit.CPU], lambda: None).values()
+    turn = long.start(Unit.CPU, 100 * MS, alone_ns=0)
+    assert turn is not None
+    assert short.start(Unit.CPU, 5 * MS) is None
+    short.withdraw()
+    long.end(turn, 100 * MS, is_known=False)
+    assert long.start(Unit.CPU, 100 * MS)
+    assert short.start(Unit.CPU, 5 * MS)
+
+
+def test_what_is_short_is_told_by_the_time_alone_not_by_that_beside_others() -> None:
+    arbiter = Arbiter(VirtualClock())
+    (long,) = arbiter.join("long", [Unit.CPU], lambda: None).values()
+    (short,) = arbiter.join("short", [Unit.CPU], lambda: None).values()
+    assert long.start(Unit.CPU, 60 * MS)
+    assert short.start(Unit.CPU, 20 * MS, alone_ns=10 * MS)
+
+
+def test_a_model_that_had_more_than_its_share_does_not_go_beside_others() -> None:
+    arbiter = Arbiter(clock := VirtualClock())
+    (long,) = arbiter.join("long", [Unit.CPU], lambda: None).values()
+    (short,) = arbiter.join("short", [Unit.CPU], lambda: None, weight=1 / 100).values()
+    assert long.start(Unit.CPU, 100 * MS)
+    beside = short.start(Unit.CPU, 5 * MS)
+    assert beside is not None
+    clock.advance(10 * MS)
+    # Its part is half of 10 ms, with its weight 500 ms: the long one's next batches come first.
+    short.end(beside, 5 * MS)
+    assert short.start(Unit.CPU, 5 * MS) is None
+
+
+def test_who_waits_for_its_own_other_unit_keeps_nobody_waiting() -> None:
+    arbiter = Arbiter(VirtualClock())
+    own = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)
+    (other,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
+    pool = arbiter.pools[Unit.CPU]
+    pool.limit = 3
+    assert own[Unit.AMX].start(Unit.AMX, 20 * MS)
+    assert own[Unit.CPU].start(Unit.CPU, 40 * MS) is None, "no measurement says that two of its units get more done"
+    assert other.start(Unit.CPU, 20 * MS)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_speedup_that_was_not_measured_is_not_assumed(is_known: bool) -> None:
+    """Two models that get as much done together as in turn. Nobody knows how long they take alone, or it is known."""
+    arbiter = Arbiter(clock := VirtualClock())
+    shares = [next(iter(arbiter.join(name, [Unit.CPU], lambda: None).values())) for name in "ab"]
+    pool = arbiter.pools[Unit.CPU]
+    pool.limit = 2
+    for _ in range(50):
+        turns = [share.start(Unit.CPU, 20 * MS) for share in shares]
+        clock.advance(20 * MS)
+        for share, turn in zip(shares, turns, strict=True):
+            assert turn is not None
+            share.end(turn, 10 * MS if is_known else 20 * MS, is_known=is_known)
+        pool.limit = 2
+    assert pool.concurrency.speedups
+    assert all(each == pytest.approx(1.0, abs=0.06) for each in pool.concurrency.speedups.values())
+
+
 def test_a_model_that_was_idle_has_saved_nothing_up() -> None:
     busy, late = Load("busy", 10 * MS), Load("late", 10 * MS, wanted_ns=None)
     room = Room(busy, late, shared=EVICTING)

@@ -163,14 +163,14 @@ async def test_hardware_that_another_model_has_is_not_free_and_the_other_unit_co
     share = other.share_of(Unit.GPU)
     assert share is not None
     other.arrived(0)
-    turn = share.start(Unit.GPU, 5 * MS, 5 * MS)
+    turn = share.start(Unit.GPU, 3 * MS, 3 * MS)
     assert turn is not None
     table = Table(1, {Unit.GPU: 1.0, Unit.ANE: 2.0}, share_of=own.share_of)
     own.arrived(0)
     assert table.next() == (Unit.ANE, [0])
     table.add(1)
     assert table.next() is None
-    share.end(turn, 5 * MS, None)
+    share.end(turn, 3 * MS, None)
     await asyncio.sleep(0)
     assert asked[-1:] == ["own"]
     assert table.next() == (Unit.GPU, [1])

@@ -64,6 +64,26 @@ def test_a_unit_whose_first_run_was_disturbed_is_measured_again(monkeypatch: pyt
     assert sum(each.unit is Unit.AMX for each in late_batches) > 0.95 * len(late_batches)
 
 
+def test_a_second_unit_on_the_same_cores_does_not_make_short_requests_late() -> None:
+    """Both models may use both units. A model's second unit would only slow down whatever computes."""
+    models = {
+        "texts": model("texts", {Unit.CPU: (1.0, 8.0), Unit.AMX: (1.0, 3.5)}),
+        "images": model("images", {Unit.CPU: (2.0, 4.5), Unit.AMX: (2.0, 2.0)}, max_batch_size=32),
+    }
+    seconds = 30
+    streams = [Stream("texts", 20.0), Stream("images", 10.0, num_rows=32)]
+    trace = synthetic(streams, seconds, seed=5)
+
+    def p99_of_texts(rule: Rule) -> float:
+        batches = play(trace, models, chip(), rule).batches
+        late = [each for each in batches if each.model == "texts" and each.ended_ns > seconds / 2 * 1e9]
+        return float(np.percentile([each.ended_ns - at_ns for each in late for at_ns in each.arrived_ns], 99)) / MS
+
+    alone_ms, both_ms = p99_of_texts(Rule("amx alone", [Unit.AMX])), p99_of_texts(Rule("triune"))
+    assert alone_ms < 25
+    assert both_ms < 1.25 * alone_ms
+
+
 def test_models_that_fill_the_hardware_compute_where_they_are_relatively_best() -> None:
     profiles = {
         "texts": model("texts", {Unit.GPU: (1.0, 1.0), Unit.ANE: (1.0, 3.0)}),

@@ -12,7 +12,11 @@ def turns(pools: Mapping[Unit, Pool]) -> Iterable[Metric]:
     """Yield the metric families of the pools, the hardware that units share. The label `pool` is the first of a pool's
     units.
     """
-    level = Metric("triune_pool_level", "How many models compute at once on shared hardware; 0 for all", "gauge")
+    level = Metric(
+        "triune_pool_level",
+        "How many models compute at once on shared hardware; 0 for all, -1 for all on all of their units",
+        "gauge",
+    )
     speedup = Metric(
         "triune_pool_speedup_ratio",
         "What so many models at once get done, as a multiple of what one at a time could",
