@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.builder import Builder
+from triune.graph.dims import Dim, Dims
 from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, packed_of
-from triune.graph.sizes import Dim, Dims, Sizes
+from triune.graph.sizes import Sizes
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 from triune.graph.weights import Large, NoneLarge, tensor_of

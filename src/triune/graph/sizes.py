@@ -2,20 +2,16 @@
 loses the names at a Slice, at a Reshape to a shape that nodes compute, and at a Gemm of reshaped rows.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import Any, TypeAlias
 
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.problems import called
+from triune.graph.dims import OF_SIZES, Dim, Dims, broadcast, is_size, product, remaining_size
 from triune.graph.values import attributes_of
 
-Dim: TypeAlias = int | str | None
-"""A size as a number, the name of an unknown size, or None if nothing is known."""
-Dims: TypeAlias = tuple[Dim, ...]
 Ints: TypeAlias = Callable[[str], list[int] | None]
 """A function that returns the elements of a small constant of integers, by name; None for any other value."""
 
@@ -88,7 +84,7 @@ class Sizes:
     def _canonical(self, dim: Dim) -> Dim:
         """The size `dim`, where a name is replaced by the one name that stands for all names of equal sizes."""
         if isinstance(dim, str) and "*" in dim:
-            return _product([self._canonical(part) for part in dim.split("*")])
+            return product([self._canonical(part) for part in dim.split("*")])
         while isinstance(dim, str) and dim in self._same:
             dim = self._same[dim]
         return dim
@@ -119,7 +115,7 @@ class Sizes:
         """Compute the shape of a node's output; raises any error if the ranks of its operands do not fit."""
         if node.op_type == "Range":
             start, limit, step = (self.elements(each) for each in node.input)
-            return limit if (start, step) == ((0,), (1,)) and _is_size(limit) else None
+            return limit if (start, step) == ((0,), (1,)) and is_size(limit) else None
         given = [self.get(each) for each in node.input if each]
         first = given[0] if given else None
         if first is None:
@@ -130,20 +126,20 @@ class Sizes:
         if node.op_type in _LIKE_FIRST:
             found = first if name == node.output[0] else None
         elif node.op_type in _BROADCAST:
-            found = _broadcast(given)
+            found = broadcast(given)
         elif node.op_type == "Transpose":
             perm: Sequence[int] = attributes.get("perm", range(rank - 1, -1, -1))
             found = tuple(first[axis] for axis in perm)
         elif node.op_type == "Reshape":
             found = self._reshaped(node, first)
         elif node.op_type == "Expand":
-            found = _broadcast([first, self.elements(node.input[1])])
+            found = broadcast([first, self.elements(node.input[1])])
         elif node.op_type == "Slice":
             axes = self._ints(node.input[3]) if len(node.input) > 3 and node.input[3] else None
             cut = {axis % rank for axis in axes} if axes is not None else set(range(rank))
             found = tuple(None if axis in cut else dim for axis, dim in enumerate(first))
         elif node.op_type == "MatMul" and len(given) > 1 and given[1] is not None and min(rank, len(given[1])) > 1:
-            rows = _broadcast([first[:-2], given[1][:-2]])
+            rows = broadcast([first[:-2], given[1][:-2]])
             found = None if rows is None else (*rows, first[-2], given[1][-1])
         elif node.op_type == "Gemm" and not attributes.get("transA", 0):
             weight = given[1] or (None, None)
@@ -152,6 +148,8 @@ class Sizes:
             found = self._with_ones(node, first)
         elif node.op_type == "Conv" and given[1] is not None and _is_pointwise(given[1], attributes):
             found = (first[0], given[1][0], *first[2:])
+        elif node.op_type == "Pad":
+            found = self._padded(node, first)
         elif node.op_type in ("Concat", "Split"):
             along = attributes.get("axis", 0) % rank
             found = tuple(None if axis == along else dim for axis, dim in enumerate(first))
@@ -167,7 +165,22 @@ class Sizes:
             return None
         dims = [given[axis] if dim == 0 and axis < len(given) else dim for axis, dim in enumerate(wanted)]
         if -1 in dims:
-            dims[dims.index(-1)] = _remaining_size(given, [dim for dim in dims if dim != -1])
+            dims[dims.index(-1)] = remaining_size(given, [dim for dim in dims if dim != -1])
+        return tuple(dims)
+
+    def _padded(self, node: NodeProto, given: Dims) -> Dims | None:
+        """The shape that Pad gives: an axis keeps the name of its size if nothing is added to it."""
+        amounts = self.elements(node.input[1])
+        axes = self._ints(node.input[3]) if len(node.input) > 3 and node.input[3] else list(range(len(given)))
+        if amounts is None or axes is None or len(amounts) != 2 * len(axes):
+            return None
+        dims = list(given)
+        for place, axis in enumerate(axes):
+            dim, before, after = dims[axis], amounts[place], amounts[place + len(axes)]
+            if isinstance(dim, int) and isinstance(before, int) and isinstance(after, int):
+                dims[axis] = dim + before + after
+            elif (before, after) != (0, 0):
+                dims[axis] = None
         return tuple(dims)
 
     def _with_ones(self, node: NodeProto, given: Dims) -> Dims | None:
@@ -212,50 +225,13 @@ class Sizes:
                 begin, end, *rest = (each[0] for each in limits if each)
                 step = rest[1] if len(rest) > 1 else 1
                 found = given[begin:end:step] if step > 0 else None
-        elif node.op_type in _OF_SIZES:
+        elif node.op_type in OF_SIZES:
             parts = [self.elements(name) for name in node.input]
             if len({len(part) if part is not None else None for part in parts}) == 1:
-                rule = _OF_SIZES[node.op_type]
+                rule = OF_SIZES[node.op_type]
                 found = tuple(rule(*each) for each in zip(*(part or () for part in parts), strict=True))
         if found is not None and len(found) <= 16:
             self._vectors[node.output[0]] = found
-
-
-def _equal(a: Dim, b: Dim) -> Dim:
-    """The result of Equal of two sizes: 1, 0, or None if it is not known. A named size equals no negative number."""
-    if a is not None and a == b:
-        return 1
-    known = [each for each in (a, b) if isinstance(each, int)]
-    is_unlike = len(known) == 2 or (None not in (a, b) and any(each < 0 for each in known))
-    return 0 if is_unlike else None
-
-
-def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
-    """The result of Where of two sizes."""
-    return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
-
-
-def _times(a: Dim, b: Dim) -> Dim:
-    """The product of two sizes; None if one is not known, or is no size but a negative number."""
-    return _product([a, b]) if _is_size((a,)) and _is_size((b,)) else None
-
-
-def _quotient(a: Dim, b: Dim) -> Dim:
-    """The quotient of two sizes; None if one is not known, or the division has a remainder or may have one."""
-    return _remaining_size([a], [b]) if _is_size((a,)) and _is_size((b,)) else None
-
-
-_OF_SIZES: Mapping[str, Callable[..., Dim]] = {"Equal": _equal, "Where": _chosen, "Mul": _times, "Div": _quotient}
-"""Operators of which the elements of the result are computed from those of the operands, one by one."""
-
-
-def _is_size(elements: Dims | None) -> bool:
-    """Whether the elements of a tensor are one size, which is not negative."""
-    return (
-        elements is not None
-        and len(elements) == 1
-        and (isinstance(elements[0], str) or (elements[0] is not None and elements[0] >= 0))
-    )
 
 
 def _reduced(given: Dims, axes: Sequence[int]) -> Dims:
@@ -267,51 +243,6 @@ def _is_pointwise(weight: Dims, attributes: Mapping[str, Any]) -> bool:
     """Whether a Conv with a weight of this shape is 1x1, without strides and padding."""
     is_plain = not any(attributes.get("pads", ())) and all(step == 1 for step in attributes.get("strides", ()))
     return all(size == 1 for size in weight[2:]) and is_plain and attributes.get("auto_pad", "NOTSET") == "NOTSET"
-
-
-def _broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
-    known = [shape for shape in shapes if shape is not None]
-    if len(known) != len(shapes):
-        return None
-    rank = max(len(shape) for shape in known)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in known]
-    return tuple(_broadcast_size({shape[axis] for shape in padded}) for axis in range(rank))
-
-
-def _broadcast_size(dims: set[Dim]) -> Dim:
-    """The size to which `dims` broadcast; None if it is not known."""
-    larger = dims - {1}
-    fixed = [dim for dim in larger if isinstance(dim, int)]
-    if fixed:
-        return fixed[0]
-    return next(iter(larger)) if len(larger) == 1 else (1 if not larger else None)
-
-
-def _remaining_size(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
-    """The size that -1 means in a Reshape: the number of elements of `given`, divided by the product of `others`."""
-    if None in given or None in others or 0 in others:
-        return None
-    names, size = _factors(given)
-    taken, divisor = _factors(others)
-    if size % divisor or taken - names:
-        return None
-    left = sorted((names - taken).elements())
-    factor = size // divisor
-    if not left:
-        return factor
-    return "*".join(left if factor == 1 else [*left, str(factor)])
-
-
-def _product(dims: Sequence[Dim]) -> Dim:
-    return _remaining_size(dims, [])
-
-
-def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:
-    parts = [part for dim in dims if isinstance(dim, str) for part in dim.split("*")]
-    fixed = prod(dim for dim in dims if isinstance(dim, int))
-    return Counter(part for part in parts if not part.isdecimal()), fixed * prod(
-        int(part) for part in parts if part.isdecimal()
-    )
 
 
 def _symbol(text: str) -> str | None:

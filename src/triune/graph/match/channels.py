@@ -12,8 +12,8 @@ from typing import TypeAlias
 from onnx import NodeProto
 
 from triune.graph.axes import positive
+from triune.graph.dims import Dim
 from triune.graph.index import Index, perm_of
-from triune.graph.sizes import Dim
 from triune.graph.values import attributes_of
 
 BATCH, STEPS = "batch", "steps"

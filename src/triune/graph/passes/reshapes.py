@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
+from triune.graph.dims import Dim, Dims
 from triune.graph.editing import Edit, edit_graphs, node_of, opset_of
 from triune.graph.index import Index
 from triune.graph.passes.run import GraphPass
-from triune.graph.sizes import Dim, Dims
 from triune.graph.values import attributes_of
 
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
