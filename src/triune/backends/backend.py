@@ -1,6 +1,6 @@
 """The Backend protocol: it makes servables, which answer requests, from the files of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -46,6 +46,11 @@ class Build:
     def cache_bytes(self) -> int:
         """The size in bytes of all caches that the version has allocated, even if they are empty; 0 if it has none."""
         return 0
+
+    @property
+    def adapter_names(self) -> Collection[str]:
+        """The names of the version's LoRA adapters; empty if it has none."""
+        return ()
 
     def process_bytes(self) -> int:
         """The memory of the version's worker processes, in bytes; 0 if it has none. May take milliseconds."""

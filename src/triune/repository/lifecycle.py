@@ -15,7 +15,7 @@ from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.config.unsupported import log_hints
 from triune.core.clock import Clock
-from triune.core.errors import TriuneError, forget_frames, reworded
+from triune.core.errors import InvalidArgumentError, TriuneError, forget_frames, reworded
 from triune.core.threads import NoThreadError, in_thread
 from triune.repository.builder import Priced, VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
@@ -23,6 +23,7 @@ from triune.repository.failure import LoadFailedError, failure_of, give_up_late,
 from triune.repository.folder_stamps import FolderStamps
 from triune.repository.load_slots import LoadSlots
 from triune.repository.memory.meter import LoadMeter
+from triune.repository.names import require_free
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
 from triune.repository.residency import Residency
@@ -272,6 +273,8 @@ class Lifecycle:
             raise stopping_error(record.name)
 
         try:
+            # Check the names of adapters when they are known: `_swap` does that.
+            require_free(record.name, (), self.ready)
             source = await in_thread(
                 read_source,
                 record.name,
@@ -325,6 +328,13 @@ class Lifecycle:
 
     def _swap(self, record: ModelRecord, built: Sequence[Priced | Serving], override: Override | None) -> None:
         """Replace the served versions. Nothing is awaited here, so no request sees an intermediate state."""
+        builds = [each.build for each in built]
+        try:
+            require_free(record.name, max(builds, key=lambda each: each.version).adapter_names, self.ready)
+        except InvalidArgumentError as error:
+            self.tasks.begin(free(built))
+            failure = InvalidArgumentError(f"failed to load '{record.name}': {error}")
+            raise LoadFailedError(failure, str(error), {each.version: str(error) for each in builds}) from error
         servings = self._assemble(built)
         newest = servings[max(servings)].build.config
         log_hints(newest.message, self._machine, has_cache=self._settings.cache_bytes is not None)

@@ -10,6 +10,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError, forget_frames
 from triune.repository.finding import Found
 from triune.repository.lifecycle import Lifecycle
 from triune.repository.listing import Listing
+from triune.repository.names import with_bases_first
 from triune.repository.record import ModelRecord
 
 _log = logging.getLogger(__name__)
@@ -54,10 +55,11 @@ class Polling:
         self._lifecycle.stamps.forget_others({each.folders[0] for each in self.found.values()})
 
     async def load(self, names: Iterable[str]) -> None:
-        """Load models concurrently. If a load fails, the model's record has the reason. Unexpected errors are
-        logged.
+        """Load models concurrently, those that may have the name of another model's adapter after the others. If a load
+        fails, the model's record has the reason. Unexpected errors are logged.
         """
-        await self._together(self._announced(name, self.try_load(name)) for name in names)
+        for some in with_bases_first(names):
+            await self._together(self._announced(name, self.try_load(name)) for name in some)
 
     async def poll(self) -> None:
         """Poll the folders once: load new and changed models, unload removed ones.

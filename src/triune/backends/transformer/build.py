@@ -1,6 +1,6 @@
 """Compile decoders with their caches from a checkpoint. `assemble` creates the engine from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -85,6 +85,11 @@ class TransformerBuild(Build):
     def shortfall(self) -> str:
         """Why some units are left out: see `Build.shortfall`."""
         return "; ".join(f"served without '{unit.value}': {reason}" for unit, reason in self.left_out.items())
+
+    @property
+    def adapter_names(self) -> Collection[str]:
+        """The names of the LoRA adapters: see `Build.adapter_names`."""
+        return self.adapters.keys()
 
     @property
     def cache_bytes(self) -> int:

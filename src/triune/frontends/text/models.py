@@ -1,9 +1,10 @@
 """The interface of the server that the HTTP APIs for text use."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from triune.core.errors import NotFoundError
+from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.engine.generation import EmbeddingModel, TextModel
 from triune.engine.speech.segments import SpeechModel
 from triune.repository.model import IndexEntry
@@ -54,13 +55,23 @@ async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str |
     Raises:
         UnknownModelError: there is no such model or adapter. Also the errors of `text_model`.
     """
-    await models.awake(name)
     try:
+        await models.awake(name)
         return models.text_model(name), None
-    except NotFoundError as error:
-        base, _, adapter = name.rpartition(":")
-        if not base:
-            raise unknown_model(name) from error
+    except NotFoundError:
+        return await _with_adapter(models, name)
+    except UnavailableError:
+        # An adapter may have the name of a model that is not loaded.
+        with contextlib.suppress(TriuneError):
+            return await _with_adapter(models, name)
+        raise
+
+
+async def _with_adapter(models: TextModels, name: str) -> tuple[TextModel, str]:
+    """The model and its adapter that `name` chooses. Raises the errors of `text_model_of`."""
+    base, _, adapter = name.rpartition(":")
+    if not base:
+        raise unknown_model(name)
     await models.awake(base)
     try:
         model = models.text_model(base)

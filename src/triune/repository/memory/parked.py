@@ -4,7 +4,7 @@ then passes the request on to the loaded model.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
@@ -59,7 +59,7 @@ class ParkedServable:
         *,
         max_requests: int,
         statistics: ModelStatistics | None = None,
-        adapters: Sequence[str] = (),
+        adapters: Collection[str] = (),
     ) -> None:
         """Args:
         config: the version's config.

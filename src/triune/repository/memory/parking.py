@@ -10,8 +10,8 @@ from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.threads import in_thread
-from triune.engine.servable import TextServable
 from triune.repository.memory.parked import ParkedServable, Waking
+from triune.repository.names import adapters_of
 from triune.repository.record import Serving
 from triune.scheduling.models import Holds, LoadedVersion
 
@@ -45,7 +45,7 @@ class Parking:
                     self._clock,
                     max_requests=self._max_requests,
                     statistics=servable.statistics,
-                    adapters=servable.model.adapters if isinstance(servable, TextServable) else (),
+                    adapters=adapters_of(servable),
                 ),
                 holds=Holds(),
             )
