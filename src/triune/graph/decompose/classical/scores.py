@@ -10,7 +10,7 @@ from triune.graph.decompose.context import Context
 _LABELS = ("classlabels_ints", "classlabels_int64s", "classlabels_strings")
 
 _TINY = 1e-7
-"""SOFTMAX_ZERO treats scores below this magnitude as 0."""
+"""SOFTMAX_ZERO leaves scores of at most this magnitude out of the sum that it divides by."""
 
 
 def post_transformed(c: Context, scores: str, transform: str) -> str:

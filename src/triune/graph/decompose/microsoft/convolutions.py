@@ -1,5 +1,5 @@
-"""Convolutions of com.microsoft that are fused with activations, and convolutions and pools of NHWC images (channels
-last).
+"""Convolutions of com.microsoft that are fused with activations, transposed convolutions with computed pads, and
+convolutions and pools of NHWC images (channels last).
 """
 
 from typing import Any
