@@ -283,8 +283,8 @@ def _decoder(model: str, task: str) -> tuple[str, tuple[Part, ...]] | str:
 
 
 def _value(row: Mapping[str, str], rows: Sequence[Mapping[str, str]], flops: float) -> tuple[str, float] | str:
-    """What a row measures, "latency" or "joules", and the milliseconds or joules of one call; or a text that says why the
-    row has neither.
+    """What a row measures, "latency" or "joules", with the milliseconds or joules of one call; or a text that says why
+    the row has neither.
     """
     metric, number, unit = row["metric"], float(row["value"]), row["unit"]
     if metric.startswith("latency"):
