@@ -141,7 +141,7 @@ def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Pat
             found.append(engine.add(prompt, GREEDY, Ending(4)))
             run(engine)
         engine.close()
-        assert tier.disk.num_broken == 0
+        assert tier.disk.files.num_broken == 0
         return found
 
     expected = [alone(prompt, 4) for prompt in asked]
@@ -161,7 +161,7 @@ def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Pat
     run(engine)
     engine.close()
     assert (sequence.tokens, sequence.num_cached_tokens) == (expected[0], 0)
-    assert tier.disk.num_broken > 0
+    assert tier.disk.files.num_broken > 0
 
 
 def test_a_cancelled_sequence_leaves_the_others_alone(bench: Bench) -> None:

@@ -78,7 +78,7 @@ def test_answers_do_not_depend_on_where_blocks_were(
                     alone = answer_alone(list(sequence.prompt), sequence.ending.max_tokens)
                     assert sequence.tokens[len(sequence.prompt) :] == alone
             engine.close()
-            assert tier.disk.num_broken == 0
+            assert tier.disk.files.num_broken == 0
             assert np.issubdtype(decoder.memory.dtype, np.int64)
             # Beside the blocks lies the file by which servers lock the folder.
             assert len(list((Path(folder) / "key").glob("*.kv"))) <= num_files
@@ -98,7 +98,7 @@ def test_there_is_a_limit_of_time_to_write_blocks_at_the_end(
         while not engine.is_idle:
             engine.step()
         engine.close()
-        return tier.disk.num_stored
+        return tier.disk.files.num_stored
 
     caplog.set_level("INFO")
     num_blocks = stored(2.0)

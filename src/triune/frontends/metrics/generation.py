@@ -23,7 +23,7 @@ _COUNTERS: Final[Sequence[tuple[str, str, Callable[[EngineCounters], int]]]] = (
         "Tokens of prompts whose keys and values were in the prefix cache",
         lambda counted: counted.num_cached_tokens,
     ),
-    ("triune_generation_tokens", "Tokens generated", lambda counted: counted.num_tokens),
+    ("triune_generation_tokens", "Tokens generated, with those that no answer has", lambda counted: counted.num_tokens),
 )
 
 _HISTOGRAMS: Final[Sequence[tuple[str, str, Callable[[EngineCounters], Histogram]]]] = (

@@ -14,6 +14,7 @@ import pytest
 
 from triune.core.datatypes import Array
 from triune.engine.kv import folder_lock
+from triune.engine.kv.block_files import BlockFiles
 from triune.engine.kv.disk import MAX_PENDING, DiskTier
 from triune.engine.kv.hashes import BlockHash
 
@@ -50,7 +51,7 @@ def filled(folder: Path, count: int = 3) -> None:
     for number in range(count):
         disk.store(name(number), block(number))
     disk.close()
-    assert disk.num_stored == count
+    assert disk.files.num_stored == count
 
 
 def test_blocks_come_back_after_a_restart(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_blocks_come_back_after_a_restart(tmp_path: Path) -> None:
         assert found is not None
         for one, other in zip(found, block(number), strict=True):
             np.testing.assert_array_equal(one, other, strict=True)
-    assert (disk.num_loaded, disk.num_broken) == (3, 0)
+    assert (disk.files.num_loaded, disk.files.num_broken) == (3, 0)
     disk.close()
 
 
@@ -88,9 +89,9 @@ def test_a_block_that_waits_to_be_written_is_there_already(tmp_path: Path, monke
         while not found:
             found = disk.take(1)
     np.testing.assert_array_equal(found[0][1][0], block(1)[0], strict=True)
-    assert disk.num_loaded == 0, "it came from memory: loads go before what waits to be written"
+    assert disk.files.num_loaded == 0, "it came from memory: loads go before what waits to be written"
     disk.close()
-    assert disk.num_stored == 2
+    assert disk.files.num_stored == 2
 
 
 @pytest.mark.parametrize("place", [0, 15, 16, FILE_BYTES - 1])
@@ -104,7 +105,7 @@ def test_a_flipped_bit_is_a_miss(tmp_path: Path, place: int) -> None:
     assert load(disk, 0) is not None
     assert not disk.has(name(1))
     assert not path(tmp_path, 1).exists()
-    assert disk.num_broken == 1
+    assert disk.files.num_broken == 1
     disk.close()
 
 
@@ -113,7 +114,7 @@ def test_a_file_under_the_name_of_another_is_a_miss(tmp_path: Path) -> None:
     path(tmp_path, 1).replace(path(tmp_path, 2))
     disk = tier(tmp_path)
     assert load(disk, 2) is None
-    assert disk.num_broken == 1
+    assert disk.files.num_broken == 1
     disk.close()
 
 
@@ -140,7 +141,7 @@ def test_what_is_no_file_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not place.exists()
     disk.store(name(1), block(1))
     disk.close()
-    assert (disk.num_broken, disk.num_stored) == (1, 1)
+    assert (disk.files.num_broken, disk.files.num_stored) == (1, 1)
 
 
 def test_a_pipe_in_the_way_of_a_block_does_not_hold_it_up(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_truncated_and_half_written_files_are_deleted(tmp_path: Path) -> None:
     assert load(disk, 0) is None
     assert load(disk, 1) is not None
     disk.close()
-    assert disk.num_broken == 1
+    assert disk.files.num_broken == 1
     assert sorted(tmp_path.rglob("*.kv")) == [path(tmp_path, 1), path(tmp_path, 2)]
 
 
@@ -178,7 +179,7 @@ def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
     disk.store(name(3), block(3))
     disk.close()
     assert {each.name for each in (tmp_path / "key").glob("*.kv")} == {path(tmp_path, n).name for n in (0, 2, 3)}
-    assert disk.num_stored == 4
+    assert disk.files.num_stored == 4
     for number, seconds in ((0, 10), (2, 30), (3, 20)):
         os.utime(path(tmp_path, number), (seconds, seconds))
     disk = tier(tmp_path, 1)
@@ -262,15 +263,15 @@ def test_servers_that_share_a_folder_keep_to_the_limit_together(tmp_path: Path) 
 def test_servers_that_share_a_folder_do_not_list_it_at_each_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triune.engine.kv.disk._LIST_SECONDS", 1e9)
-    lists: list[DiskTier] = []
-    listed = DiskTier._list
+    monkeypatch.setattr("triune.engine.kv.block_files._LIST_SECONDS", 1e9)
+    lists: list[BlockFiles] = []
+    listed = BlockFiles._list
 
-    def counted(self: DiskTier, *, is_first: bool) -> None:
+    def counted(self: BlockFiles, *, is_first: bool) -> None:
         lists.append(self)
         listed(self, is_first=is_first)
 
-    monkeypatch.setattr(DiskTier, "_list", counted)
+    monkeypatch.setattr(BlockFiles, "_list", counted)
     servers = tier(tmp_path, 128), tier(tmp_path, 128)
 
     def write(numbers: range) -> int:
@@ -286,7 +287,7 @@ def test_servers_that_share_a_folder_do_not_list_it_at_each_write(
     assert write(range(120, 320)) <= 120
     assert 120 <= len(list((tmp_path / "key").glob("*.kv"))) <= 128
     # What the others have written is seen after a while.
-    monkeypatch.setattr("triune.engine.kv.disk._LIST_SECONDS", -1)
+    monkeypatch.setattr("triune.engine.kv.block_files._LIST_SECONDS", -1)
     write(range(320, 322))
     assert servers[1].has(name(320))
     for each in servers:
@@ -313,7 +314,7 @@ def test_a_server_that_starts_leaves_what_another_is_writing(tmp_path: Path, mon
     assert other.has(name(1))
     one.close()
     other.close()
-    assert one.num_stored == 1
+    assert one.files.num_stored == 1
     assert path(tmp_path, 1).is_file()
 
 
@@ -329,7 +330,7 @@ def test_a_lock_that_somebody_holds_turns_the_tier_off(
             disk.store(name(1), block(1))
             disk.wait_for_room()
     disk.close()
-    assert disk.num_stored == 0
+    assert disk.files.num_stored == 0
     assert "another process holds" in caplog.text
 
 
@@ -337,7 +338,7 @@ def test_no_room_at_all_stores_nothing(tmp_path: Path) -> None:
     disk = tier(tmp_path, 0)
     disk.store(name(0), block(0))
     disk.close()
-    assert (disk.num_stored, disk.num_dropped) == (0, 1)
+    assert (disk.files.num_stored, disk.num_dropped) == (0, 1)
 
 
 def test_blocks_that_come_too_fast_are_dropped(tmp_path: Path) -> None:
@@ -345,8 +346,8 @@ def test_blocks_that_come_too_fast_are_dropped(tmp_path: Path) -> None:
     for number in range(10 * MAX_PENDING):
         disk.store(name(number), block(number))
     disk.close()
-    assert disk.num_stored + disk.num_dropped == 10 * MAX_PENDING
-    assert disk.num_stored >= MAX_PENDING
+    assert disk.files.num_stored + disk.num_dropped == 10 * MAX_PENDING
+    assert disk.files.num_stored >= MAX_PENDING
 
 
 def test_a_disk_that_refuses_turns_the_tier_off_with_a_warning(
