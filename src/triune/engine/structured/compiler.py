@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Sequence
 from typing import Final
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
 from llguidance import LLMatcher, LLTokenizer
 
@@ -39,12 +39,14 @@ _MAX_REMEMBERED: Final = 4096
 class Grammar:
     """A compiled constraint, which makes a matcher for each answer."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
+    def __init__(self, words: "_Words", matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
         """Args:
+        words: the vocabulary of the matcher.
         matcher: a matcher of llguidance that has not accepted a token yet.
         vocab_size: the rows of the model's embedding.
         end_tokens: the model's own end tokens.
         """
+        self._words = words
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._end_tokens = end_tokens
@@ -83,9 +85,7 @@ class ConstraintCompiler:
         """
         self._end_tokens = tokenizer.tokens.eos
         self._vocab_size = vocab_size
-        words = _Vocabulary(tokenizer, vocab_size)
-        self._tokenizer = LLTokenizer(words, eos_token=list(self._end_tokens) or None)  # pyright: ignore[reportArgumentType]
-        words.greedy = self._tokenizer
+        self._words = _Words(tokenizer, vocab_size)
         self._grammars: WeakSet[Grammar] = WeakSet()
         self._short, self._long = _Lane(), _Lane()
         self._tried_lock = threading.Lock()
@@ -142,9 +142,9 @@ class ConstraintCompiler:
         text = grammar_of(constraint)
         with lane.lock:
             self._try(text, lane)
-            matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=parser_limits(text))
+            matcher = LLMatcher(self._words.tokenizer, text, log_level=0, limits=parser_limits(text))
         require_usable(matcher)
-        grammar = Grammar(matcher, self._vocab_size, self._end_tokens)
+        grammar = Grammar(self._words, matcher, self._vocab_size, self._end_tokens)
         self._grammars.add(grammar)
         return grammar
 
@@ -161,16 +161,30 @@ class ConstraintCompiler:
                 self._tried.popitem(last=False)
 
 
+class _Words:
+    """llguidance's form of a vocabulary. Who uses it, or a matcher with it, must hold this object.
+
+    Attributes:
+        tokenizer: llguidance's tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        # Refer to this object weakly: Python's garbage collector does not see what llguidance's tokenizer refers to, so
+        # a cycle through it would never be freed.
+        words = _Vocabulary(tokenizer, vocab_size, ref(self))
+        self.tokenizer = LLTokenizer(words, eos_token=list(tokenizer.tokens.eos) or None)  # pyright: ignore[reportArgumentType]
+
+
 class _Vocabulary:
     """Adapts a tokenizer to the interface of llguidance."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, words: "ReferenceType[_Words]") -> None:
         self._tokenizer = tokenizer
         self._bytes = tokenizer.token_bytes
-        self.greedy: LLTokenizer | None = None
+        self._words = words
         self.eos_token_id = next(iter(tokenizer.tokens.eos), None)
         # A token without bytes is never allowed. Special tokens get names that begin with a byte that UTF-8 does not
         # have, so that no text contains them.
@@ -185,5 +199,6 @@ class _Vocabulary:
         if b"".join(self._bytes[each] for each in ids) == text.encode():
             return ids
         # This tokenizer puts a space before a text or changes letters, so tokens are chosen greedily by their bytes.
-        assert self.greedy is not None
-        return self.greedy.greedy_tokenize(text)
+        words = self._words()
+        assert words is not None
+        return words.tokenizer.greedy_tokenize(text)

@@ -1,8 +1,10 @@
 """Constraints over a vocabulary of bytes: what they allow, and which are refused."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -220,6 +222,21 @@ def test_a_tokenizer_that_puts_a_space_before_texts() -> None:
             matcher.accept(int(token))
     finally:
         compiler.close()
+
+
+def test_a_vocabulary_is_freed_with_the_last_matcher() -> None:
+    tokenizer = byte_tokenizer()
+    alive = weakref.ref(tokenizer)
+    compiler = ConstraintCompiler(tokenizer, VOCAB)
+    matcher = compiler.compile(Constraint("choice", '["abc"]')).matcher()
+    compiler.close()
+    del tokenizer, compiler
+    gc.collect()
+    assert len(matcher.forced()) == 3, "it goes on without its compiler"
+    assert alive() is not None
+    del matcher
+    gc.collect()
+    assert alive() is None
 
 
 def test_an_answer_whose_next_tokens_take_too_long_to_find_fails_alone(compiler: ConstraintCompiler) -> None:
