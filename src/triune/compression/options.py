@@ -37,7 +37,7 @@ class Method(Enum):
     channels are scaled up (`smooth`).
     """
     BEST = "best"
-    """Try all methods of this class that apply, and keep the one with the best agreement."""
+    """Try every other method that applies to the form, and keep the result that agrees best with the source."""
 
 
 class Per(Enum):

@@ -82,8 +82,8 @@ def lower_functions(
         except UnsupportedError:
             if not any(ladders.values()):
                 raise
-            # Operations that need fixed sizes were refused. Core AI's library cannot fix sizes inside loops, so write
-            # the program for each shape.
+            # Some operation was refused, perhaps since it needs fixed sizes. Write the program anew for each shape: Core
+            # AI's own library cannot fix sizes inside loops of a program that is written already.
             report("writing the program for each shape")
             fixed = dict(_variants(sources, ladders))
             whole = _prepared(fixed, layout, silent, file)

@@ -8,8 +8,8 @@ from triune.coreml.lowering.context import (
     Context,
     Lowering,
     Refusal,
+    has_static_shape,
     is_bool,
-    static_shape,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
@@ -106,13 +106,21 @@ def _tuples(indices: Var, axis: int) -> Var:
 
     A tuple is the position of the update, in which the index replaces the coordinate along `axis`.
     """
-    shape = static_shape(indices, "the shape of the indices")
-    grids = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
-    columns = [mb.reshape(x=indices, shape=[-1, 1])] * len(shape)
-    for place, grid in enumerate(grids):
-        if place != axis:
-            columns[place] = mb.const(val=grid.reshape(-1, 1).astype(np.int32))
+    coordinates = [indices if place == axis else _coordinates(indices, place) for place in range(indices.rank)]
+    columns = [mb.reshape(x=each, shape=[-1, 1]) for each in coordinates]
     return mb.concat(values=columns, axis=1) if len(columns) > 1 else columns[0]
+
+
+def _coordinates(x: Var, axis: int) -> Var:
+    """For each element of `x`, its coordinate along `axis`: int32, of the shape of `x`."""
+    if has_static_shape(x):
+        shape = [int(size) for size in x.shape]
+        return mb.const(val=np.indices(shape, np.int32)[axis])
+    size = sizes_of(x)[axis]
+    line = mb.range_1d(start=np.int32(0), end=size, step=np.int32(1))
+    others = [place for place in range(x.rank) if place != axis]
+    line = mb.expand_dims(x=line, axes=others) if others else line
+    return mb.add(x=mb.mul(x=x, y=np.int32(0)), y=line)
 
 
 def _flat(updates: Var) -> Var:

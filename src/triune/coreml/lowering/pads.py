@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.coreml.lowering.broadcast import broadcast_to
+from triune.coreml.lowering.broadcast import as_vector, broadcast_to, sizes_of
 from triune.coreml.lowering.context import (
     Context,
     Lowering,
@@ -14,7 +14,6 @@ from triune.coreml.lowering.context import (
     is_bool,
     is_float,
     like,
-    static_dim,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
@@ -126,10 +125,6 @@ def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:
     filler = c.input(2) if value is None else mb.const(val=like(x, value.reshape(-1)[0].item()))
     if filler.rank:
         filler = mb.squeeze(x=filler, axes=list(range(filler.rank)))
-    if not has_static_shape(x):
-        raise Refusal(
-            "padding of integers, or with a computed value, in a shape that is not fixed; fix it with --shape"
-        )
     if is_bool(x):
         filler = mb.cast(x=filler, dtype="int32")
     return through_int(x, lambda each: _with_blocks(each, filler, begins, ends))
@@ -138,14 +133,19 @@ def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:
 def _with_blocks(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
     """Pad `x` with the scalar `filler`: concatenate filled blocks before and after it along each axis."""
     for axis, sides in enumerate(zip(begins, ends, strict=True)):
-        blocks: list[Any] = []
-        for length in sides:
-            form = [int(dim) for dim in x.shape]
-            form[axis] = length
-            blocks.append(broadcast_to(filler, form) if length else None)
+        blocks = [_block(x, axis, length, filler) if length else None for length in sides]
         values = [each for each in (blocks[0], x, blocks[1]) if each is not None]
         x = mb.concat(values=values, axis=axis) if len(values) > 1 else x
     return x
+
+
+def _block(x: Var, axis: int, length: int, filler: Var) -> Var:
+    """A tensor of the shape of `x`, but of size `length` along `axis`, whose elements are all `filler`."""
+    sizes = sizes_of(x)
+    sizes[axis] = length
+    if has_static_shape(x):
+        return broadcast_to(filler, sizes)
+    return mb.add(x=mb.fill(shape=as_vector(sizes), value=like(filler, 0)), y=filler)
 
 
 def _with_repeated(x: Var, axis: int, before: int, after: int, mode: str) -> Var:
@@ -157,10 +157,15 @@ def _with_repeated(x: Var, axis: int, before: int, after: int, mode: str) -> Var
         widths = [0] * (2 * (x.rank - axis))
         widths[0], widths[1] = before, after
         return mb.pad(x=x, pad=widths, mode="reflect" if mode == "reflect" else "replicate")
-    size = static_dim(x, axis, f"the size of dimension {axis}, padded in mode '{mode}',")
+    if not is_fixed(x.shape[axis]):
+        size = sizes_of(x)[axis]
+        line = mb.range_1d(start=np.int32(-before), end=mb.add(x=size, y=np.int32(after)), step=np.int32(1))
+        places = _places(line, size, mode)
+        return through_int(x, lambda each: mb.gather(x=each, indices=places, axis=axis))
+    size = int(x.shape[axis])
     numpy_pad: Any = np.pad
-    places: NDArray[np.int32] = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
-    return through_int(x, lambda each: mb.gather(x=each, indices=places, axis=axis))
+    known: NDArray[np.int32] = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
+    return through_int(x, lambda each: mb.gather(x=each, indices=known, axis=axis))
 
 
 TABLE: dict[str, Lowering] = {"Pad": _pad}

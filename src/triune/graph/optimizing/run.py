@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.core.errors import TriuneError, reworded
+from triune.core.errors import TriuneError, UnsupportedError, reworded
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import Report, silent
 from triune.graph.conversion.shapes import InputShape
@@ -94,7 +94,8 @@ def optimize(
 
     Raises:
         InvalidArgumentError: the model is not valid ONNX, or a shape or an input does not fit it.
-        UnsupportedError: results cannot be compared with the source, unless `force`; or its operator set is too old.
+        UnsupportedError: results cannot be compared with the source, or differ from it although all changes are
+            undone, unless `force`; or its operator set is too old.
     """
     shapes = shapes or {}
     check_given(model, inputs or {})
@@ -178,6 +179,10 @@ class _Run:
 
         Returns:
             the verdicts on the outputs of the result.
+
+        Raises:
+            UnsupportedError: the result differs although all changes are undone. The errors of the comparison are raised
+                likewise.
         """
         found: Sequence[OutputVerdict] = ()
         while True:
@@ -188,8 +193,12 @@ class _Run:
                 if force or not self._before:
                     raise
                 why = str(error)
-            if not why or force or not self._before:
+            if not why or force:
                 return found
+            if not self._before:
+                raise UnsupportedError(
+                    f"the model would differ from the source although no pass has changed it: {why}; --force writes it"
+                )
             position, self.model = self._before.pop()
             undone = self.reports[position]
             num_nodes = undone.num_nodes_before

@@ -79,7 +79,13 @@ class Rule:
     source: str
 
     def refuses(self, facts: Facts, language: Language, tier: int = NEWEST_TIER) -> str:
-        """The reason why the unit refuses an operation; empty if this rule does not refuse it."""
+        """The reason why the unit refuses an operation; empty if this rule does not refuse it.
+
+        Args:
+            facts: the operation.
+            language: the language of its name, ONNX or MIL.
+            tier: the generation of the Neural Engine.
+        """
         names = self.ops[language]
         if not self.first_tier <= tier <= self.last_tier or not ("*" in names or facts.op in names):
             return ""

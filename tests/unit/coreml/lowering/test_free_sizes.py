@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from support.graphs import model_of as graph_of
 from support.lowered import BOOL, FLOAT, INT64, check, model_of, plain_answers
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import LowerOptions, lower
@@ -255,3 +256,14 @@ def test_elements_are_gathered_of_rows_whose_number_has_another_name(rows: str, 
     )
     indices = RNG.integers(-4, 4, (num_rows, 2))
     check(model, {"x": noise(3, 4), "i": indices}, tmp_path, options(x=(ANY, 4), i=(ANY, 2)))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("reduction", ["none", "add", "max"])
+def test_elements_are_scattered_into_zeros_of_any_size(reduction: str, batch: int, tmp_path: Path) -> None:
+    """One-hot rows of an argmax, as GroupViT writes them: for coremltools the zeros have a size of their own."""
+    text = f"""g (float[b,4,6] x) => (float[b,4,6] y) <int64[1] axes = {{1}}, float none = {{0}}> {{
+        s = Shape (x) z = ConstantOfShape <value = float[1] {{0.5}}> (s) i = ArgMax <axis = 1> (x)
+        u = ReduceMax <keepdims = 1> (x, axes) e = Add (u, none)
+        y = ScatterElements <axis = 1, reduction = "{reduction}"> (z, i, e) }}"""
+    check(graph_of(text, opset=18), {"x": noise(batch, 4, 6)}, tmp_path, options(x=(Range(1, 4), 4, 6)))

@@ -67,3 +67,33 @@ def test_negative_amounts_in_a_free_size(pads: tuple[int, int], length: int, tmp
     options = LowerOptions(shapes={"x": InputShape(((1, Range(max(1, -sum(pads) + 1), 16), 4),))})
     x = np.random.default_rng(0).standard_normal((1, length, 4)).astype(np.float32)
     check(model, {"x": x}, tmp_path, options)
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("value", ["constant", "computed"])
+@pytest.mark.parametrize("kind", ["float", "int64", "bool"])
+def test_free_sizes_are_padded_with_any_value(kind: str, value: str, tmp_path: Path) -> None:
+    """As token ids, or a mask, up to whole blocks."""
+    number = {"float": "value_float = 2.5", "int64": "value_int = 7", "bool": "value_int = 1"}[kind]
+    filler = f"c = Constant <{number}> () v = Cast <to = {KINDS[kind][0]}> (c)"
+    if value == "computed":
+        filler = "m = ReduceMax <keepdims = 0> (f) v = Cast <to = TO> (m)".replace("TO", str(KINDS[kind][0]))
+    text = f"""g ({kind}[n,m] x) => ({kind}[a,b] y) {{ f = Cast <to = 1> (x) {filler}
+        w = Constant <value_ints = [1, 0, 2, 3]> () y = Pad (x, w, v) }}"""
+    x = (np.random.default_rng(0).standard_normal((3, 5)) * 4).astype(KINDS[kind][1])
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 16), Range(1, 16)),))})
+    check(model_of(text, opset=18), {"x": x}, tmp_path, options)
+
+
+KINDS = {"float": (1, np.float32), "int64": (7, np.int64), "bool": (9, np.bool_)}
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+@pytest.mark.parametrize("kind", ["float", "int64", "bool"])
+def test_known_amounts_repeat_elements_of_any_axis_of_free_size(kind: str, mode: str, tmp_path: Path) -> None:
+    text = f"""g ({kind}[n,m,2,2] x) => ({kind}[a,b,2,2] y) {{
+        w = Constant <value_ints = [2, 1, 0, 0, 1, 2, 0, 0]> () y = Pad <mode = "{mode}"> (x, w) }}"""
+    x = (np.random.default_rng(0).standard_normal((3, 5, 2, 2)) * 4).astype(KINDS[kind][1])
+    options = LowerOptions(shapes={"x": InputShape(((Range(3, 16), Range(3, 16), 2, 2),))})
+    check(model_of(text, opset=19), {"x": x}, tmp_path, options)
