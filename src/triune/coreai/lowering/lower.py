@@ -82,8 +82,8 @@ def lower_functions(
         except UnsupportedError:
             if not any(ladders.values()):
                 raise
-            # Some operation was refused, perhaps since it needs fixed sizes. Write the program anew for each shape: Core
-            # AI's own library cannot fix sizes inside loops of a program that is written already.
+            # Some operation was refused, perhaps since it needs fixed sizes. Write the program anew for each shape: in a
+            # program that is written already, Core AI's library cannot fix sizes inside loops.
             report("writing the program for each shape")
             fixed = dict(_variants(sources, ladders))
             whole = _prepared(fixed, layout, silent, file)

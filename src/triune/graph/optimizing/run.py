@@ -181,8 +181,8 @@ class _Run:
             the verdicts on the outputs of the result.
 
         Raises:
-            UnsupportedError: the result differs although all changes are undone. The errors of the comparison are raised
-                likewise.
+            UnsupportedError: the result differs although all changes are undone. The errors of the comparison are
+                raised, too.
         """
         found: Sequence[OutputVerdict] = ()
         while True:
