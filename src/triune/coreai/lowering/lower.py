@@ -82,7 +82,7 @@ def lower_functions(
         except UnsupportedError:
             if not any(ladders.values()):
                 raise
-            # Some operation was refused, perhaps since it needs fixed sizes. Write the program anew for each shape: in a
+            # An operation was refused, perhaps since it needs fixed sizes. Write the program anew for each shape: in a
             # program that is written already, Core AI's library cannot fix sizes inside loops.
             report("writing the program for each shape")
             fixed = dict(_variants(sources, ladders))
