@@ -32,15 +32,20 @@ def write_text_model(folder: Path, *, fill: float | None = None, **changes: obje
     this value.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    config = CONFIG | changes
+    (folder / "config.json").write_text(json.dumps(config))
     rng = np.random.default_rng(3)
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, 32), "model.norm": (32,)}
-    for layer in range(2):
+    width, inner, num_layers = (
+        int(str(config[name])) for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    )
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, width), "model.norm": (width,)}
+    for layer in range(num_layers):
         name = f"model.layers.{layer}"
-        shapes |= {f"{name}.{norm}_layernorm": (32,) for norm in ("input", "post_attention")}
-        shapes |= {f"{name}.self_attn.{kind}_proj": (16 if kind in "kv" else 32, 32) for kind in "qkvo"}
+        shapes |= {f"{name}.{norm}_layernorm": (width,) for norm in ("input", "post_attention")}
+        shapes |= {f"{name}.self_attn.{kind}_proj": (width // 2 if kind in "kv" else width, width) for kind in "qkvo"}
         shapes |= {
-            f"{name}.mlp.{kind}_proj": (32, 48) if kind == "down" else (48, 32) for kind in ("gate", "up", "down")
+            f"{name}.mlp.{kind}_proj": (width, inner) if kind == "down" else (inner, width)
+            for kind in ("gate", "up", "down")
         }
     tensors = {
         f"{name}.weight": (rng.normal(size=shape) if fill is None else np.full(shape, fill)).astype(np.float32)

@@ -104,7 +104,7 @@ def compress_text(
     graph = TextGraph(checkpoint, min(WINDOW, context))
     tell("running the source")
     comparison = TextComparison(graph, texts.comparison)
-    if not comparison.is_finite or not all(np.isfinite(each).all() for each in graph.values.values()):
+    if not comparison.is_finite or not all(np.isfinite(graph.weight(name)).all() for name in graph.shapes):
         raise InvalidArgumentError(f"'{source.name}' has, or computes, NaN or infinities: it cannot be compared with")
     form = Form(options.weights, options.group, options.is_symmetric)
     matrices = Matrices(graph, config, form)
@@ -140,7 +140,7 @@ def compress_text(
             return (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
 
         # Read all weights from the written files, also the norms, which the quantization method may have changed.
-        graph.changed = {name: partial(read, name) for name in graph.values}
+        graph.changed = {name: partial(read, name) for name in graph.shapes}
         accuracy = comparison.accuracy()
         found = _Attempt(found.matrices, found.forms, found.returned, accuracy, accuracy.agreement >= least)
         _require_agreement(found, least, is_searched=keep_accuracy is not None, force=force)

@@ -15,6 +15,9 @@ _EACH: Final = 4
 a token for a vocabulary of 50,000.
 """
 
+_AT_ONCE: Final = 32
+"""After how many tokens the logits are reduced at once: 6 MB for a vocabulary of 50,000."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predictions:
@@ -41,7 +44,7 @@ class TextComparison:
         """Compute the predictions of the graph with its present weights. Each text has at least two tokens."""
         self._graph = graph
         self._texts = texts
-        self._expected: Final = [_predicted(graph.logits(tokens), tokens) for tokens in texts]
+        self._expected: Final = [_predicted(*each) for each in zip(graph.logits(texts), texts, strict=True)]
 
     @property
     def is_finite(self) -> bool:
@@ -52,7 +55,7 @@ class TextComparison:
         """Compare the predictions of the graph with its present weights to those that it made first, with the source's
         weights.
         """
-        found = [_predicted(self._graph.logits(tokens), tokens) for tokens in self._texts]
+        found = [_predicted(*each) for each in zip(self._graph.logits(self._texts), self._texts, strict=True)]
         same = [one.best == other.best for one, other in zip(self._expected, found, strict=True)]
         divergences = [_divergence(one.logs, other.logs) for one, other in zip(self._expected, found, strict=True)]
         return TextAccuracy(
@@ -66,14 +69,21 @@ class TextComparison:
 
 
 def _predicted(logits: NDArray[np.float32], tokens: Sequence[int]) -> _Predictions:
-    is_finite = bool(np.isfinite(logits).all())
-    peaks = logits.max(axis=1)
-    # The logarithm of a token's probability is its logit minus `totals`, the logarithm of the sum of exp(logit). The
-    # largest logit is taken out of the sum, so that exp does not overflow.
-    totals = np.log(np.exp(logits - peaks[:, np.newaxis]).sum(axis=1, dtype=np.float64)) + peaks
+    parts = [logits[begin : begin + _AT_ONCE] for begin in range(0, len(logits), _AT_ONCE)]
+    is_finite = all(bool(np.isfinite(part).all()) for part in parts)
+    totals = np.concatenate([_totals(part) for part in parts])
     losses = totals[:-1] - logits[np.arange(len(tokens) - 1), np.asarray(tokens[1:])]
     logs = logits[::_EACH] - totals[::_EACH, np.newaxis].astype(np.float32)
     return _Predictions(losses, logits.argmax(axis=1), logs, is_finite)
+
+
+def _totals(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logarithm of the sum of exp(logit) after each token, FP64 [tokens]. The logarithm of a token's probability is
+    its logit minus that.
+    """
+    peaks = logits.max(axis=1)
+    # The largest logit is taken out of the sum, so that exp does not overflow.
+    return np.log(np.exp(logits - peaks[:, np.newaxis]).sum(axis=1, dtype=np.float64)) + peaks
 
 
 def _perplexity(texts: Sequence[_Predictions]) -> float:

@@ -79,12 +79,11 @@ class Matrices:
         self._graph = graph
         self._config = config
         self._form = form
-        self._source: Final = graph.values
-        self.names: Final = [name for name, each in self._source.items() if each.ndim == 2]
+        self.names: Final = [name for name, shape in graph.shapes.items() if len(shape) == 2]
         self.notes: Final[dict[str, str]] = {}
         for name in self.names:
             if form.weights in (WeightForm.INT4, WeightForm.INT8):
-                note = group_of(form.group, self._source[name].shape[1])[1]
+                note = group_of(form.group, graph.shapes[name][1])[1]
                 if form.of(name) is not form.weights:
                     note = "; ".join(filter(None, ("int8: each row is a token", note)))
                 if note:
@@ -174,7 +173,7 @@ class Matrices:
             # changes the scales of its codes, but not the codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
-            made.vectors[name] = self._source[name] / scales
+            made.vectors[name] = self._graph.weight(name) / scales
 
     def _rounded(self, name: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         group = group_of(self._form.group, weight.shape[1])[0]
@@ -187,7 +186,7 @@ class Matrices:
 
     def _floats(self, made: Made, name: str) -> NDArray[np.float32]:
         """The matrix `name` of the source, FP32 [out, in], with the scales of AWQ applied."""
-        values = self._source[name]
+        values = self._graph.weight(name)
         if name in made.inputs:
             values = values * made.inputs[name]
         return values / made.outputs[name][:, np.newaxis] if name in made.outputs else values

@@ -1,6 +1,7 @@
 """The stored form of a matrix: codes with scales and offsets in MLX's layout, or floats of fewer bits."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -12,6 +13,9 @@ from triune.compression.integers import quantized
 from triune.compression.moments import Moments
 from triune.compression.options import GROUPS, WeightForm
 from triune.engine.weights.tensors import Bits
+
+_AT_ONCE = 1 << 22
+"""How many weights are rounded to their nearest levels at once, since that takes several arrays of this size."""
 
 _BITS: dict[WeightForm, Bits] = {WeightForm.INT4: 4, WeightForm.INT8: 8}
 
@@ -85,6 +89,10 @@ def stored(
             a group.
     """
     bits = _BITS.get(form)
+    num_rows = max(1, _AT_ONCE // weight.shape[1])
+    if bits is not None and moments is None and len(weight) > num_rows:
+        rows = [weight[begin : begin + num_rows] for begin in range(0, len(weight), num_rows)]
+        return _joined([stored(each, form, group, None, is_symmetric=is_symmetric) for each in rows])
     if bits is None:
         return Floats(weight.astype(_FLOATS[form]))
     if not is_symmetric:
@@ -102,6 +110,17 @@ def stored(
 
 
 _FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.BF16: ml_dtypes.bfloat16}
+
+
+def _joined(parts: Sequence[Stored]) -> Codes:
+    """The rows of several matrices of one form as one matrix."""
+    every = [each for each in parts if isinstance(each, Codes)]
+    return replace(
+        every[0],
+        codes=np.concatenate([each.codes for each in every]),
+        scales=np.concatenate([each.scales for each in every]),
+        offsets=np.concatenate([each.offsets for each in every]),
+    )
 
 
 def _with_offsets(weight: NDArray[np.float32], bits: Bits, group: int, moments: Moments | None) -> Codes:

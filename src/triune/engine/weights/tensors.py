@@ -59,6 +59,12 @@ class DenseTensor:
         return self.values.astype(np.float32, copy=False)
 
 
+class Placeholder(DenseTensor):
+    """A weight of which only the shape is wanted, to write a graph. Its values are zeros, for which the system gives no
+    memory as long as nobody writes to them.
+    """
+
+
 @dataclass(frozen=True)
 class PackedTensor:
     """A matrix of small integers with a scale, and maybe a zero point or an offset, for each block of a row.
@@ -165,8 +171,12 @@ Tensor: TypeAlias = DenseTensor | PackedTensor
 
 
 def joined_rows(tensors: Sequence[Tensor]) -> Tensor | None:
-    """The rows of several matrices [out, in] as one matrix; None if they are of different forms or widths."""
+    """The rows of several matrices [out, in] as one matrix; None if they are of different forms or widths, or
+    placeholders.
+    """
     first = tensors[0]
+    if any(isinstance(each, Placeholder) for each in tensors):
+        return None
     if isinstance(first, DenseTensor):
         dense = [each for each in tensors if isinstance(each, DenseTensor)]
         is_same = len({(each.values.dtype, each.shape[1:]) for each in dense}) == 1
