@@ -13,6 +13,7 @@ from triune.graph.conversion.window import Window, cuts_of, window_of
 from triune.metal.builder import product
 from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.images import channels_last
+from triune.metal.kernels.depthwise import depthwise, fits
 from triune.metal.library import Value, mx
 from triune.metal.nvidia import is_nvidia, pointwise
 
@@ -36,6 +37,8 @@ def _conv(c: Context) -> None:
 
 def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
     """Compute a convolution of floats. The image, the weights and the result have channels last."""
+    if fits(x, weights, window.dilations, groups):
+        return depthwise(x, weights, window.strides, pads)
     if is_nvidia() and groups == 1 and {*window.kernel, *window.strides} == {1} and not any(map(any, pads)):
         return pointwise(x, weights)
     return mx.conv_general(

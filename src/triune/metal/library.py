@@ -69,6 +69,17 @@ def exclusive() -> Generator[None]:
         yield
 
 
+def start_kernels(*, in_graphs: bool) -> None:
+    """Decide whether MLX starts kernels in graphs of CUDA, or each on its own.
+
+    MLX decides once for a process, at its first operation, by MLX_USE_CUDA_GRAPHS. So this has an effect only before
+    that, and only if neither the environment nor an earlier call has decided. Graphs make steps of decoders faster and
+    runs of other models slower, since MLX makes a graph anew in each run if cuBLAS chooses kernels with clusters
+    (docs/benchmarks.md).
+    """
+    os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "1" if in_graphs else "0")
+
+
 def is_gpu() -> bool:
     """Whether MLX computes on a GPU, by Metal or CUDA."""
     return mx.default_device().type == mx.gpu

@@ -14,7 +14,7 @@ from triune.graph.normalize import normalize
 from triune.graph.passes.halve import Halve
 from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
-from triune.metal.library import exclusive, mx
+from triune.metal.library import exclusive, mx, start_kernels
 from triune.metal.plan import BEYOND_CORE
 from triune.metal.program import Program
 
@@ -36,6 +36,7 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
         InvalidArgumentError: the model is not valid ONNX.
         UnsupportedError: nodes cannot be computed: one message names each with its reason.
     """
+    start_kernels(in_graphs=False)
     with exclusive(), WeightFile() as file, translated_failures(model):
         if precision == "fp16":
             prepared = prepare(model, ConversionOptions(precision=Converted.FP16), None, silent, file)

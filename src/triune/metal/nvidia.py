@@ -232,7 +232,12 @@ def driver_copy(driver: Any) -> Copy | None:
         each.restype, each.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
     def copy(target: int, source: int, num_bytes: int, direction: int) -> int:
-        # A thread that has not used CUDA yet has no context.
-        return driver.cuCtxSetCurrent(context) or copies[direction](target, source, num_bytes)
+        # A thread that has not used CUDA yet has no context. A copy to the GPU can return before its last bytes are
+        # there, and MLX's own stream does not wait for them.
+        return (
+            driver.cuCtxSetCurrent(context)
+            or copies[direction](target, source, num_bytes)
+            or (direction == _HOST_TO_DEVICE and driver.cuStreamSynchronize(None))
+        )
 
     return copy

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from onnx.parser import parse_model
 
 from triune.metal import library
 from triune.metal.elementwise import exact_gelu, swiglu, tanh_gelu
 from triune.metal.library import Value, exclusive, from_numpy, mx, to_numpy
+from triune.metal.lower import lower
 from triune.metal.paged_attention import joined
 
 
@@ -51,6 +53,19 @@ def test_mlx_keeps_no_more_than_a_share_of_the_memory() -> None:
     finally:
         mx.set_cache_limit(limit)
     assert limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "0"), ("1", "1")])
+def test_models_start_kernels_without_graphs_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", given or "")
+    if given is None:
+        monkeypatch.delenv("MLX_USE_CUDA_GRAPHS")
+    lower(parse_model('<ir_version: 10, opset_import: ["": 21]> g (float[2] x) => (float[2] y) { y = Neg(x) }'))
+    assert os.environ["MLX_USE_CUDA_GRAPHS"] == used
+    library.start_kernels(in_graphs=True)
+    assert os.environ["MLX_USE_CUDA_GRAPHS"] == used
 
 
 def test_products_of_fp32_are_not_rounded_to_tf32() -> None:

@@ -21,7 +21,7 @@ from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
 from triune.metal.fusion import ADD_NORM, ROTARY, SWIGLU, fuse
 from triune.metal.kernels.add_norm import add_norm
-from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
+from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, start_kernels, to_numpy
 from triune.metal.nvidia import downloaded
 from triune.metal.paged_attention import CacheForm, PagedAttention
 from triune.metal.paged_layout import Layout, layout_of
@@ -86,6 +86,7 @@ class MlxDecoder:
                 "MLX's sums depend on the size of a step, so that no answer is reproducible; name the unit 'cpu', "
                 "which OpenVINO computes, or remove the parameter 'reproducible'"
             )
+        start_kernels(in_graphs=True)
         self.precision: DecoderPrecision = precision or ("bf16" if is_gpu() else "fp32")
         kind = cache_type or self.precision
         self.block_size = block_size

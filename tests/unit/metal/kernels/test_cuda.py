@@ -9,6 +9,7 @@ import pytest
 from triune.graph.paged_attention import paged_attention
 from triune.metal.kernels.add_norm import add_norm
 from triune.metal.kernels.attention import Angles, Heads, attend
+from triune.metal.kernels.depthwise import depthwise, fits
 from triune.metal.library import exclusive, from_numpy, kind_of, mx, to_numpy
 from triune.metal.nvidia import does_copy, driver_copy, is_nvidia
 
@@ -136,3 +137,55 @@ def test_the_driver_copies_to_the_gpu_and_back() -> None:
     assert copy is not None
     with exclusive():
         assert does_copy(copy)
+
+
+def convolved(x: np.ndarray, weights: np.ndarray, strides: list[int], pads: list[tuple[int, int]]) -> np.ndarray:
+    """Each channel of (batch, height, width, channels) with its kernel of (channels, height, width)."""
+    padded = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, weights.shape[1:], axis=(1, 2))
+    return np.einsum("nhwcij,cij->nhwc", windows[:, :: strides[0], :: strides[1]], weights.astype(np.float64))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "pads"),
+    [
+        ((2, 9, 11, 4), (3, 3), [1, 1], [(1, 1), (1, 1)]),
+        ((3, 14, 15, 36), (5, 5), [2, 2], [(1, 2), (2, 1)]),
+        ((1, 7, 7, 132), (5, 3), [1, 2], [(2, 2), (0, 1)]),
+        ((1, 1, 30, 8), (1, 7), [1, 1], [(0, 0), (3, 3)]),
+        ((40, 28, 28, 260), (3, 3), [2, 1], [(0, 1), (1, 1)]),
+        ((2, 20, 20, 16), (7, 7), [2, 2], [(3, 3), (3, 3)]),
+    ],
+)
+def test_a_convolution_of_each_channel_alone_is_its_sum(
+    dtype: str,
+    tolerance: float,
+    shape: tuple[int, ...],
+    kernel: tuple[int, int],
+    strides: list[int],
+    pads: list[tuple[int, int]],
+) -> None:
+    rng = np.random.default_rng(7)
+    with exclusive():
+        x = from_numpy(rng.normal(size=shape)).astype(getattr(mx, dtype))
+        weights = from_numpy(rng.normal(size=(shape[3], *kernel, 1))).astype(getattr(mx, dtype))
+        assert fits(x, weights, [1, 1], shape[3])
+        found, *given = (
+            to_numpy(each.astype(mx.float32)) for each in (depthwise(x, weights, strides, pads), x, weights)
+        )
+    wanted = convolved(given[0], given[1][..., 0], strides, pads)
+    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_the_kernel_for_each_channel_alone_refuses_what_it_cannot_compute() -> None:
+    with exclusive():
+        x, weights = mx.zeros((1, 8, 8, 16)), mx.zeros((16, 3, 3, 1))
+    assert fits(x, weights, [1, 1], 16)
+    assert not fits(x, weights, [2, 2], 16)
+    assert not fits(x, mx.zeros((16, 3, 3, 2)), [1, 1], 8)
+    assert not fits(x, mx.zeros((32, 3, 3, 1)), [1, 1], 16)
+    assert not fits(x, mx.zeros((16, 9, 9, 1)), [1, 1], 16)
+    assert not fits(x, weights.astype(mx.float16), [1, 1], 16)
+    assert not fits(x[..., :6], weights[:6], [1, 1], 6)
+    assert not fits(x[:, :1, :1], weights, [1, 1], 16)

@@ -1,5 +1,6 @@
 """What is MLX's own in its decoders: types, compiled steps, failures. The rest is held by tests/contract/decoders."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,13 @@ CASE = "llama 2"
 def load(case: str = CASE, **options: Any) -> MlxDecoder:
     model = write_model(CONFIGS[case], SeededWeights(CONFIGS[case]), "paged")
     return MlxDecoder(model, **{"num_blocks": 12, "precision": "fp32", **options})
+
+
+def test_steps_of_decoders_start_kernels_in_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", "")
+    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS")
+    load()
+    assert os.environ["MLX_USE_CUDA_GRAPHS"] == "1"
 
 
 STEPS = ({0: 33, 1: 3}, {1: 4, 0: 1, 2: 20}, {0: 6, 2: 5})
