@@ -175,3 +175,73 @@ def test_boosted_trees(library: str, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("hello")
     with pytest.raises(InvalidArgumentError, match=f"is no model of {title}"):
         triune.convert(tmp_path / ("other.json" if is_xgboost else "other.txt"), tmp_path / "m.onnx")
+
+
+WITH_NAN = np.where(np.arange(X.size).reshape(X.shape) % 5 == 1, np.nan, X).astype(np.float32)
+
+
+@pytest.mark.timeout(600)
+def test_missing_values_of_scikit_learn(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
+    from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor, RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.tree import DecisionTreeRegressor
+
+    for fitted_on in (WITH_NAN, X):
+        for model, targets in (
+            (DecisionTreeRegressor(max_depth=4), TARGETS),
+            (ExtraTreesRegressor(5, max_depth=4, random_state=0), TARGETS),
+            (BaggingRegressor(DecisionTreeRegressor(max_depth=4), 3, random_state=0), TARGETS),
+            (RandomForestClassifier(5, max_depth=4, random_state=0), LABELS),
+            (make_pipeline(SimpleImputer(), Ridge()), TARGETS),
+        ):
+            agrees(triune.convert(model.fit(fitted_on, targets), tmp_path / "m.onnx").notes, "scikit-learn")
+            found = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": WITH_NAN})
+            right = model.predict_proba(WITH_NAN) if len(found) > 1 else model.predict(WITH_NAN)
+            np.testing.assert_allclose(found[-1].reshape(right.shape), right, atol=1e-5)
+    # skl2onnx leaves out the columns that say what was missing.
+    for last, reason in (
+        (Ridge(), "gives other answers than scikit-learn on rows with NaN"),
+        (tree(), "cannot compute"),
+    ):
+        model = make_pipeline(SimpleImputer(add_indicator=True), last).fit(WITH_NAN, TARGETS)
+        with pytest.raises(InvalidArgumentError, match=reason):
+            triune.convert(model, tmp_path / "m.onnx")
+
+
+def tree() -> Any:
+    """A tree that reads the columns that say what was missing."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    return RandomForestRegressor(20, max_depth=6, random_state=0)
+
+
+@pytest.mark.timeout(600)
+def test_categories_of_scikit_learn_are_whole_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = np.random.default_rng(0).integers(0, 4, X.shape).astype(np.float32)
+    for unknown in ("ignore", "error"):
+        encoder = OneHotEncoder(handle_unknown=unknown, sparse_output=False)
+        model = make_pipeline(encoder, Ridge()).fit(numbers, TARGETS)
+        notes = triune.convert(model, tmp_path / "m.onnx").notes
+        agrees(notes[:1], "scikit-learn")
+        said = ["on rows of numbers with fractions" in note for note in notes[1:]]
+        assert said == ([True] if unknown == "ignore" else [])
+        (found,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": numbers})
+        np.testing.assert_allclose(found.ravel(), model.predict(numbers), atol=1e-4)
+
+
+@pytest.mark.timeout(600)
+def test_zeros_that_lightgbm_takes_for_missing_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnxmltools", reason="pip install 'triune[lightgbm]'")
+    trees = pytest.importorskip("lightgbm", reason="pip install 'triune[lightgbm]'")
+    sparse = np.where(np.abs(X) < 0.5, 0, X)
+    model = trees.LGBMRegressor(n_estimators=5, zero_as_missing=True, verbose=-1).fit(sparse, TARGETS)
+    with pytest.raises(InvalidArgumentError, match="gives other answers than LightGBM on rows with zeros"):
+        triune.convert(model, tmp_path / "m.onnx")

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from triune.api.frameworks.missing import directions_of_missing
 from triune.api.frameworks.result import Export, ExporterError, Request, library
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -45,19 +46,21 @@ def export_sklearn(request: Request) -> Export:
 
     def to_onnx() -> ModelProto:
         try:
-            return exporter.to_onnx(model, initial_types=types, options=options, target_opset=_OPSETS)
+            with directions_of_missing():
+                return exporter.to_onnx(model, initial_types=types, options=options, target_opset=_OPSETS)
         except NameError as error:
             # LinearSVC has no option `zipmap`, since its scores are always a tensor. In a pipeline the exporter sets
             # the option for the last step itself, unless that step has an option already: so give it another one.
             if "Option 'zipmap' not in" not in str(error):
                 raise
             last = {id(_last_step(model)): {"nocl": False}}
-            return exporter.to_onnx(model, initial_types=types, options=last, target_opset=_OPSETS)
+            with directions_of_missing():
+                return exporter.to_onnx(model, initial_types=types, options=last, target_opset=_OPSETS)
 
     written = _written(to_onnx, "scikit-learn")
     _save(written, request.target)
     outputs = [value.name for value in written.graph.output]
-    return Export(lambda inputs: _sklearn_outputs(model, outputs, names, inputs), {})
+    return Export(lambda inputs: _sklearn_outputs(model, outputs, names, inputs), {}, takes_rows=True)
 
 
 def export_xgboost(request: Request) -> Export:
@@ -97,7 +100,7 @@ def export_xgboost(request: Request) -> Export:
         scores = booster.inplace_predict(rows, iteration_range=(0, 0 if best is None else best + 1))
         return _both(scores, outputs)
 
-    return Export(compute, {})
+    return Export(compute, {}, takes_rows=True)
 
 
 def export_lightgbm(request: Request) -> Export:
@@ -143,7 +146,7 @@ def export_lightgbm(request: Request) -> Export:
             "a Booster or .txt of LightGBM has no labels of classes: those that the model gives are the places of the "
             "labels in their order, 0, 1 and so on; convert the estimator (LGBMClassifier) for the labels themselves"
         )
-    return Export(compute, {}, tuple(notes))
+    return Export(compute, {}, tuple(notes), takes_rows=True)
 
 
 def _classes_of(model: Any) -> Array | None:

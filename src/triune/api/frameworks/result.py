@@ -54,11 +54,13 @@ class Export:
         compute: computes the model in its own framework; None if that cannot be done.
         inputs: examples of inputs that came with the model.
         notes: notes for the user.
+        takes_rows: whether all inputs are rows of features, of any number.
     """
 
     compute: Compute | None
     inputs: Mapping[str, Array]
     notes: tuple[str, ...] = ()
+    takes_rows: bool = False
 
 
 def library(name: str) -> Any:

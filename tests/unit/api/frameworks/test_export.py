@@ -100,3 +100,40 @@ def test_what_an_exporter_refuses_is_told(use: Callable[[Framework], None], tmp_
     use(Framework("Example", "example", (), lambda: export))
     with pytest.raises(UnsupportedError, match=r"layer 'odd' \(Bessel\) has no form; change the model there"):
         triune.convert(object(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("compute", "what"),
+    [
+        (lambda inputs: [np.where(inputs["x"] == 0, 1, relu(inputs)[0])], "zeros"),
+        (lambda inputs: [np.where(np.isnan(inputs["x"]), 1, relu(inputs)[0])], "NaN"),
+    ],
+)
+def test_rows_with_zeros_and_nan_are_compared(
+    compute: Compute, what: str, use: Callable[[Framework], None], tmp_path: Path
+) -> None:
+    def export(request: Request) -> Export:
+        model = model_of("g (float[n,3] x) => (float[n,3] y) { y = Relu (x) }", opset=18)
+        request.target.write_bytes(model.SerializeToString())
+        return Export(compute, {}, takes_rows=True)
+
+    use(Framework("Example", "example", (), lambda: export, is_quick=True))
+    with pytest.raises(InvalidArgumentError, match=f"other answers than Example on rows with {what}: 'y' by"):
+        triune.convert(object(), tmp_path / "m.onnx")
+    assert triune.convert(object(), tmp_path / "m.onnx", verify=False).path
+
+
+def test_rows_that_the_framework_refuses_do_not_count(use: Callable[[Framework], None], tmp_path: Path) -> None:
+    def compute(inputs: Mapping[str, Any]) -> Sequence[Any]:
+        if np.isnan(inputs["x"]).any():
+            raise ValueError("Input contains NaN")
+        return relu(inputs)
+
+    def export(request: Request) -> Export:
+        model = model_of("g (float[n,3] x) => (float[n,3] y) { y = Relu (x) }", opset=18)
+        request.target.write_bytes(model.SerializeToString())
+        return Export(compute, {}, takes_rows=True)
+
+    use(Framework("Example", "example", (), lambda: export, is_quick=True))
+    done = triune.convert(object(), tmp_path / "m.onnx")
+    assert done.notes == ["the export differs from Example by 0 of the largest value"]
