@@ -28,6 +28,8 @@ _BROADCAST = frozenset(
 _HOLDING_SIZES = frozenset([TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE])
 """The types to which a Cast keeps the value of a size."""
 
+_WINDOWED = frozenset(["Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"])
+
 _NO_NAMES = frozenset(["none", "unknown", "unk", "dynamic", "any"])
 
 
@@ -148,10 +150,20 @@ class Sizes:
             found = self._with_ones(node, first)
         elif node.op_type == "Conv" and given[1] is not None and _is_pointwise(given[1], attributes):
             found = (first[0], given[1][0], *first[2:])
+        elif node.op_type in _WINDOWED:
+            # The channels of a pool are those of its operand; a convolution's are left to ONNX's own shape inference.
+            found = (first[0], first[1] if len(given) == 1 else None, *[None] * (rank - 2))
         elif node.op_type == "Pad":
             found = self._padded(node, first)
-        elif node.op_type in ("Concat", "Split"):
-            along = attributes.get("axis", 0) % rank
+        elif node.op_type == "Tile":
+            found = self._tiled(node, first)
+        elif node.op_type == "Gather":
+            axis = attributes.get("axis", 0) % rank
+            found = None if given[1] is None else (*first[:axis], *given[1], *first[axis + 1 :])
+        elif node.op_type == "GatherElements":
+            found = given[1]
+        elif node.op_type in ("Concat", "Split", "TopK"):
+            along = attributes.get("axis", -1 if node.op_type == "TopK" else 0) % rank
             found = tuple(None if axis == along else dim for axis, dim in enumerate(first))
         elif node.op_type.startswith("Reduce") and attributes.get("keepdims", 1):
             axes = self._ints(node.input[1]) if len(node.input) > 1 else None
@@ -167,6 +179,16 @@ class Sizes:
         if -1 in dims:
             dims[dims.index(-1)] = remaining_size(given, [dim for dim in dims if dim != -1])
         return tuple(dims)
+
+    def _tiled(self, node: NodeProto, given: Dims) -> Dims | None:
+        """The shape that Tile gives: an axis keeps the name of its size if it is not repeated."""
+        repeats = self._ints(node.input[1])
+        if repeats is None:
+            return None
+        return tuple(
+            dim if times == 1 else dim * times if isinstance(dim, int) else None
+            for dim, times in zip(given, repeats, strict=True)
+        )
 
     def _padded(self, node: NodeProto, given: Dims) -> Dims | None:
         """The shape that Pad gives: an axis keeps the name of its size if nothing is added to it."""

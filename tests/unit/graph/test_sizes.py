@@ -31,3 +31,27 @@ def test_words_for_unknown_sizes_are_no_names(name: str) -> None:
         dim.dim_param = name
     first, second = Sizes(model.graph, lambda _: None, {}).get("x") or ()
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("y = Tile (x, one_two)", ("a", None, 8)),
+        ("y = GatherElements <axis = 2> (x, i)", ("c", "d", 2)),
+        ("y = Gather <axis = 1> (x, i)", ("a", "c", "d", 2, 4)),
+        ("y, z = TopK <axis = 2> (x, k)", ("a", "b", None)),
+        ("y = MaxPool <kernel_shape = [2]> (x)", ("a", "b", None)),
+        ("y = Conv (x, w)", ("a", None, None)),
+    ],
+)
+def test_names_of_sizes_are_kept(text: str, shape: tuple[object, ...]) -> None:
+    """A size that no rule knows has a name of its own."""
+    model = model_of(
+        f"agraph (float[a,b,4] x, int64[c,d,2] i, int64[1] k, float[n,m,3] w) => (float[?] v) "
+        f"<int64[3] one_two = {{1, 2, 2}}> {{ {text} v = Identity (y) }}",
+    )
+    constants = {"one_two": [1, 2, 2]}
+    sizes = Sizes(model.graph, constants.get, {"one_two": (3,)}).get("y")
+    assert sizes is not None
+    for found, wanted in zip(sizes, shape, strict=True):
+        assert found == wanted if wanted is not None else found not in ("a", "b")

@@ -30,7 +30,7 @@ class SameSizes(GraphPass):
         values = Values(model.graph)
         if not any(_is_difference(node, values) for node in model.graph.node):
             return model
-        index = Index(_with_own_names(model).graph, "same_sizes", self._large)
+        index = Index(with_own_names(model).graph, "same_sizes", self._large)
         for node in model.graph.node:
             if not _is_difference(node, values):
                 continue
@@ -43,8 +43,10 @@ class SameSizes(GraphPass):
         return model
 
 
-def _with_own_names(model: ModelProto) -> ModelProto:
-    """The model with a name of its own for each free size of its inputs; the model itself if it has such names."""
+def with_own_names(model: ModelProto) -> ModelProto:
+    """A copy of the model in which each free size of an input has a name of its own, so that equal names mean equal
+    sizes; the model itself if no two sizes have one name.
+    """
     dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param]
     if all(count == 1 for count in Counter(dim.dim_param for dim in dims).values()):
         return model

@@ -269,3 +269,17 @@ def test_unfold_of_a_free_batch(batch: int, tmp_path: Path) -> None:
     """ConvBERT's: the number of tokens follows from a Reshape to [batch, -1, 4], and the places from that number."""
     options = LowerOptions(shapes={"x": InputShape(((Range(1, 4), 6, 4),))})
     check(parsed(UNFOLDED, opset=18), {"x": random((batch, 6, 4))}, tmp_path, options)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_two_operands_of_one_free_size(batch: int, tmp_path: Path) -> None:
+    """Deformable attention, as RT-DETR has it: places of six axes are scaled by boxes that were tiled and gathered."""
+    text = """g (float[b,6,48] x) => (float[b,6,48] y)
+      <int64[5] rest = {6, 4, 3, 2, 2}, int64[1] last = {2}, int64[1] k = {3}, int64[3] times = {1, 1, 2},
+       int64[3] axes = {2, 3, 4}, int64[3] flat = {-1, 6, 48}> {
+        s = Shape <start = 0, end = 1> (x) form = Concat <axis = 0> (s, rest) w = Reshape (x, form)
+        v, i = TopK <axis = 1> (x, k) m = ReduceMax (v, last) j = ReduceMin (i, last)
+        more = Concat <axis = 1> (j, j) t = Tile (more, times) g = GatherElements <axis = 1> (x, t)
+        u = Unsqueeze (g, axes) p = Mul (w, u) o = Add (p, u) y = Reshape (o, flat) }"""
+    x = np.random.default_rng(0).standard_normal((batch, 6, 48)).astype(np.float32)
+    check(parsed(text, opset=18), {"x": x}, tmp_path, LowerOptions(shapes={"x": InputShape(((Range(1, 4), 6, 48),))}))

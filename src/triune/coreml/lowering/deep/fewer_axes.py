@@ -10,11 +10,13 @@ from onnx import GraphProto, ModelProto, NodeProto
 from triune.coreml.lowering.context import MAX_RANK
 from triune.coreml.lowering.deep.rules import RULES
 from triune.coreml.lowering.deep.views import TooManyAxesError, Views
+from triune.graph.index import Index
 from triune.graph.names import Names
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.reshapes import Reshapes
 from triune.graph.passes.run import GraphPass
+from triune.graph.passes.same_sizes import with_own_names
 from triune.graph.values import Values, names_read, subgraphs_of
 
 _ROUNDS = 2
@@ -36,6 +38,7 @@ class FewerAxes(GraphPass):
     def __init__(self, wide: Collection[str] = ()) -> None:
         """`wide` are the names of the values that must be computed in fp32. Make one instance for each model."""
         self._given_wide = wide
+        self._index: Index | None = None
         self.wide: set[str] = set()
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -48,6 +51,7 @@ class FewerAxes(GraphPass):
             fold = Fold()
             for _ in range(_ROUNDS):
                 model = Infer()(fold(Infer()(Reshapes()(model))))
+            self._index = Index(with_own_names(model).graph, "fewer_axes")
         names = Names(model.graph)
         # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         names.value("axes")
@@ -59,7 +63,7 @@ class FewerAxes(GraphPass):
         for node in graph.node:
             for inner in subgraphs_of(node):
                 is_changed |= self._change(inner, values, names)
-        views = Views(values, names, MAX_RANK, self._given_wide)
+        views = Views(values, names, MAX_RANK, self._given_wide, self._index if outer is None else None)
         if not any(views.is_deep(name) for node in graph.node for name in (*node.input, *node.output)):
             return is_changed
         try:

@@ -57,9 +57,11 @@ def _elementwise(node: NodeProto, views: Views) -> None:
     whole = views.sizes(node.output[0])
     operands = [_padded(views.sizes(name), len(whole)) if name else None for name in node.input]
     for axis, size in enumerate(whole):
-        free = sum(each is not None and each[axis] is None for each in operands)
+        free = [
+            name for name, each in zip(node.input, operands, strict=True) if each is not None and each[axis] is None
+        ]
         others = any(each is not None and each[axis] not in (None, 1) for each in operands)
-        if free > 1 or (free and (others or size is not None)):
+        if free and (others or size is not None or not views.are_equal(free, axis - len(whole))):
             # Refuse: it is not known which operands have the size of the result on this axis, and which have size 1.
             raise TooManyAxesError
     marks = [tuple(each is not None and each[axis] == 1 for each in operands) for axis in range(len(whole))]

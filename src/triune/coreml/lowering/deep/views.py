@@ -7,6 +7,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from triune.coreml.lowering.deep.groups import Sizes, fewest, product
+from triune.graph.index import Index
 from triune.graph.names import Names
 from triune.graph.values import Values
 from triune.graph.weights import tensor_of
@@ -29,7 +30,9 @@ class Views:
             must be.
     """
 
-    def __init__(self, values: Values, names: Names, most: int, wide: Collection[str]) -> None:
+    def __init__(
+        self, values: Values, names: Names, most: int, wide: Collection[str], index: Index | None = None
+    ) -> None:
         """Begin without nodes.
 
         Args:
@@ -37,7 +40,9 @@ class Views:
             names: makes names that are new in the graph.
             most: the largest number of axes that a new value may have.
             wide: the names of the graph's values that must be computed in fp32.
+            index: knows which free sizes are equal; None if nothing is known of them.
         """
+        self._index = index
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.wide: set[str] = set()
@@ -67,6 +72,14 @@ class Views:
         if found is None:
             raise TooManyAxesError
         return found
+
+    def are_equal(self, names: Sequence[str], axis: int) -> bool:
+        """Whether values have the same size, which may be free, at one axis. Axis -1 is the last one."""
+        if len(names) == 1:
+            return True
+        found = [self._index.dims(name) if self._index is not None else None for name in names]
+        sizes = {None if dims is None else dims[axis] for dims in found}
+        return len(sizes) == 1 and None not in sizes
 
     def is_deep(self, name: str) -> bool:
         """Whether a value is deep: it has more than `most` axes in the graph."""
