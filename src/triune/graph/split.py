@@ -3,16 +3,13 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.by_values import RANDOM
 from triune.graph.index import label
 from triune.graph.values import Values, names_read_by
-
-RANDOM: Final = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-"""Operators whose results differ in each run, even for equal inputs."""
 
 
 @dataclass(frozen=True)

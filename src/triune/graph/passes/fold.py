@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError
 
 from triune.graph.all_tensors import tensors_of
+from triune.graph.by_values import RANDOM
 from triune.graph.core_ops import OPSET
 from triune.graph.folding_limit import GROWS, folding_limit
 from triune.graph.inference import infer_shapes
@@ -27,8 +28,7 @@ MAX_ELEMENTS = 1 << 20
 _MOST_SIZES = 64
 """A 1-D tensor with more elements is not treated as a shape."""
 
-_RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
-NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
+NOT_FOLDED = frozenset([*RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _FIRST_AS_TODAY = 13
 _OTHERWISE_BEFORE = frozenset(["Softmax", "LogSoftmax", "Hardmax", "Resize", "Upsample", "BatchNormalization"])
 """Operators whose meaning changed in operator set 13. Nodes of older sets with these operators are not folded, since

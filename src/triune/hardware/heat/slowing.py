@@ -10,7 +10,7 @@ from typing import Final
 _WEIGHT: Final = 0.05
 _NUM_SETTLED: Final = 40
 """The number of batches from which on the mean of recent batches is used. In that mean, the first batch then has a
-weight of about an eighth.
+weight of about 1/56: it is a plain mean of the first 20 batches, and each later batch lowers their weights by 5%.
 """
 
 SLOW_RATIO: Final = 1.5

@@ -15,11 +15,12 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, TriuneError, reworded
 from triune.core.scratch import HeldFolder
 from triune.core.units import Unit
+from triune.graph.by_values import RANDOM
 from triune.graph.declare_older import declare_older
 from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.piece_folder import PieceFolder
-from triune.graph.split import RANDOM, Piece, constant_nodes
+from triune.graph.split import Piece, constant_nodes
 from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.planning.graph_ops import KEPT
