@@ -1,5 +1,6 @@
 """How a model that computes in its own thread waits for its turns on hardware that models share: the thread blocks."""
 
+import math
 import threading
 from collections.abc import Mapping
 
@@ -34,7 +35,7 @@ class BlockingShare:
         self._unit = unit
         self._turn: Turn | None = None
         self._last_ns = 0.0
-        self._alone = CostEstimate()
+        self._alone = CostEstimate(stale_after=math.inf)
 
     def begin(self) -> None:
         """Wait for the model's turn, for PATIENCE_NS at most."""
@@ -54,10 +55,11 @@ class BlockingShare:
         turn, self._turn = self._turn, None
         assert turn is not None
         self._last_ns = self._clock.now_ns() - turn.started_ns
-        if self._share.was_alone(turn):
+        was_alone = self._share.was_alone(turn)
+        if was_alone:
             self._alone.record(size, int(self._last_ns))
-        is_known = self._alone.knows(size)
-        alone_ns = self._alone.of(size) if is_known else self._last_ns
+        is_known = was_alone or self._alone.knows(size)
+        alone_ns = self._last_ns if was_alone or not is_known else self._alone.of(size)
         self._share.end(turn, alone_ns, self._last_ns if has_more else None, is_known=is_known)
 
     def withdraw(self) -> None:

@@ -30,10 +30,9 @@ _LEAST_BATCHES: Final = 8
 models at once is measured that is clearly slower than the best one.
 """
 
-_LEAST_RATIO: Final = 6
-"""A window of measurement is made longer until it is this number of times as long as its longest batch, because a batch
-counts as a whole in the window in which it ends. For a number of models at once that is clearly slower than the best
-one, half of that is enough.
+_LEAST_RATIO: Final = 4
+"""A window of measurement is made longer until it is this number of times as long as its longest batch. For a number of
+models at once that is clearly slower than the best one, half of that is enough.
 """
 
 _NUM_TRIALS: Final = 2
@@ -102,27 +101,33 @@ class Concurrency:
         """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
         Returns:
-            whether the window of measurement may be long enough by now, so that `judge` has to be called.
+            whether the window of measurement may be long enough by now.
         """
         self._elapsed_ns += elapsed_ns
         return self._elapsed_ns >= WINDOW_NS
 
-    def judge(self, num_models: int, longest_ns: float, *, has_units: bool = False) -> None:
-        """Choose how many models compute at once (`level`), if the current number was measured for long enough.
+    def is_measured(self, longest_ns: float) -> bool:
+        """Whether the current number of models at once was measured for long enough.
+
+        Args:
+            longest_ns: how long the longest running batch has taken, or is expected to take.
+        """
+        # Measuring a slower number of models at once costs throughput, so half as many batches are enough for it.
+        speedup = self._value_ns / self._elapsed_ns
+        part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
+        if self._num_batches < part * _LEAST_BATCHES:
+            return False
+        self._longest_ns = max(self._longest_ns, longest_ns)
+        return self._elapsed_ns >= part * _LEAST_RATIO * self._longest_ns
+
+    def choose(self, num_models: int, *, has_units: bool = False) -> None:
+        """Choose how many models compute at once (`level`), when the current number was measured.
 
         Args:
             num_models: the number of models that may want to compute.
-            longest_ns: how long the longest running batch has taken, or is expected to take.
             has_units: whether one of the models may use several units of the hardware.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
-        # Measuring a slower number of models at once costs throughput, so half as many batches are enough for it.
-        part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
-        if self._num_batches < part * _LEAST_BATCHES:
-            return
-        self._longest_ns = max(self._longest_ns, longest_ns)
-        if self._elapsed_ns < part * _LEAST_RATIO * self._longest_ns:
-            return
         mean = self.speedups.get(level)
         self.speedups[level] = speedup if mean is None else mean + _WEIGHT * (speedup - mean)
         self._num_trials[level] = self._num_trials.get(level, 0) + 1

@@ -21,8 +21,10 @@ allocate memory, and other programs may have disturbed them.
 _MOST_KNOWN: Final = 64
 """Estimates for at most this many batch sizes are kept, since clients choose the sizes."""
 
-_STALE: Final = 16
-"""A size that has not occurred for this number of batches is estimated from other sizes again."""
+STALE: Final = 16
+"""A size that has not occurred for this number of batches is estimated from other sizes again, unless another number is
+given.
+"""
 
 
 @dataclass(slots=True)
@@ -56,8 +58,12 @@ class CostEstimate:
         num_batches: the number of batches that were recorded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stale_after: float = STALE) -> None:
+        """Make an estimate of a worker that has run nothing. A size that has not occurred for `stale_after` batches is
+        estimated from other sizes again.
+        """
         self.num_batches = 0
+        self._stale_after = stale_after
         self._means: dict[int, _Mean] = {}
         # The estimates that were made since the last batch. They are kept because many decisions ask for the same few
         # sizes.
@@ -115,7 +121,7 @@ class CostEstimate:
         return known
 
     def _estimate(self, num_elements: int) -> float:
-        size, stale = num_elements.bit_length(), self.num_batches - _STALE
+        size, stale = num_elements.bit_length(), self.num_batches - self._stale_after
         mean = self._means.get(size)
         if mean is None or mean.last <= stale:
             if not self._means:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from triune.arbiter.concurrency import ALL_UNITS, Concurrency
+from triune.arbiter.window import Window
 from triune.core.clock import Clock
 from triune.core.units import Unit
 
@@ -90,7 +91,7 @@ class Turn(NamedTuple):
     Attributes:
         running: the entry in which the batch is counted.
         started_ns: when it began.
-        crowded_ns: the pool's `crowded_ns` at that time.
+        crowded_part_ns: the pool's `crowded_part_ns` at that time.
         part_ns: the pool's `part_ns` at that time.
         num_starts: the pool's `num_starts`, including this batch.
         was_alone: whether nothing else computed when it began.
@@ -98,7 +99,7 @@ class Turn(NamedTuple):
 
     running: Running
     started_ns: int
-    crowded_ns: float
+    crowded_part_ns: float
     part_ns: float
     num_starts: int
     was_alone: bool
@@ -117,9 +118,10 @@ class Pool:
         limit: how many models may compute at once. It is one if weights differ, since only turns can follow weights.
         has_own_turns: whether the units of each model take turns with each other.
         concurrency: chooses how many models compute at once.
+        window: the window in which that is measured.
         num_starts: how many batches have begun.
-        crowded_ns: the total time during which at least two models wanted to compute.
         part_ns: the total time that each running batch had of the hardware, if it was divided equally among them.
+        crowded_part_ns: the same, of the time during which at least two models wanted to compute.
         virtual_ns: the clock of the model that began last.
         num_wanting: the number of models that have waiting requests for this pool, and do not leave it to others.
     """
@@ -135,13 +137,15 @@ class Pool:
         self.waiting: list[Share] = []
         self.running: list[Running] = []
         self.concurrency = Concurrency()
+        self.window = Window()
         self.num_starts = 0
-        self.crowded_ns = self.part_ns = 0.0
+        self.part_ns = self.crowded_part_ns = 0.0
         self.virtual_ns = 0.0
         self.num_wanting = 0
         self.limit = 0
         self.has_own_turns = True
         self._changed_ns = 0
+        self._is_due = False
         self._num_units = 0
         self._has_units = False
         self._has_weights = False
@@ -231,13 +235,25 @@ class Pool:
         or waits only after this call.
         """
         elapsed_ns = now_ns - self._changed_ns
-        self.part_ns += elapsed_ns / max(1, len(self.running))
+        part_ns = elapsed_ns / max(1, len(self.running))
+        self.part_ns += part_ns
         if len(self.running) + len(self.waiting) > 1:
-            self.crowded_ns += elapsed_ns
-            if self.concurrency.passed(elapsed_ns):
-                self.concurrency.judge(len(self.shares), self._longest_ns(now_ns), has_units=self._has_units)
-                self._set_limit()
+            self.crowded_part_ns += part_ns
+            if not self.window.is_closed:
+                self._is_due = self.concurrency.passed(elapsed_ns)
         self._changed_ns = now_ns
+
+    def judge(self, now_ns: int) -> None:
+        """Choose anew how many models compute at once, if that is due. The caller holds the lock, and has called
+        `pass_time`, and recorded the batch that has ended.
+        """
+        if self._is_due and not self.window.is_closed and self.concurrency.is_measured(self._longest_ns(now_ns)):
+            self.window.close(self.crowded_part_ns, self.num_starts)
+        if self.window.is_over:
+            self._is_due = False
+            self.concurrency.choose(len(self.shares), has_units=self._has_units)
+            self.window.reopen(self.crowded_part_ns)
+            self._set_limit()
 
     def _longest_ns(self, now_ns: int) -> float:
         """The time of the longest running batch, in nanoseconds: what it has taken so far or is expected to take,

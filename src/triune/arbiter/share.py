@@ -72,6 +72,11 @@ class Share:
         """Whether the model's turn has come, and it has started no batch in it yet."""
         return self._granted is not None
 
+    @property
+    def has_own_turns(self) -> bool:
+        """Whether the model computes on one of the pool's units at a time."""
+        return self._pool.has_own_turns
+
     def patience_ends_ns(self) -> int:
         """The time from which a waiting model may compute in any case, if it asks again; 0 if it does not wait."""
         since_ns = self._since_ns
@@ -165,6 +170,7 @@ class Share:
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
+            pool.judge(now_ns)
             woken = pool.grant(now_ns)
             request_ns = expected_ns if request_ns is None else request_ns
             alone_ns = expected_ns if alone_ns is None else alone_ns
@@ -200,14 +206,15 @@ class Share:
         running.num_batches += 1
         running.started_ns, running.expected_ns, running.is_known = now_ns, expected_ns, alone_ns > 0
         pool.num_starts += 1
+        pool.window.began()
         was_alone = running.num_batches == 1 and len(pool.running) == 1
-        return Turn(running, now_ns, pool.crowded_ns, pool.part_ns, pool.num_starts, was_alone)
+        return Turn(running, now_ns, pool.crowded_part_ns, pool.part_ns, pool.num_starts, was_alone)
 
     def was_alone(self, turn: Turn) -> bool:
         """Whether nothing else computed during a turn so far."""
         return turn.was_alone and turn.num_starts == self._pool.num_starts
 
-    def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None, *, is_known: bool = True) -> None:
+    def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None, *, is_known: bool = True) -> float:
         """End a turn, and give turns to waiting models.
 
         Args:
@@ -217,6 +224,9 @@ class Share:
                 turn from now on, unless its turn has come already.
             is_known: whether `alone_ns` was measured while nothing else computed. If not, an equal part of the hardware
                 during the batch is the most that counts: its time beside others would say that these cost nothing.
+
+        Returns:
+            the batch's part of the time that it took, in ns: all of it if nothing else computed.
         """
         pool, running = self._pool, turn.running
         if self.demand is not None and self.demand.has_waiting is (next_ns is None):
@@ -224,13 +234,16 @@ class Share:
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
-            took_ns, part_ns = now_ns - turn.started_ns, pool.part_ns - turn.part_ns
-            if took_ns > 0:
+            part_ns = pool.part_ns - turn.part_ns
+            if part_ns > 0:
                 if not is_known:
                     alone_ns = min(alone_ns, part_ns)
                 # Speedup is measured only over the time in which at least two models wanted to compute.
-                part = (pool.crowded_ns - turn.crowded_ns) / took_ns
-                pool.concurrency.record(alone_ns * part, took_ns)
+                part = pool.window.overlap_ns(turn.crowded_part_ns, pool.crowded_part_ns) / part_ns
+                if part:
+                    pool.concurrency.record(alone_ns * part, now_ns - turn.started_ns)
+            pool.window.ended(turn.num_starts)
+            pool.judge(now_ns)
             # Only its part is charged: a long batch would pay for the short ones that went beside it.
             tag_ns = self.tag_ns + part_ns / (self.weight * self.portion)
             if self._since_ns is None:
@@ -248,6 +261,7 @@ class Share:
                 woken = pool.grant(now_ns)
         if woken:
             self._wake_others(woken)
+        return part_ns
 
     def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
         """Give back a turn in which no batch was started, or stop waiting for a turn. While requests wait, the model

@@ -69,7 +69,8 @@ class Lane:
         self.cost = CostEstimate()
         if kept is not None:
             self.cost.adopt(kept.found)
-        self.alone = CostEstimate()
+        # Batches of some sizes seldom compute alone.
+        self.alone = CostEstimate(stale_after=math.inf)
         self.pace = Pace()
         self.any_pace = Pace()
         self.sizer = BatchSizer()
@@ -81,6 +82,8 @@ class Lane:
         self._turn: Turn | None = None
         self._work: Work | None = None
         self._busy_ns = 0
+        self._part_ns = 0
+        self._ended_ns = 0
         self._waited_ns = 0
         self._expected_ns = 0.0
         self._is_loaded = False
@@ -113,7 +116,10 @@ class Lane:
         """Start a batch while `num_waiting` other requests wait. The worker must be free."""
         self._is_loaded = num_waiting >= MIN_WAITING
         waited_ns, self._waited_ns = self._waited_ns, 0 if self.share is None else self.share.waited_ns
-        self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns, self._waited_ns - waited_ns)
+        # A model that waits for the turn of its second unit while its first one computes has waited for no other model.
+        waited_ns = min(self._waited_ns - waited_ns, max(0, now_ns - self._ended_ns))
+        others_ns = self._busy_ns - self._part_ns
+        self.sizer.record_start(batch.num_rows, now_ns, self._part_ns, others_ns + waited_ns)
         self.running, self.begun_ns, self._expected_ns = batch, now_ns, self.cost.of(batch.num_elements)
         if self._account is not None and not self._is_quick(batch):
             rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]
@@ -138,18 +144,23 @@ class Lane:
             self._work = None
         elif self._account is not None:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
-        self._busy_ns = batch.ended_ns - batch.started_ns
+        self._busy_ns = self._part_ns = batch.ended_ns - batch.started_ns
+        self._ended_ns = batch.ended_ns
         size, has_run = batch.num_elements, batch.num_executions > 0
         # Only batches that ran are recorded: a worker whose runtime has failed refuses batches at once, and would look
         # like the fastest.
         if has_run:
             self.cost.record(size, self._busy_ns)
         if self.share is not None and self._turn is not None:
-            if has_run and self.share.was_alone(self._turn):
+            was_alone = has_run and self.share.was_alone(self._turn)
+            if was_alone:
                 self.alone.record(size, self._busy_ns)
             is_known = self.alone.knows(size)
             next_ns = (self.alone if is_known else self.cost).of(size) if has_more else None
-            self.share.end(self._turn, self._alone_ns(size, lanes), next_ns, is_known=is_known)
+            compared = [self] if self.share.has_own_turns else lanes
+            alone_ns = self._alone_ns(size, compared, was_alone=was_alone)
+            part_ns = self.share.end(self._turn, alone_ns, next_ns, is_known=is_known or was_alone)
+            self._part_ns = min(self._busy_ns, int(part_ns))
             self._turn = None
         if not has_run:
             return
@@ -159,11 +170,16 @@ class Lane:
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
-    def _alone_ns(self, size: int, lanes: "Sequence[Lane]") -> float:
-        """How long a batch takes in ns on the model's fastest lane without competition, as far as that was measured for
-        batches of this size.
+    def _alone_ns(self, size: int, lanes: "Sequence[Lane]", *, was_alone: bool) -> float:
+        """How long the batch that has ended takes in ns on the fastest of `lanes` without competition, as far as that
+        was measured for batches of this size. If it `was_alone`, that is its own time, times the ratio of the lanes.
+
+        Only if the model's units compute at once, a batch on a slow one is worth no more than on the fastest one. If
+        they take turns, which of them computes does not depend on how many models compute at once.
         """
         known = [lane.alone.of(size) for lane in lanes if lane.alone.knows(size)]
+        if was_alone:
+            return self._busy_ns * (min(known) / self.alone.of(size) if self.alone.knows(size) else 1.0)
         return min(known) if self.alone.knows(size) else min([self._busy_ns, *known])
 
     def close(self) -> None:

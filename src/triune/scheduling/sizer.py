@@ -80,9 +80,10 @@ class BatchSizer:
         Args:
             num_rows: its rows.
             now_ns: the time.
-            busy_ns: how long the batch before it computed. Idle time counts up to the same duration: more of it means
-                that clients sent no requests.
-            waited_ns: how long the model has waited for its turn on the hardware since that batch started.
+            busy_ns: how long the batch before it computed, without what others had of the hardware. Idle time counts up
+                to the same duration: more of it means that clients sent no requests.
+            waited_ns: how long others have had the hardware since that batch started: before the model's turn, and
+                beside it.
         """
         if self._num_rows:
             elapsed_ns = max(busy_ns, min(now_ns - self._started_ns - waited_ns, 2 * busy_ns))

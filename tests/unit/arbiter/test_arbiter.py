@@ -5,6 +5,7 @@ import pytest
 
 from support.machine_room import Load, Room
 from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.concurrency import ALL_MODELS, ALL_UNITS
 from triune.arbiter.pool import PATIENCE_NS
 from triune.core.clock import VirtualClock
 from triune.core.units import Unit
@@ -51,6 +52,33 @@ def test_a_second_unit_that_adds_something_is_used() -> None:
     room = Room(load, shared=FILLING)
     room.run(20)
     assert load.done_ns > 1.15 * 20e9
+
+
+def test_the_speedup_is_what_the_hardware_gives() -> None:
+    """Nothing is gained or lost by computing at once, but a batch takes twice as long on the second unit."""
+    short, long = Load("short", 4 * MS), Load("long", 66 * MS, units={Unit.CPU: 0.5, Unit.AMX: 1.0})
+    room = Room(short, long, shared={each: 1 / each for each in range(1, 5)})
+    room.run(10)
+    concurrency = room.arbiter.pools[Unit.CPU].concurrency
+    assert concurrency.speedups[1] == pytest.approx(1.0, abs=0.03)
+    assert concurrency.speedups[ALL_MODELS] == pytest.approx(1.0, abs=0.03)
+    assert concurrency.speedups[ALL_UNITS] < 0.9
+    assert concurrency.level == ALL_MODELS
+
+
+def test_the_part_of_a_batch_is_its_time_without_what_others_had() -> None:
+    arbiter = Arbiter(clock := VirtualClock())
+    (first,) = arbiter.join("a", [Unit.CPU], lambda: None).values()
+    (second,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
+    arbiter.pools[Unit.CPU].limit = 2
+    turn = first.start(Unit.CPU, 30 * MS)
+    clock.advance(10 * MS)
+    other = second.start(Unit.CPU, 10 * MS)
+    assert turn is not None
+    assert other is not None
+    clock.advance(20 * MS)
+    assert second.end(other, 10 * MS) == 10 * MS
+    assert first.end(turn, 20 * MS) == 20 * MS
 
 
 def test_weights_divide_the_time_and_nobody_starves() -> None:

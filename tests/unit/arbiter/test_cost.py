@@ -1,5 +1,7 @@
 """Estimates of how long batches take."""
 
+import math
+
 from triune.arbiter.cost import CostEstimate
 
 
@@ -39,3 +41,14 @@ def test_a_size_that_no_longer_occurs_is_estimated_from_others() -> None:
     for _ in range(20):
         cost.record(16, 1_000)
     assert cost.of(256) == 16_000
+
+
+def test_a_size_keeps_its_own_time_where_none_grows_old() -> None:
+    estimate = CostEstimate(stale_after=math.inf)
+    for _ in range(3):
+        estimate.record(1, 5 * 1_000_000)
+    for _ in range(50):
+        estimate.record(64, 64 * 1_000_000)
+    assert estimate.knows(1)
+    assert estimate.of(1) == 5 * 1_000_000
+    assert not estimate.knows(16)

@@ -64,15 +64,16 @@ def test_a_unit_whose_first_run_was_disturbed_is_measured_again(monkeypatch: pyt
     assert sum(each.unit is Unit.AMX for each in late_batches) > 0.95 * len(late_batches)
 
 
-def test_a_second_unit_on_the_same_cores_does_not_make_short_requests_late() -> None:
+@pytest.mark.parametrize(("images", "seed"), [(10.0, 5), (12.0, 2), (13.0, 2)])
+def test_a_second_unit_on_the_same_cores_does_not_make_short_requests_late(images: float, seed: int) -> None:
     """Both models may use both units. A model's second unit would only slow down whatever computes."""
     models = {
         "texts": model("texts", {Unit.CPU: (1.0, 8.0), Unit.AMX: (1.0, 3.5)}),
         "images": model("images", {Unit.CPU: (2.0, 4.5), Unit.AMX: (2.0, 2.0)}, max_batch_size=32),
     }
     seconds = 30
-    streams = [Stream("texts", 20.0), Stream("images", 10.0, num_rows=32)]
-    trace = synthetic(streams, seconds, seed=5)
+    streams = [Stream("texts", 20.0), Stream("images", images, num_rows=32)]
+    trace = synthetic(streams, seconds, seed=seed)
 
     def p99_of_texts(rule: Rule) -> float:
         batches = play(trace, models, chip(), rule).batches
