@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -18,6 +19,8 @@ _REMEDIES: Final = {
     errno.EIO: "make room there, and see what the system logs of these disks",
     errno.EROFS: "name a place that can be written to",
 }
+
+_OWN_FOLDER: Final = re.compile(r"/triune-(held|graph|weights)-")
 
 _TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
 """The C library's text for each disk error, by its number. Vendors' libraries put these texts into their own
@@ -40,11 +43,12 @@ def disk_error(error: BaseException) -> OSError | None:
 
 
 def temporary_error(error: BaseException) -> OSError | None:
-    """Find the error of a temporary file that could not be written: a disk error, or any error of a path in the
-    temporary folder; None for another error.
+    """Find the error of a temporary file that could not be written: a disk error, or any error of a path within a
+    temporary folder of ours; None for another error.
     """
     path = error.filename if isinstance(error, OSError) else None
-    if isinstance(error, OSError) and isinstance(path, str) and Path(path).is_relative_to(tempfile.gettempdir()):
+    # Other files may be in the system's temporary folder, too, such as the model itself.
+    if isinstance(error, OSError) and isinstance(path, str) and _OWN_FOLDER.search(path):
         return error
     return disk_error(error)
 

@@ -57,13 +57,19 @@ def build(
     "error",
     [
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{tempfile.gettempdir()}/gone/weights"),
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/tmp/triune-held-a/triune-weights-b/weights"),
         RuntimeError("the runtime cannot write its cache: No space left on device"),
     ],
 )
 def test_temporary_files_that_cannot_be_written_are_no_fault_of_the_model(error: Exception) -> None:
     told = "^its load needs temporary files.*make room there"
     with pytest.raises(UnavailableError, match=told), typed_failures("m", 1):
+        raise error
+
+
+def test_a_model_in_the_temporary_folder_that_vanishes_is_told_of() -> None:
+    error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{tempfile.gettempdir()}/models/m/1/model.onnx")
+    with pytest.raises(InternalError, match="models/m/1/model.onnx"), typed_failures("m", 1):
         raise error
 
 
