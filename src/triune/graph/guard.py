@@ -4,7 +4,7 @@ ONNX Runtime (1.32) reads an optional input that is left out as "" at the end of
 LayerNormalization: SIGSEGV). And it divides the lowest number of INT32 or INT64 by -1, which raises SIGFPE on x86. ONNX
 allows such an omitted input. It does not define that quotient, which wraps around here, as in numpy. For operators that
 crash with sizes or numbers of 0 (`faults`), `checks` inserts divisions by these, for which ONNX Runtime raises an
-error.
+error. Draws of random numbers without a spread would end the process, too (`draws`).
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from triune.graph.bare import infer_bare
 from triune.graph.builder import Builder
 from triune.graph.checks import Checks
+from triune.graph.draws import fit_draws
 from triune.graph.names import Names
 from triune.graph.values import Values, nodes_of_model, subgraphs_of
 
@@ -56,6 +57,7 @@ def guard(model: ModelProto) -> Guarded:
     If tensors are in files, `locate_data` must have been called on the model.
     """
     is_changed = sum(_drop_trailing(node) for node in nodes_of_model(model)) > 0
+    is_changed |= fit_draws(nodes_of_model(model)) > 0
     crash_risk = next(
         (f"{_label(node)}: {_OVERFLOW}" for each in model.functions for node in _divisions(_body(each), None)), ""
     )

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.draws import only_value
 
 
 def flatten(c: Context) -> bool:
@@ -79,10 +80,16 @@ def compress(c: Context) -> bool:
 
 def random_like(op_type: str) -> Decomposition:
     """RandomUniformLike or RandomNormalLike: RandomUniform or RandomNormal (`op_type`) of the operand's shape, if that
-    is known.
+    is known. Without a spread it is one number for all elements.
     """
 
     def decompose(c: Context) -> bool:
+        only = only_value(c.node)
+        if only is not None:
+            elem_type = c.attributes.get("dtype", c.values.elem_type(c.input(0)))
+            number = c.build.constant(only, helper.tensor_dtype_to_np_dtype(elem_type))
+            c.give(c.build.op("Expand", number, c.build.op("Shape", c.input(0))))
+            return True
         shape = c.values.static_shape(c.input(0))
         if shape is None:
             return False
@@ -92,6 +99,16 @@ def random_like(op_type: str) -> Decomposition:
         return True
 
     return decompose
+
+
+def draw(c: Context) -> bool:
+    """RandomUniform or RandomNormal without a spread: one number for all elements."""
+    only = only_value(c.node)
+    if only is None:
+        return False
+    dtype = helper.tensor_dtype_to_np_dtype(c.attributes.get("dtype", TensorProto.FLOAT))
+    c.give(c.build.op("Expand", c.build.constant(only, dtype), c.build.ints(*c.attributes["shape"])))
+    return True
 
 
 def cum_prod(c: Context) -> bool:
@@ -201,6 +218,8 @@ TABLE: dict[str, Decomposition] = {
     "EyeLike": eye_like,
     "Hardmax": hardmax,
     "Compress": compress,
+    "RandomUniform": draw,
+    "RandomNormal": draw,
     "RandomUniformLike": random_like("RandomUniform"),
     "RandomNormalLike": random_like("RandomNormal"),
     "CumProd": cum_prod,
