@@ -42,6 +42,11 @@ _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.it
 # MLX reads this variable at the first matrix product.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
+# On CUDA, MLX keeps plans of convolutions and of attention by their shapes: the latest 128 and 256 of them. By default,
+# it raises an error once it has made twice as many in the process's whole life, so that a server would fail for good
+# after some hundred different batches and lengths.
+os.environ.setdefault("MLX_ENABLE_CACHE_THRASHING_CHECK", "0")
+
 # Keep the kernels that MLX compiles on CUDA when they are first needed, for minutes in all. By default it caches them
 # in a temporary folder, which differs in a worker process and is empty after a restart of the machine.
 os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))

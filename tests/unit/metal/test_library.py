@@ -68,6 +68,10 @@ def test_models_start_kernels_without_graphs_unless_asked_for(
     assert os.environ["MLX_USE_CUDA_GRAPHS"] == used
 
 
+def test_many_shapes_of_convolutions_and_attention_are_no_error_on_cuda() -> None:
+    assert os.environ["MLX_ENABLE_CACHE_THRASHING_CHECK"] == "0"
+
+
 def test_products_of_fp32_are_not_rounded_to_tf32() -> None:
     assert os.environ["MLX_ENABLE_TF32"] == "0"
     # 1 + 2^-20 is 1 in TF32.
