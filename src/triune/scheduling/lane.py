@@ -351,4 +351,9 @@ def choose_lane(
             all_ns = num_batches * takes_ns
             if all_ns < finish_ns and lane.remaining_ns(now_ns) + all_ns < finish_ns:
                 return None
-    return chosen
+    if chosen is None or chosen.share is None or chosen.share.num_units < 2 or not chosen.alone.knows(size):
+        return chosen
+    # What competes for the hardware slows all of its units. So their times alone are compared: those beside others come
+    # from different moments, and a unit that gets no batches would keep the time of a bad one.
+    same = [lane for lane in lanes if lane.share is chosen.share and lane in free and lane.alone.knows(size)]
+    return min(same, key=lambda lane: lane.alone.of(size))

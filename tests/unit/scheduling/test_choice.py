@@ -176,6 +176,17 @@ async def test_hardware_that_another_model_has_is_not_free_and_the_other_unit_co
     assert table.next() == (Unit.GPU, [1])
 
 
+async def test_units_of_the_same_hardware_are_compared_by_their_times_alone() -> None:
+    """`amx` was measured last while others computed, and `cpu` when nothing did."""
+    arbiter = Arbiter(VirtualClock())
+    turns = Turns("own", [Unit.CPU, Unit.AMX], arbiter, 1.0, lambda: None, dict)
+    table = Table(1, {Unit.CPU: 2.0, Unit.AMX: 5.0}, share_of=turns.share_of)
+    for unit, alone_ms in ((Unit.CPU, 2), (Unit.AMX, 1)):
+        for _ in range(NUM_TRIALS):
+            table.lanes[unit].alone.record(1, alone_ms * MS)
+    assert table.next() == (Unit.AMX, [0])
+
+
 @example(rows_ms=[10, 3], busy=[False, True, False, False], num_waiting=3, most=1)
 @given(
     rows_ms=st.lists(st.integers(1, 50), min_size=1, max_size=4),
