@@ -60,12 +60,14 @@ class LadderFiles:
         whole: the graph that reads whole texts.
         contexts: the sizes of caches, in tokens.
         vocab_size: the number of logits of a token.
+        note: what differs from the source for some texts; "" if nothing does.
     """
 
     functions: Mapping[str, Path]
     whole: Path
     contexts: tuple[int, ...]
     vocab_size: int
+    note: str = ""
 
 
 @contextlib.contextmanager
@@ -113,7 +115,8 @@ def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[La
         graphs[whole] = write_model(config, weights, "plain", num_positions=max(contexts))
         save_together(graphs)
         del graphs, weights
-        yield LadderFiles(paths, whole, contexts, config.vocab_size)
+        note = config.context_note(max(contexts)) if isinstance(config, LlamaConfig) else ""
+        yield LadderFiles(paths, whole, contexts, config.vocab_size, note)
 
 
 def ladder_to_program(
@@ -151,7 +154,8 @@ def ladder_to_program(
         tolerance = TOLERANCES["fp32" if is_exact else "fp16"]
         return done, functools.partial(_compare, files, output, tolerance)
 
-    return in_rounds(convert, output, comparison, tell)
+    done = in_rounds(convert, output, comparison, tell)
+    return replace(done, notes=[*done.notes, files.note]) if files.note else done
 
 
 def open_ladder(program: Path, contexts: Sequence[int]) -> Ladder:

@@ -119,3 +119,13 @@ def test_sizes_are_for_decoders(source: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["convert", str(source), "-o", str(tmp_path / "m.mlpackage"), "--context", "x"])
     assert isinstance(done.exception, InvalidArgumentError)
     assert "--context is 'x'" in str(done.exception)
+
+
+@pytest.mark.parametrize("contexts", [[16], [16, 24]])
+def test_rotary_embeddings_of_another_length_are_told(tmp_path: Path, contexts: list[int]) -> None:
+    """Cached keys cannot be rotated anew when a text becomes longer than those of the training."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    source = write_text_model(tmp_path / "phi", rope_scaling=rope | {"original_max_position_embeddings": 16})
+    notes = triune.convert(source, tmp_path / "phi.mlpackage", contexts=contexts, cache="argument", verify=False).notes
+    told = [note for note in notes if "longer than 16 tokens for all texts, since up to 24 are allowed" in note]
+    assert len(told) == (max(contexts) > 16)

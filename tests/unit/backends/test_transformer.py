@@ -329,3 +329,18 @@ def test_a_chat_template_elsewhere_is_not_read(machine: Machine, tmp_path: Path)
     (model.folder / "1" / "chat_template.jinja").symlink_to(tmp_path / "secret")
     with pytest.raises(InvalidArgumentError, match="'chat_template.jinja', a part of the checkpoint, leads by a link"):
         TransformerBackend(machine, MonotonicClock()).build(given(model.folder), 1, None, Attempt())
+
+
+def test_rotary_embeddings_of_another_length_are_logged(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Phi-3: cached keys cannot be rotated anew when a text becomes longer than those of the training."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    changes = {"rope_scaling": rope | {"original_max_position_embeddings": 16}}
+    for limit, is_told in ((16, False), (24, True)):
+        caplog.clear()
+        text = parameter("context_tokens", limit)
+        TransformerBackend(machine, MonotonicClock()).build(
+            source(tmp_path / str(limit), text, **changes), 1, None, Attempt()
+        ).close()
+        assert ("longer than 16 tokens for all texts, since up to 24 are allowed" in caplog.text) == is_told

@@ -1,5 +1,6 @@
 """Compile decoders with their caches from a checkpoint. `assemble` creates the engine from them."""
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from triune.graph.paged_attention import memory_widths
 from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
 
 _SEQUENCE_TOKENS: Final = 512
 """Without `cache_bytes`, the cache has room for this many tokens for each of `max_sequences` sequences, but at least
@@ -160,6 +163,8 @@ def build_transformer(
     options = read_transformer_options(config.message)
     files = open_decoder_files(config.path)
     context_tokens = _context_tokens(files, options)
+    if note := files.context_note(context_tokens):
+        _log.warning("model '%s': %s (parameter 'context_tokens')", config.name, note)
     vocab_size = files.vocab_size
     if files.start_token is not None and options.draft_model is not None:
         raise UnsupportedError(

@@ -55,6 +55,12 @@ class DecoderFiles(Protocol):
         """The token with which answers begin, if an encoder reads the prompt; None for a model without an encoder."""
         ...
 
+    def context_note(self, num_positions: int) -> str:
+        """What differs for short texts if contexts may have `num_positions` tokens (`Rope.context_note`); "" if nothing
+        does.
+        """
+        ...
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer: see `Checkpoint.tokenizer`."""
         ...
@@ -120,6 +126,10 @@ class _CheckpointFiles:
         self.vocab_size = config.vocab_size
         self.context_tokens = config.max_position_embeddings if isinstance(config, LlamaConfig) else config.n_positions
 
+    def context_note(self, num_positions: int) -> str:
+        """Implements `DecoderFiles.context_note`."""
+        return self.architecture.context_note(num_positions) if isinstance(self.architecture, LlamaConfig) else ""
+
     def tokenizer(self) -> Tokenizer:
         """Implements `DecoderFiles.tokenizer`."""
         return self._checkpoint.tokenizer()
@@ -171,6 +181,11 @@ class _ExportedFiles(ExportedDecoder):
     architecture = None
     is_of_any_length = False
     start_token: int | None = None
+
+    def context_note(self, num_positions: int) -> str:
+        """Implements `DecoderFiles.context_note`: the export has its own table of rotary embeddings."""
+        del num_positions
+        return ""
 
     def write_encoder(self) -> HeldModel:
         """Implements `DecoderFiles.write_encoder`. An exported decoder has none."""

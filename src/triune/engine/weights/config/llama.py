@@ -86,6 +86,11 @@ class LlamaConfig:
     embedding_multiplier: float = 1.0
     tokens: SpecialTokens = NO_TOKENS
 
+    def context_note(self, num_positions: int) -> str:
+        """The note of `Rope.context_note`, of the first layer with a rotary embedding that has one; "" if none has."""
+        notes = (layer.rope.context_note(num_positions) for layer in self.layers if layer.rope is not None)
+        return next(filter(None, notes), "")
+
     @property
     def num_hidden_layers(self) -> int:
         """The number of layers."""

@@ -138,6 +138,25 @@ class Rope:
             case FactorScaling(factors):
                 return base / np.asarray(factors), 1.0
 
+    def context_note(self, num_positions: int) -> str:
+        """What differs for short texts in a context of `num_positions` tokens whose keys are kept; "" if nothing does.
+
+        Keys are kept as they were rotated, so a text cannot begin with the frequencies of short contexts and go on with
+        those of long ones. It gets those of the longest text that the context may hold, as in vLLM and llama.cpp;
+        transformers chooses by the length that the text has at each call.
+        """
+        scaling = self.scaling
+        if not isinstance(scaling, LongScaling | DynamicScaling):
+            return ""
+        short = scaling.original_max_position_embeddings
+        if num_positions <= short:
+            return ""
+        return (
+            f"rotary embeddings are those of contexts longer than {short} tokens for all texts, since up to "
+            f"{num_positions} are allowed: shorter texts are answered slightly differently than by transformers; a "
+            f"limit of {short} tokens gives them the embeddings that the model was trained with"
+        )
+
     def tables(self, num_positions: int) -> tuple[Array, Array]:
         """Cosines and sines, FP32 [num_positions, rotary_dim / 2] each, for a context of `num_positions` tokens."""
         frequencies, factor = self.frequencies(num_positions)
