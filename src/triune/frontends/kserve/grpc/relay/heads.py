@@ -1,11 +1,12 @@
 """Compute how large the heads (headers) of calls are when they are decoded. Source: RFC 7541 (HPACK).
 
 A head may refer to an earlier header by one byte, so that 15 KB become 60 MB. gRPC's library decodes all headers, even
-those of calls that it then refuses.
+those of calls that it then refuses. And `grpc.aio` stops serving all connections at a path that is not UTF-8, so such a
+path is found here, too.
 """
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from triune.frontends.kserve.grpc.relay import frames
 
@@ -24,11 +25,40 @@ name and value (RFC 7541, section 4.1).
 
 _MOST_KNOWN: Final = 32
 
+_PATHS: Final = (4, 5)
+"""The indices of the entries of HPACK's static table whose name is `:path`; both of their values are ASCII."""
+_PATH: Final = (b":path", b"\xb9X\xd3?")
+"""The name `:path`, plain and in Huffman coding."""
+
+_CODES: Final = (
+    *((10 << 10, 5), (26 << 9, 6), (32 << 8, 7), (6 << 7, 8), (5 << 5, 10), (3 << 4, 11), (2 << 3, 12)),
+    *((6 << 2, 13), (2 << 1, 14), (3, 15)),
+)
+"""The codes of HPACK's Huffman coding (RFC 7541, appendix B) that have at most 15 bits: those of printable ASCII except
+the backslash. Codes of one length follow each other, shorter ones first. For each length: how many of the numbers of 15
+bits begin with a code of that length, and the length in bits. Longer codes begin with 15 ones.
+"""
+_CODE_BITS: Final = 15
+_CODE_MASK: Final = (1 << _CODE_BITS) - 1
+_MOST_PADDING: Final = 7
+_MOST_CODED_BYTES: Final = 1024
+"""The longest path in Huffman coding, in bytes: names of methods are shorter, and to read it takes time on the loop."""
+
 _INDEXED, _INDEXING, _RESIZE = 0x80, 0x40, 0x20
 
 
 class MalformedError(Exception):
-    """A head ends within a header, or refers to a header that was never sent."""
+    """A head ends within a header, refers to a header that was never sent, or has a path that is not text."""
+
+
+class _Entry(NamedTuple):
+    """A header of a table: the size of its name, and that of name and value together, in bytes, and whether its name is
+    `:path`.
+    """
+
+    name_bytes: int
+    num_bytes: int
+    is_path: bool
 
 
 def block_of(data: bytes, start: int, end: int) -> bytes:
@@ -62,7 +92,7 @@ class HeadSizes:
     """
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[int, int]] = deque(maxlen=_MOST_ENTRIES)
+        self._entries: deque[_Entry] = deque(maxlen=_MOST_ENTRIES)
         self._known: dict[bytes, int] = {}
 
     def size_of(self, block: bytes) -> int:
@@ -83,20 +113,25 @@ class HeadSizes:
                 first = block[at]
                 if first & _INDEXED:
                     index, at = _integer(block, at, 0x7F)
-                    size += self._entry(index)[1]
+                    size += self._entry(index).num_bytes
                 elif first & _INDEXING == 0 and first & _RESIZE:
                     _, at = _integer(block, at, 0x1F)
                 else:
                     is_added = bool(first & _INDEXING)
                     index, at = _integer(block, at, 0x3F if is_added else 0x0F)
                     if index:
-                        name = self._entry(index)[0]
+                        name, _, is_path = self._entry(index)
                     else:
+                        begin = at
                         name, at = _string(block, at)
+                        is_path = block[begin + 1 : at] in _PATH
+                    begin = at
                     value, at = _string(block, at)
+                    if is_path and not _is_text(block[begin:at]):
+                        raise MalformedError
                     size += name + value
                     if is_added:
-                        self._entries.appendleft((name, name + value))
+                        self._entries.appendleft(_Entry(name, name + value, is_path))
                         is_changed = True
         except IndexError:
             raise MalformedError from None
@@ -108,11 +143,13 @@ class HeadSizes:
             self._known[block] = size
         return size
 
-    def _entry(self, index: int) -> tuple[int, int]:
-        """The table entry with this index: the size of its name, and that of name and value together, in bytes."""
+    def _entry(self, index: int) -> _Entry:
+        """The table entry with this index."""
         if not index:
             raise MalformedError
-        return (_STATIC_BYTES, _STATIC_BYTES) if index <= _NUM_STATIC else self._entries[index - _NUM_STATIC - 1]
+        if index <= _NUM_STATIC:
+            return _Entry(_STATIC_BYTES, _STATIC_BYTES, index in _PATHS)
+        return self._entries[index - _NUM_STATIC - 1]
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
@@ -146,3 +183,37 @@ def _string(block: bytes, at: int) -> tuple[int, int]:
     is_coded = block[at] & 0x80
     length, at = _integer(block, at, 0x7F)
     return (length * 8 // 5 if is_coded else length), at + length
+
+
+def _is_text(string: bytes) -> bool:
+    """Whether a string of a header, with its length in front, is UTF-8. In Huffman coding it must be printable ASCII
+    without backslashes, as the path of every gRPC method is.
+    """
+    length, at = _integer(string, 0, 0x7F)
+    value = string[at : at + length]
+    if string[0] & 0x80:
+        return _is_printable(value)
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_printable(coded: bytes) -> bool:
+    """Whether a string in Huffman coding has only codes of `_CODES`, and ends with at most 7 ones as padding."""
+    if len(coded) > _MOST_CODED_BYTES:
+        return False
+    left = 8 * len(coded)
+    # Ones behind the end, so that the last code is followed by enough bits.
+    bits = int.from_bytes(coded) << _CODE_BITS | _CODE_MASK
+    while left > 0:
+        begin = bits >> left & _CODE_MASK
+        for count, length in _CODES:
+            if begin < count:
+                left -= length
+                break
+            begin -= count
+        else:
+            return left <= _MOST_PADDING
+    return left == 0

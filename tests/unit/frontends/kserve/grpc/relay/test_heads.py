@@ -76,3 +76,68 @@ def test_blocks_of_several_frames() -> None:
     assert block_of(data, 2, 2 + len(head)) == b"abc"
     with pytest.raises(MalformedError):
         block_of(frame(frames.HEADERS, 0x8, b"\x09abc"), 0, 13)
+
+
+# The Huffman codes of RFC 7541, appendix B, of the characters below: the code and its number of bits.
+CODES = {
+    "/": (0x18, 6), "a": (0x3, 5), "e": (0x5, 5), "n": (0x2A, 6), "I": (0x64, 7), "X": (0xFC, 8), "Z": (0xFD, 8),
+    "!": (0x3F8, 10), "+": (0x7FB, 11), "#": (0xFFA, 12), "$": (0x1FF9, 13), "}": (0x3FFD, 14), "^": (0x3FFC, 14),
+    "<": (0x7FFC, 15), "{": (0x7FFE, 15), "\\": (0x7FFF0, 19), "\xc3": (0x7FFF1, 19), "\xff": (0x3FFFFEE, 26),
+    "\x80": (0xFFFE6, 20), "\n": (0x3FFFFFFC, 30),
+}  # fmt: skip
+
+
+def huffman(text: str) -> bytes:
+    """A string with its length in front, in Huffman coding and padded with ones."""
+    bits = "".join(f"{code:0{length}b}" for code, length in (CODES[each] for each in text))
+    bits += "1" * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8)
+    return bytes([0x80 | len(coded)]) + coded
+
+
+def plain(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+NAMES = {"of the static table": b"\x04", "plain": b"\x00" + plain(b":path"), "coded": b"\x00\x84\xb9X\xd3?"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("value", "is_text"),
+    [
+        (plain(b"/inference.GRPCInferenceService/ModelInfer"), True),
+        (plain("/\u00e9".encode()), True),
+        (plain(b"/\xff"), False),
+        (plain(b"/\xc3("), False),
+        *((huffman("/aenIXZ!+#$}^<{"[:end]), True) for end in range(1, 16)),
+        *((huffman("/a" + each), False) for each in ("\\", "\xc3", "\xff", "\x80", "\n")),
+        (huffman("\xff/a"), False),
+        # Padding of a whole byte.
+        (b"\x83" + huffman("/a")[1:] + b"\xff", False),
+    ],
+)
+def test_a_path_must_be_text(name: str, value: bytes, is_text: bool) -> None:
+    """grpc.aio stops serving all connections at a path that it cannot decode."""
+    if is_text:
+        HeadSizes().size_of(NAMES[name] + value)
+        return
+    with pytest.raises(MalformedError):
+        HeadSizes().size_of(NAMES[name] + value)
+
+
+def test_a_name_that_is_remembered_is_still_that_of_the_path() -> None:
+    sizes = HeadSizes()
+    sizes.size_of(b"\x40" + plain(b":path") + plain(b"/x"))
+    with pytest.raises(MalformedError):
+        sizes.size_of(b"\x7e" + plain(b"/\xff"))
+
+
+def test_other_headers_may_have_any_bytes() -> None:
+    """Values of names that end in -bin are sent as they are between gRPC's C libraries."""
+    assert HeadSizes().size_of(b"\x00" + plain(b"a-bin") + plain(b"\x00\xff")) == 7
+
+
+def test_long_paths_in_huffman_coding_are_refused() -> None:
+    with pytest.raises(MalformedError):
+        HeadSizes().size_of(b"\x04\xff\x80\x20" + b"\x18" * 4223)
