@@ -30,6 +30,8 @@ from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.unroll import Unroll
 from triune.graph.passes.upgrade import Upgrade
+from triune.graph.passes.wide_guards import WideGuards
+from triune.graph.passes.wide_squares import WideSquares
 from triune.graph.shadows import rename_shadows
 from triune.graph.sparse import make_dense
 from triune.graph.values import subgraphs_of
@@ -73,6 +75,7 @@ def normalize(
     keep: Collection[str] = (),
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
+    widens: bool = False,
 ) -> ModelProto:
     """Rewrite a model in core operators, so that it computes the same.
 
@@ -82,6 +85,8 @@ def normalize(
         check: inputs on which ONNX's reference evaluator computes the model before and after every pass, to compare the
             outputs. It is slow: meant for tests and for debugging.
         file: the scratch file for new large weights; without it they are stored in the model.
+        widens: whether to compute sums of squares of fp16, and normalizations whose guard is 0 in fp16, in fp32
+            (`WideSquares`, `WideGuards`).
 
     Returns:
         a model of operator set `core_ops.OPSET` with the same inputs and outputs. Its constants are initializers, its
@@ -113,6 +118,8 @@ def normalize(
     declared = take_output_shapes(copy)
     watch = None if check is None else Check(copy, check)
     copy = run_passes(infer_anew(copy), [Upgrade()], watch)
+    if widens:
+        copy = run_passes(copy, [Infer(), Inline(keep, own_only=True), WideSquares()], watch)
     # All rounds of passes share one `Fold`, since it limits the size of all its results together.
     fold = Fold()
     for _ in range(MAX_ROUNDS):
@@ -124,6 +131,8 @@ def normalize(
         if copy.SerializeToString(deterministic=True) == before:
             break
     copy = run_passes(copy, [Infer(), Consistent(in_bodies=True)], watch)
+    if widens:
+        copy = run_passes(copy, [WideGuards(), Infer()], watch)
     _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)

@@ -97,3 +97,54 @@ def test_sums_of_squares_in_models_of_fp16_do_not_overflow(node: str, target: st
     with triune.load(tmp_path / target, "cpu") as model:
         found = model.predict({"x": x})["y"]
     np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=0.01)
+
+
+WITHIN = {
+    "a function": """<ir_version: 10, opset_import: ["" : 18, "own" : 1]>
+g (float16[1,2,3,4] x) => (float16[1,2,3,1] y) { y = own.length (x) }
+<domain: "own", opset_import: ["" : 18]> length (a) => (b) {
+axes = Constant <value = int64[1] {-1}> () b = ReduceL2 (a, axes) }""",
+    "a body": """<ir_version: 10, opset_import: ["" : 18]>
+g (float16[1,2,3,4] x) => (float16[1,2,3,1] y) <int64[1] axes = {-1}, int64 two = {2}> {
+begin = ReduceMin (x, axes) go = Constant <value = bool {1}> ()
+y = Loop (two, go, begin) <body = each (int64 i, bool c, float16[1,2,3,1] old) => (bool d, float16[1,2,3,1] new) {
+d = Identity (c) length = ReduceL2 (x, axes) less = ReduceMax (x, axes) new = Sub (length, less) }> }""",
+}
+
+
+@pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
+@pytest.mark.parametrize("where", WITHIN)
+def test_sums_of_squares_in_functions_and_bodies_do_not_overflow(where: str, target: str, tmp_path: Path) -> None:
+    onnx.save(onnx.parser.parse_model(WITHIN[where]), tmp_path / "m.onnx")
+    triune.convert(tmp_path / "m.onnx", tmp_path / target)
+    x = (np.random.default_rng(0).standard_normal((1, 2, 3, 4)) * 4000).astype(np.float16)
+    (expected,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
+    assert np.isfinite(expected).all()
+    with triune.load(tmp_path / target, "cpu") as model:
+        found = model.predict({"x": x})["y"]
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=4)
+
+
+@pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        "LayerNormalization <epsilon = 1e-12> (x, w, w)",
+        "InstanceNormalization <epsilon = 1e-12> (x, v, v)",
+        "com.microsoft.SkipLayerNormalization <epsilon = 1e-12> (x, x, w, w)",
+    ],
+)
+def test_guards_of_normalizations_in_fp16_stay_positive(node: str, target: str, tmp_path: Path) -> None:
+    """An epsilon of 1e-12, as BERT has it, is 0 in fp16: rows of equal numbers were 0 divided by 0."""
+    weights = "float16[4] w = {1,2,3,4}, float16[2] v = {1,2}"
+    text = f"g (float16[1,2,4] x) => (float16[a,b,c] y) <{weights}> {{ y = {node} }}"
+    model = model_of(text, opset=18)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "m.onnx")
+    triune.convert(tmp_path / "m.onnx", tmp_path / target)
+    x = np.array([[[3, 3, 3, 3], [1, 2, 3, 4]]], np.float16)
+    (expected,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
+    assert np.isfinite(expected).all()
+    with triune.load(tmp_path / target, "cpu") as loaded:
+        found = loaded.predict({"x": x})["y"]
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=0.01)

@@ -24,7 +24,6 @@ from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
 from triune.graph.passes.narrow import Narrow
-from triune.graph.passes.wide_squares import WideSquares
 from triune.graph.passes.widen import Widen, half_interface
 from triune.graph.ranges import WIDE
 from triune.graph.weight_files import WeightFile
@@ -112,7 +111,7 @@ def _prepared(
     apply_shapes(copy, options.shapes)
     tell("bringing the graph to core operators")
     # In fp16 and mixed precision, the rules for all nodes keep in fp32 what needs it.
-    core = normalize(WideSquares()(copy) if options.precision is Precision.FP32 else copy, file=file)
+    core = normalize(copy, file=file, widens=options.precision is Precision.FP32)
     _require_typed_outputs(core)
     require_pairings(core, options.shapes)
     differing = _notes_of_bits(core)

@@ -57,9 +57,12 @@ class Inline(GraphPass):
 
     name = "inline"
 
-    def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep` has the names of operators that are not inlined although they have a body."""
+    def __init__(self, keep: Collection[str] = (), *, own_only: bool = False) -> None:
+        """`keep` has the names of operators that are not inlined although they have a body. With `own_only` only the
+        model's own functions are inlined, and no operator.
+        """
         self._kept = {*CORE_OPS, *_DECOMPOSED, *keep}
+        self._own_only = own_only
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Replace calls of functions in `model`, in place, by the functions' bodies.
@@ -108,7 +111,7 @@ class Inline(GraphPass):
         if (domain, name, overload) in calls.functions:
             return calls.functions[domain, name, overload]
         version = OPSET if not domain else 1
-        if (not domain and name in self._kept) or not _schemas.has(name, version, domain):
+        if self._own_only or (not domain and name in self._kept) or not _schemas.has(name, version, domain):
             return None
         schema = _schemas.get_schema(name, version, domain)
         if schema.has_function:
