@@ -1,4 +1,6 @@
-"""Units and parameters of backends that run one instance of a model on each unit, which batches all requests."""
+"""Read the units and parameters of a config, for backends that run one instance of a model on each unit. The instance
+batches all requests of its unit.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

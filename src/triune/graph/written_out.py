@@ -116,8 +116,8 @@ class _Writer:
         for cache, new in ((key_cache, key), (value_cache, value)):
             b.put("Identity", [new], [new_tokens(cache)])
         keys, values = self._all(key_cache, key), self._all(value_cache, value)
-        # Replace the values of masked keys by 0: a NaN among them would spread to other sequences, since 0 * NaN is
-        # NaN.
+        # Replace the values in rows that are no tokens of the sequence by 0: a NaN among them would reach the answers,
+        # since 0 * NaN is NaN.
         values = b.op("Where", self._once("kept rows", self._kept_rows), values, self._scalar(0.0))
         queries = self._by_heads(query, heads)
         if heads != kv_heads:

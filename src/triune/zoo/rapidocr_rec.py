@@ -53,6 +53,6 @@ def read_characters(model: bytes) -> list[str]:
     """
     for entry in onnx.load_model_from_string(model).metadata_props:
         if entry.key == "character":
-            # Split at line feeds only: splitlines would also split at some of the characters themselves.
+            # Split at line feeds only: str.split() would also split at one of the characters, the ideographic space.
             return ["", *entry.value.removesuffix("\n").split("\n"), " "]
     raise InvalidArgumentError("the recogniser's metadata has no entry 'character'")

@@ -25,7 +25,8 @@ _OTHERS: Final = frozenset(
 
 
 def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
-    """Read the config from the shapes of the variables, and the suppressed tokens from config.json.
+    """Read the config from the variables, their shapes and values; config.json has the suppressed tokens and the heads
+    that align words.
 
     Raises:
         UnsupportedError: the file has another kind of model, or a setting that Whisper does not have.
