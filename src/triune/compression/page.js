@@ -71,12 +71,15 @@ if (found.units.length) {
     [...new Set([before.unavailable, after.unavailable])].filter(Boolean).map(why => `${unit}: ${why}`)));
   main.append(make("h2", "Speed on this machine"),
     make("p", "Measured, before → after: both take turns, call by call. Other work on the machine makes both slower."),
-    table([["unit"], ["latency, ms", "number"], ["samples a second", "number"], ["samples a call", "number"],
-      ["joules a sample", "number"], ["agreement on the unit", "number"]],
+    table([["unit"], ...(found.text
+      ? [["a token of one answer, ms", "number"], ["tokens a second", "number"], ["answers at once", "number"],
+        ["joules a token", "number"]]
+      : [["latency, ms", "number"], ["samples a second", "number"], ["samples a call", "number"],
+        ["joules a sample", "number"], ["agreement on the unit", "number"]])],
     found.units.map(({unit, before, after}) => [unit, times(before.latency_ms, after.latency_ms),
       times(before.rows_per_second, after.rows_per_second), `${after.batch}`,
       before.joules_per_row === null || after.joules_per_row === null ? "unavailable"
-        : times(before.joules_per_row, after.joules_per_row), percent(after.agreement)])),
+        : times(before.joules_per_row, after.joules_per_row), ...(found.text ? [] : [percent(after.agreement)])])),
     make("ul", ...[...reasons].map(each => make("li", each))));
 }
 

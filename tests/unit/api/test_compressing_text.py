@@ -12,7 +12,10 @@ import pytest
 
 import triune
 from support.text_models import write_text_model
+from triune.api.compressing.speeds import decoder_speeds
+from triune.compression.report import as_json
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.units import Unit
 from triune.engine.weights import DenseTensor, PackedTensor, open_checkpoint
 
 PAGE_OF_TEXT = "The quick brown fox jumps over the lazy dog, and what it finds there is another matter.\n" * 12
@@ -210,3 +213,30 @@ except triune.InvalidArgumentError as error:
     assert "cannot be" in found.stdout, (found.stdout, found.stderr)
     assert "make room" in found.stdout
     assert sorted(each.name for each in tmp_path.iterdir()) == ["decoder", "text.txt"]
+
+
+def test_reports_have_speed_and_joules_of_a_token(
+    source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triune.api.compressing.text.units_here", lambda: [Unit.CPU])
+    target = source.with_name("small")
+    report = triune.compress(source, target, weights="int8", calibrate=text, force=True, measure=True).report
+    assert len(report.before) == len(report.after) == 1
+    for each in (*report.before, *report.after):
+        assert each.latency_ms is not None, each.unavailable
+        assert each.rows_per_second is not None
+        assert each.latency_ms > 0
+        assert each.rows_per_second > 0
+        assert (each.unit, each.batch) == ("cpu", 8)
+        assert (each.joules_per_row is None) == bool(each.unavailable)
+    (unit,) = as_json(report)["units"]
+    assert unit["before"]["latency_ms"] == report.before[0].latency_ms
+    assert not triune.compress(source, target, weights="int8", calibrate=text, force=True).report.before
+
+
+def test_a_decoder_that_a_unit_does_not_run_says_why(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    one, other = decoder_speeds([source, tmp_path / "none"], Unit.CPU, "fox", 96)
+    assert one.latency_ms is not None
+    assert other.latency_ms is None
+    assert "none" in other.unavailable

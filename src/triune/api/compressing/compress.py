@@ -139,6 +139,7 @@ def compress(
                 calibrate=None if calibrate is None else Path(calibrate),
                 keep_accuracy=keep_accuracy,
                 least=least_agreement(keep_accuracy),
+                measure=measure,
                 force=force,
                 tell=tell,
             )

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.api.staging import publish, staged
+from triune.api.timing import units_here
 from triune.backends.libraries import require_libraries
 from triune.compression.accuracy import TextAccuracy
 from triune.compression.found import Kept
 from triune.compression.ladder import Step, fewest, rungs_after, steps_of
 from triune.compression.options import Options, Per, WeightForm
-from triune.compression.report import Layer, Report
+from triune.compression.report import Layer, Report, Timed
 from triune.compression.report import Method as TriedMethod
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 
@@ -59,6 +60,7 @@ def compress_text(
     calibrate: Path | None,
     keep_accuracy: float | None,
     least: float,
+    measure: bool,
     force: bool,
     tell: Tell,
 ) -> Report:
@@ -72,6 +74,7 @@ def compress_text(
         keep_accuracy: the least agreement (`TextAccuracy.agreement`). Matrices return to a higher precision until it is
             reached; None for no such limit.
         least: the agreement below which nothing is written without `force`.
+        measure: whether to measure the speed and the joules of source and result on the units of this machine.
         force: whether to write the result whatever its agreement is.
         tell: receives progress messages.
 
@@ -144,6 +147,18 @@ def compress_text(
         accuracy = comparison.accuracy()
         found = _Attempt(found.matrices, found.forms, found.returned, accuracy, accuracy.agreement >= least)
         _require_agreement(found, least, is_searched=keep_accuracy is not None, force=force)
+        before: list[Timed] = []
+        after: list[Timed] = []
+        if measure:
+            # The engine is imported only if it measures.
+            from triune.api.compressing.speeds import decoder_speeds, prompt_tokens
+
+            prompt = tokenizer.decode(texts.comparison[0][: prompt_tokens(context)])
+            for each in units_here():
+                tell(f"measuring on {each.value}")
+                one, other = decoder_speeds((source, staging), each, prompt, context)
+                before.append(one)
+                after.append(other)
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
     tried = [TriedMethod(each.name, each.agreement, each.note, each.name == made.method.value) for each in tried]
@@ -156,7 +171,7 @@ def compress_text(
     described = replace(options, method=made.method).described
     return Report(
         source.name, target.name, described, *sizes, texts.origin, texts.is_built_in,
-        [], accuracy.agreement, least, _layers(matrices, made, found), kept, notes=notes,
+        [], accuracy.agreement, least, _layers(matrices, made, found), kept, before, after, notes,
         methods=tried if len(tried) > 1 else (), text=accuracy,
     )  # fmt: skip
 
