@@ -137,6 +137,7 @@ def test_onnxruntimes_options_change_no_answer(tmp_path: Path, options: dict[str
         ("optimization.graph.level", "3"),
         ("enable_mem_arena", "perhaps"),
         ("session.intra_op.allow_spinning", "2"),
+        ("session.qdq_matmulnbits_accuracy_level", "5"),
         ("intra_op_num_threads", "1"),
         ("memory.enable_memory_arena_shrinkage", "gpu"),
     ],

@@ -31,6 +31,9 @@ from triune.runtimes.served import coreai_units
 
 _ONNX = ".onnx"
 
+_ACCURACY = "session.qdq_matmulnbits_accuracy_level"
+"""ONNX Runtime's option to compute products with quantized weights in fp32, as Core AI does, when it is "1"."""
+
 
 class CoreAi:
     """Core AI, and its emulation on systems without it.
@@ -139,7 +142,9 @@ class CoreAi:
             )
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
-            inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
+            runtime = self._raised[runs_on]
+            exact = {_ACCURACY: "1"} if _ACCURACY in runtime.option_names else NO_OPTIONS
+            inner = runtime.load(model, unit=runs_on, num_threads=num_threads, options=exact)
         # The ONNX model that was made of the program computes in the program's precision, except on `amx` (bf16).
         precision = inner.precision if unit is Unit.AMX else function.precision
         own = _signature(function, settings, asset)
