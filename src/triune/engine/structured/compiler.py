@@ -11,8 +11,10 @@ from weakref import ReferenceType, WeakSet, ref
 
 from llguidance import LLMatcher, LLTokenizer
 
-from triune.core.errors import UnavailableError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.fair_slots import FairSlots
+from triune.core.panics import is_panic
+from triune.core.printable import printable
 from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.structured.constraint import Constraint
 from triune.engine.structured.grammar import grammar_of
@@ -172,7 +174,16 @@ class _Words:
         # Refer to this object weakly: Python's garbage collector does not see what llguidance's tokenizer refers to, so
         # a cycle through it would never be freed.
         words = _Vocabulary(tokenizer, vocab_size, ref(self))
-        self.tokenizer = LLTokenizer(words, eos_token=list(tokenizer.tokens.eos) or None)  # pyright: ignore[reportArgumentType]
+        eos = list(tokenizer.tokens.eos) or None
+        try:
+            self.tokenizer = LLTokenizer(words, eos_token=eos)  # pyright: ignore[reportArgumentType]
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise InvalidArgumentError(
+                f"the tokenizer's vocabulary cannot be used for structured output, perhaps since a token is very long: "
+                f"{printable(str(error))}"
+            ) from error
 
 
 class _Vocabulary:

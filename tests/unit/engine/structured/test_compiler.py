@@ -320,3 +320,11 @@ async def test_a_trial_that_is_interrupted_harms_no_other(compiler: ConstraintCo
         await asyncio.wait([leaving])
         grammar = await compiler.compile_in_turn(long_constraint(letter))
         assert fits(grammar.matcher(), letter * 5000)
+
+
+def test_a_vocabulary_that_llguidance_cannot_hold_is_refused() -> None:
+    """It panics at a token of 5,000 characters, with an exception that is no Exception."""
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b" * 5000: 1}, unk_token="a"))
+    tokenizer = Tokenizer(backend, SpecialTokens(), 2, "m")
+    with pytest.raises(InvalidArgumentError, match="cannot be used for structured output"):
+        ConstraintCompiler(tokenizer, 2)

@@ -141,7 +141,12 @@ def _check_templates(processor: Any, where: str) -> None:
                     f"{where}: the tokenizer's template has {len(found)} places for {len(texts)} texts; it must not "
                     "repeat them"
                 )
-            num_added += sum(ids[piece["SpecialToken"]["id"]] for piece in pieces if "SpecialToken" in piece)
+            special = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
+            if unknown := next((name for name in special if name not in ids), None):
+                raise InvalidArgumentError(
+                    f"{where}: the tokenizer's template adds the special token {unknown!a}, which it does not define"
+                )
+            num_added += sum(ids[name] for name in special)
     if num_added > MAX_ADDED_TOKENS:
         raise InvalidArgumentError(
             f"{where}: the tokenizer's templates add {num_added} tokens to texts; at most {MAX_ADDED_TOKENS} are "

@@ -114,6 +114,15 @@ def test_templates_of_many_tokens_are_refused() -> None:
     assert Tokenizer(backend, SpecialTokens(), 2, "m").encode("a") == [1, 0, 1]
 
 
+def test_a_template_with_a_token_that_it_lacks_is_refused() -> None:
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    backend.post_processor = processors.TemplateProcessing(single="[UNK] $A", special_tokens=[("[UNK]", 1)])
+    written = backend.to_str().replace('{"SpecialToken":{"id":"[UNK]"', '{"SpecialToken":{"id":"("', 1)
+    assert written != backend.to_str()
+    with pytest.raises(InvalidArgumentError, match=r"adds the special token '\(', which it does not define"):
+        Tokenizer(tokenizers.Tokenizer.from_str(written), SpecialTokens(), 2, "m")
+
+
 def test_a_token_of_a_long_text_is_refused() -> None:
     backend = tokenizers.Tokenizer(models.WordLevel({"a" * 70_000: 0}, unk_token="a"))
     with pytest.raises(InvalidArgumentError, match="a token of 70000 bytes; at most 65536"):
