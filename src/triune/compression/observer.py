@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from triune.compression.options import Calibration
 from triune.core.datatypes import Array
@@ -77,6 +77,16 @@ def observe(
     return {name: found.get(name, Range(0.0, 0.0)) for name in names}
 
 
+def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """A copy of a model whose outputs are these results of its nodes. Their types must have been inferred."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+    copy.graph.output.extend(known[name] for name in names)
+    return copy
+
+
 def values_on(
     model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]], ops: CustomOps = NO_CUSTOM_OPS
 ) -> Iterator[Mapping[str, Array]]:
@@ -91,14 +101,7 @@ def values_on(
     if not wanted:
         yield from samples
         return
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in wanted)
-    kinds = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
-    for value in copy.graph.output:
-        value.CopyFrom(kinds[value.name])
-    session = session_of(copy, "the model", ops)
+    session = session_of(with_outputs(model, wanted), "the model", ops)
     for sample in samples:
         yield {**sample, **session.run(sample, {})[0]}
 

@@ -74,6 +74,17 @@ def test_integers_near_their_ends_are_divided_rightly_on_every_way(last: str, tm
     np.testing.assert_array_equal(found, answers(source, inputs)[0])
 
 
+def compare_large(folder: Path, target: str, *, atol: float) -> None:
+    """Convert m.onnx in `folder`, and compare its answer on large numbers with ONNX Runtime's finite one."""
+    triune.convert(folder / "m.onnx", folder / target)
+    x = (np.random.default_rng(0).standard_normal((1, 2, 3, 4)) * 4000).astype(np.float16)
+    (expected,) = onnxruntime.InferenceSession(folder / "m.onnx").run(None, {"x": x})
+    assert np.isfinite(expected).all()
+    with triune.load(folder / target, "cpu") as model:
+        found = model.predict({"x": x})["y"]
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=atol)
+
+
 @pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
 @pytest.mark.parametrize(
     "node",
@@ -90,13 +101,7 @@ def test_sums_of_squares_in_models_of_fp16_do_not_overflow(node: str, target: st
     """ONNX Runtime computes them in fp32, where the square of 256 is a number."""
     text = f"g (float16[1,2,3,4] x) => (float16[a,b,c,d] y) <int64[1] axes = {{-1}}> {{ y = {node} }}"
     onnx.save(model_of(text, opset=18), tmp_path / "m.onnx")
-    triune.convert(tmp_path / "m.onnx", tmp_path / target)
-    x = (np.random.default_rng(0).standard_normal((1, 2, 3, 4)) * 4000).astype(np.float16)
-    (expected,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
-    assert np.isfinite(expected).all()
-    with triune.load(tmp_path / target, "cpu") as model:
-        found = model.predict({"x": x})["y"]
-    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=0.01)
+    compare_large(tmp_path, target, atol=0.01)
 
 
 WITHIN = {
@@ -116,13 +121,7 @@ d = Identity (c) length = ReduceL2 (x, axes) less = ReduceMax (x, axes) new = Su
 @pytest.mark.parametrize("where", WITHIN)
 def test_sums_of_squares_in_functions_and_bodies_do_not_overflow(where: str, target: str, tmp_path: Path) -> None:
     onnx.save(onnx.parser.parse_model(WITHIN[where]), tmp_path / "m.onnx")
-    triune.convert(tmp_path / "m.onnx", tmp_path / target)
-    x = (np.random.default_rng(0).standard_normal((1, 2, 3, 4)) * 4000).astype(np.float16)
-    (expected,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
-    assert np.isfinite(expected).all()
-    with triune.load(tmp_path / target, "cpu") as model:
-        found = model.predict({"x": x})["y"]
-    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0.01, atol=4)
+    compare_large(tmp_path, target, atol=4)
 
 
 @pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])

@@ -121,8 +121,7 @@ def compress(
         NotFoundError: there is no such source, or no samples.
         InvalidArgumentError: an option is wrong, or does not apply; samples do not fit; or the disk is full.
         UnsupportedError: the model has nothing to compress or cannot be converted, or an operator is not known; or the
-            result agrees less than
-            `keep_accuracy`, or `LEAST`, and `force` is not set.
+            result agrees less than `keep_accuracy`, or `LEAST`, and `force` is not set.
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
     written_form = partial(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.compression.moments import Moments, Site, held_at_once
+from triune.compression.observer import with_outputs
 from triune.engine.models import write_model
 from triune.engine.weights import Checkpoint, DenseTensor
 from triune.engine.weights.tensors import Placeholder
@@ -132,7 +133,7 @@ class TextGraph:
         weights = {name: self._present(name) for name in piece.inputs if name in self.shapes}
         computed = [name for name in outputs if name not in piece.inputs]
         # A session of its own for each run: the memory of many open ones would add up.
-        session = GraphSession(_giving(piece.model, computed), "the model") if computed else None
+        session = GraphSession(with_outputs(piece.model, computed), "the model") if computed else None
         at = self._pieces.index(piece)
         later = {name for each in self._pieces[at + 1 :] for name in each.inputs}
         for values in texts:
@@ -171,18 +172,6 @@ class TextGraph:
                         found.append(at)
                     present = layer
         return found
-
-
-def _giving(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
-    """A copy of a piece with these outputs."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs)
-    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
-    for value in copy.graph.output:
-        value.CopyFrom(known[value.name])
-    return copy
 
 
 class _Unread:

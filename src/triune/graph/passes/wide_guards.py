@@ -7,8 +7,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from triune.graph.names import Names
 from triune.graph.passes.run import GraphPass
-from triune.graph.passes.wide_squares import in_fp32, replace_nodes
-from triune.graph.values import Values, attributes_of, nodes_within, subgraphs_of
+from triune.graph.passes.wide_squares import in_fp32, widen
+from triune.graph.values import Values, attributes_of, nodes_within
 
 _LEAST: Final = 2.0**-24
 """The least positive number of fp16."""
@@ -26,7 +26,7 @@ class WideGuards(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Put casts around such nodes of `model` and of its subgraphs, in place. It must be in core operators."""
         if any(_has_lost_guard(node) for node in nodes_within(model.graph.node)):
-            _widen(model.graph, None, Names(model.graph))
+            widen(model.graph, None, Names(model.graph), _has_lost_guard, _with_wide_operands)
         return model
 
 
@@ -35,22 +35,13 @@ def _has_lost_guard(node: NodeProto) -> bool:
     return node.op_type in _NORMALIZATIONS and is_one and 0 < attributes_of(node).get("epsilon", 1e-5) < _LEAST
 
 
-def _widen(graph: GraphProto, outer: Values | None, names: Names) -> None:
-    values = Values(graph, outer)
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        for inner in subgraphs_of(node):
-            _widen(inner, values, names)
-        if not _has_lost_guard(node) or values.elem_type(node.input[0]) != TensorProto.FLOAT16:
-            nodes.append(node)
-            continue
-        before, wide, after = in_fp32(node, names)
-        nodes.append(before)
-        for index, name in enumerate(node.input[1:], start=1):
-            if name and values.elem_type(name) == TensorProto.FLOAT16:
-                wide.input[index] = _as_fp32(name, graph, values, names, nodes)
-        nodes += [wide, after]
-    replace_nodes(graph, nodes)
+def _with_wide_operands(node: NodeProto, graph: GraphProto, values: Values, names: Names) -> list[NodeProto]:
+    before, wide, after = in_fp32(node, names)
+    nodes = [before]
+    for index, name in enumerate(node.input[1:], start=1):
+        if name and values.elem_type(name) == TensorProto.FLOAT16:
+            wide.input[index] = _as_fp32(name, graph, values, names, nodes)
+    return [*nodes, wide, after]
 
 
 def _as_fp32(name: str, graph: GraphProto, values: Values, names: Names, nodes: list[NodeProto]) -> str:

@@ -1,5 +1,7 @@
 """Compute sums of squares and powers of fp16 in fp32, as ONNX Runtime does."""
 
+from collections.abc import Callable
+
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.names import Names
@@ -29,19 +31,42 @@ class WideSquares(GraphPass):
         (`Infer`), and the model's functions inlined.
         """
         if any(_is_sum(node) for node in nodes_within(model.graph.node)):
-            _widen(model.graph, None, Names(model.graph))
+            widen(model.graph, None, Names(model.graph), _is_sum, _around)
         return model
 
 
-def _widen(graph: GraphProto, outer: Values | None, names: Names) -> None:
+def widen(
+    graph: GraphProto,
+    outer: Values | None,
+    names: Names,
+    is_wanted: Callable[[NodeProto], bool],
+    write: Callable[[NodeProto, GraphProto, Values, Names], list[NodeProto]],
+) -> None:
+    """Replace some nodes of a graph and of its subgraphs, in place: those whose first operand is fp16.
+
+    Args:
+        graph: the graph.
+        outer: the values of the graphs around it; None for a model's own graph.
+        names: makes names that are new in the model.
+        is_wanted: whether to replace a node, if its first operand is fp16.
+        write: returns the nodes that replace a node of a graph with these values.
+    """
     values = Values(graph, outer)
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _widen(inner, values, names)
-        is_half = _is_sum(node) and values.elem_type(node.input[0]) == TensorProto.FLOAT16
-        nodes += in_fp32(node, names) if is_half else [node]
-    replace_nodes(graph, nodes)
+            widen(inner, values, names, is_wanted, write)
+        is_half = is_wanted(node) and values.elem_type(node.input[0]) == TensorProto.FLOAT16
+        nodes += write(node, graph, values, names) if is_half else [node]
+    if len(nodes) != len(graph.node):
+        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+def _around(node: NodeProto, graph: GraphProto, values: Values, names: Names) -> list[NodeProto]:
+    del graph, values
+    return in_fp32(node, names)
 
 
 def in_fp32(node: NodeProto, names: Names) -> list[NodeProto]:
@@ -54,14 +79,6 @@ def in_fp32(node: NodeProto, names: Names) -> list[NodeProto]:
         wide,
         helper.make_node("Cast", [result], [node.output[0]], name=result, to=TensorProto.FLOAT16),
     ]
-
-
-def replace_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """Replace the nodes of `graph`, in place; some of `nodes` may be its own."""
-    if len(nodes) != len(graph.node):
-        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(kept)
 
 
 def _is_sum(node: NodeProto) -> bool:
