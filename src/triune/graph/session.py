@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -23,7 +23,12 @@ from triune.graph.weight_files import array_of, load_data, refer
 # Weights of at least this size are passed to ONNX Runtime separately, since protobuf limits the model to 2 GiB.
 _LARGE_BYTES = 1 << 20
 
-_EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecision": "1"}
+ACCURACY: Final = "session.qdq_matmulnbits_accuracy_level"
+"""ONNX Runtime's option for how exactly products with quantized weights are computed: "1" in fp32; "4", as by default,
+with the other operand rounded to 8 bits (onnxruntime_session_options_config_keys.h).
+"""
+
+_EXACT = {ACCURACY: "1", "session.x64quantprecision": "1"}
 """Options for exact results: products with quantized weights are computed in fp32, without quantizing the other operand
 to 8 bits, and products of uint8 and int8 do not saturate on x86 without VNNI (onnxruntime_session_options_config_keys.h
 of ONNX Runtime).

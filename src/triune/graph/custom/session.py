@@ -37,16 +37,19 @@ def session_of(model: ModelProto, name: str, ops: CustomOps, *, optimizes: bool 
         InvalidArgumentError: a node does not fit its numpy function.
         UnsupportedError: ONNX Runtime cannot load the graph, or a node for numpy is in a branch, a loop or a function.
     """
-    if not ops.ops or not numpy_nodes(model, ops):
+    by_numpy = numpy_nodes(model, ops) if ops.ops else []
+    if not by_numpy:
         return GraphSession(model, name, optimizes=optimizes)
-    return _NumpySession(model, name, ops, optimizes=optimizes)
+    return _NumpySession(model, name, ops, by_numpy, optimizes=optimizes)
 
 
 class _NumpySession:
     """A model that is cut at the operators that numpy computes."""
 
-    def __init__(self, model: ModelProto, name: str, ops: CustomOps, *, optimizes: bool) -> None:
-        """The arguments are those of `session_of`."""
+    def __init__(
+        self, model: ModelProto, name: str, ops: CustomOps, by_numpy: Sequence[int], *, optimizes: bool
+    ) -> None:
+        """`by_numpy` has the positions of the nodes that numpy computes. For the rest see `session_of`."""
         self._outputs: Sequence[str] = [value.name for value in model.graph.output]
         self._name = name
 
@@ -54,7 +57,7 @@ class _NumpySession:
             session = GraphSession(piece.model, name, optimizes=optimizes)
             return lambda given: session.run(given, {})[0]
 
-        self._stages = Stages(model, ops, numpy_nodes(model, ops), compile_piece)
+        self._stages = Stages(model, ops, by_numpy, compile_piece)
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array], /

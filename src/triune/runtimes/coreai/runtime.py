@@ -21,6 +21,7 @@ from triune.coreai.executable import HOST_LIMITS, AppleExecutable
 from triune.coreai.limits import largest_batch, limits_of
 from triune.coreai.system import has_system_runtime
 from triune.coreai.variants import merged, variants_of
+from triune.graph.session import ACCURACY
 from triune.hosting import HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, raising_digest
 from triune.runtimes.coreai.functions import FunctionExecutable, VariantsExecutable
@@ -30,9 +31,6 @@ from triune.runtimes.onnx.file import read_signature
 from triune.runtimes.served import coreai_units
 
 _ONNX = ".onnx"
-
-_ACCURACY = "session.qdq_matmulnbits_accuracy_level"
-"""ONNX Runtime's option to compute products with quantized weights in fp32, as Core AI does, when it is "1"."""
 
 
 class CoreAi:
@@ -143,7 +141,8 @@ class CoreAi:
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             runtime = self._raised[runs_on]
-            exact = {_ACCURACY: "1"} if _ACCURACY in runtime.option_names else NO_OPTIONS
+            # Core AI computes products with quantized weights in fp32.
+            exact = {ACCURACY: "1"} if ACCURACY in runtime.option_names else NO_OPTIONS
             inner = runtime.load(model, unit=runs_on, num_threads=num_threads, options=exact)
         # The ONNX model that was made of the program computes in the program's precision, except on `amx` (bf16).
         precision = inner.precision if unit is Unit.AMX else function.precision

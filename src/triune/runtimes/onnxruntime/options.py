@@ -8,6 +8,7 @@ import onnxruntime
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import Parameter
 from triune.graph.arenas import NO_LOG
+from triune.graph.session import ACCURACY
 from triune.runtimes import options as read
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
@@ -16,10 +17,6 @@ _SWITCHES = (
     "session.set_denormal_as_zero",
     "session.use_device_allocator_for_initializers",
 )
-_ACCURACY = "session.qdq_matmulnbits_accuracy_level"
-"""How exactly products with quantized weights are computed: "1" in fp32; "4", as by default, with the other operand
-rounded to 8 bits (onnxruntime_session_options_config_keys.h).
-"""
 _LEVELS = {"-1": "ORT_ENABLE_BASIC", "0": "ORT_ENABLE_ALL", "1": "ORT_ENABLE_EXTENDED", "2": "ORT_DISABLE_ALL"}
 KNOWN_OPTIONS = (
     "intra_op_thread_count",
@@ -29,7 +26,7 @@ KNOWN_OPTIONS = (
     "enable_mem_arena",
     "enable_mem_pattern",
     _SHRINKAGE,
-    _ACCURACY,
+    ACCURACY,
     *_SPINNING,
     *_SWITCHES,
 )
@@ -69,7 +66,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
                 settings.enable_cpu_mem_arena = read.boolean(name, value)
             case "enable_mem_pattern":
                 settings.enable_mem_pattern = read.boolean(name, value)
-            case _ if name == _ACCURACY:
+            case _ if name == ACCURACY:
                 settings.add_session_config_entry(name, read.choice(name, value, ("0", "1", "2", "3", "4")))
             case _ if name in _SWITCHES:
                 settings.add_session_config_entry(name, "1" if read.boolean(name, value) else "0")
