@@ -249,9 +249,10 @@ class Sizes:
                 found = given[begin:end:step] if step > 0 else None
         elif node.op_type in OF_SIZES:
             parts = [self.elements(name) for name in node.input]
-            if len({len(part) if part is not None else None for part in parts}) == 1:
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts) and len({len(part) for part in known}) == 1:
                 rule = OF_SIZES[node.op_type]
-                found = tuple(rule(*each) for each in zip(*(part or () for part in parts), strict=True))
+                found = tuple(rule(*each) for each in zip(*known, strict=True))
         if found is not None and len(found) <= 16:
             self._vectors[node.output[0]] = found
 

@@ -55,3 +55,15 @@ def test_names_of_sizes_are_kept(text: str, shape: tuple[object, ...]) -> None:
     assert sizes is not None
     for found, wanted in zip(sizes, shape, strict=True):
         assert found == wanted if wanted is not None else found not in ("a", "b")
+
+
+@pytest.mark.parametrize("op", ["Mul", "Sub", "Div"])
+def test_arithmetic_of_unknown_elements_is_unknown(op: str) -> None:
+    """They were taken for a tensor without elements, and Reshapes got shapes of fewer axes."""
+    model = model_of(
+        f"agraph (int64[1] a, int64[1] b, float[n,m] x) => (float[?,?] y) "
+        f"<int64[1] one = {{1}}> {{ size = {op} (a, b) shape = Concat <axis = 0> (one, size) y = Reshape (x, shape) }}",
+    )
+    sizes = Sizes(model.graph, {"one": [1]}.get, {"one": (1,)})
+    assert sizes.elements("size") is None
+    assert sizes.elements("shape") is None
