@@ -20,6 +20,7 @@ from support.http2 import (
     GOAWAY,
     HEADERS,
     PING,
+    PREFACE,
     RESET,
     SETTINGS,
     Http2,
@@ -28,7 +29,7 @@ from support.http2 import (
     literal,
     reset,
 )
-from triune.frontends.kserve.grpc.relay.turns import NUM_ORPHANS
+from triune.frontends.kserve.grpc.relay.turns import NUM_ENDED
 from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ServerLiveResponse
@@ -226,19 +227,30 @@ async def test_a_call_that_is_ended_early_takes_no_one_elses_turn(start: Start) 
     await connection.wire.close()
 
 
-async def test_who_opens_connections_and_leaves_cancels_no_ones_calls(start: Start) -> None:
+ASKING = PREFACE + frame(SETTINGS, 0, 0, b"") + call(1) + message(1)
+LEAVING = {
+    "leaves": ASKING,
+    "resets and leaves": ASKING + reset(1),
+    "has no time": ASKING.replace(head_of("ServerLive"), head_of("ServerLive", literal("grpc-timeout", "1n"))),
+    "makes a connection error": ASKING + frame(CONTINUATION, END_HEADERS, 1, b""),
+}
+
+
+@pytest.mark.parametrize("kind", LEAVING)
+async def test_who_opens_connections_and_ends_them_cancels_no_ones_calls(start: Start, kind: str) -> None:
     port = await start()
-    asking = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b"") + call(1) + message(1)
 
     def leave() -> None:
-        for _ in range(1500):
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.sendall(asking)
+        for _ in range(500):
+            with socket.create_connection(("127.0.0.1", port)) as connection, contextlib.suppress(ConnectionError):
+                connection.sendall(LEAVING[kind])
+                while "error" in kind and connection.recv(4096):
+                    pass
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         live = channel.unary_unary(LIVE)
         assert ServerLiveResponse.FromString(await live(b"", timeout=30)).live
-        leaving = asyncio.create_task(asyncio.to_thread(leave))
+        leaving = asyncio.gather(*(asyncio.to_thread(leave) for _ in range(4)))
         num_answered = 0
         while not leaving.done() or num_answered < 20:
             assert ServerLiveResponse.FromString(await live(b"", timeout=30)).live
@@ -248,7 +260,7 @@ async def test_who_opens_connections_and_leaves_cancels_no_ones_calls(start: Sta
 
 async def test_a_new_client_is_answered_after_many_have_left(start: Start) -> None:
     port = await start()
-    left = [await Http2.open(port) for _ in range(NUM_ORPHANS + 20)]
+    left = [await Http2.open(port) for _ in range(4 * NUM_ENDED)]
     for each in left:
         await each.wire.send(call(1))
         each.wire.writer.transport.abort()

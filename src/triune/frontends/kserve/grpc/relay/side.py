@@ -1,7 +1,12 @@
 """Base class of the client's connection and the library's connection."""
 
 import asyncio
-from typing import cast
+import select
+import socket
+from typing import Final, cast
+
+# macOS has no POLLRDHUP; its poll reports POLLHUP when the other end has closed the connection.
+_HUNG_UP: Final[int] = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Side(asyncio.BufferedProtocol):
@@ -20,6 +25,7 @@ class Side(asyncio.BufferedProtocol):
         self._num_skipped = num_unframed_bytes
         self._held = b""
         self._num_pauses = 0
+        self._aborting: asyncio.TimerHandle | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -32,6 +38,8 @@ class Side(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection has ended: end the other connection, too."""
+        if self._aborting is not None:
+            self._aborting.cancel()
         if self.peer is not None:
             self.peer.close()
 
@@ -39,7 +47,12 @@ class Side(asyncio.BufferedProtocol):
         """Close the connection when its buffer has been sent, or after `send_seconds` at the latest."""
         if not self.is_closed:
             self.transport.close()
-            self._loop.call_later(self._send_seconds, self.transport.abort)
+            self.abort_after(self._send_seconds)
+
+    def abort_after(self, seconds: float) -> None:
+        """End the connection after this time, if it has not ended by then."""
+        if self._aborting is None:
+            self._aborting = self._loop.call_later(seconds, self.transport.abort)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """The buffer for the next read (see `asyncio.BufferedProtocol`)."""
@@ -80,3 +93,11 @@ class Side(asyncio.BufferedProtocol):
             self.peer.transport.write(b"".join(changed))
         elif end:
             self.peer.transport.write(data[:end])
+
+
+def is_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the other end of a connection has closed it, even if data that it sent before has not been read yet."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    poll = select.poll()
+    poll.register(connection.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from triune.frontends.kserve.grpc.relay import frames
 from triune.frontends.kserve.grpc.relay.heads import HeadSizes, MalformedError, block_of
-from triune.frontends.kserve.grpc.relay.side import Side
+from triune.frontends.kserve.grpc.relay.side import Side, is_hung_up
 from triune.frontends.kserve.grpc.relay.turns import Turns
 from triune.frontends.limits import Limits
 
@@ -34,11 +34,11 @@ _RESET_FRAMES = 40
 _ENDED_AT_ONCE = 4
 _ENDING_SECONDS = 0.008
 
-# An abandoned call is one that its client ends before gRPC's library has handed it to its handler. A connection with
-# this many abandoned calls may open no other call until the library hands one of them to its handler.
+# An abandoned call is one that ends before gRPC's library has handed it to its handler. A connection with this many
+# abandoned calls may open no other call until the library hands one of them to its handler.
 _MAX_ABANDONED = 4
 # The library may never hand an abandoned call to its handler: after this many seconds the call counts as handed over.
-_ABANDONED_SECONDS = 1.0
+_ABANDONED_SECONDS = 0.25
 
 # The penalty points of a connection ("strikes") at which it is closed. It gets one for each call that it ends before
 # gRPC's library has passed the call to its handler, one for each call beyond the connection's limit, and one for each
@@ -145,6 +145,14 @@ class ClientSide(Side):
         """Whether the connection has ended, or nothing more of it is read."""
         return self._is_expelled or self.transport.is_closing()
 
+    def has_left(self) -> bool:
+        """Whether the connection has ended, or its client has disconnected. asyncio does not notice that while reading
+        is paused, as it is while the connection waits for its turn.
+        """
+        if not self.is_closed and is_hung_up(self.transport):
+            self.transport.abort()
+        return self.is_closed
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of a client that has connected, and have the relay connect it to gRPC's library."""
         super().connection_made(transport)
@@ -162,24 +170,32 @@ class ClientSide(Side):
         if library is not None and not library.is_closed and not self._num_skipped:
             for stream in tuple(itertools.islice(self._calls, _ENDED_AT_ONCE)):
                 library.transport.write(frames.reset(stream, frames.CANCEL))
-                self._orphan(stream)
+                self.end_call(stream)
             if self._calls:
                 self._loop.call_later(_ENDING_SECONDS, self.connection_lost, None)
                 return
         for stream in tuple(self._calls):
-            self._orphan(stream)
+            self.end_call(stream)
         super().connection_lost(exc)
         self._shared.left(self)
 
     def end_call(self, stream: int) -> bool:
         """Remove one of the connection's calls, if it has not been removed before.
 
+        If gRPC's library has not handed it to its handler yet, it counts as abandoned until the library does, or for
+        _ABANDONED_SECONDS.
+
         Returns:
-            whether gRPC's library had not yet handed it to its handler.
+            whether it counts as abandoned.
         """
         call = self._calls.pop(stream, 0)
         self._shared.num_calls -= call > 0
-        return self._shared.turns.leave(call)
+        turns = self._shared.turns
+        is_abandoned = turns.end(call, self)
+        if is_abandoned:
+            self._num_abandoned += 1
+            self._loop.call_later(_ABANDONED_SECONDS, turns.forget, call)
+        return is_abandoned
 
     def answered(self, stream: int) -> None:
         """Remove a call that ended with an answer. It takes one strike off the connection: see `_MAX_STRIKES`."""
@@ -187,9 +203,9 @@ class ClientSide(Side):
         self.is_known = True
         self._num_strikes = max(0, self._num_strikes - 1)
 
-    def abandoned_arrived(self) -> None:
-        """Called when a call that the client has already ended arrives at its handler: it counts as abandoned no more,
-        and a connection that waited for this may open its next call.
+    def ended_arrived(self) -> None:
+        """Called when an abandoned call has left gRPC's library: it counts no more, and a connection that waited for
+        this may open its next call.
         """
         self._num_abandoned -= 1
         if self._is_blocked:
@@ -250,7 +266,7 @@ class ClientSide(Side):
                     changed += (data[start:position], headers, self._open(library, stream, call))
                     start, call = end, 0
             elif kind == frames.RST_STREAM and stream in self._calls:
-                self._abandon(stream)
+                self._num_strikes += self.end_call(stream)
                 allowed -= _RESET_FRAMES
             allowed -= end - position < _SMALL_FRAME_BYTES
             position = end
@@ -279,7 +295,7 @@ class ClientSide(Side):
         library.say_goodbye(self._last_stream, reason)
         self.pause()
         self._is_expelled = True
-        self._loop.call_later(_PARTING_SECONDS, self.transport.abort)
+        self.abort_after(_PARTING_SECONDS)
 
     def _next_call(self) -> int:
         """The number for a call that may be opened now; 0 if the call must wait."""
@@ -307,30 +323,8 @@ class ClientSide(Side):
         if not is_refused:
             return b""
         library.refuse(stream)
-        self._abandon(stream)
+        self._num_strikes += self.end_call(stream)
         return frames.reset(stream, frames.CANCEL)
-
-    def _abandon(self, stream: int) -> None:
-        """Remove a call that has been ended.
-
-        If gRPC's library has not handed it to its handler yet, it counts as abandoned until the library does, or for
-        _ABANDONED_SECONDS.
-        """
-        call = self._calls[stream]
-        if self.end_call(stream):
-            self._num_abandoned += 1
-            self._num_strikes += 1
-            turns = self._shared.turns
-            turns.abandon(call, self)
-            self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
-
-    def _orphan(self, stream: int) -> None:
-        """Remove a call whose client has disconnected. gRPC's library may still have it."""
-        call = self._calls.pop(stream, 0)
-        self._shared.num_calls -= call > 0
-        turns = self._shared.turns
-        if turns.orphan(call):
-            self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
 
     def _count_allowed(self) -> float:
         """How many small frames may be passed on now."""

@@ -11,18 +11,27 @@ from typing import Protocol
 NUM_AHEAD = 8
 """The most calls that are on their way through gRPC's library: enough that it never waits for the next one."""
 
-NUM_ORPHANS = 256
-"""The largest number of calls of disconnected clients that may be in gRPC's library. Beyond it, connections that have
-had no answer yet must wait. The library drops calls of any connection if a thousand are in its queue.
+NUM_ENDED = 32
+"""The largest number of calls that have ended and may still be in gRPC's library. Beyond it, connections that have had
+no answer yet must wait, since every other call waits behind these in the library's queue.
+"""
+
+NUM_ENDED_KNOWN = 256
+"""The largest number of these calls for connections that have had an answer. The library drops calls of any connection
+if a thousand are in its queue.
+"""
+
+_NUM_OVERTAKEN = 64
+"""Calls arrive nearly in the order in which they were opened. When a call arrives, those that were opened this many
+calls earlier have arrived, or the library has dropped them.
 """
 
 
 class Waiting(Protocol):
     """A connection that wants to open a call."""
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection has ended."""
+    def has_left(self) -> bool:
+        """Whether the connection has ended, or its client has disconnected."""
         ...
 
     @property
@@ -34,8 +43,8 @@ class Waiting(Protocol):
         """Open a call with this number. May call `Turns.take` for the next one."""
         ...
 
-    def abandoned_arrived(self) -> None:
-        """Called when a call that the connection has already ended arrives at its handler."""
+    def ended_arrived(self) -> None:
+        """Called when a call of the connection that had ended before it arrived at its handler has left the library."""
         ...
 
 
@@ -43,16 +52,15 @@ class Turns:
     """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way: opened, but not
     yet at their handlers.
 
-    A call that ends before it arrives at its handler is not under way any more. If its connection has ended, too, the
-    call is an orphan until it arrives. Orphans are limited, since a client that repeatedly connects, calls and
-    disconnects would fill the library's queue with them.
+    A call that ends before it arrives at its handler is not under way any more, whether its client, its connection or
+    the library has ended it. But it may still be in the library's queue. Such calls are limited, since a client that
+    repeatedly connects, calls and ends the call would fill the queue with them.
     """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._under_way: set[int] = set()
-        self._orphans: set[int] = set()
-        self._abandoned: dict[int, Waiting] = {}
+        self._ended: dict[int, Waiting] = {}
         self._known: deque[Waiting] = deque()
         self._others: deque[Waiting] = deque()
 
@@ -60,40 +68,35 @@ class Turns:
         """The number for a call that `connection` may open now; 0 if it must wait until its `take_turn` is called."""
         is_known = connection.is_known
         queue = self._known if is_known else self._others
-        has_place = len(self._under_way) < NUM_AHEAD and (is_known or len(self._orphans) < NUM_ORPHANS)
-        if has_place and not self._known and not queue:
+        if self._has_place(NUM_ENDED_KNOWN if is_known else NUM_ENDED) and not self._known and not queue:
             return self._next()
         queue.append(connection)
         return 0
 
     def arrive(self, call: int) -> None:
         """Record that a call has arrived at its handler. May be called more than once."""
-        if call in self._abandoned:
-            self._abandoned.pop(call).abandoned_arrived()
-        elif call in self._orphans:
-            self._orphans.remove(call)
-            self._go_on()
-        else:
-            self.leave(call)
+        self.leave(call)
+        for each in [each for each in self._ended if each == call or each <= call - _NUM_OVERTAKEN]:
+            self.forget(each)
 
-    def abandon(self, call: int, connection: Waiting) -> None:
-        """Record that a call has ended before it arrived at its handler.
-
-        gRPC's library may hand it to the handler all the same. Then the connection's `abandoned_arrived` is called.
-        """
-        self._abandoned[call] = connection
-
-    def orphan(self, call: int) -> bool:
-        """Record that a call's connection has ended. Call `arrive` some time later, since the library may not hand such
-        a call to a handler.
+    def end(self, call: int, connection: Waiting) -> bool:
+        """Record that a call has ended. If it has not arrived at its handler yet, call `forget` some time later, since
+        the library may not hand such a call to a handler.
 
         Returns:
-            whether the call was under way, and is an orphan now.
+            whether the call had not arrived. Then `connection.ended_arrived` is called when it has left the library.
         """
         if call not in self._under_way:
             return False
-        self._orphans.add(call)
+        self._ended[call] = connection
         return self.leave(call)
+
+    def forget(self, call: int) -> None:
+        """Record that a call which has ended is no longer in the library. May be called more than once."""
+        connection = self._ended.pop(call, None)
+        if connection is not None:
+            connection.ended_arrived()
+            self._go_on()
 
     def leave(self, call: int) -> bool:
         """Stop counting a call as on its way to its handler, because it has arrived there or has ended.
@@ -109,15 +112,18 @@ class Turns:
 
     def _go_on(self) -> None:
         """Let waiting connections open calls, up to the limit."""
-        while len(self._under_way) < NUM_AHEAD:
-            if self._known:
+        while True:
+            if self._known and self._has_place(NUM_ENDED_KNOWN):
                 connection = self._known.popleft()
-            elif self._others and len(self._orphans) < NUM_ORPHANS:
+            elif self._others and not self._known and self._has_place(NUM_ENDED):
                 connection = self._others.popleft()
             else:
                 break
-            if not connection.is_closed:
+            if not connection.has_left():
                 connection.take_turn(self._next())
+
+    def _has_place(self, most_ended: int) -> bool:
+        return len(self._under_way) < NUM_AHEAD and len(self._ended) < most_ended
 
     def _next(self) -> int:
         call = next(self._numbers)
