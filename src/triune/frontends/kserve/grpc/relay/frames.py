@@ -91,3 +91,9 @@ def go_away(last_stream: int, code: int, reason: bytes) -> bytes:
     them.
     """
     return _HEAD.pack(0, 8 + len(reason), GOAWAY, 0, 0) + struct.pack(">II", last_stream, code) + reason
+
+
+def without_reason(frame: bytes) -> bytes:
+    """A GOAWAY frame without the text that follows its two numbers."""
+    kept = frame[HEAD_BYTES : HEAD_BYTES + 8]
+    return len(kept).to_bytes(3) + frame[3:HEAD_BYTES] + kept

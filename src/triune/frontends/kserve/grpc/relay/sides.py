@@ -268,6 +268,10 @@ class ClientSide(Side):
             elif kind == frames.RST_STREAM and stream in self._calls:
                 self._num_strikes += self.end_call(stream)
                 allowed -= _RESET_FRAMES
+            elif kind == frames.GOAWAY and end <= size:
+                # gRPC's library writes the frame's text to standard error, whatever bytes it has.
+                changed += (data[start:position], frames.without_reason(data[position:end]))
+                start = end
             allowed -= end - position < _SMALL_FRAME_BYTES
             position = end
         self._pass_on(data, changed, start, position)

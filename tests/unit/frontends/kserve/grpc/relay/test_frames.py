@@ -1,6 +1,6 @@
 import pytest
 
-from support.http2 import CONTINUATION, END_HEADERS, HEADERS, frame, head_of
+from support.http2 import CONTINUATION, END_HEADERS, GOAWAY, HEADERS, frame, head_of
 from triune.frontends.kserve.grpc.relay import frames
 
 
@@ -29,3 +29,9 @@ def test_a_header_more() -> None:
     assert frames.with_header(first + frame(CONTINUATION, 4, 3, b"x"), len(first), b"n", b"v") == (
         first + frame(CONTINUATION, 0, 3, b"x") + frame(CONTINUATION, END_HEADERS, 3, b"\0\1n\1v")
     )
+
+
+def test_the_text_of_a_parting_frame_is_left_out() -> None:
+    numbers = b"\0\0\0\5\0\0\0\2"
+    assert frames.without_reason(frame(GOAWAY, 0, 0, numbers + b"text")) == frame(GOAWAY, 0, 0, numbers)
+    assert frames.without_reason(frame(GOAWAY, 1, 3, b"short")) == frame(GOAWAY, 1, 3, b"short")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.http2 import END_HEADERS, HEADERS, RESET, Http2, frame, head_of, reset
+from support.http2 import END_HEADERS, GOAWAY, HEADERS, PING, RESET, Http2, frame, head_of, reset
 from triune.frontends.kserve.grpc.relay import frames, sides
 from triune.frontends.kserve.grpc.relay.relay import Relay
 from triune.frontends.kserve.grpc.relay.turns import NUM_AHEAD, NUM_ENDED
@@ -19,13 +19,14 @@ class Library:
         self.num_calls = 0
         self.does_reset = False
         self.does_disconnect = False
+        self.payloads: dict[int, bytes] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.readexactly(frames.PREFACE_BYTES)
             while True:
                 head = await reader.readexactly(frames.HEAD_BYTES)
-                await reader.readexactly(int.from_bytes(head[:3]))
+                self.payloads[head[3]] = await reader.readexactly(int.from_bytes(head[:3]))
                 if head[3] == HEADERS:
                     self.num_calls += 1
                     if self.does_reset:
@@ -79,3 +80,14 @@ async def test_calls_that_end_before_they_are_handed_over_are_limited(port: int,
         await connection.wire.close()
         await asyncio.sleep(0.01)
     assert library.num_calls <= NUM_ENDED + NUM_AHEAD - 1
+
+
+async def test_the_text_with_which_a_client_parts_is_not_passed_on(port: int, library: Library) -> None:
+    connection = await Http2.open(port)
+    text = b"a line\n2026-12-03 ERROR another line \x1b[31m\xff"
+    await connection.wire.send(frame(PING, 0, 0, bytes(8)), frame(GOAWAY, 0, 0, bytes(8) + text), CALL)
+    async with asyncio.timeout(10):
+        while not library.num_calls:
+            await asyncio.sleep(0.01)
+    assert (library.payloads[PING], library.payloads[GOAWAY]) == (bytes(8), bytes(8))
+    await connection.wire.close()
