@@ -250,11 +250,11 @@ def test_what_this_server_does_not_offer_says_so(client: client_module.Inference
     [
         (get("/"), 404, "Not Found"),
         (get("/v2/"), 404, "Not Found"),
-        (get("/v2/models"), 404, "Not Found"),
+        (get("/v2/models"), 404, "Not Found: there is no path '/v2/models'"),
         (get("/v2/models/identity/versions/x"), 404, "has no version"),
         (get("/v2/models/identity/versions/-1/config"), 404, "has no version"),
         (get("/v2/models/identity/versions/9/config"), 404, "no version 9"),
-        (post("/v2", b""), 405, "Method Not Allowed"),
+        (post("/v2", b""), 405, "Method Not Allowed: the path '/v2' takes "),
         (head("DELETE", "/v2/models/identity", {"Host": "x"}), 405, "Method Not Allowed"),
         (post("/v2/repository/index", b"[]"), 400, "must be an object"),
         (post("/v2/repository/index", b'{"ready":1}'), 400, "Invalid value for 'ready': expected a boolean"),

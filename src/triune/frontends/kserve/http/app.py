@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError, forget_frames
 from triune.core.power import mode_of
-from triune.core.printable import printable
+from triune.core.printable import cut, printable
 from triune.frontends.access import CHALLENGE, OPEN, Api, Rules
 from triune.frontends.bodies.json_values import as_bool, as_object, json_name
 from triune.frontends.bodies.offload import Offload
@@ -222,7 +222,14 @@ async def _answer_error(request: Request, error: TriuneError) -> Response:
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    return JsonResponse(error_body(error.detail), status_code=error.status_code, headers=error.headers)
+    path, message = printable(cut(request.url.path, 256)), error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message += f": there is no path '{path}'"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        message += (
+            f": the path '{path}' takes {(error.headers or {}).get('Allow')}, not {printable(request.method[:16])}"
+        )
+    return JsonResponse(error_body(message), status_code=error.status_code, headers=error.headers)
 
 
 async def _answer_disconnected(request: Request, error: ClientDisconnect) -> Response:
