@@ -11,6 +11,7 @@ from triune.graph.conversion.unknown import empty_unknown
 from triune.graph.fused.attention import FuseAttention
 from triune.graph.fused.rms_norm import FuseRmsNorm
 from triune.graph.normalize import normalize
+from triune.graph.own_names import give_own_names
 from triune.graph.passes.halve import Halve
 from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
@@ -45,6 +46,7 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
             copy = ModelProto()
             copy.CopyFrom(model)
             empty_unknown(copy)
+            give_own_names(copy.graph)
             core = normalize(copy, keep=BEYOND_CORE, file=file)
         core = run_passes(core, [FuseRmsNorm(file), FuseAttention(file)], None)
         kind = mx.bfloat16 if precision == "bf16" else mx.float32

@@ -19,6 +19,7 @@ from triune.graph.optimizing.level import Level
 from triune.graph.optimizing.levels import Given, Step, steps_of
 from triune.graph.optimizing.prepare import prepared
 from triune.graph.optimizing.report import PassReport, change_between, op_counts
+from triune.graph.own_names import restore_names, with_own_names
 from triune.graph.passes.tidy_and_infer import TidyAndInfer
 from triune.graph.verify import OutputVerdict, Verdict, check_given
 from triune.graph.weight_files import WeightFile
@@ -101,12 +102,14 @@ def optimize(
     check_given(model, inputs or {})
     before, notes = prepared(model, shapes, file, ops)
     comparison, not_compared = _comparison(before, shapes, inputs or {}, ops, force=force)
-    run = _Run(before, level, unit, file, comparison, tell)
+    own, former = with_own_names(before)
+    run = _Run(own, level, unit, file, comparison, tell)
     run.all_rounds()
     outputs: Sequence[OutputVerdict] = ()
     if comparison is not None and level is not Level.O0:
         tell("comparing the result with the source")
         outputs = run.compared(comparison, force=force)
+    restore_names(run.model.graph, former)
     idle = [step.name for step in run.steps if step.name not in {each.name for each in run.reports}]
     return Optimized(run.model, before, run.reports, idle, outputs, not_compared, notes)
 

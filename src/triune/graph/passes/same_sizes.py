@@ -1,12 +1,10 @@
 """Replace the difference of two sizes that are always equal by zeros."""
 
-from collections import Counter
-
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from triune.graph.index import INTS, Index
-from triune.graph.passes.infer import Infer
+from triune.graph.own_names import with_own_names
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values
 from triune.graph.weights import Large
@@ -30,7 +28,7 @@ class SameSizes(GraphPass):
         values = Values(model.graph)
         if not any(_is_difference(node, values) for node in model.graph.node):
             return model
-        index = Index(with_own_names(model).graph, "same_sizes", self._large)
+        index = Index(with_own_names(model)[0].graph, "same_sizes", self._large)
         for node in model.graph.node:
             if not _is_difference(node, values):
                 continue
@@ -41,23 +39,6 @@ class SameSizes(GraphPass):
                 zeros = numpy_helper.from_array(np.zeros(shape, dtype), node.output[0])
                 node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], value=zeros))
         return model
-
-
-def with_own_names(model: ModelProto) -> ModelProto:
-    """A copy of the model in which each free size of an input has a name of its own, so that equal names mean equal
-    sizes; the model itself if no two sizes have one name.
-    """
-    dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param]
-    if all(count == 1 for count in Counter(dim.dim_param for dim in dims).values()):
-        return model
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for value in copy.graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_param:
-                dim.dim_param = f"size_{axis}_of_{value.name}"
-    return Infer()(copy)
 
 
 def _is_difference(node: NodeProto, values: Values) -> bool:

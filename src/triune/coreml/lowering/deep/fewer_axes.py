@@ -16,7 +16,6 @@ from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.reshapes import Reshapes
 from triune.graph.passes.run import GraphPass
-from triune.graph.passes.same_sizes import with_own_names
 from triune.graph.values import Values, names_read, subgraphs_of
 
 _ROUNDS = 2
@@ -26,6 +25,8 @@ _ROUNDS = 2
 class FewerAxes(GraphPass):
     """Given nodes with operands or results of more than five axes, some of which can be joined with their neighbours.
     Result: nodes that compute the same elements from tensors of at most five axes.
+
+    Each free size of an input must have a name of its own (`graph.own_names`).
 
     A graph in which one node needs more than five axes, or has too many axes of unknown size, keeps them all.
 
@@ -51,7 +52,7 @@ class FewerAxes(GraphPass):
             fold = Fold()
             for _ in range(_ROUNDS):
                 model = Infer()(fold(Infer()(Reshapes()(model))))
-            self._index = Index(with_own_names(model).graph, "fewer_axes")
+            self._index = Index(model.graph, "fewer_axes")
         names = Names(model.graph)
         # Ask for a name once before any change, since `Names` collects the graph's names at the first call.
         names.value("axes")
