@@ -10,6 +10,7 @@ from typing import Final
 
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.machine_backend import ALONE, Shared
+from triune.backends.served_times import ServedTimes
 from triune.core.addresses import format_address
 from triune.core.byte_settings import check_byte_settings
 from triune.core.cache import cache_folder
@@ -47,6 +48,7 @@ from triune.repository.memory.meter import LoadMeter
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.conversion import limit_of
+from triune.runtimes.described import times_folder
 from triune.runtimes.machine import Machine, this_machine
 from triune.serving.power_policy import PowerPolicy, watch
 from triune.serving.recording import Recording
@@ -100,7 +102,7 @@ def make_repository(
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     machine = machine or this_machine()
     kept = cache_folder()
-    shared = replace(shared, verdicts=kept / "gates", costs=kept / "batches")
+    shared = replace(shared, verdicts=kept / "gates", costs=kept / "batches", times=ServedTimes(times_folder()))
     return Repository(settings, machine, MonotonicClock(), trials=kept / "loaded", shared=shared, meter=meter)
 
 

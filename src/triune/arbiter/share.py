@@ -73,6 +73,11 @@ class Share:
         return self._granted is not None
 
     @property
+    def is_pool_idle(self) -> bool:
+        """Whether nothing computes in a turn on this hardware."""
+        return not self._pool.running
+
+    @property
     def has_own_turns(self) -> bool:
         """Whether the model computes on one of the pool's units at a time."""
         return self._pool.has_own_turns

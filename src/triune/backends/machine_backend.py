@@ -11,6 +11,7 @@ from triune.backends.backend import Build
 from triune.backends.gate.gate import Gate
 from triune.backends.gate.kept import KeptVerdicts
 from triune.backends.resources import Resources
+from triune.backends.served_times import ServedTimes
 from triune.config.configure import Source
 from triune.config.load_key import LoadKeys
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
@@ -37,6 +38,7 @@ class Shared:
         arbiter: decides which models compute at once on hardware that they share; None lets all compute at once.
         verdicts: the folder of stored verdicts on how far units' outputs are from those of `cpu`; None stores none.
         costs: the folder of the stored times of batches; None stores none.
+        times: stores the times of models for plans; None stores none.
     """
 
     energy: EnergyLedger | None = None
@@ -44,6 +46,7 @@ class Shared:
     arbiter: Arbiter | None = None
     verdicts: Path | None = None
     costs: Path | None = None
+    times: ServedTimes | None = None
 
 
 ALONE: Final = Shared()
@@ -78,6 +81,7 @@ class MachineBackend:
         self._try_first = try_first
         self._is_trial = is_trial
         self._costs = shared.costs
+        self._times = shared.times
         self._energy = shared.energy
         self._power = shared.power
         self._arbiter = shared.arbiter

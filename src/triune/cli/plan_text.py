@@ -46,7 +46,7 @@ def print_plan(plan: Plan) -> None:
     if math.isnan(plan.joules):
         say("          energy unavailable: the power of the units is not known")
     else:
-        say(f"          {plan.joules:.2g} J{described(plan.joules_error)}")
+        say(f"          {plan.joules:.2g} J{_kind_of_joules(plan)}")
     if plan.goal is Goal.THROUGHPUT:
         say(f"one call every {plan.period_ms:.3g} ms: {1e3 / plan.period_ms:.4g} a second (predicted)")
         apart = plan.apart_per_second
@@ -57,9 +57,9 @@ def print_plan(plan: Plan) -> None:
             say(f"all on {whole.unit.value}: impossible, it refuses {whole.num_refused} operations")
         else:
             close = ", which the error does not tell from this plan" if plan.is_close(whole) else ""
-            joules = (
-                f"{_joules(whole.joules, ' J')} (predicted)" if not math.isnan(whole.joules) else "energy unavailable"
-            )
+            kind = "measured here" if whole.measured and whole.measured.joules else "predicted"
+            is_known = not math.isnan(whole.joules)
+            joules = f"{_joules(whole.joules, ' J')} ({kind})" if is_known else "energy unavailable"
             say(f"all on {whole.unit.value}: {whole.ms:.3g} ms ({_source_of(whole)}), {joules}{close}")
     if plan.core_ml is not None:
         core = plan.core_ml
@@ -93,7 +93,7 @@ def print_comparison(plans: Sequence[Plan]) -> None:
     if predicted := [each for each in plans if not each.measured]:
         say(f"times:    {_kind_of(predicted[0]).strip(' ()')}")
     if not math.isnan(first.joules):
-        say(f"energies: {described(first.joules_error).strip(' ()')}")
+        say(f"energies: {_kind_of_joules(first).strip(' ()')}")
     for note in first.notes:
         say(f"[yellow]note[/] {escaped(note)}")
 
@@ -107,6 +107,16 @@ def _kind_of(plan: Plan) -> str:
     if units:
         return f" (predicted, corrected by what was measured here of the whole model on {units})"
     return described(plan.latency_error)
+
+
+def _kind_of_joules(plan: Plan) -> str:
+    """The text that says whether the energies of a plan are measured or predicted, and with what error."""
+    if plan.measured and plan.measured.joules:
+        return " (measured here)"
+    units = ", ".join(each.unit.value for each in plan.wholes if each.measured and each.measured.joules)
+    if units:
+        return f" (predicted, corrected by what was measured here of the whole model on {units})"
+    return described(plan.joules_error)
 
 
 def _source_of(whole: Whole) -> str:

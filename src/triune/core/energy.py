@@ -153,12 +153,15 @@ class Work:
         shares: how the work is divided among bills. It may be a function that returns this, which the accountant's
             thread calls once, so that the computing thread does not wait for the result.
         ended_ns: when it ended; 0 while it runs. The code that began the work sets this.
+        joules: its measured energy, once all of it is charged; None before, and if it cannot be told (see
+            `hardware.energy.ledger`). The accountant's thread sets this.
     """
 
     account: "Account"
     started_ns: int
     shares: Sequence[Share] | Callable[[], Sequence[Share]]
     ended_ns: int = 0
+    joules: float | None = None
 
     def parts(self) -> Sequence[Share]:
         """The shares by which the work's energy is divided among bills. Call this on the accountant's thread only."""

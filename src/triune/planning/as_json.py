@@ -93,7 +93,9 @@ def _op(op: PlannedOp) -> dict[str, Any]:
 
 
 def _measured(time: MeasuredTime | None) -> dict[str, Any] | None:
-    return None if time is None else {"ms": time.ms, "num_calls": time.num_calls, "source": time.source}
+    if time is None:
+        return None
+    return {"ms": time.ms, "joules": time.joules, "num_calls": time.num_calls, "source": time.source}
 
 
 def _known(joules: float | None) -> float | None:

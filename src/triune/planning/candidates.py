@@ -43,8 +43,8 @@ class Request:
         units: the units that it may use; empty for all.
         latency_limit_ms: for the goal energy, the longest allowed time of a call; None means twice the time of the
             fastest plan.
-        measured: the measured times of the whole model on units of the target. The cost model's predictions for a unit,
-            including launches, are scaled so that they agree with the measured time.
+        measured: the measured times and joules of the whole model on units of the target. The cost model's predictions
+            for a unit, including launches, are scaled so that they agree with them.
     """
 
     title: str
@@ -139,11 +139,26 @@ def candidates(request: Request, target: Target) -> Candidates:
     )
     # During the launch of a segment, the unit draws its minimum power.
     watts = np.array([each.rates.watts for each in units])
+    joules = np.stack([each.joules for each in costs], 1)
+    for column, each in enumerate(units):
+        known = request.measured.get(each.unit)
+        if known is None or known.joules is None or not np.isfinite(predicted[column]):
+            continue
+        whole = 1e-3 * watts[column] * launch[column] + joules[:, column].sum()
+        if np.isnan(whole):
+            # Nothing is known of the unit's power but this: it is the same for all operations.
+            watts[column] = 1e3 * known.joules / known.ms
+            joules[:, column] = 1e-3 * watts[column] * ms[:, column]
+        else:
+            watts[column] *= known.joules / whole
+            joules[:, column] *= known.joules / whole
+    # The memory's traffic counts with the least power that is known.
+    least_watts = np.nan if np.isnan(watts).all() else np.nanmin(watts)
     energy = PathCosts(
-        np.where(is_refused, np.inf, np.stack([each.joules for each in costs], 1)),
+        np.where(is_refused, np.inf, joules),
         1e-3 * watts * launch,
         1e-3 * watts[None, :] * switch,
-        1e-3 * float(watts.min()) * time.transfer,
+        1e-3 * float(least_watts) * time.transfer,
         np.zeros(len(units)),
     )
     return Candidates(request.ops, units, time, energy, costs, refusals, predicted.tolist())

@@ -17,12 +17,12 @@ function error(score) {
 
 const measured = time => `measured here: ${time.source}, ${time.num_calls.toLocaleString("en")} calls`;
 
-/** Whether the time of a plan is measured or predicted, and how well. */
-function kind(plan) {
-  if (plan.measured) return measured(plan.measured);
-  const units = plan.whole_model_on_one_unit.filter(each => each.measured).map(each => each.unit);
+/** Whether the times ("ms") or energies ("joules") of a plan are measured or predicted, and how well. */
+function kind(plan, what) {
+  if (plan.measured?.[what]) return measured(plan.measured);
+  const units = plan.whole_model_on_one_unit.filter(each => each.measured?.[what]).map(each => each.unit);
   return units.length ? `predicted, corrected by what was measured here of the whole model on ${units.join(", ")}`
-    : error(plan.ms_error);
+    : error(plan[`${what}_error`]);
 }
 
 function figure(value, words, source) {
@@ -109,21 +109,22 @@ function page(plan) {
     });
     return slice;
   });
-  const totals = make("div", {class: "totals"}, figure(number(plan.ms, "ms"), "one call", kind(plan)),
-    figure(joules(plan.joules), "one call", error(plan.joules_error)));
+  const totals = make("div", {class: "totals"}, figure(number(plan.ms, "ms"), "one call", kind(plan, "ms")),
+    figure(joules(plan.joules), "one call", kind(plan, "joules")));
   if (plan.for === "throughput") {
     totals.append(figure(`${(1e3 / plan.period_ms).toPrecision(3)} a second`, "in a pipeline", error(plan.ms_error)),
       figure(`${plan.apart_per_second.toPrecision(3)} a second`, "whole calls side by side, one on each unit",
         error(plan.ms_error)));
   }
-  const wholes = make("table", make("tr", ...["whole model on", "time", "", "predicted energy", ""]
+  const wholes = make("table", make("tr", ...["whole model on", "time", "", "energy", "", ""]
     .map(text => make("th", text))));
   for (const each of plan.whole_model_on_one_unit) {
     const words = each.num_refused ? `it refuses ${each.num_refused} operations`
       : each.is_within_error ? "the error does not tell it from this plan" : "";
     const source = each.measured ? `${measured(each.measured)}; predicted ${number(each.predicted_ms, "ms")}`
       : each.ms === null ? "" : "predicted";
-    wholes.append(make("tr", ...[each.unit, number(each.ms, "ms"), source, joules(each.joules), words]
+    wholes.append(make("tr", ...[each.unit, number(each.ms, "ms"), source, joules(each.joules),
+      each.joules === null ? "" : each.measured?.joules ? "measured here" : "predicted", words]
       .map(text => make("td", text))));
   }
   const parts = [

@@ -92,10 +92,10 @@ class Whole:
     Attributes:
         unit: the unit.
         ms: the time: measured, if `measured` is not None, else predicted; None if the unit refuses an operation.
-        joules: the predicted energy; None if the unit refuses an operation.
+        joules: the energy: measured, if `measured` has joules, else predicted; None if the unit refuses an operation.
         num_refused: how many operations the unit refuses.
         predicted_ms: the time that the cost model alone predicts; None if the unit refuses an operation.
-        measured: the time that was measured on this machine; None if it was not measured.
+        measured: the time that was measured on this machine, and the energy, if that was; None if nothing was measured.
     """
 
     unit: Unit
@@ -108,8 +108,8 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. Every time and energy is a prediction of the cost model, corrected by measured times of the whole model
-    on this machine's units. The energy is NaN if a unit's power is unknown.
+    """A plan. Every time and energy is a prediction of the cost model, corrected by measured times and energies of the
+    whole model on this machine's units. The energy is NaN if a unit's power is unknown.
 
     Attributes:
         title: what is planned: the model, or a step of it.

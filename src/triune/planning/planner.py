@@ -36,14 +36,11 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
     """
     if request.latency_limit_ms is not None and request.goal is not Goal.ENERGY:
         raise InvalidArgumentError("a limit of latency (--latency-limit) is for plans of least energy (--for energy)")
-    if request.goal is Goal.ENERGY and any(np.isnan(each.rates.watts) for each in target.units.values()):
-        raise UnsupportedError(
-            f"a plan of least energy needs the power of each unit, which is not known of {target.name}; name one of "
-            "Apple's chips (--chip)"
-        )
     if not request.ops:
         raise InvalidArgumentError(f"{request.title} computes nothing: there is nothing to plan")
     found = candidates(request, target)
+    if request.goal is Goal.ENERGY:
+        _require_joules(found, target)
     path = _path(request, found)
     segments = _segments(found, path)
     ms = sum(each.ms for each in segments)
@@ -68,6 +65,21 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
         joules_error=constants.score("joules", request.group) if target.is_scored else None,
         notes=_notes(found, path, target, segments),
     )
+
+
+def _require_joules(found: Candidates, target: Target) -> None:
+    """Raise UnsupportedError if the energy of a unit is not known."""
+    lacking = [
+        each.unit.value
+        for each, launch, ops in zip(found.units, found.energy.launch, found.energy.ops.T, strict=True)
+        if np.isnan(launch) or np.isnan(ops).any()
+    ]
+    if lacking:
+        raise UnsupportedError(
+            f"a plan of least energy needs the power of each unit, which is not known of {', '.join(lacking)} on "
+            f"{target.name}: where the unit has a meter (`triune units`), `triune serve` and `triune tune --objective "
+            "joules` measure it for the model; or choose units (--unit), or name one of Apple's chips (--chip)"
+        )
 
 
 def _path(request: Request, found: Candidates) -> list[int]:
@@ -128,7 +140,7 @@ def _planned(found: Candidates, index: int, unit: int, makers: Mapping[str, str]
         op.op_type,
         found.units[unit].unit,
         ms,
-        float(costs.joules[index]),
+        float(found.energy.ops[index, unit]),
         "nothing" if op.op_class is OpClass.VIEW else bound,
         {
             each.unit: float(found.time.ops[index, column])

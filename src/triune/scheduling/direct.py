@@ -3,12 +3,17 @@
 import time
 from functools import partial
 
+from triune.arbiter.share import Share
 from triune.core.clock import Clock
 from triune.core.energy import Account
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
+from triune.scheduling.call_times import CallTimes
 from triune.scheduling.worker import InlineWorker, QuickWorker
+
+_RECORDED = 16
+"""One run in this many is recorded by its shapes: there may be thousands in a second."""
 
 
 class DirectRuns:
@@ -23,6 +28,8 @@ class DirectRuns:
         statistics: ModelStatistics,
         clock: Clock,
         account: Account | None,
+        times: CallTimes | None = None,
+        share: Share | None = None,
     ) -> None:
         """Args:
         name: the model's name.
@@ -32,6 +39,8 @@ class DirectRuns:
         statistics: its counters.
         clock: the clock.
         account: the account that is charged with the energy of the runs; None if energy is not metered.
+        times: where the times of some runs are recorded by shape; None records none.
+        share: the model's share of the hardware, by which it is known whether others compute; None if none do.
         """
         self._name = name
         self._version = version
@@ -41,6 +50,8 @@ class DirectRuns:
         self._statistics = statistics
         self._clock = clock
         self._account = account
+        self._times = times
+        self._share = share
 
     def answer(self, call: Call, arrived_ns: int) -> InferenceResponse | None:
         """Run one request now.
@@ -84,6 +95,8 @@ class DirectRuns:
                 account.ran(arrived_ns, ended_ns, call.bill)
         statistics = self._statistics
         statistics.record_alone(executable.unit, call.batch_size, elapsed_ns)
+        if statistics.num_executions % _RECORDED == 0 and self._times is not None and self._is_alone():
+            self._times.record_call(executable.unit, call.inputs, elapsed_ns, ended_ns)
         if statistics.distributions is not None:
             latencies_ns = (elapsed_ns, 0, 0, elapsed_ns, 0)
             statistics.distributions.record(latencies_ns, call.inputs.values(), response.outputs.values())
@@ -91,3 +104,7 @@ class DirectRuns:
             call.compute_time.add(0, elapsed_ns, 0)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
+
+    def _is_alone(self) -> bool:
+        """Whether nothing else computes on the hardware, as far as known."""
+        return self._share is None or self._share.is_pool_idle

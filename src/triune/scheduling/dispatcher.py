@@ -27,6 +27,7 @@ from triune.core.units import Unit
 from triune.scheduling.answers import Answers
 from triune.scheduling.batch import Answer, Batch
 from triune.scheduling.batcher import Batcher, FormedBatch
+from triune.scheduling.call_times import CallTimes
 from triune.scheduling.choice import Choice
 from triune.scheduling.direct import DirectRuns
 from triune.scheduling.divider import Divider
@@ -66,6 +67,7 @@ class Dispatcher:
         objective_ns: int = 0,
         max_elements: Callable[[], int] | None = None,
         kept: Mapping[Worker, KeptCosts] | None = None,
+        times: CallTimes | None = None,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -85,6 +87,7 @@ class Dispatcher:
         objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
         max_elements: the most elements of a batch of several requests; None for no limit.
         kept: where the times of a worker's batches are stored; None stores none.
+        times: where the times of batches that compute alone are recorded by shape; None records none.
         """
         self._name = name
         self._version = version
@@ -93,6 +96,9 @@ class Dispatcher:
         accounts, kept = accounts or {}, kept or {}
         units = list(dict.fromkeys(worker.runner.unit for worker in workers if not worker.runner.is_charging))
         self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs)
+        self._times = times
+        # The instances of a unit share it, so that each alone says little of the unit.
+        timed = {unit for unit in units if [each.runner.unit for each in workers].count(unit) == 1}.difference(emulated)
         self._lanes = [
             Lane(
                 worker,
@@ -100,6 +106,7 @@ class Dispatcher:
                 None if worker.runner.is_charging else accounts.get(worker.runner.unit),
                 self._turns.share_of(worker.runner.unit),
                 kept.get(worker),
+                times if worker.runner.unit in timed else None,
             )
             for worker in workers
         ]
@@ -133,7 +140,9 @@ class Dispatcher:
         lone = workers[0] if len(workers) == 1 and policy.max_queue_delay_us == 0 else None
         if isinstance(lone, (InlineWorker, QuickWorker)):
             account = accounts.get(lone.runner.unit)
-            self._direct = DirectRuns(name, version, self._outputs, lone, statistics, clock, account)
+            unit = lone.runner.unit
+            share, recorded = self._turns.share_of(unit), times if unit in timed else None
+            self._direct = DirectRuns(name, version, self._outputs, lone, statistics, clock, account, recorded, share)
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -243,6 +252,8 @@ class Dispatcher:
         self._run_limit.close()
         for lane in self._lanes:
             await in_thread_or_here(lane.close)
+        if self._times is not None:
+            await in_thread_or_here(self._times.keep)
         self._turns.close()
 
     def _pump(self) -> None:

@@ -17,6 +17,7 @@ from triune.core.units import Unit
 from triune.hardware.heat.slowing import SpeedWatch
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import FormedBatch
+from triune.scheduling.call_times import CallTimes
 from triune.scheduling.kept_costs import KeptCosts
 from triune.scheduling.pace import Pace
 from triune.scheduling.queue import Pending, RequestQueue
@@ -27,6 +28,9 @@ _QUICK_NS = 2_000_000
 """If the previous batch took fewer nanoseconds than this, only the total time of batches is charged
 (`Account.quick_ns`): recording each of thousands of batches per second would cost some percent of the time.
 """
+
+_METERED = 16
+"""If the energy of single batches is wanted (`CallTimes`), one in this many of the quick ones is recorded by itself."""
 
 
 class Lane:
@@ -54,6 +58,7 @@ class Lane:
         account: Account | None = None,
         share: Share | None = None,
         kept: KeptCosts | None = None,
+        times: CallTimes | None = None,
     ) -> None:
         """Args:
         worker: the worker.
@@ -61,9 +66,11 @@ class Lane:
         account: the account that is charged with the energy of the lane's batches; None if energy is not metered.
         share: the model's share of the hardware; None if no other model competes for it.
         kept: the times of batches of an earlier load, with which the estimates begin; None for none.
+        times: where the times of batches that compute alone are recorded by shape; None records none.
         """
         self.worker = worker
         self._kept = kept
+        self._times = times
         self.share = share
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
@@ -81,6 +88,7 @@ class Lane:
         self._account = account
         self._turn: Turn | None = None
         self._work: Work | None = None
+        self._num_quick = 0
         self._busy_ns = 0
         self._part_ns = 0
         self._ended_ns = 0
@@ -121,7 +129,7 @@ class Lane:
         others_ns = self._busy_ns - self._part_ns
         self.sizer.record_start(batch.num_rows, now_ns, self._part_ns, others_ns + waited_ns)
         self.running, self.begun_ns, self._expected_ns = batch, now_ns, self.cost.of(batch.num_elements)
-        if self._account is not None and not self._is_quick(batch):
+        if self._account is not None and (not self._is_quick(batch) or self._is_sampled()):
             rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]
             self._work = self._account.begin_batch(now_ns, rows)
         self.worker.start(batch, self.done)
@@ -129,6 +137,11 @@ class Lane:
     def _is_quick(self, batch: Batch) -> bool:
         """Whether the batch is expected to be short, and none of its requests asks for its energy."""
         return 0 < self._busy_ns < _QUICK_NS and all(each.call.bill is None for each in batch.pendings)
+
+    def _is_sampled(self) -> bool:
+        """Whether a quick batch is one of the few whose energy is recorded by itself."""
+        self._num_quick += 1
+        return self._times is not None and self._num_quick % _METERED == 0
 
     def end(self, batch: Batch, lanes: "Sequence[Lane]", *, has_more: bool = False) -> None:
         """Record that the worker has finished `batch`.
@@ -139,9 +152,9 @@ class Lane:
             has_more: whether more requests wait.
         """
         self.running = None
-        if self._work is not None:
-            self._work.ended_ns = max(batch.ended_ns, self._work.started_ns)
-            self._work = None
+        work, self._work = self._work, None
+        if work is not None:
+            work.ended_ns = max(batch.ended_ns, work.started_ns)
         elif self._account is not None:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = self._part_ns = batch.ended_ns - batch.started_ns
@@ -155,6 +168,8 @@ class Lane:
             was_alone = has_run and self.share.was_alone(self._turn)
             if was_alone:
                 self.alone.record(size, self._busy_ns)
+                if self._times is not None:
+                    self._times.record(self.worker.runner.unit, batch, work)
             is_known = self.alone.knows(size)
             next_ns = (self.alone if is_known else self.cost).of(size) if has_more else None
             compared = [self] if self.share.has_own_turns else lanes

@@ -14,6 +14,7 @@ from triune.planning.candidates import Request
 from triune.planning.constants import constants
 from triune.planning.cost import costs_of, sizes_of
 from triune.planning.machine import target_here
+from triune.planning.measured import MeasuredTime
 from triune.planning.plan import Goal
 from triune.planning.planner import plan
 from triune.planning.published import kernels, vision
@@ -56,7 +57,7 @@ def test_a_plan_of_a_measured_machine_has_no_published_error_and_no_energy() -> 
     assert found.latency_error is None
     assert math.isnan(found.joules)
     assert any("no published measurement tells" in note for note in found.notes)
-    with pytest.raises(UnsupportedError, match="the power of each unit, which is not known of Intel Xeon"):
+    with pytest.raises(UnsupportedError, match="the power of each unit, which is not known of cpu, amx on Intel Xeon"):
         plan(replace(request, goal=Goal.ENERGY), target_here(XEON, constants()), constants())
 
 
@@ -73,3 +74,22 @@ def test_one_of_apples_chips_is_corrected_by_what_was_measured() -> None:
     assert found.units[Unit.GPU].rates.tflops < base.units[Unit.GPU].rates.tflops
     assert found.is_scored
     assert found.units[Unit.GPU].notes == (f"the peak of gpu is {HERE}: 3 TFLOPS in fp16",)
+
+
+def test_measured_joules_make_plans_of_least_energy_where_no_power_is_published() -> None:
+    """The power of a unit is then the same for all operations."""
+    ops, shapes = vision.resnet_50().ops, {"x": (1, 3, 224, 224)}
+    measured = {
+        Unit.CPU: MeasuredTime(Unit.CPU, shapes, 100, 50, joules=1.5),
+        Unit.AMX: MeasuredTime(Unit.AMX, shapes, 60, 50, joules=3.0),
+    }
+    request = Request("model", ops, "convolution", Goal.ENERGY, latency_limit_ms=500, measured=measured)
+    found = plan(request, target_here(XEON, constants()), constants())
+    assert {each.unit for each in found.segments} == {Unit.CPU}
+    assert (found.ms, found.joules) == (pytest.approx(100), pytest.approx(1.5))
+    assert {each.unit: each.joules for each in found.wholes} == pytest.approx({Unit.CPU: 1.5, Unit.AMX: 3.0})
+    lacking = replace(request, measured={Unit.CPU: measured[Unit.CPU]})
+    with pytest.raises(UnsupportedError, match="not known of amx on Intel Xeon.*triune serve"):
+        plan(lacking, target_here(XEON, constants()), constants())
+    alone = plan(replace(lacking, units=(Unit.CPU,)), target_here(XEON, constants()), constants())
+    assert alone.joules == pytest.approx(1.5)

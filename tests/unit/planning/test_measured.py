@@ -1,6 +1,7 @@
 """Times of whole models that were measured here: kept, found again, and what plans make of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from triune.hardware.chips import chip
 from triune.planning.as_json import as_json
 from triune.planning.candidates import Request
 from triune.planning.constants import constants
-from triune.planning.measured import MeasuredTime, dated, keep_times, load_times, model_key, of_shapes
+from triune.planning.measured import SERVED, MeasuredTime, dated, keep_times, load_times, model_key, of_shapes
 from triune.planning.op import Op
-from triune.planning.plan import Plan
+from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan
 from triune.planning.published import vision
 from triune.planning.units import target_of
@@ -53,6 +54,39 @@ def test_a_broken_file_gives_no_times_and_the_reason(tmp_path: Path, content: st
     assert "is broken" in reason
     keep_times(tmp_path, "k", [time(Unit.CPU, 5)])
     assert load_times(tmp_path, "k") == ([time(Unit.CPU, 5)], "")
+
+
+def served(ms: float, num_calls: int) -> list[MeasuredTime]:
+    return dated([MeasuredTime(Unit.CPU, SHAPES, ms, num_calls)], f"{SERVED}, 2026-12-03")
+
+
+def kept(folder: Path) -> tuple[float, int]:
+    (found,) = load_times(folder, "k")[0]
+    return found.ms, found.num_calls
+
+
+def test_a_server_corrects_its_own_times_and_leaves_shorter_ones_of_a_tuning(tmp_path: Path) -> None:
+    keep_times(tmp_path, "k", served(9, 20))
+    keep_times(tmp_path, "k", served(11, 30))
+    assert kept(tmp_path) == (11, 30)
+    keep_times(tmp_path, "k", served(4, 5))
+    assert kept(tmp_path) == (11, 30), "few calls say less than many"
+    keep_times(tmp_path, "k", dated([time(Unit.CPU, 8)], "triune tune, 2026-12-03"))
+    keep_times(tmp_path, "k", served(10, 1000))
+    assert kept(tmp_path) == (8, 100)
+    keep_times(tmp_path, "k", served(7, 20))
+    assert kept(tmp_path) == (7, 20)
+
+
+def test_joules_are_kept_and_those_of_older_files_are_unknown(tmp_path: Path) -> None:
+    metered = replace(time(Unit.CPU, 5), joules=0.25)
+    keep_times(tmp_path, "k", [metered, time(Unit.AMX, 2)])
+    assert load_times(tmp_path, "k") == ([metered, time(Unit.AMX, 2)], "")
+    content = [{"unit": "cpu", "shapes": {"x": [1]}, "ms": 5, "num_calls": 1, "source": ""}]
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    assert load_times(tmp_path, "k")[0][0].joules is None
+    (tmp_path / "k.json").write_text(json.dumps([content[0] | {"joules": -1}]))
+    assert "an energy is -1" in load_times(tmp_path, "k")[1]
 
 
 def test_the_number_of_times_of_a_model_is_limited(tmp_path: Path) -> None:
@@ -111,5 +145,25 @@ def test_a_plan_on_a_measured_unit_is_measured() -> None:
     assert found.ms == pytest.approx(0.5)
     assert found.ms == pytest.approx(sum(each.ms for each in found.segments))
     content = as_json([found])["plans"][0]
-    assert content["measured"] == {"ms": 0.5, "num_calls": 100, "source": "triune tune, 2026-12-01"}
+    assert content["measured"] == {"ms": 0.5, "joules": None, "num_calls": 100, "source": "triune tune, 2026-12-01"}
     assert [each["unit"] for each in content["whole_model_on_one_unit"] if each["measured"]] == ["ane"]
+
+
+def test_the_joules_of_the_whole_model_are_the_measured_ones_and_plans_follow() -> None:
+    ops = vision.resnet_50().ops
+    before = plan_with(ops)
+    ane = next(each for each in before.wholes if each.unit is Unit.ANE)
+    assert ane.ms
+    assert ane.joules
+    dear = MeasuredTime(Unit.ANE, SHAPES, ane.ms, 100, joules=1000 * ane.joules)
+    found = plan_with(ops, dear)
+    assert found.measured is dear
+    assert found.joules == pytest.approx(dear.joules)
+    assert sum(op.joules for op in found.ops) < found.joules, "the launch takes some"
+    assert {each.joules for each in found.wholes if each.unit is not Unit.ANE} == {
+        each.joules for each in before.wholes if each.unit is not Unit.ANE
+    }
+    request = Request("model", ops, "convolution", Goal.ENERGY, latency_limit_ms=50, measured={Unit.ANE: dear})
+    cheapest = plan(request, target_of(chip("M2 Pro"), constants()), constants())
+    assert Unit.ANE not in {each.unit for each in cheapest.segments}
+    assert as_json([found])["plans"][0]["measured"]["joules"] == dear.joules

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from triune.backends.attempt import Attempt
 from triune.backends.gate.gate import Judged, leave_out
 from triune.backends.machine_backend import MachineBackend
+from triune.backends.served_times import digests_of
 from triune.backends.share import share_of
 from triune.backends.tensor.build import TensorBuild, placement_of
 from triune.backends.tensor.compile import WarmUp, compile_all
@@ -32,6 +34,7 @@ from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
+from triune.scheduling.call_times import CallTimes
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.kept_costs import KeptCosts
 from triune.scheduling.models import Models
@@ -168,7 +171,14 @@ class TensorBackend(MachineBackend):
             weight=weight_of(config.message),
             objective_ns=objective_of(config.parameters),
             kept=dict(zip(workers, build.kept, strict=False)),
+            times=self._call_times(build),
         )
+
+    def _call_times(self, build: TensorBuild) -> CallTimes | None:
+        """Where the times of the version's calls are recorded; None if they are not."""
+        if self._times is None or build.cut is not None or (digests := digests_of(build)) is None:
+            return None
+        return CallTimes(partial(self._times.keep, digests))
 
     def _kept(self, measured: "_Measured", source: Source, version: int) -> Sequence[KeptCosts]:
         """Where the times of each executable's batches are stored; nothing is stored for a model that runs on the event

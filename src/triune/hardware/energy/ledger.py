@@ -1,5 +1,6 @@
 """Charges the energy between two readings of a meter to the works (`Work`) that ran in that time."""
 
+import math
 import threading
 import weakref
 from collections import deque
@@ -16,6 +17,11 @@ from triune.hardware.energy.split import Division, divide
 _MAX_WORKS: Final = 1 << 17
 """The most works that are kept between two readings. If a meter hangs, these take some megabytes; older works are
 forgotten, and their energy counts as idle.
+"""
+
+_MOST_IDLE: Final = 0.2
+"""The joules of a single work are told only if nothing computed for at most this fraction of the time between the
+readings: a meter counts that time, too, and a unit that is idle draws much less.
 """
 
 _TOLERANCE: Final = 1e-9
@@ -80,6 +86,8 @@ class EnergyLedger:
         self._settles = settles
         self._recorded: deque[Work] = deque(maxlen=_MAX_WORKS)
         self._works: list[Work] = []
+        # The measured joules of each work that has not ended, NaN if a part of them cannot be told.
+        self._joules: dict[Work, float] = {}
         self._quick_ns: weakref.WeakKeyDictionary[Account, int] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._totals = {rail.name: RailTotals() for rail in meter.rails}
@@ -140,10 +148,18 @@ class EnergyLedger:
         self._charge(before, now, rails, missing, grown)
         for work in self._works:
             if (reason := missing.get(work.account.unit)) and work.started_ns < now.time_ns:
+                self._joules[work] = math.nan
                 for share in work.parts():
                     if share.bill is not None:
                         share.bill.missing = reason
-        self._works = [work for work in self._works if not work.ended_ns or work.ended_ns > now.time_ns]
+        left: list[Work] = []
+        for work in self._works:
+            if not work.ended_ns or work.ended_ns > now.time_ns:
+                left.append(work)
+                continue
+            joules = self._joules.pop(work, math.nan)
+            work.joules = None if math.isnan(joules) else joules
+        self._works = left
 
     def check(self) -> None:
         """Check the invariant of `RailTotals`. Raises an InternalError that names a rail for which it does not hold."""
@@ -209,23 +225,25 @@ class EnergyLedger:
             totals.charged += joules - idle
             totals.watts = joules / seconds
             if rail.role is not RailRole.DETAIL and joules:
-                _give(rail, division, counted, missing)
+                self._give(rail, division, counted, missing)
 
+    def _give(self, rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
+        """Add the joules of a rail in an interval to accounts (of models), bills (of requests) and works, to each its
+        part in `division`.
 
-def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
-    """Add the joules of a rail in an interval to accounts (of models) and bills (of requests), to each its part in
-    `division`.
-
-    Units in `missing` are not charged: the joules of a rail of role MEMORY alone would look like all of their energy.
-    """
-    for work, part in division.works:
-        if work.account.unit in missing:
-            continue
-        for phase, weight, bill in work.parts():
-            charged = joules * part * weight
-            work.account.add(phase, rail.kind, charged)
-            if bill is not None:
-                bill.add(phase, rail.kind, charged)
-    for account, part in division.quick:
-        if account.unit not in missing:
-            account.add(Phase.INFER, rail.kind, joules * part)
+        Units in `missing` are not charged: the joules of a rail of role MEMORY alone would look like all of their
+        energy.
+        """
+        is_told = rail.kind is EnergyKind.MEASURED and division.idle <= _MOST_IDLE
+        for work, part in division.works:
+            if work.account.unit in missing:
+                continue
+            self._joules[work] = self._joules.get(work, 0.0) + (joules * part if is_told else math.nan)
+            for phase, weight, bill in work.parts():
+                charged = joules * part * weight
+                work.account.add(phase, rail.kind, charged)
+                if bill is not None:
+                    bill.add(phase, rail.kind, charged)
+        for account, part in division.quick:
+            if account.unit not in missing:
+                account.add(Phase.INFER, rail.kind, joules * part)

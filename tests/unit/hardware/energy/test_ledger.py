@@ -267,3 +267,46 @@ def test_too_many_quick_batches_fill_the_interval() -> None:
     division = divide(0, 100, [], {account: 250})
     assert division.idle == 0.0
     assert [part for _, part in division.quick] == pytest.approx([1.0])
+
+
+def test_the_joules_of_a_work_are_told_once_all_of_it_is_charged() -> None:
+    world = World()
+    account = world.ledger.account("m", 1, Unit.CPU)
+    work = account.begin(0)
+    world.clock.advance(100 * MS)
+    world.sample(cpu=1.0)
+    assert work.joules is None
+    world.clock.advance(90 * MS)
+    work.ended_ns = world.clock.now_ns()
+    world.clock.advance(10 * MS)
+    world.sample(cpu=2.0)
+    assert work.joules == pytest.approx(1.0 + 2.0 * 0.9)
+
+
+def test_the_joules_of_a_work_in_an_idle_time_are_not_told() -> None:
+    """A meter counts what the unit draws while nothing computes, too, which is much less."""
+    world = World()
+    work = world.ledger.account("m", 1, Unit.CPU).begin(0)
+    world.clock.advance(70 * MS)
+    work.ended_ns = world.clock.now_ns()
+    world.clock.advance(30 * MS)
+    world.sample(cpu=1.0)
+    assert work.joules is None
+
+
+def test_estimates_and_parts_that_no_meter_counted_are_no_joules_of_a_work() -> None:
+    world = World(rail("cpu", kind=ESTIMATED))
+    work = world.ledger.account("m", 1, Unit.CPU).begin(0)
+    world.clock.advance(100 * MS)
+    work.ended_ns = world.clock.now_ns()
+    world.sample(cpu=1.0)
+    assert work.joules is None
+    world = World()
+    work = world.ledger.account("m", 1, Unit.CPU).begin(0)
+    world.clock.advance(100 * MS)
+    world.sample(cpu=1.0)
+    world.meter.lose("cpu", "gone")
+    world.clock.advance(100 * MS)
+    work.ended_ns = world.clock.now_ns()
+    world.sample()
+    assert work.joules is None
