@@ -14,6 +14,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.files import non_file_kind, open_file
 from triune.graph import paged_attention
 from triune.graph.all_tensors import tensors_of, tensors_within
+from triune.graph.calls import problem_of_calls
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
 from triune.graph.read_light import read_light
@@ -254,8 +255,8 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
     for value in (*model.graph.input, *model.graph.output):
         if not value.name:
             yield "an input or output has no name"
-    if broken := broken_text(model):
-        yield broken
+    if problem := broken_text(model) or problem_of_calls(model.functions):
+        yield problem
     yield from _external_data_problems(model, path)
 
 

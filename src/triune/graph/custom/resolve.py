@@ -10,6 +10,7 @@ import onnx.inliner
 from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.calls import problem_of_calls
 from triune.graph.custom.collection import CustomOps, Id
 from triune.graph.index import label
 from triune.graph.values import nodes_of_model, nodes_within, subgraphs_of
@@ -39,7 +40,8 @@ def with_bodies(model: ModelProto, ops: CustomOps) -> ModelProto | None:
         a copy with the bodies; None if the model uses no custom operator with a body.
 
     Raises:
-        InvalidArgumentError: a body is of another operator set than the model, in which its operators differ.
+        InvalidArgumentError: a body is of another operator set than the model, in which its operators differ, or bodies
+            call themselves.
     """
     known = {(each.domain, each.name) for each in model.functions}
     added: list[Id] = []
@@ -53,6 +55,8 @@ def with_bodies(model: ModelProto, ops: CustomOps) -> ModelProto | None:
             nodes += nodes_within(op.body.node)
     if not added:
         return None
+    if problem := problem_of_calls(body for key in added if (body := ops.ops[key].body) is not None):
+        raise InvalidArgumentError(f"the custom operators cannot be replaced by their bodies: {problem}")
     copy = ModelProto()
     copy.CopyFrom(model)
     copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FUNCTIONS)

@@ -49,6 +49,13 @@ def test_a_body_of_other_operators_is_refused() -> None:
         with_bodies(model, ops_with(CustomOp.of_body(body)))
 
 
+def test_a_body_that_calls_itself_is_refused() -> None:
+    body = '<domain: "my", opset_import: ["" : 20, "my" : 1]> Again (x) => (y) { y = my.Again (x) }'
+    model = model_of("g (float[2] x) => (float[2] y) { y = my.Again(x) }", opset=20, imports=', "my" : 1')
+    with pytest.raises(InvalidArgumentError, match="custom operators .* 'my::Again' calls itself"):
+        with_bodies(model, ops_with(CustomOp.of_body(body)))
+
+
 def test_operators_of_bodies_and_branches_are_replaced() -> None:
     twice = """<domain: "my", opset_import: ["" : 20, "my.domain" : 1]> Twice (x) => (y) {
         a = my.domain.Swish (x) y = my.domain.Swish <beta = 2.0> (a) }"""
