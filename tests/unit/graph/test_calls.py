@@ -25,7 +25,9 @@ def chain(count: int) -> list[FunctionProto]:
     return [*(calling(f"F{each}", f"F{each + 1}") for each in range(count - 1)), calling(f"F{count - 1}", "Identity")]
 
 
-@pytest.mark.parametrize("functions", [[], chain(1), chain(100), [calling("F", "F", "other"), calling("F", "Identity")]])
+@pytest.mark.parametrize(
+    "functions", [[], chain(1), chain(100), [calling("F", "F", "other"), calling("F", "Identity")]]
+)
 def test_calls_without_a_problem(functions: list[FunctionProto]) -> None:
     assert problem_of_calls(functions) is None
 
