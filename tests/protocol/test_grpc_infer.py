@@ -339,10 +339,13 @@ async def test_refuses_a_message_of_many_tensors_and_takes_one_of_some(channel: 
         assert reason in (caught.value.details() or "")
 
 
-async def test_without_the_relay_clients_reach_the_library_itself(server: HandServer) -> None:
+async def test_without_the_relay_clients_reach_the_library_itself(
+    server: HandServer, caplog: pytest.LogCaptureFixture
+) -> None:
     options = ChannelOptions(has_relay=False)
     front_end = GrpcServer(server, port=0, channel=options)  # type: ignore[arg-type]
     port = await front_end.start()
+    assert "let only trusted clients reach it" in caplog.text
     async with aio_module.InferenceServerClient(f"127.0.0.1:{port}") as client:
         result = await client.infer("identity", [tensor()])
         assert np.array_equal(result.as_numpy("OUTPUT0"), VECTOR)

@@ -1,6 +1,7 @@
 """The gRPC server: KServe's service and the health service on grpc.aio, in the running event loop."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,8 @@ from triune.frontends.kserve.grpc.relay import CALL, Relay
 from triune.frontends.kserve.grpc.service import InferenceService
 from triune.frontends.limits import Limits
 from triune.serving.server import Server
+
+_log = logging.getLogger(__name__)
 
 NUM_DESCRIPTORS = 3
 """The number of file descriptors of a connection: one to the client, and both ends of the relay's connection to gRPC's
@@ -135,6 +138,11 @@ class GrpcServer:
             port = await self._listen(address)
             if relay is not None:
                 port = await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
+            else:
+                _log.warning(
+                    "gRPC is served without its relay (--grpc-relay=false): any client can delay the others, or end the "
+                    "port; let only trusted clients reach it"
+                )
         except RuntimeError as error:
             await self.stop(0)
             raise UnavailableError(
