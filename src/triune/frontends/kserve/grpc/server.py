@@ -140,7 +140,7 @@ class GrpcServer:
                 port = await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
             else:
                 _log.warning(
-                    "gRPC is served without its relay (--grpc-relay=false): any client can delay the others, or end the "
+                    "gRPC is served without its relay (--grpc-relay=false): any client can delay others, or end the "
                     "port; let only trusted clients reach it"
                 )
         except RuntimeError as error:
