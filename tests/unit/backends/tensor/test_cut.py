@@ -17,7 +17,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
-from triune.backends.tensor.cut import make, pays
+from triune.backends.tensor.cut import make, pays, stretches
 from triune.backends.tensor.cut.graph import cut_graph, without_path
 from triune.backends.tensor.cut.stretches import Choice, Stretch
 from triune.config.configure import read_source
@@ -28,9 +28,15 @@ from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.facts import UnitFacts
+from triune.hardware.figures import Figure, FigureKind
+from triune.hardware.measured import machine_key
+from triune.planning.measured import MeasuredTime, keep_times, model_key
+from triune.runtimes.described import times_folder
 from triune.runtimes.machine import this_machine
 
+UNITS = (Unit.CPU, Unit.AMX)
 NODES = ("n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7")
 OPERATORS = ("Neg", "Abs", "Sigmoid", "Neg", "Tanh", "Abs", "Neg", "Sqrt")
 
@@ -225,13 +231,38 @@ def test_a_plan_for_a_chip_whose_units_are_one_here_is_the_whole_model(tmp_path:
     built.close()
 
 
+@pytest.mark.parametrize(("goal", "best"), [("latency", Unit.AMX), ("latency", Unit.CPU), ("energy", Unit.CPU)])
+def test_plans_for_this_machine_use_what_was_measured_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str, best: Unit
+) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", f"{tmp_path / 'cache'}")
+    bandwidth = Figure(40, "GB/s", FigureKind.MEASURED, "measured here")
+    rate = Figure(1, "TFLOPS", FigureKind.MEASURED, "measured here", basis="fp32")
+    figures = {"memory_gb_per_s": bandwidth, "matmul_fp32_tflops": rate}
+    facts = [UnitFacts(UnitStatus(unit, Presence.PRESENT), "Intel Xeon", figures=figures) for unit in UNITS]
+    monkeypatch.setattr(stretches, "known_units", lambda runtimes: facts)
+    write_model(tmp_path, "m", "", v1=chain())
+    times = [
+        MeasuredTime(unit, {"x": (rows, 4)}, 1.0 if unit is best else 50.0, 100, joules=1.0 if unit is best else 9.0)
+        for unit in UNITS
+        for rows in range(1, 33)
+    ]
+    keep_times(times_folder(), model_key(tmp_path / "m/1/model.onnx", machine_key(facts)), times)
+    bench = Bench()
+    built = build(bench, tmp_path, goal)
+    assert [each.unit for each in built.executables] == [best]
+    assert built.placement is not None
+    assert f"the whole belongs on '{best.value}', predicted 1 ms" in built.placement.notes[-1]
+    built.close()
+
+
 def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the planner choose `cpu` for the first four operations, and `amx` for the others."""
-    stretches = [
+    found = [
         Stretch(0, 4, (Choice(Unit.CPU),), None, Unit.CPU, 1.0),
         Stretch(4, 8, (Choice(Unit.AMX), Choice(Unit.CPU)), None, Unit.AMX, 2.0),
     ]
-    monkeypatch.setattr(make, "stretches_of", lambda *_: stretches)
+    monkeypatch.setattr(make, "stretches_of", lambda *_: found)
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, cut_ms: float, **alone_ms: float) -> None:

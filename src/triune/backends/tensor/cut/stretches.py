@@ -2,7 +2,8 @@
 names them, or the planner chooses them.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -12,17 +13,21 @@ from triune.config.plan import PlanRequest
 from triune.core.errors import NotFoundError, UnsupportedError
 from triune.core.units import Presence, Unit
 from triune.hardware.chips import chip as chip_of
+from triune.hardware.measured import machine_key
 from triune.planning.candidates import Request
 from triune.planning.constants import constants
 from triune.planning.graph_ops import ops_of
 from triune.planning.machine import target_here
+from triune.planning.measured import MeasuredTime, load_times, model_key, of_shapes
 from triune.planning.op import group_of
 from triune.planning.planner import plan
 from triune.planning.units import Target, target_of
-from triune.runtimes.described import known_units
+from triune.runtimes.described import known_units, times_folder
 from triune.runtimes.machine import Machine
 
 _NUM_NAMED = 5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +119,20 @@ def stretches_of(graph: CutGraph, config: ModelConfig, request: PlanRequest, mac
 
 
 def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine: Machine) -> list[Stretch]:
+    measured: Mapping[Unit, MeasuredTime] = {}
     if request.chip is None:
-        target = target_here(known_units(machine.runtimes), constants())
+        facts = known_units(machine.runtimes)
+        target = target_here(facts, constants())
+        kept, reason = load_times(times_folder(), model_key(config.path, machine_key(facts)))
+        if reason:
+            _log.warning("model '%s' is planned without measurements: %s", config.name, reason)
+        measured, _ = of_shapes(kept, {name: array.shape for name, array in graph.sample.items()})
     else:
         target = target_of(chip_of(request.chip), constants())
     ops = ops_of(graph.with_sizes())
     units = request.units or _usable(target, config, machine)
-    made = plan(Request(config.name, ops, group_of(ops), request.goal, units), target, constants())
+    asked = Request(config.name, ops, group_of(ops), request.goal, units, measured=measured)
+    made = plan(asked, target, constants())
     positions = {node.name: at for at, node in enumerate(graph.model.graph.node)}
     begins = [positions[segment.ops[0].name] for segment in made.segments]
     ends = [*begins[1:], len(positions)]
