@@ -2,6 +2,7 @@
 
 import json
 import queue
+import re
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from support.process import Served
 from triune.backends.transformer.backend import missing_for_transformers
+from triune.config.transformer import ADDITIONAL_OUTPUTS, flag_of
 
 if reason := missing_for_transformers():
     pytest.skip(reason, allow_module_level=True)
@@ -68,6 +70,7 @@ def test_generate_stream(served: Served) -> None:
         ({"text_input": "a " * 1_000_000}, 413, "the text has 2000000 characters"),
         ({"prompt": "a"}, 400, "missing required input"),
         ({"text_input": ["a", "b"]}, 400, "cannot fill input 'text_input'"),
+        ({"text_input": "a", "parameters": {"n": 10**9}}, 400, "'n' is 1000000000; it must be between 1 and 128"),
     ],
 )
 def test_bad_requests(served: Served, body: Mapping[str, Any], status: int, message: str) -> None:
@@ -122,6 +125,38 @@ def test_stream_infer(served: Served) -> None:
         assert "the prompt has no token" in str(error)
 
 
+def test_outputs_of_the_vllm_backend(served: Served) -> None:
+    sampling = json.dumps({**GREEDY, "max_tokens": 4, "logprobs": 2, "prompt_logprobs": 0})
+    flags = {flag_of(name): True for name in ADDITIONAL_OUTPUTS}
+    with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
+        (result,) = streamed(client, tensors(PROMPT, sampling_parameters=sampling, **flags))
+    found = {name: result.as_numpy(name) for name in ADDITIONAL_OUTPUTS}
+    assert [found[name].tolist() for name in ("finish_reason", "num_output_tokens")] == [[b"length"], [4]]
+    tokens = json.loads(found["logprobs"][0])
+    first = [next(iter(each.values())) for each in tokens]
+    assert PROMPT + "".join(each["decoded_token"] for each in first) == text_of([result], 0)
+    assert [(each["rank"], len(others)) for each, others in zip(first, tokens, strict=True)] == [(1, 2)] * 4
+    assert found["cumulative_logprob"][0] == pytest.approx(sum(each["logprob"] for each in first), abs=1e-4)
+    prompt = json.loads(found["prompt_logprobs"][0])
+    assert (found["num_input_tokens"].tolist(), prompt[0]) == ([len(prompt)], None)
+    assert all(each["logprob"] < 0 for position in prompt[1:] for each in position.values())
+    body = {"text_input": PROMPT, "return_num_output_tokens": True, "return_finish_reason": True}
+    answer = json.loads(asked(served, "smollm2/generate", {**body, "sampling_parameters": json.dumps(GREEDY)}))
+    assert (answer["num_output_tokens"], answer["finish_reason"]) == (12, "length")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "pattern"),
+    [
+        ("structured_outputs", {"choice": ["Rome", "Oslo"]}, "Rome|Oslo"),
+        ("guided_decoding", {"regex": "[0-9]{3}"}, "[0-9]{3}"),
+    ],
+)
+def test_an_answer_keeps_to_its_form(served: Served, name: str, form: Mapping[str, Any], pattern: str) -> None:
+    sampling = json.dumps({**GREEDY, name: json.dumps(form)})
+    assert re.fullmatch(pattern, generated(served, sampling_parameters=sampling, exclude_input_in_output=True))
+
+
 def test_one_answer_cannot_be_asked_for(served: Served) -> None:
     for module, address in ((tritonclient.grpc, served.grpc), (tritonclient.http, served.http)):
         with module.InferenceServerClient(address) as client:
@@ -134,7 +169,7 @@ def test_one_answer_cannot_be_asked_for(served: Served) -> None:
 def test_metadata_and_statistics(served: Served) -> None:
     with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
         metadata = client.get_model_metadata("smollm2")
-        assert [(each.name, each.datatype, list(each.shape)) for each in metadata.inputs] == [
+        assert [(each.name, each.datatype, list(each.shape)) for each in metadata.inputs[:4]] == [
             ("text_input", "BYTES", [1]),
             ("stream", "BOOL", [1]),
             ("sampling_parameters", "BYTES", [1]),

@@ -20,17 +20,21 @@ _BATCHING: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "
 
 
 def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
-    """Fill in inputs and outputs where the config has none."""
-    if not message.input:
-        message.input.extend(
-            ModelInput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape, optional=spec.is_optional)
-            for spec in signature.inputs
-        )
-    if not message.output:
-        message.output.extend(
-            ModelOutput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape)
-            for spec in signature.outputs
-        )
+    """Add the inputs and outputs that the config lacks, as Triton's vLLM backend does. A config that names some inputs
+    must name all those that are not optional.
+    """
+    named = {each.name for each in (*message.input, *message.output)}
+    has_inputs = bool(message.input)
+    message.input.extend(
+        ModelInput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape, optional=spec.is_optional)
+        for spec in signature.inputs
+        if spec.name not in named and (spec.is_optional or not has_inputs)
+    )
+    message.output.extend(
+        ModelOutput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape)
+        for spec in signature.outputs
+        if spec.name not in named
+    )
 
 
 def refuse_batching(message: ModelConfigMessage, why: str) -> None:

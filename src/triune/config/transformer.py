@@ -48,14 +48,36 @@ SAMPLING_INPUT: Final = "sampling_parameters"
 EXCLUDE_INPUT: Final = "exclude_input_in_output"
 TEXT_OUTPUT: Final = "text_output"
 
+ADDITIONAL_OUTPUTS: Final[Mapping[str, tuple[DataType, int]]] = {
+    "finish_reason": (DataType.BYTES, -1),
+    "cumulative_logprob": (DataType.FP32, -1),
+    "logprobs": (DataType.BYTES, -1),
+    "num_input_tokens": (DataType.UINT32, 1),
+    "num_output_tokens": (DataType.UINT32, -1),
+    "prompt_logprobs": (DataType.BYTES, 1),
+}
+"""Outputs that a request has if it asks for them by the input `return_` with the output's name: datatype and size of
+the only dimension, -1 for one element per answer. All but the last are those of Triton's vLLM backend.
+"""
+
+
+def flag_of(output: str) -> str:
+    """The name of the input, BOOL [1], by which a request asks for one of `ADDITIONAL_OUTPUTS`."""
+    return f"return_{output}"
+
+
 _SIGNATURE: Final = Signature(
     inputs=(
         TensorSpec(TEXT_INPUT, DataType.BYTES, (1,)),
         TensorSpec(STREAM_INPUT, DataType.BOOL, (1,), is_optional=True),
         TensorSpec(SAMPLING_INPUT, DataType.BYTES, (1,), is_optional=True),
         TensorSpec(EXCLUDE_INPUT, DataType.BOOL, (1,), is_optional=True),
+        *(TensorSpec(flag_of(name), DataType.BOOL, (1,), is_optional=True) for name in ADDITIONAL_OUTPUTS),
     ),
-    outputs=(TensorSpec(TEXT_OUTPUT, DataType.BYTES, (-1,)),),
+    outputs=(
+        TensorSpec(TEXT_OUTPUT, DataType.BYTES, (-1,)),
+        *(TensorSpec(name, datatype, (size,)) for name, (datatype, size) in ADDITIONAL_OUTPUTS.items()),
+    ),
 )
 
 

@@ -6,17 +6,24 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
-from triune.config.transformer import EXCLUDE_INPUT, SAMPLING_INPUT, STREAM_INPUT, TEXT_INPUT, TEXT_OUTPUT
+from triune.config.transformer import (
+    ADDITIONAL_OUTPUTS,
+    EXCLUDE_INPUT,
+    SAMPLING_INPUT,
+    STREAM_INPUT,
+    TEXT_INPUT,
+    TEXT_OUTPUT,
+    flag_of,
+)
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import UNIT_PARAMETER, InferenceResponse
 from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.engine.counters import EngineCounters, EngineState
-from triune.engine.generation import Generation, TextModel
+from triune.engine.generation import TextModel
 from triune.engine.model_servable import ModelServable, ServedModel, text_of
 from triune.engine.triton import read_generation
+from triune.engine.triton_outputs import OF_TOKENS, TritonOutputs
 
 
 class ServedTextModel(TextModel, ServedModel, Protocol):
@@ -69,12 +76,20 @@ class TextServable(ModelServable[ServedTextModel]):
         parameters = dict(call.request.parameters)
         unit = self._unit(parameters.pop(UNIT_PARAMETER, None))
         request = read_generation(prompt, text, parameters, max(0, call.request.priority - 1))
-        request = replace(request, unit=unit)
-        answers = self._deltas(request) if is_streaming else self._whole(request, "" if excludes else prompt)
-        async with aclosing(answers):
-            async for texts, is_final in answers:
-                output = np.array([text.encode() for text in texts], np.object_)
-                yield self.respond(call, {TEXT_OUTPUT: output}, is_final=is_final)
+        asked = _outputs(call)
+        tokens = await self.model.tokenize(prompt) if asked & OF_TOKENS else ()
+        request = replace(request, unit=unit, prompt=tokens or prompt)
+        outputs = TritonOutputs(
+            asked,
+            request,
+            before="" if excludes else prompt,
+            is_streaming=is_streaming,
+        )
+        async with aclosing(self.model.generate(outputs.request)) as deltas:
+            async for delta in deltas:
+                outputs.add(delta)
+                if outputs.is_done or (is_streaming and delta.text):
+                    yield self.respond(call, await outputs.take(), is_final=outputs.is_done)
 
     def _unit(self, name: object) -> Unit | None:
         """The unit that a request names; None if it names none. Raises InvalidArgumentError if the model does not run
@@ -90,24 +105,14 @@ class TextServable(ModelServable[ServedTextModel]):
             f"{', '.join(repr(unit.value) for unit in self.model.states)}"
         )
 
-    async def _deltas(self, request: Generation) -> AsyncGenerator[tuple[list[str], bool]]:
-        """Yield the new texts of the answers, and whether they are the last."""
-        num_open = request.num_answers
-        async with aclosing(self.model.generate(request)) as deltas:
-            async for delta in deltas:
-                num_open -= delta.finish_reason is not None
-                if delta.text or not num_open:
-                    texts = [""] * request.num_answers
-                    texts[delta.index] = delta.text
-                    yield texts, not num_open
 
-    async def _whole(self, request: Generation, before: str) -> AsyncGenerator[tuple[list[str], bool]]:
-        """Generate all answers, and yield them together as texts, each preceded by the text `before`."""
-        parts: list[list[str]] = [[before] for _ in range(request.num_answers)]
-        async with aclosing(self.model.generate(request)) as deltas:
-            async for delta in deltas:
-                parts[delta.index].append(delta.text)
-        yield ["".join(each) for each in parts], True
+def _outputs(call: Call) -> frozenset[str]:
+    """The outputs of a request: those that it names, if it names some, and of `ADDITIONAL_OUTPUTS` only those that it
+    asks for by their inputs.
+    """
+    asked = {TEXT_OUTPUT, *(name for name in ADDITIONAL_OUTPUTS if _flag(call, flag_of(name)))}
+    named = {output.name for output in call.request.outputs}
+    return frozenset(asked & named if named else asked)
 
 
 def _flag(call: Call, name: str, default: bool = False) -> bool:

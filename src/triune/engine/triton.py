@@ -6,8 +6,10 @@ from typing import Any, Final, cast
 
 from triune.config.parse import without_duplicates
 from triune.core.errors import InvalidArgumentError
+from triune.engine.admission import MAX_ANSWERS
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.structured.constraint import Constraint
 
 _DEFAULT_MAX_TOKENS: Final = 16
 """The default number of tokens of an answer, as in vLLM."""
@@ -34,6 +36,10 @@ def read_generation(
             f"the sampling parameter '{unknown[0][:64]}' is unknown; known are {', '.join(_KNOWN)}"
         )
     read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
+    if not 1 <= read.get("n", 1) <= MAX_ANSWERS:
+        raise InvalidArgumentError(f"'n' is {read['n']}; it must be between 1 and {MAX_ANSWERS}")
+    if read.keys() >= set(_CONSTRAINTS):
+        raise InvalidArgumentError(f"{' and '.join(map(repr, _CONSTRAINTS))} are two names of one parameter: send one")
     of_request: dict[str, Any] = {"max_tokens": _DEFAULT_MAX_TOKENS, "priority": priority}
     of_request |= {field: read.pop(name) for name, field in _OF_REQUEST.items() if name in read}
     # In older versions of vLLM -1 means all tokens. Leave it out: that is the default here.
@@ -43,13 +49,13 @@ def read_generation(
     return Generation(prompt, sampling, **of_request)
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str, name: str = "sampling_parameters") -> dict[str, Any]:
     try:
         value = cast("object", json.loads(text, object_pairs_hook=without_duplicates))
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"'sampling_parameters' is not JSON: {error}") from None
+        raise InvalidArgumentError(f"'{name}' is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidArgumentError(f"'sampling_parameters' holds a {type(value).__name__}, not a JSON object")
+        raise InvalidArgumentError(f"'{name}' holds a {type(value).__name__}, not a JSON object")
     return cast("dict[str, Any]", value)
 
 
@@ -104,6 +110,33 @@ def _biases(name: str, value: object) -> Mapping[int, float]:
     return {_whole(name, token): _number(name, bias) for token, bias in cast("dict[object, object]", value).items()}
 
 
+def _constraint(name: str, value: object) -> Constraint:
+    """Read vLLM's `StructuredOutputsParams`: an object, or the same as JSON, as its Triton backend takes it."""
+    given = cast("dict[str, object]", value) if isinstance(value, dict) else _parse(_text(name, value), name)
+    given = {kind: each for kind, each in given.items() if each is not None and each is not False}
+    if len(given) != 1 or not given.keys() <= _KINDS:
+        raise InvalidArgumentError(
+            f"'{name}' has {', '.join(repr(kind[:64]) for kind in given) or 'nothing'}; it must have one of "
+            f"{', '.join(sorted(_KINDS))}"
+        )
+    ((kind, text),) = given.items()
+    if kind == "json":
+        schema = _parse(text, f"{name}.json") if isinstance(text, str) else text
+        if not isinstance(schema, dict):
+            raise InvalidArgumentError(f"'{name}.json' must be a JSON schema: an object, or its text")
+        return Constraint("json_schema", json.dumps(schema))
+    if kind == "json_object":
+        _boolean(f"{name}.json_object", text)
+        return Constraint("json_object")
+    if kind == "choice":
+        return Constraint("choice", json.dumps(_texts(f"{name}.choice", text)))
+    return Constraint("regex" if kind == "regex" else "gbnf", _text(f"{name}.{kind}", text))
+
+
+_KINDS: Final = frozenset({"json", "json_object", "regex", "choice", "grammar"})
+_CONSTRAINTS: Final = ("structured_outputs", "guided_decoding")
+"""The newer and the older name of vLLM's parameter for the form of answers."""
+
 _KNOWN: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "n": _whole,
     "max_tokens": _whole,
@@ -118,11 +151,13 @@ _KNOWN: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "logit_bias": _biases,
     "seed": _whole,
     "logprobs": _whole,
+    "prompt_logprobs": _whole,
     "stop": _texts,
     "stop_token_ids": _tokens,
     "ignore_eos": _boolean,
     "include_stop_str_in_output": _boolean,
     "lora_name": _text,
+    **dict.fromkeys(_CONSTRAINTS, _constraint),
 }
 
 _OF_REQUEST: Final[Mapping[str, str]] = {
@@ -134,5 +169,7 @@ _OF_REQUEST: Final[Mapping[str, str]] = {
     "ignore_eos": "is_end_ignored",
     "include_stop_str_in_output": "is_stop_included",
     "lora_name": "adapter",
+    "prompt_logprobs": "num_prompt_logprobs",
+    **dict.fromkeys(_CONSTRAINTS, "constraint"),
 }
 """For each of these names of vLLM's, the field of `Generation` that it sets."""

@@ -23,6 +23,7 @@ from triune.config.configure import Source, read_source
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.stamps import stamp
+from triune.config.transformer import ADDITIONAL_OUTPUTS, flag_of
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.decoder import DecoderExecutable, DecoderStep
@@ -224,6 +225,8 @@ def transformer(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     monkeypatch.setattr(building, "load_decoder", lambda _: load)
     write_text_model(root / "m" / "1")
     inputs = {"text_input": [1], "stream": [1], "sampling_parameters": [1], "exclude_input_in_output": [1]}
+    inputs |= {flag_of(name): [1] for name in ADDITIONAL_OUTPUTS}
+    outputs = {"text_output": [-1]} | {name: [size] for name, (_, size) in ADDITIONAL_OUTPUTS.items()}
     return Kind(
         TransformerBackend(this_machine(), MonotonicClock()),
         lambda: loads,
@@ -236,7 +239,7 @@ def transformer(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
         works.append,
         ask=lambda value: {"text_input": np.array([str(value).encode()], np.object_)},
         value_of=prompt_of,
-        tensors=(inputs, {"text_output": [-1]}),
+        tensors=(inputs, outputs),
         input='input { name: "text_input" data_type: TYPE_STRING dims: 1 }',
         contradictions=TEXT_CONTRADICTIONS,
     )

