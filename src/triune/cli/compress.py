@@ -10,6 +10,7 @@ from rich.table import Table
 
 from triune.api.compressing import compress as compressing
 from triune.api.compressing.compress import Compression
+from triune.api.staging import write_text
 from triune.cli.arrays import split_pairs
 from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, progress_bar
@@ -95,19 +96,12 @@ def compress(
             force=force,
             report=tell,
         )
-    if json_file is not None:
-        _write(json_file, json.dumps(as_json(done.report), indent=2, allow_nan=False) + "\n")
-    if report is not None:
-        _write(report, page_of(done.report))
+    # Print first: the model is written whatever happens to the files of the report.
     _print(done)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot write '{path}': {error.strerror or error}; name another place") from error
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_json(done.report), indent=2, allow_nan=False) + "\n")
+    if report is not None:
+        write_text(report, page_of(done.report))
 
 
 def _n_m(text: str) -> tuple[int, int]:

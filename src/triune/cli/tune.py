@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from triune.api.staging import write_text
 from triune.api.tuning import CALLERS
 from triune.api.tuning import tune as tune_model
 from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.config.layout import CONFIG_FILENAME
-from triune.core.disk import writing
 from triune.core.errors import AlreadyExistsError, InvalidArgumentError, UnsupportedError
 from triune.core.scratch import own_temporary_folder
 from triune.tuning.measurement import Objective
@@ -63,19 +63,18 @@ def tune(
             custom_ops=custom_ops or (),
             report=lambda what, share: progress.update(task, description=escaped(what), completed=share),
         )
-    if page is not None:
-        with writing(page):
-            page.write_text(page_of(found), encoding="utf-8")
     if found.unmet:
         target = None
-    elif target is not None:
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(found.config, encoding="utf-8")
+    # Print first: what was found is told whatever happens to the files.
     if as_values:
         print_json(as_json(found))
     else:
-        _print(found, target, page)
+        _print(found, has_target=target is not None)
+    for path, text in ((target, found.config), (page, page_of(found))):
+        if path is not None:
+            write_text(path, text)
+            if not as_values:
+                Console().print(f"[green]wrote[/] {escaped(str(path))}", highlight=False, soft_wrap=True)
     if found.unmet:
         raise UnsupportedError(f"{found.unmet}; allow it more time, or fewer callers at once")
 
@@ -94,7 +93,7 @@ def _callers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _print(tuning: Tuning, target: Path | None, page: Path | None) -> None:
+def _print(tuning: Tuning, *, has_target: bool) -> None:
     console = Console()
 
     def say(text: str) -> None:
@@ -119,12 +118,8 @@ def _print(tuning: Tuning, target: Path | None, page: Path | None) -> None:
     say(f"[bold]{escaped(tuning.verdict)}[/]")
     if tuning.changes:
         say(escaped_lines(f"changes in {CONFIG_FILENAME}:\n{tuning.changes.rstrip()}"))
-    if target is not None:
-        say(f"[green]wrote[/] {escaped(str(target))}")
-    elif tuning.changes and not tuning.unmet:
+    if tuning.changes and not tuning.unmet and not has_target:
         say(escaped_lines(f"the whole {CONFIG_FILENAME}:\n{tuning.config.rstrip()}"))
-    if page is not None:
-        say(f"[green]wrote[/] {escaped(str(page))}: throughput against p99 of all configs")
 
 
 def _figures(tried: Tried, *, has_joules: bool) -> list[str]:

@@ -25,7 +25,7 @@ from triune.api.compressing.results import layers_of, notes_of, require_agreemen
 from triune.api.compressing.text import compress_text
 from triune.api.custom import BodyCheck, with_custom_ops
 from triune.api.planning import opened_graph
-from triune.api.staging import publish, staged
+from triune.api.staging import publish, require_replaceable, staged
 from triune.api.timing import speeds_of, units_here
 from triune.compression.options import Activations, Calibration, Method, Options, Per, WeightForm
 from triune.compression.plan import Built, Plan
@@ -144,6 +144,7 @@ def compress(
             )
         return Compression(target, done)
     check_names(source, target)
+    require_replaceable(target)
     if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
         require_arrays(source)
     least = least_agreement(keep_accuracy)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.api.staging import publish, staged
+from triune.api.staging import publish, require_replaceable, staged
 from triune.api.timing import units_here
 from triune.backends.libraries import require_libraries
 from triune.compression.accuracy import TextAccuracy
@@ -80,7 +80,7 @@ def compress_text(
 
     Raises:
         InvalidArgumentError: an option does not apply, the text is not valid or too short, or the target is not a
-            directory.
+            directory, or has other things in it than a model.
         UnsupportedError: the architecture is not of LLaMA's family, or the result's agreement is too small.
     """
     _require(options, source, target)
@@ -231,6 +231,7 @@ def _require(options: Options, source: Path, target: Path) -> None:
             f"'{target.name}' is to get a decoder's weights, which are written as a directory in MLX's layout: name "
             f"one without {target.suffix}"
         )
+    require_replaceable(target)
     if options.weights not in _FORMS:
         names = ", ".join(each.value for each in _FORMS)
         raise InvalidArgumentError(

@@ -11,7 +11,7 @@ from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
 from triune.api.custom import BodyCheck, with_custom_ops
 from triune.api.model_folders import model_in
 from triune.api.shapes import Shape, input_shape
-from triune.api.staging import publish, staged
+from triune.api.staging import publish, staged, write_text
 from triune.api.unit_names import named_units
 from triune.core.datatypes import Array
 from triune.core.disk import writing
@@ -133,7 +133,7 @@ def optimize(
             notes.append(f"its weights are beyond 2 GiB, in the file '{target.name}.data' beside it")
         result = _optimization(target, chosen, on, done, notes)
         if page is not None:
-            _write_page(Path(page), page_of(source.name, result, done))
+            write_text(Path(page), page_of(source.name, result, done))
         publish(written, target)
     return result
 
@@ -143,15 +143,6 @@ def _optimization(target: Path, level: Level, unit: Unit, done: Optimized, notes
     return Optimization(
         target, level, unit, before, after, done.passes, done.idle, done.outputs, done.not_compared, tuple(notes)
     )
-
-
-def _write_page(path: Path, text: str) -> None:
-    try:
-        with staged(path) as written:
-            written.write_text(text, encoding="utf-8")
-            publish(written, path)
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot write '{path}': {error.strerror or error}; name another place") from error
 
 
 @contextmanager
