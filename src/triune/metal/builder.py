@@ -282,11 +282,20 @@ class MlxBuilder(Builder[Value]):
         """
         if indices.size == 0 or not self.checks:
             return indices
+        if (known := self._known(indices)) is not None and -size <= known.min() and known.max() < size:
+            return from_numpy(np.where(known < 0, known + size, known))
         front = mx.where(indices < 0, indices + size, indices)
         self.faults.append(
             (mx.any((front < 0) | (front >= size)), f"{what} is out of range: the dimension has {size} elements")
         )
         return mx.clip(front, 0, max(size - 1, 0))
+
+    def _known(self, x: Value) -> NDArray[Any] | None:
+        """While MLX traces the function to compile it, the elements of a value that depends on no input, else None."""
+        try:
+            return to_numpy(x) if self.is_compiling else None
+        except ValueError:
+            return None
 
 
 def _extreme_of_none(op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
@@ -339,3 +348,16 @@ def product(x: Value, y: Value) -> Value:
                 bits = (((each >> shift) & 0xFF).astype(mx.float32) for each, shift in ((rows, left), (columns, right)))
                 total = total + (mx.matmul(*bits).astype(kind) << (left + right))
     return total.astype(dtype)
+
+
+def biased_product(x: Value, weight: Value, bias: Value) -> Value:
+    """Compute x @ weight + bias, in one operation if MLX has it for the operands.
+
+    Args:
+        x: [..., terms].
+        weight: [terms, columns].
+        bias: [columns].
+    """
+    if x.ndim < 2 or x.size == 0 or weight.size == 0 or not mx.issubdtype(x.dtype, mx.floating):
+        return product(x, weight) + bias
+    return mx.addmm(bias.astype(x.dtype), x, weight)

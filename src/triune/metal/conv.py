@@ -10,12 +10,12 @@ import numpy as np
 from triune.graph.conversion.lowering import norms
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import Window, cuts_of, window_of
-from triune.metal.builder import product
+from triune.metal.builder import biased_product, product
 from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.images import channels_last
 from triune.metal.kernels.depthwise import depthwise, fits
 from triune.metal.library import Value, mx
-from triune.metal.nvidia import is_nvidia, pointwise
+from triune.metal.nvidia import is_nvidia
 
 _MOST_SPATIAL = 3
 
@@ -30,6 +30,9 @@ def _conv(c: Context) -> None:
     pads = [window.padding(axis, size) or (0, 0) for axis, size in enumerate(sizes)]
     if not mx.issubdtype(x.dtype, mx.floating):
         found = of_integers(x, weights, window, groups, product)
+    elif is_nvidia() and groups == 1 and {*window.kernel, *window.strides} == {1} and not any(map(any, pads)):
+        c.give(images.first(pointwise(images.last(x), channels_last(weights), c.input(2) if c.has(2) else None)))
+        return
     else:
         found = _convolved(images.last(x), channels_last(weights), window, pads, groups)
     c.give(images.first(_biased(c, found)))
@@ -39,8 +42,6 @@ def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[in
     """Compute a convolution of floats. The image, the weights and the result have channels last."""
     if fits(x, weights, window.dilations, groups):
         return depthwise(x, weights, window.strides, pads)
-    if is_nvidia() and groups == 1 and {*window.kernel, *window.strides} == {1} and not any(map(any, pads)):
-        return pointwise(x, weights)
     return mx.conv_general(
         x,
         weights,
@@ -49,6 +50,19 @@ def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[in
         kernel_dilation=window.dilations,
         groups=groups,
     )
+
+
+def pointwise(x: Value, weights: Value, bias: Value | None) -> Value:
+    """Compute a convolution with kernels of one element as a matrix product, which is up to four times as fast as MLX's
+    convolution.
+
+    Args:
+        x: (batch, ..., channels).
+        weights: (filters, 1, ..., 1, channels), of the same type.
+        bias: (filters); None means none.
+    """
+    matrix = mx.transpose(weights.reshape((weights.shape[0], -1)))
+    return mx.matmul(x, matrix) if bias is None else biased_product(x, matrix, bias)
 
 
 def _conv_transpose(c: Context) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from triune.graph.axes import positive
-from triune.metal.builder import product
+from triune.metal.builder import biased_product, product
 from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
@@ -18,8 +18,12 @@ def _gemm(c: Context) -> None:
         mx.transpose(c.input(index)) if c.attributes.get(name, 0) else c.input(index)
         for index, name in enumerate(("transA", "transB"))
     )
-    found = _scaled(product(*builder_of(c).paired(a, b)), c.attributes.get("alpha", 1.0))
-    beta = c.attributes.get("beta", 1.0)
+    a, b = builder_of(c).paired(a, b)
+    alpha, beta = c.attributes.get("alpha", 1.0), c.attributes.get("beta", 1.0)
+    if c.has(2) and alpha == 1 and beta == 1 and c.input(2).shape == b.shape[1:]:
+        c.give(biased_product(a, b, c.input(2)))
+        return
+    found = _scaled(product(a, b), alpha)
     c.give(found + _scaled(c.input(2), beta) if c.has(2) and beta != 0 else found)
 
 

@@ -13,8 +13,11 @@ from triune.graph.fused.rms_norm import FuseRmsNorm
 from triune.graph.normalize import normalize
 from triune.graph.own_names import give_own_names
 from triune.graph.passes.halve import Halve
+from triune.graph.passes.merge_projections import MergeProjections
+from triune.graph.passes.recover_gelu import RecoverGelu
 from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
+from triune.metal import joined
 from triune.metal.library import exclusive, mx, start_kernels
 from triune.metal.plan import BEYOND_CORE
 from triune.metal.program import Program
@@ -48,6 +51,7 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
             empty_unknown(copy)
             give_own_names(copy.graph)
             core = normalize(copy, keep=BEYOND_CORE, file=file)
-        core = run_passes(core, [FuseRmsNorm(file), FuseAttention(file)], None)
+        fewer = (RecoverGelu(), MergeProjections(file), FuseRmsNorm(file), FuseAttention(file), joined.JoinNeighbours())
+        core = run_passes(core, fewer, None)
         kind = mx.bfloat16 if precision == "bf16" else mx.float32
-        return Program(core.graph, float_type=kind, most_bytes=most_bytes)
+        return Program(core.graph, float_type=kind, more=joined.TABLE, most_bytes=most_bytes)

@@ -79,3 +79,15 @@ def test_compiled_functions_have_no_long_loops() -> None:
     with pytest.raises(ValueError, match=f"a loop of {MOST_UNROLLED + 1} steps"):
         builder.require_short(MOST_UNROLLED + 1)
     B.require_short(MOST_UNROLLED + 1)
+
+
+def test_indices_that_are_known_are_checked_once() -> None:
+    builder = MlxBuilder()
+    builder.begin(is_compiling=True)
+    found = builder.within(from_numpy(np.array([-1, 2, -4])), 4, "an index")
+    np.testing.assert_array_equal(to_numpy(found), [3, 2, 0])
+    assert not builder.faults
+    np.testing.assert_array_equal(to_numpy(builder.within(from_numpy(np.array([-5, 4])), 4, "an index")), [0, 3])
+    ((fault, message),) = builder.faults
+    assert fault.item()
+    assert message == "an index is out of range: the dimension has 4 elements"

@@ -13,12 +13,12 @@ pytest.importorskip("mlx.core")
 from triune.metal.library import mx, to_numpy
 from triune.metal.nvidia import (
     LARGE_BYTES,
+    DriverLocking,
     Upload,
     does_copy,
     downloaded,
     driver_copy,
     is_nvidia,
-    pointwise,
     trim_kernels,
 )
 
@@ -108,12 +108,6 @@ def test_without_a_gpu_of_nvidia_mlx_copies() -> None:
     assert to_numpy(Upload()("x", large(4)))[1, -1] == 4
 
 
-def test_a_pointwise_convolution_is_that_of_mlx() -> None:
-    x, weights = mx.random.normal((2, 5, 7, 6)), mx.random.normal((4, 1, 1, 6))
-    expected = mx.conv_general(x, weights)
-    assert np.allclose(to_numpy(pointwise(x, weights)), to_numpy(expected), atol=1e-5)
-
-
 def test_the_oldest_kernels_are_forgotten(tmp_path: Path) -> None:
     for number in range(9):
         file = tmp_path / f"{number}.ptx"
@@ -193,3 +187,46 @@ def test_a_driver_that_does_not_copy_is_noticed(name: str) -> None:
     assert does_copy(copy)
     getattr(driver, name).code = 201
     assert not does_copy(copy)
+
+
+class Locking:
+    """Memory of this process in place of page-locked memory."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+
+    def cuCtxSetCurrent(self, context: Any) -> int:
+        return 0 if context.value == 77 else 201
+
+    def cuMemHostAlloc(self, address: Any, num_bytes: Any, flags: int) -> int:
+        if num_bytes.value > 1000:
+            return 2
+        block = ctypes.create_string_buffer(num_bytes.value)
+        address._obj.value = ctypes.addressof(block)
+        self.blocks[ctypes.addressof(block)] = block
+        return 0
+
+    @property
+    def cuMemFreeHost(self) -> Any:
+        return FreeHost(self)
+
+
+class FreeHost:
+    def __init__(self, driver: Locking) -> None:
+        self.driver = driver
+
+    def __call__(self, address: int) -> int:
+        del self.driver.blocks[address]
+        return 0
+
+
+def test_the_driver_locks_memory_and_frees_it() -> None:
+    driver = Locking()
+    locking = DriverLocking(driver, ctypes.c_void_p(77))
+    address = locking.allocate(1000)
+    assert address is not None
+    assert list(driver.blocks) == [address]
+    assert locking.allocate(1001) is None
+    locking.free(address)
+    assert not driver.blocks
+    assert DriverLocking(driver, ctypes.c_void_p(78)).allocate(10) is None

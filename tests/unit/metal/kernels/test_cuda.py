@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from triune.graph.paged_attention import paged_attention
-from triune.metal.kernels.add_norm import add_norm
+from triune.metal.kernels.add_norm import add_layer_norm, add_norm
 from triune.metal.kernels.attention import Angles, Heads, attend
 from triune.metal.kernels.depthwise import depthwise, fits
 from triune.metal.library import exclusive, from_numpy, kind_of, mx, to_numpy
-from triune.metal.nvidia import does_copy, driver_copy, is_nvidia
+from triune.metal.nvidia import Download, does_copy, driver_copy, is_nvidia
 
 pytestmark = pytest.mark.skipif(not is_nvidia(), reason="MLX computes on no GPU of NVIDIA here")
 
@@ -130,6 +130,60 @@ def test_a_sum_and_its_norm_are_those_of_mlx(dtype: str, shape: tuple[int, int])
         wanted = [to_numpy(each.astype(mx.float32)) for each in (x + y, mx.fast.rms_norm(x + y, weight, 1e-5))]
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5 if dtype == "float32" else 0.02, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "keeps_sum", "has_bias"),
+    [
+        ((1, 768), "bfloat16", False, True),
+        ((2, 33, 384), "bfloat16", True, True),
+        ((3, 577), "bfloat16", True, False),
+        ((5, 4096), "float16", False, False),
+        ((2, 5001), "float16", True, True),
+        ((33, 768), "float32", True, True),
+        ((4, 577), "float32", False, False),
+        ((2, 16384), "float32", False, True),
+    ],
+)
+def test_a_sum_and_its_layer_norm_are_those_in_fp64(
+    shape: tuple[int, ...], dtype: str, keeps_sum: bool, has_bias: bool
+) -> None:
+    rng = np.random.default_rng(4)
+    with exclusive():
+        # A mean far from zero, which a variance by sums of squares would not survive.
+        x, y, weight, bias = (
+            from_numpy(rng.normal(size=each) + 20).astype(getattr(mx, dtype))
+            for each in (shape, shape, shape[-1:], shape[-1:])
+        )
+        # A view whose first element is not aligned, as a kernel that reads vectors wants it.
+        shifted = mx.concatenate([x.reshape(-1)[:1], x.reshape(-1)])[1:].reshape(shape)
+        total, normed = add_layer_norm(shifted, y, weight, bias if has_bias else None, 1e-5, keeps_sum=keeps_sum)
+        found = to_numpy(normed.astype(mx.float32))
+        assert (total is not None) == keeps_sum
+        if total is not None:
+            np.testing.assert_array_equal(to_numpy(total.astype(mx.float32)), to_numpy((x + y).astype(mx.float32)))
+        sums, weights, biases = (to_numpy(each.astype(mx.float32)).astype(np.float64) for each in (x + y, weight, bias))
+    centered = sums - sums.mean(-1, keepdims=True)
+    wanted = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) * weights + (biases if has_bias else 0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4 if dtype == "float32" else 0.01, atol=2e-3)
+
+
+def test_results_in_page_locked_memory_are_used_again() -> None:
+    with exclusive():
+        numbers = mx.arange(1 << 20).reshape((1024, -1)).astype(mx.float32)
+        downloads = [Download(numbers + each) for each in range(3)]
+        mx.eval([each.arrays for each in downloads])
+        first, second = (each.result() for each in downloads[:2])
+        assert isinstance(first.base, memoryview)
+        places = {each.ctypes.data for each in (first, second)}
+        kept = second[5:7]
+        del first, second
+        third = downloads[2].result()
+        # The memory of the first result is free; a view of the second one is still in use.
+        assert third.ctypes.data in places
+        assert third.ctypes.data != kept.ctypes.data - 5 * 1024 * 4
+        assert kept[0, 0] == 5 * 1024 + 1
+        assert np.array_equal(third, np.arange(1 << 20, dtype=np.float32).reshape(1024, -1) + 2)
 
 
 def test_the_driver_copies_to_the_gpu_and_back() -> None:
