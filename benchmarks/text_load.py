@@ -1,18 +1,19 @@
-"""SmolLM2's answers under an open-loop load: Triune's server and llama-server, in turn, on the same GGUF file.
+"""SmolLM2's answers under an open-loop load: Triune's server and its peers, in turn, on the same GGUF file.
 
-Usage: text_load.py [--llama PATH [--no-repack]] [--seconds 40] [--percents 50 80 95] [--rounds 1]
+Usage: text_load.py [--genai PYTHON] [--llama PATH [--no-repack]] [--seconds 40] [--percents 50 80 95] [--rounds 1]
                     [--traces fixed mixed]
+    PYTHON: an interpreter that has openvino-genai, whose pipeline `genai_server.py` serves; left out without it
     PATH: llama-server, built for this machine; left out without it
     --no-repack: llama-server keeps weights in the file's form; build 11434 ends with SIGSEGV in its own AMX kernels
 
-Requests arrive at times drawn once (exponential pauses, seeded), whether or not earlier ones were answered; both
+Requests arrive at times drawn once (exponential pauses, seeded), whether or not earlier ones were answered; all
 servers get the same requests at the same times, through the `openai` client, streamed. Prompts are random tokens, so
 that no prefix cache helps.
 
 - fixed: 128 tokens in, 128 out.
 - mixed: 32 to 512 in and 16 to 256 out, uniform in the logarithm.
 
-The capacity is what Triune answers with 32 requests always under way. The load is a percentage of that for both
+The capacity is what Triune answers with 32 requests always under way. The load is a percentage of that for all
 servers. Printed are medians over the rounds:
 - first: from the time at which a request arrives to its first token, ms;
 - between: from one token of an answer to the next, ms, over all tokens of all answers;
@@ -47,6 +48,7 @@ from triune.zoo.repository import build_repository
 SEED = 11
 NUM_UNDER_WAY = 32
 LLAMA_PORT = 19100
+GENAI_PORT = 19101
 VOCABULARY = range(100, 49_000)
 MODEL = "smollm2"
 
@@ -173,9 +175,24 @@ def llama(program: Path, model: Path, *, repacks: bool) -> Iterator[str]:
         str(program), "-m", str(model), "--port", str(LLAMA_PORT), "-np", str(NUM_UNDER_WAY),
         "-c", str(NUM_UNDER_WAY * 1024), "-t", "2", "--alias", MODEL, "--repack" if repacks else "--no-repack",
     ]  # fmt: skip
+    with _peer(command, LLAMA_PORT) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def genai(python: str, model: Path) -> Iterator[str]:
+    """OpenVINO GenAI behind `genai_server.py`; its address."""
+    with _peer(
+        [python, str(Path(__file__).with_name("genai_server.py")), str(model), str(GENAI_PORT), "2"], GENAI_PORT
+    ) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _peer(command: Sequence[str], port: int) -> Iterator[str]:
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        url = f"http://127.0.0.1:{LLAMA_PORT}"
+        url = f"http://127.0.0.1:{port}"
         _wait(url, process)
         yield f"{url}/v1"
     finally:
@@ -186,12 +203,12 @@ def llama(program: Path, model: Path, *, repacks: bool) -> Iterator[str]:
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         if process.poll() is not None:
-            raise SystemExit(f"llama-server ended with {process.returncode}: {process.args}")
+            raise SystemExit(f"a peer ended with {process.returncode}: {process.args}")
         with contextlib.suppress(OSError), urlopen(f"{url}/health", timeout=2) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.2)
-    raise SystemExit("llama-server was not ready in 120 s")
+    raise SystemExit(f"a peer was not ready in 120 s: {process.args}")
 
 
 @contextlib.contextmanager
@@ -229,6 +246,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--genai")
     parser.add_argument("--llama", type=Path)
     parser.add_argument("--no-repack", action="store_true")
     parser.add_argument("--seconds", type=float, default=40)
@@ -243,10 +261,11 @@ def main() -> None:
         servers: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
             "triune": lambda: ours(Path(folder))
         }
+        path = Path(folder, MODEL, "1", "model.gguf")
+        if options.genai is not None:
+            servers["genai"] = lambda: genai(options.genai, path)
         if options.llama is not None:
-            servers["llama-server"] = lambda: llama(
-                options.llama, Path(folder, MODEL, "1", "model.gguf"), repacks=not options.no_repack
-            )
+            servers["llama-server"] = lambda: llama(options.llama, path, repacks=not options.no_repack)
         capacities, found = measure(servers, options)
     for (trace, percent, name), seen in sorted(found.items()):
         rounds = [
