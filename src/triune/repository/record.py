@@ -173,9 +173,9 @@ class ModelRecord:
             problem: why the load failed, as one text for the whole model.
             reasons: the reasons of single versions, where known.
         """
-        problem = _kept(problem)
+        problem = kept(problem)
         failed = {
-            version: VersionRecord(ModelState.UNAVAILABLE, _kept(reason)) for version, reason in (reasons or {}).items()
+            version: VersionRecord(ModelState.UNAVAILABLE, kept(reason)) for version, reason in (reasons or {}).items()
         }
         self._keep_serving(failed)
         self.problem = problem
@@ -223,7 +223,7 @@ class ModelRecord:
 
     def end_park(self, why: str) -> None:
         """Set UNAVAILABLE for the versions that were unloaded to make room. The next request loads them again."""
-        reason = f"{UNLOADED_FOR_ROOM}: {encodable(why)}; a request loads it again"
+        reason = f"{UNLOADED_FOR_ROOM}: {kept(why)}; a request loads it again"
         _log.info("model '%s' is UNAVAILABLE: %s", self.name, reason)
         self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, reason) for version in self.parked}
         self.problem = ""
@@ -273,7 +273,7 @@ class ModelRecord:
         self.versions = {**others, **serving}
 
 
-def _kept(reason: str) -> str:
+def kept(reason: str) -> str:
     """Make a reason safe to store. It may contain a file name that is not UTF-8, which JSON and protobuf could not
     encode.
     """

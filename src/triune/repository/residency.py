@@ -1,5 +1,6 @@
 """Unloads models to make room. A model for which there is no room stays unloaded until a request needs it."""
 
+import logging
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +16,13 @@ from triune.repository.memory.ledger import MemoryLedger
 from triune.repository.memory.meter import LoadMeter
 from triune.repository.memory.parked import ParkedServable
 from triune.repository.memory.parking import Parking
-from triune.repository.record import ModelRecord
+from triune.repository.record import ModelRecord, kept
 from triune.repository.retiring import Retiring
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.tasks import Tasks
 from triune.scheduling.models import LoadedVersion, Models
+
+_log = logging.getLogger(__name__)
 
 
 class Loading(Protocol):
@@ -116,8 +119,8 @@ class Residency:
             record.end_park(why)
 
     async def waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
-        """Whether the next request retries a load that failed. It does if there was no room, or if the failure may be
-        temporary.
+        """Whether the next request retries a load that failed. It does if there was no room, and if the model was
+        parked: then it was loaded once, and would still serve if it had not been unloaded.
 
         Args:
             record: the model.
@@ -125,8 +128,13 @@ class Residency:
             makes_room: whether the load could unload other models.
         """
         source, error = record.source, failure.error
-        if record.parked and source is not None and isinstance(error, UnavailableError):
-            record.end_park(failure.problem)
+        if record.parked and source is not None:
+            problem, is_temporary = kept(failure.problem), isinstance(error, UnavailableError)
+            for parked in record.parked.values():
+                parked.recover() if is_temporary else parked.fail(problem)
+            if not is_temporary:
+                _log.error("model '%s' could not be loaded again: %s", record.name, problem)
+            record.end_park(problem if is_temporary else f"its last load failed: {problem}")
             return True
         if record.parked:
             # Drop the parked servables: the requests that wait for this load get its error.

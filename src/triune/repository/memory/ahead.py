@@ -79,7 +79,8 @@ class Ahead:
             usage = record.usage
             if usage.was_used(_statistics_of(record)) or any(each.num_waiting for each in record.parked.values()):
                 usage.pattern.see(now_ns)
-            needed_ns = usage.pattern.needed_ns(now_ns) if record.parked else None
+            is_loadable = bool(record.parked) and not any(each.is_resting for each in record.parked.values())
+            needed_ns = usage.pattern.needed_ns(now_ns) if is_loadable else None
             if needed_ns is not None and needed_ns - now_ns <= usage.load_ns + _AHEAD_NS:
                 due.append((needed_ns, record))
             if number % _AT_ONCE == 0:

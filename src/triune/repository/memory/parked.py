@@ -17,6 +17,13 @@ from triune.core.statistics import FailureReason, ModelStatistics
 from triune.scheduling.models import LoadedVersion
 
 _NS = 1_000_000_000
+
+_SHORTEST_REST_NS = 1 * _NS
+_LONGEST_REST_NS = 60 * _NS
+"""After a failed load requests are refused for a while, since a load that fails again may take long. Each failure in a
+row doubles this time, in ns, up to this length.
+"""
+
 _T = TypeVar("_T")
 
 
@@ -41,8 +48,8 @@ class Waking(Protocol):
 class ParkedServable:
     """A servable without a model in memory. A request waits until the model is loaded, and the model then answers it.
 
-    A request is refused at once if its timeout ends before the load is expected to end, or if too many requests wait
-    already. The error says when to try again.
+    A request is refused at once if its timeout ends before the load is expected to end, if too many requests wait
+    already, or shortly after a load that failed. The error says when to try again.
 
     Attributes:
         statistics: the version's counters, from before it was unloaded. Its pending requests do not include those that
@@ -80,6 +87,14 @@ class ParkedServable:
         self._waiting: set[asyncio.Task[Any]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_refusing = False
+        self._failure = ""
+        self._num_failures = 0
+        self._rests_until_ns = 0
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether requests are refused, since the load failed shortly before."""
+        return self._clock.now_ns() < self._rests_until_ns
 
     @property
     def num_waiting(self) -> int:
@@ -104,6 +119,21 @@ class ParkedServable:
         self._admit(None)
         await self._begin(self._loaded(0))
 
+    def fail(self, problem: str) -> None:
+        """Refuse requests for a while, since the load has failed: waiting ones, and new ones.
+
+        A later request tries again, as the reason may have been a file that was just being written, or a process that
+        the system ended.
+        """
+        self._failure = problem
+        rest_ns = min(_SHORTEST_REST_NS << min(self._num_failures, 10), _LONGEST_REST_NS)
+        self._num_failures += 1
+        self._rests_until_ns = self._clock.now_ns() + rest_ns
+
+    def recover(self) -> None:
+        """Let the next request try again at once: the reason why the last load failed is gone."""
+        self._failure, self._num_failures, self._rests_until_ns = "", 0, 0
+
     def refuse(self) -> None:
         """Refuse waiting and new requests. Requests that were passed on to the loaded model go on."""
         self._is_refusing = True
@@ -127,6 +157,8 @@ class ParkedServable:
         name = self._config.name
         if self._is_refusing:
             raise self._refused(f"model '{name}' is being unloaded or replaced; send the request again", 1)
+        if self.is_resting:
+            raise self._failed()
         seconds = self._waking.expected_ns(name) / _NS
         if self._max_requests and len(self._waiting) >= self._max_requests:
             raise self._refused(
@@ -153,6 +185,14 @@ class ParkedServable:
     def _refused(self, message: str, seconds: float) -> UnavailableError:
         self.statistics.record_failure(FailureReason.REJECTED, 0)
         return UnavailableError(message, retry_after_seconds=max(1, math.ceil(seconds)))
+
+    def _failed(self) -> UnavailableError:
+        seconds = max(0, self._rests_until_ns - self._clock.now_ns()) / _NS
+        return self._refused(
+            f"model '{self._config.name}' was not in memory, and its load failed: {self._failure}; a request after "
+            f"{seconds:.3g} s tries it again",
+            seconds,
+        )
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
         task = asyncio.get_running_loop().create_task(work)
@@ -204,7 +244,9 @@ class ParkedServable:
             )
         try:
             woken.result()
-        except TriuneError:
+        except TriuneError as error:
+            if self._failure:
+                raise self._failed() from error
             self.statistics.record_failure(FailureReason.OTHER, 0)
             raise
         loaded = self._waking.get(name, self._version)

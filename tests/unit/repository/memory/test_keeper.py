@@ -11,7 +11,14 @@ import pytest
 
 from support.ensembles import chain, write_ensemble
 from support.repositories import Bench, affine, write_model
-from triune.core.errors import InvalidArgumentError, NoRoomError, TriuneError, UnavailableError, UnsupportedError
+from triune.core.clock import VirtualClock
+from triune.core.errors import (
+    InternalError,
+    NoRoomError,
+    TriuneError,
+    UnavailableError,
+    UnsupportedError,
+)
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.repository.memory.meter import Growth, LoadMeter
@@ -379,17 +386,49 @@ async def test_an_ensemble_s_model_without_room_is_loaded_by_the_ensemble_s_requ
         assert loaded(repository) == {"part", "whole"}
 
 
-async def test_files_that_were_broken_meanwhile(tmp_path: Path) -> None:
+async def test_files_that_were_broken_for_a_while(tmp_path: Path) -> None:
     put(tmp_path, "a", 2, size=200_000)
     put(tmp_path, "b", 3, size=200_000)
-    async with opened(tmp_path, 250_000) as repository:
+    clock = VirtualClock()
+    async with opened(tmp_path, 250_000, clock=clock) as repository:
         (name,) = {"a", "b"} - loaded(repository)
         (tmp_path / name / "1" / "model.onnx").write_bytes(b"not a model")
-        with pytest.raises(InvalidArgumentError, match="not an ONNX model"):
-            await submit(repository, name)
-        assert "not an ONNX model" in reason(repository, name)
-        with pytest.raises(UnavailableError, match="not an ONNX model"):
-            repository.get(name)
+        for rest_seconds in (1, 2, 4, 8, 16, 32, 60, 60):
+            with pytest.raises(
+                UnavailableError, match="was not in memory, and its load failed: .* not an ONNX"
+            ) as caught:
+                await submit(repository, name)
+            assert caught.value.retry_after_seconds == rest_seconds
+            clock.advance(rest_seconds * 1_000_000_000 - 1)
+            with pytest.raises(UnavailableError, match="not an ONNX model.*a request after 1e-09 s tries it again"):
+                submit(repository, name)
+            clock.advance(1)
+        assert "its last load failed: version 1: model.onnx is not an ONNX model" in reason(repository, name)
+        assert repository.is_every_model_ready()
+        put(tmp_path, name, 7, size=200_000)
+        assert await answer(repository, name) == 7
+        assert loaded(repository) == {name}
+
+
+async def test_a_load_that_failed_for_a_reason_of_its_own_is_tried_again(tmp_path: Path) -> None:
+    bench = Bench()
+    put(tmp_path, "a", 2, size=200_000)
+    put(tmp_path, "b", 3, size=200_000)
+    clock = VirtualClock()
+    async with opened(tmp_path, 250_000, bench=bench, clock=clock) as repository:
+        (name,) = {"a", "b"} - loaded(repository)
+
+        def end(path: Path) -> None:
+            raise InternalError("its process was killed")
+
+        bench.onnxruntime.on_load = end
+        waiting = [submit(repository, name) for _ in range(3)]
+        for each in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(each, UnavailableError)
+            assert "its process was killed" in str(each)
+        bench.onnxruntime.on_load = lambda _: None
+        clock.advance(1_000_000_000)
+        assert await answer(repository, name) == {"a": 2, "b": 3}[name]
 
 
 async def test_a_poll_sees_changed_files_of_a_model_that_is_not_loaded(tmp_path: Path) -> None:
