@@ -59,6 +59,11 @@ _REFRESH: Final = 50
 changed.
 """
 
+_SLOW_REFRESH: Final = 4
+"""A level (number of models at once) that was clearly slower than the best one (`_NEAR`) is measured again only each
+time that this many measurements of others were due.
+"""
+
 _MOST_REFRESH: Final = 800
 """Each time that a new measurement changes nothing, the number of windows (`WINDOW_NS`) before the next measurement is
 doubled, up to this number, since measuring costs time.
@@ -156,4 +161,7 @@ class Concurrency:
         self._chosen = best
         self._num_refreshes += 1
         others = [level for level in levels if level != best]
-        return others[self._num_refreshes % len(others)]
+        if self._num_refreshes % _SLOW_REFRESH == 0:
+            return others[self._num_refreshes // _SLOW_REFRESH % len(others)]
+        near = [level for level in others if self.speedups[level] > _NEAR * self.speedups[best]]
+        return near[self._num_refreshes % len(near)] if near else best

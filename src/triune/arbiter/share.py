@@ -176,9 +176,15 @@ class Share:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
             pool.judge(now_ns)
-            woken = pool.grant(now_ns)
             request_ns = expected_ns if request_ns is None else request_ns
             alone_ns = expected_ns if alone_ns is None else alone_ns
+            granted = self._granted
+            if granted is not None and granted.is_beside and (alone_ns or expected_ns) > granted.expected_ns:
+                # The turn beside a longer batch was given for a shorter one, which the model expected to be its next.
+                pool.remove_running(granted)
+                self._granted = None
+                self.is_asking = False
+            woken = pool.grant(now_ns)
             turn = self._start(unit, expected_ns, request_ns, alone_ns, now_ns)
         if woken:
             self._wake_others(woken)

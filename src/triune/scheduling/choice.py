@@ -57,13 +57,13 @@ class Choice:
                     return None
                 formed = found
             lanes = eligible.lanes_of(formed.pendings[0]) if is_restricted else eligible.present
-            trial = self._trials.due(lanes, free)
+            trial = self._trials.due(lanes, free, formed.pendings[0].call.batch_size)
             lane = trial or self._lane(lanes, free, formed, queue.size, now_ns)
             if lane is None:
                 return None
             batch = formed
             if batcher.may_split and not lane.worker.is_inline:
-                # A trial batch, which measures how fast a lane is, has only one row, so that it takes little time.
+                # A trial batch, which measures how fast a lane is, has one request, so that it takes little time.
                 batch = self._cut(lane, formed, is_trial=trial is not None)
             if lane.take_turn(batch):
                 self._trials.started(lane, is_trial=trial is not None)

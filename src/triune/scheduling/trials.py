@@ -11,6 +11,11 @@ _NUM_FIRST: Final = 3
 _INTERVAL: Final = 64
 """A unit that gets no batches, since others are faster, is measured again after this number of the model's batches."""
 
+_LONG_WAIT: Final = 64
+"""The number of the model's batches for which a unit that was measured before waits for a request of one row. All
+others wait for a trial on shared hardware, and a long request may take the unit many times as long.
+"""
+
 _MOST_INTERVAL: Final = 4096
 """Each time that a unit gets no batches after it was measured, twice as many of the model's batches pass before it is
 measured again, up to this number.
@@ -32,14 +37,15 @@ class LaneTrials:
         # once.
         self._next_due = 0
 
-    def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
-        """Return a lane that is due to be measured, is free, and is one of the `lanes` that a batch may use; usually
-        None.
+    def due(self, lanes: Sequence[Lane], free: Collection[Lane], num_rows: int) -> Lane | None:
+        """Return a lane that is due to be measured by a request of `num_rows`, is free, and is one of the `lanes` that
+        the request may use; usually None.
         """
         if self._num_batches < self._next_due or not self._is_needed or len(lanes) == 1:
             return None
+        late = self._num_batches - (_LONG_WAIT if num_rows > 1 else 0)
         for lane in lanes:
-            if (lane.cost.num_batches < _NUM_FIRST or self._num_batches >= self._next[lane]) and lane in free:
+            if (lane.cost.num_batches < _NUM_FIRST or late >= self._next[lane]) and lane in free:
                 return lane
         if all(lane.cost.num_batches >= _NUM_FIRST for lane in self._next):
             self._next_due = min(self._next.values())

@@ -163,6 +163,38 @@ def test_a_model_that_had_more_than_its_share_does_not_go_beside_others() -> Non
     assert short.start(Unit.CPU, 5 * MS) is None
 
 
+def test_a_turn_beside_others_for_a_short_batch_is_not_for_a_longer_one() -> None:
+    """A single request ends, and the model's next batch is expected to be as short: what waits is a long one."""
+    arbiter = Arbiter(clock := VirtualClock())
+    shares = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)
+    (other,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
+    single = shares[Unit.CPU].start(Unit.CPU, 5 * MS)
+    assert single is not None
+    assert other.start(Unit.CPU, 400 * MS) is None
+    shares[Unit.CPU].end(single, 5 * MS, next_ns=5 * MS)
+    assert other.start(Unit.CPU, 400 * MS)
+    clock.advance(1 * MS)
+    # Another short batch comes and goes beside the long one, so that turns are given anew.
+    short = arbiter.join("c", [Unit.CPU], lambda: None)[Unit.CPU]
+    passing = short.start(Unit.CPU, 1 * MS)
+    if passing is not None:
+        short.end(passing, 1 * MS)
+    assert shares[Unit.CPU].has_turn, "as far as known it is short"
+    assert shares[Unit.CPU].start(Unit.CPU, 290 * MS) is None
+    assert shares[Unit.CPU].is_blocked(clock.now_ns())
+    assert short.start(Unit.CPU, 1 * MS), "the place beside the long batch is free again"
+
+
+def test_what_was_clearly_slower_is_seldom_measured_again() -> None:
+    load = Load("a", 8 * MS, units={Unit.CPU: 0.2, Unit.AMX: 1.0})
+    room = Room(load, shared=EVICTING)
+    room.run(2)
+    assert room.arbiter.pools[Unit.CPU].concurrency.speedups[ALL_UNITS] < 0.5
+    before = load.done_ns
+    room.run(60)
+    assert load.done_ns - before > 0.999 * 60e9
+
+
 def test_who_waits_for_its_own_other_unit_keeps_nobody_waiting() -> None:
     arbiter = Arbiter(VirtualClock())
     own = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)

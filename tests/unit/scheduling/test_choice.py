@@ -59,9 +59,9 @@ class Table:
         for value in range(num_waiting):
             self.add(value)
 
-    def add(self, value: int) -> None:
-        x = np.full((1, 1), value, np.float32)
-        call = Call(InferenceRequest("m", {"x": x}), {"x": x}, 1)
+    def add(self, value: int, num_rows: int = 1) -> None:
+        x = np.full((num_rows, 1), value, np.float32)
+        call = Call(InferenceRequest("m", {"x": x}), {"x": x}, num_rows)
         self.queue.push(Pending(call, asyncio.Future(), self.clock.now_ns()), lambda: 0.0)
 
     def next(self) -> tuple[Unit, list[float]] | None:
@@ -112,6 +112,19 @@ async def test_units_of_unknown_speed_are_measured_with_one_row_each() -> None:
     assert Counter(trials) == {(Unit.CPU, 1): NUM_TRIALS, (Unit.GPU, 1): NUM_TRIALS}
     # The first batch that is no trial goes to the faster unit, in the order of arrival.
     assert table.next() == (Unit.GPU, [float(value) for value in range(6, 22)])
+
+
+@pytest.mark.parametrize("has_single", [False, True])
+async def test_a_slow_unit_is_measured_again_by_a_short_request_if_one_comes(*, has_single: bool) -> None:
+    table = Table(0, {Unit.CPU: 40.0, Unit.GPU: 1.0})
+    numbers = {Unit.CPU: list[int](), Unit.GPU: list[int]()}
+    for number in range(200):
+        table.add(number, 1 if has_single and number == 100 else 16)
+        found = table.next()
+        assert found is not None
+        numbers[found[0]].append(number)
+        table.end(found[0], 16.0)
+    assert numbers[Unit.CPU] == [100 if has_single else 128]
 
 
 @pytest.mark.parametrize(("num_waiting", "expected"), [(1, None), (2, None), (3, Unit.CPU), (12, Unit.CPU)])

@@ -85,6 +85,20 @@ def test_a_second_unit_on_the_same_cores_does_not_make_short_requests_late(image
     assert both_ms < 1.25 * alone_ms
 
 
+@pytest.mark.parametrize(("images", "seed"), [(11.0, 3), (13.0, 4), (14.0, 2)])
+def test_long_and_short_requests_of_one_model_do_not_compute_at_once_for_no_gain(images: float, seed: int) -> None:
+    """A short request may go beside a long one on the other unit; the long one behind it may not."""
+    models = {"images": model("images", {Unit.CPU: (2.0, 4.5), Unit.AMX: (2.0, 2.0)}, max_batch_size=32)}
+    trace = synthetic([Stream("images", 4.0), Stream("images", images, num_rows=32)], 40, seed=seed)
+
+    def p99(rule: Rule) -> float:
+        batches = play(trace, models, chip(), rule).batches
+        late = [each for each in batches if each.ended_ns > 5e9]
+        return float(np.percentile([each.ended_ns - at_ns for each in late for at_ns in each.arrived_ns], 99)) / MS
+
+    assert p99(Rule("triune")) < 1.2 * p99(Rule("amx alone", [Unit.AMX]))
+
+
 def test_models_that_fill_the_hardware_compute_where_they_are_relatively_best() -> None:
     profiles = {
         "texts": model("texts", {Unit.GPU: (1.0, 1.0), Unit.ANE: (1.0, 3.0)}),
