@@ -1,5 +1,6 @@
 """The command line. Each command is a file here."""
 
+import fcntl
 import os
 import sys
 import tempfile
@@ -76,12 +77,20 @@ def _open_standard_descriptors() -> None:
     """Open the null device as standard input, output or error if the caller closed it.
 
     Otherwise the next file or socket would get its number, 0 to 2, and receive what libraries print. The event loop's
-    library ends the process when it closes such a descriptor.
+    library ends the process when it closes such a descriptor. A shell script that starts the server may itself have
+    been opened as one of them, for reading only. And Python has no stream for a descriptor that was closed.
     """
-    for descriptor in range(3):
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
-            os.fstat(descriptor)
+            access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
         except OSError:
             # `os.open` takes the lowest free descriptor number, which is `descriptor`: the smaller ones are open by
             # now.
             os.open(os.devnull, os.O_RDWR)
+        else:
+            if mode == "w" and access == os.O_RDONLY:
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, descriptor)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))

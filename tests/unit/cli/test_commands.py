@@ -43,7 +43,8 @@ def test_the_version_is_the_packages() -> None:
     assert (result.exit_code, result.output) == (0, f"triune {importlib.metadata.version('triune')}\n")
 
 
-def test_closed_standard_descriptors_are_the_null_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closing", ["0<&- 1>&- 2>&-", "0<&- 1</etc/hosts 2</etc/hosts", "0<&- 1>&- 2</etc/hosts"])
+def test_standard_descriptors_without_use_are_the_null_device(tmp_path: Path, closing: str) -> None:
     code = """
 import os, sys
 from triune.cli import main
@@ -51,10 +52,12 @@ sys.argv = ["triune", "--version"]
 try:
     main()
 finally:
+    print("text")
+    print("text", file=sys.stderr, flush=True)
     null = os.stat(os.devnull).st_rdev
     open(os.environ["FOUND"], "w").write(str([os.fstat(each).st_rdev == null for each in range(3)]))
 """
-    command = 'exec 0<&- 1>&- 2>&-; exec "$0" -c "$1"'
+    command = f'exec {closing}; exec "$0" -c "$1"'
     environment = {**os.environ, "FOUND": str(tmp_path / "found")}
     done = subprocess.run(["sh", "-c", command, sys.executable, code], check=False, env=environment)
     assert (done.returncode, (tmp_path / "found").read_text()) == (0, "[True, True, True]")
