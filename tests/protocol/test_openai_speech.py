@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from support.listening import write_listening_checkpoint
 from support.process import Served, serve
 from support.speech import GOFORWARD, as_flac, words
 from support.table_text_model import TableSpeechModel, TableTextModel, TableTextModels
@@ -231,3 +232,40 @@ def test_whisper(whisper: Served) -> None:
             client.audio.translations.create(model=model, file=GOFORWARD)
         with pytest.raises(openai.BadRequestError, match="no audio file"):
             client.audio.transcriptions.create(model=model, file=("a.wav", b"RIFF and nothing"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A small Whisper with random weights on `cpu`, and the same one on `gpu`, which MLX computes."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("mlx")
+    folder = tmp_path_factory.mktemp("models")
+    for unit in ("cpu", "gpu"):
+        write_listening_checkpoint(folder / unit / "1", scale=1.0)
+        settings = f'parameters {{ key: "units" value {{ string_value: "{unit}" }} }}\n'
+        settings += 'parameters { key: "precision" value { string_value: "fp32" } }\n'
+        (folder / unit / "config.pbtxt").write_text(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        # The unit's verdict is to be of this run.
+        patch.setenv("TRIUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with serve(folder, ready_seconds=300) as running:
+            yield running
+
+
+@pytest.mark.timeout(400)
+def test_whisper_on_the_gpu_writes_what_it_writes_on_the_cpu(small: Served) -> None:
+    with openai.OpenAI(base_url=f"http://{small.http}/v1", api_key="none", max_retries=0) as client:
+        asked: dict[str, Any] = {
+            "response_format": "verbose_json",
+            "timestamp_granularities": ["segment", "word"],
+            "extra_body": {"triune": "true"},
+        }
+        on_cpu, on_gpu = (
+            client.audio.transcriptions.create(model=unit, file=GOFORWARD, **asked) for unit in ("cpu", "gpu")
+        )
+    assert (on_cpu.triune["unit"], on_gpu.triune["unit"], on_gpu.triune["runtime"]) == ("cpu", "gpu", "mlx")
+    # OpenVINO's cache rounds keys and values, so that late tokens of a window may differ.
+    ours, theirs = on_gpu.segments[0], on_cpu.segments[0]
+    assert (ours.start, ours.end, ours.tokens) == (theirs.start, theirs.end, theirs.tokens)
+    assert ours.no_speech_prob == pytest.approx(theirs.no_speech_prob, rel=0.01)
+    assert on_gpu.words[0].word[0] == on_cpu.words[0].word[0] == ours.text[0]

@@ -66,15 +66,19 @@ CONFIG = WhisperConfig(
 NAMES = ("startoftranscript", "translate", "transcribe", "startofprev", "startoflm", "nospeech", "notimestamps")
 
 
-def write_listening_checkpoint(folder: Path) -> None:
-    """Write a small Whisper of that config in Hugging Face's form. Its weights are zeros: the decoder below does not
-    read them.
+def write_listening_checkpoint(folder: Path, *, scale: float = 0.0) -> None:
+    """Write a small Whisper of that config in Hugging Face's form. Its weights are zeros, which the decoder below does
+    not read; with `scale` they are random numbers of that size.
     """
     folder.mkdir(parents=True)
+    rng = np.random.default_rng(7)
     config = {each.name: getattr(CONFIG, each.name) for each in fields(CONFIG) if each.name != "tokens"}
     (folder / "config.json").write_text(json.dumps({"model_type": "whisper", **config}))
     save_file(
-        {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(CONFIG).items()},
+        {
+            name: np.float32(scale) * rng.standard_normal(shape, np.float32)
+            for name, shape in tensor_shapes(CONFIG).items()
+        },
         folder / "model.safetensors",
     )
     backend = byte_tokenizer().backend

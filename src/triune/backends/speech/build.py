@@ -47,7 +47,7 @@ detects its language and whether it is silent.
 """
 
 _SAMPLE_TOKENS: Final = 80
-"""The number of tokens of the sample text for which a unit's logits are compared with those of `cpu`."""
+"""The most tokens of the sample text for which a unit's logits are compared with those of `cpu`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,8 @@ def build_speech(
                 decoder_graph, write_encoder(whisper, checkpoint, "plain", gives_memory=True), whisper, machine
             )
 
-        tokens = [special.start, *sample_tokens(special.end, _SAMPLE_TOKENS)]
+        num_tokens = min(_SAMPLE_TOKENS, whisper.max_target_positions - 1)
+        tokens = [special.start, *sample_tokens(special.end, num_tokens)]
         model = JudgedDecoder(config.name, config.parameters, judge[1], decoder_graph, tokens, trust)
         verdicts = judge_decoder(judge[0], model, {unit: (recipe, decoder, _memory_of_sample(encoder))}, clock)
         if unit in verdicts and verdicts[unit].excess:
