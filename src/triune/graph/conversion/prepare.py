@@ -24,6 +24,7 @@ from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
 from triune.graph.own_names import give_own_names
+from triune.graph.passes.double_factors import DoubleFactors
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
 from triune.graph.ranges import WIDE
@@ -117,6 +118,7 @@ def _prepared(
     _require_typed_outputs(core)
     require_pairings(core, options.shapes)
     differing = _notes_of_bits(core)
+    core = DoubleFactors(file)(core)
     core = Widen(file, TensorProto.BFLOAT16)(core)
     # `graph.half` searches graphs of fp32, so a model in fp16 is converted to fp32, except for its interface.
     half = half_interface(core.graph)
