@@ -30,6 +30,8 @@ class OutputAccuracy:
         is_classes: whether the rows are probabilities of classes, for which only the index of the largest element
             matters.
         is_finite: whether the result has no NaN and no infinity where the source has none.
+        num_elements: the number of elements.
+        num_compared: the number of elements that are finite in the source.
     """
 
     name: str
@@ -42,13 +44,15 @@ class OutputAccuracy:
     equal: float | None
     is_classes: bool
     is_finite: bool
+    num_elements: int
+    num_compared: int
 
     @property
     def agreement(self) -> float:
         """How far the output agrees, 0 to 1: `equal` for integers and booleans, `top1` for probabilities of classes,
-        else `cosine`; 0 if the output has NaN or infinities that the source lacks.
+        else `cosine`; 0 if the output has NaN or infinities that the source lacks, or the source has nothing else.
         """
-        if not self.is_finite:
+        if not self.is_finite or self.num_elements > self.num_compared == 0:
             return 0.0
         if self.equal is not None:
             return self.equal
@@ -124,7 +128,7 @@ class _Sums:
     def __init__(self) -> None:
         self.signal = self.noise = self.errors = self.cosines = 0.0
         self.largest = self.largest_error = 0.0
-        self.num_elements = self.num_rows = self.num_same_top = self.num_equal = 0
+        self.num_elements = self.num_compared = self.num_rows = self.num_same_top = self.num_equal = 0
         self.is_float = False
         self.is_finite = self.is_classes = True
         self.has_rows = False
@@ -132,6 +136,7 @@ class _Sums:
     def add(self, one: Array, other: Array) -> None:
         if one.dtype.kind not in "biufV":
             self.num_elements += one.size
+            self.num_compared += one.size
             self.num_equal += int(np.count_nonzero(one == other))
             self.is_classes = False
             return
@@ -143,6 +148,7 @@ class _Sums:
         x, y = np.where(known, x, 0.0), np.where(known & np.isfinite(y), y, 0.0)
         difference = np.abs(x - y)
         self.num_elements += one.size
+        self.num_compared += int(np.count_nonzero(known))
         self.num_equal += int(same)
         self.signal += float(np.sum(x * x))
         self.noise += float(np.sum(difference * difference))
@@ -182,4 +188,6 @@ class _Sums:
             equal=None if self.is_float else self.num_equal / count,
             is_classes=self.is_classes and self.is_float,
             is_finite=self.is_finite,
+            num_elements=self.num_elements,
+            num_compared=self.num_compared,
         )

@@ -97,6 +97,14 @@ def values_of(model: ModelProto) -> list[str]:
     return list(dict.fromkeys(floats))
 
 
+def without_range(model: ModelProto, ranges: Mapping[str, Range]) -> list[str]:
+    """The names of the nodes that cannot compute in 8 bits since a value that they read or write was 0 in all samples:
+    such a value has no range, and all other numbers would become 0.
+    """
+    nothing = {name for name, each in ranges.items() if each.low == each.high == 0}
+    return [node.name for node in model.graph.node if nothing.intersection((*node.input, *node.output))]
+
+
 def quantized(
     model: ModelProto, ranges: Mapping[str, Range], layers: Collection[str], *, is_per_channel: bool
 ) -> ModelProto:
@@ -125,6 +133,7 @@ def quantized(
         for name, each in ((name, centred(each)) for name, each in ranges.items())
     }
     kept = [node.name for node, _ in _products_of(model) if node.name not in layers]
+    kept += without_range(model, ranges)
     quantizer_class: Any = qdq_quantizer.QDQQuantizer
     types: Any = quant_utils.QuantType
     try:

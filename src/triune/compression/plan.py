@@ -55,6 +55,7 @@ class Plan:
         kept: the weights that cannot, with the reason.
         layers: the names of all layers, in order.
         scaled: the products whose inputs AWQ or SmoothQuant scales.
+        unranged: the names of the nodes whose activations stay floats, since one of them was 0 in all samples.
         file: the scratch file.
         ops: the custom operators that numpy computes.
     """
@@ -106,9 +107,13 @@ class Plan:
                 self._moments |= dict.fromkeys(site.weights, moments)
         self._nodes: tuple[str, ...] = ()
         self._ranges: Mapping[str, Range] = {}
+        self.unranged: tuple[str, ...] = ()
         if is_static:
-            self._nodes = tuple(activations.layers_of(self._base))
             self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration, ops)
+            nodes = activations.layers_of(self._base)
+            unranged = set(activations.without_range(self._base, self._ranges))
+            self._nodes = tuple(each for each in nodes if each not in unranged)
+            self.unranged = tuple(each for each in nodes if each in unranged)
             # Leave out the weights that `self._nodes` read: the quantizer of activations quantizes them, too.
             found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
         self.weights: Final[Sequence[Weight]] = found

@@ -151,6 +151,43 @@ def test_files_of_other_kinds_are_refused(source: Path, tmp_path: Path) -> None:
         compressing.compress(source, tmp_path / "y.mlpackage", weights="int8", activations="int8")
 
 
+def test_a_source_that_computes_nothing_but_nan_is_not_compared(tmp_path: Path) -> None:
+    """Its agreement was 100%."""
+    first = matrix(64, 64)
+    first[3] = np.nan
+    onnx.save(perceptron(first=first), tmp_path / "model.onnx")
+    target = tmp_path / "small.onnx"
+    arguments = (tmp_path / "model.onnx", "-o", target, "--weights", "int8")
+    result = compress(*arguments)
+    assert isinstance(result.exception, UnsupportedError)
+    assert "the source's output 'y' is NaN or infinite throughout on all samples" in str(result.exception)
+    assert not target.exists()
+    result = compress(*arguments, "--force")
+    assert result.exit_code == 0, result.output
+    assert "0.00%" in result.output
+    assert target.exists()
+
+
+def test_it_is_said_that_few_samples_are_for_both(source: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=matrix(3, 64, 7))
+    form = ("--weights", "int8", "--calibrate", tmp_path / "x.npz")
+    text = "the same 3 samples are for calibration and comparison"
+    assert text in compress(source, "-o", tmp_path / "small.onnx", *form, "--activations", "int8").output
+    assert text not in compress(source, "-o", tmp_path / "small.onnx", *form).output
+
+
+def test_products_of_zeros_are_told(source: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((16, 64), np.float32))
+    result = compress(
+        source, "-o", tmp_path / "small.onnx", "--weights", "int8", "--activations", "int8", "--calibrate",
+        tmp_path / "x.npz",
+    )  # fmt: skip
+    assert "2 products multiply in floats, since what they read or compute is 0 in all samples" in result.output
+    sample = {"x": matrix(4, 64, 7)}
+    found, wanted = run(onnx.load(tmp_path / "small.onnx"), sample)[0], run(perceptron(), sample)[0]
+    assert np.abs(found - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
 def test_a_full_disk_is_an_error_of_its_own() -> None:
     with pytest.raises(InvalidArgumentError, match="No space left on device; make room"):
         save(perceptron(), Path("/dev/full"))

@@ -25,6 +25,11 @@ def require_agreement(
     if force or agreement_of(outputs) >= least:
         return
     worst = min(outputs, key=lambda each: each.agreement)
+    if worst.num_elements > worst.num_compared == 0:
+        raise UnsupportedError(
+            f"the source's output '{worst.name}' is NaN or infinite throughout on all samples, so that there is "
+            "nothing to compare it with: give other samples (--calibrate), or write it as it is with --force"
+        )
     has = (
         f"output '{worst.name}' agrees by {worst.agreement:.2%} ({worst.measure})"
         if worst.is_finite
@@ -76,6 +81,22 @@ def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: 
         notes.append(f"{options.method.value} scales the inputs of {len(gains)} products or groups of them{mean}")
     if options.method is not Method.NEAREST and samples.is_made_up:
         notes.append(f"{options.method.value} learned from made-up inputs: give samples of real ones (--calibrate)")
+    learns = options.method is not Method.NEAREST or options.activations is Activations.INT8
+    if learns and not samples.is_made_up and samples.calibration is samples.comparison:
+        notes.append(
+            f"the same {len(samples.comparison)} samples are for calibration and comparison, so that the agreement "
+            "says little of other inputs: give 8 or more"
+        )
+    if plan.unranged:
+        notes.append(
+            f"{len(plan.unranged)} products multiply in floats, since what they read or compute is 0 in all samples, "
+            f"and so has no range: {', '.join(plan.unranged)}"
+        )
+    notes += [
+        f"output '{each.name}' has no elements on all samples: it was not compared"
+        for each in found.outputs
+        if not each.num_elements
+    ]
     if found.returned:
         notes.append(f"{len(found.returned)} layers went back to a higher precision: {', '.join(found.returned)}")
     if samples.is_made_up and options.activations is Activations.INT8:
