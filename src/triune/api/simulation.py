@@ -14,6 +14,7 @@ from triune.api.planning import opened_graph, ops_for
 from triune.config.configure import configure, read_source
 from triune.config.ensemble.steps import is_ensemble
 from triune.config.limits import DEFAULT_LIMITS
+from triune.config.objective import objective_of
 from triune.config.policy import BatchingPolicy
 from triune.config.stamps import Stamp
 from triune.config.turns import weight_of
@@ -137,7 +138,8 @@ def _profiles(
             def ops_at(num_rows: int, model: ModelProto = model, name: str = name, policy: BatchingPolicy = policy):
                 return ops_for(model, _shapes(name, model, policy, num_rows, sizes))
 
-            profiles[name] = profile_of(name, policy, elements, ops_at, target, weight_of(config.message))
+            weight, objective_ns = weight_of(config.message), objective_of(config.parameters)
+            profiles[name] = profile_of(name, policy, elements, ops_at, target, weight, objective_ns)
     return profiles
 
 

@@ -53,6 +53,7 @@ class Arbiter:
         wake: Callable[[], None],
         weight: float = 1.0,
         demand: Demand | None = None,
+        objective_ns: int = 0,
     ) -> Mapping[Unit, Share]:
         """Register a model. Returns its shares by unit, one for each pool. The model must close them.
 
@@ -63,13 +64,14 @@ class Arbiter:
                 itself.
             weight: a model with twice the weight computes for twice the time while both have work.
             demand: the model's demand, for dividing the pools; None if it may always use all of its pools.
+            objective_ns: the model's latency objective, for which others cut their batches; 0 if it has none.
         """
         counts = Counter(self.pool_of(unit) for unit in units)
         shares: dict[Unit, Share] = {}
         with self._lock:
             for key, num_units in counts.items():
                 pool = self._pools.get(key) or self._pools.setdefault(key, Pool(self._clock, self._lock))
-                shares[key] = Share(name, pool, wake, weight, num_units)
+                shares[key] = Share(name, pool, wake, weight, num_units, objective_ns)
                 pool.join(shares[key])
             if demand is not None:
                 self.balance.join(demand, shares)

@@ -124,6 +124,7 @@ class Pool:
         crowded_part_ns: the same, of the time during which at least two models wanted to compute.
         virtual_ns: the clock of the model that began last.
         num_wanting: the number of models that have waiting requests for this pool, and do not leave it to others.
+        objectives: the shares of models with a latency objective.
     """
 
     def __init__(self, clock: Clock, lock: threading.Lock) -> None:
@@ -142,6 +143,7 @@ class Pool:
         self.part_ns = self.crowded_part_ns = 0.0
         self.virtual_ns = 0.0
         self.num_wanting = 0
+        self.objectives: Sequence[Share] = ()
         self.limit = 0
         self.has_own_turns = True
         self._changed_ns = 0
@@ -167,6 +169,7 @@ class Pool:
 
     def _set(self, shares: "list[Share]") -> None:
         self.shares = shares
+        self.objectives = [each for each in shares if each.objective_ns]
         self._num_units = sum(each.num_units for each in shares)
         self._has_units = any(each.num_units > 1 for each in shares)
         self._has_weights = len({each.weight for each in shares}) > 1

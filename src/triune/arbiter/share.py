@@ -1,13 +1,16 @@
 """A model's share of a pool of hardware, through which the model takes turns with others."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, PEER_RATIO, Pool, Running, Turn
 from triune.core.units import Unit
 
 if TYPE_CHECKING:
     from triune.arbiter.balance import Demand
+
+_ACTIVE_NS: Final = 10_000_000_000
+"""A model's latency objective counts for others until it has had no request for this time."""
 
 
 class Share:
@@ -31,11 +34,17 @@ class Share:
             `portion` as well as by `weight`. 1 for all models while `arbiter.balance` does not divide the pools.
         num_bound: the number of waiting requests that no other pool can compute. The model does not leave the pool
             while there are any.
+        objective_ns: the model's latency objective; 0 if it has none.
+        arrived_ns: when the last request to a model with an objective arrived.
     """
 
-    def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
+    def __init__(
+        self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int, objective_ns: int = 0
+    ) -> None:
         """Made by `Arbiter.join`, which describes the arguments."""
         self.name = name
+        self.objective_ns = objective_ns
+        self.arrived_ns = -_ACTIVE_NS
         self.weight = weight
         self.num_units = num_units
         self.tag_ns = 0.0
@@ -71,6 +80,17 @@ class Share:
     def has_turn(self) -> bool:
         """Whether the model's turn has come, and it has started no batch in it yet."""
         return self._granted is not None
+
+    def others_objective_ns(self) -> int:
+        """The least latency objective, in ns, of the other models that take turns with this one and had a request in
+        the last ten seconds; 0 if there is none, or if all models compute at once, so that nobody waits for a turn.
+        """
+        pool = self._pool
+        if not pool.objectives or pool.limit >= len(pool.shares):
+            return 0
+        since_ns = pool.clock.now_ns() - _ACTIVE_NS
+        found = [each.objective_ns for each in pool.objectives if each is not self and each.arrived_ns > since_ns]
+        return min(found, default=0)
 
     @property
     def is_pool_idle(self) -> bool:

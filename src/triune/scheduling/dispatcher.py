@@ -95,7 +95,7 @@ class Dispatcher:
         self._outputs = tuple(outputs)
         accounts, kept = accounts or {}, kept or {}
         units = list(dict.fromkeys(worker.runner.unit for worker in workers if not worker.runner.is_charging))
-        self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs)
+        self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs, objective_ns)
         self._times = times
         # The instances of a unit share it, so that each alone says little of the unit.
         timed = {unit for unit in units if [each.runner.unit for each in workers].count(unit) == 1}.difference(emulated)
@@ -125,10 +125,10 @@ class Dispatcher:
             objective_ns // 2000 if objective_ns else None,
             max_elements,
         )
-        objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
+        objective = Objective(objective_ns, partial(joules_per_row, statistics))
         self._choice = Choice(self._lanes, self._eligible, self._batcher, objective)
         is_divisible = not (policy.ragged_inputs or policy.preserve_ordering)
-        self._divider = Divider(objective, self._batcher, self._eligible) if objective and is_divisible else None
+        self._divider = Divider(objective, self._batcher, self._eligible) if is_divisible else None
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)

@@ -41,6 +41,11 @@ class Division:
         """The number of rows that no part has; 0 if the request is answered, since no further part is needed then."""
         return 0 if self.whole.future.done() else self.whole.call.batch_size - self._num_given
 
+    @property
+    def is_last_open(self) -> bool:
+        """Whether only one part has not ended yet, and no further one follows."""
+        return self.num_open == 1 and not self.num_left
+
     def next(self, num_rows: int) -> "Pending":
         """Make the part of the next `num_rows` rows, or of those that are left. Its inputs are views."""
         begin = self._num_given

@@ -24,6 +24,7 @@ class Turns:
         weight: float,
         pump: Callable[[], None],
         costs: Callable[[], Mapping[Unit, float]],
+        objective_ns: int = 0,
     ) -> None:
         """Args:
         name: the model's name.
@@ -33,6 +34,7 @@ class Turns:
         weight: the model's share of the hardware, relative to the weights of other models.
         pump: the function that is called on the event loop's thread when the model gets its turn.
         costs: returns the known times of a request on each unit under load.
+        objective_ns: the model's latency objective, for which others cut their batches; 0 for none.
         """
         self._by_unit: Mapping[Unit, Share] = {}
         self._loop = asyncio.get_running_loop() if arbiter is not None else None
@@ -41,9 +43,10 @@ class Turns:
         self._balance = arbiter.balance if arbiter is not None else None
         self._demand = Demand(costs)
         if arbiter is not None:
-            self._by_unit = arbiter.join(name, units, self._on_turn, weight, self._demand)
+            self._by_unit = arbiter.join(name, units, self._on_turn, weight, self._demand, objective_ns)
         self._shares = list(dict.fromkeys(self._by_unit.values()))
         self._is_bound = False
+        self._has_objective = objective_ns > 0
 
     def share_of(self, unit: Unit) -> Share | None:
         """The model's share of the pool that a unit belongs to; None if no other model competes."""
@@ -51,6 +54,9 @@ class Turns:
 
     def arrived(self, now_ns: int) -> None:
         """Count a request that arrived, and divide the pools anew if that is due."""
+        if self._has_objective:
+            for share in self._shares:
+                share.arrived_ns = now_ns
         if self._balance is not None:
             self._demand.num_requests += 1
             if now_ns >= self._balance.due_ns:

@@ -56,6 +56,7 @@ class Profile:
         costs: for each unit that serves it, the costs of some batch sizes, ascending.
         left_out: why other units of the chip do not serve it.
         weight: its share of hardware that models compete for, relative to the weights of other models.
+        objective_ns: its latency objective, in nanoseconds; 0 for none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Profile:
     costs: Mapping[Unit, Sequence[BatchCost]]
     left_out: Mapping[Unit, str]
     weight: float = 1.0
+    objective_ns: int = 0
 
     @property
     def max_rows(self) -> int:
@@ -106,6 +108,7 @@ def profile_of(
     ops_of: Callable[[int], tuple[Sequence[Op], str]],
     target: Target,
     weight: float = 1.0,
+    objective_ns: int = 0,
 ) -> Profile:
     """Predict what batches of a model cost on each unit of a chip.
 
@@ -119,6 +122,7 @@ def profile_of(
         ops_of: returns, for a number of rows, the operations of a batch and the class of the model.
         target: the chip.
         weight: its share of hardware that models compete for.
+        objective_ns: its latency objective, in nanoseconds; 0 for none.
 
     Raises:
         UnsupportedError: no unit serves the model.
@@ -141,7 +145,7 @@ def profile_of(
     if not costs:
         reasons = "; ".join(f"{unit.value}: {reason}" for unit, reason in left_out.items())
         raise UnsupportedError(f"no unit of {target.name} serves model '{name}': {reasons}")
-    return Profile(name, policy, row_elements, group, costs, left_out, weight)
+    return Profile(name, policy, row_elements, group, costs, left_out, weight, objective_ns)
 
 
 def _cost(request: Request, num_rows: int, target: Target, helper: Unit) -> tuple[BatchCost | None, str]:

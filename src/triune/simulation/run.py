@@ -143,6 +143,7 @@ class _Play:
             self._clock,
             arbiter=self._arbiter,
             weight=profile.weight,
+            objective_ns=profile.objective_ns,
         )
 
     def _send_next(self) -> None:

@@ -20,9 +20,10 @@ class SimulatedBatch(NamedTuple):
         model, unit: the model, and the unit that computed the batch.
         num_rows: the number of its rows.
         joules: its energy.
-        arrived_ns: when each of its requests arrived.
+        arrived_ns: when each of its requests arrived. A request that is computed in parts counts in the batch with its
+            last part.
         started_ns, ended_ns: when it began and ended.
-        request_rows: the number of rows of each request.
+        request_rows: the number of rows of each of these requests.
     """
 
     model: str
@@ -105,16 +106,17 @@ class SimulatedWorker:
         batch.infer_ns = batch.ended_ns - batch.started_ns
         batch.num_executions = 1
         batch.answers = [{} for _ in batch.pendings]
+        ended = [each for each in batch.pendings if each.division is None or each.division.is_last_open]
         self._ran(
             SimulatedBatch(
                 self._profile.name,
                 self.runner.unit,
                 batch.num_rows,
                 joules,
-                [each.arrived_ns for each in batch.pendings],
+                [each.arrived_ns for each in ended],
                 batch.started_ns,
                 batch.ended_ns,
-                [each.call.batch_size for each in batch.pendings],
+                [(each.division.whole if each.division else each).call.batch_size for each in ended],
             )
         )
         done(batch)

@@ -74,6 +74,19 @@ def test_a_load_is_a_share_of_what_can_be_computed(repository: Path) -> None:
     assert json.loads(run(repository, *RANDOM, "--seed=1", "--json", "--no-compare")) != values
 
 
+def test_a_latency_objective_of_the_config_is_obeyed(repository: Path, tmp_path: Path) -> None:
+    data = (repository / "conv/1/model.onnx").read_bytes()
+    objective = 'parameters { key: "latency_objective_ms" value { string_value: "0.001" } }'
+    write_model(tmp_path, "conv", f"max_batch_size: 4 dynamic_batching {{ }} {objective}", v1=data)
+    options = ["--arrivals=conv=poisson:1:4", "--load=50%", "--seconds=0.02", "--json", "--no-compare"]
+    rows = [
+        json.loads(run(folder, *options))["results"][0]["parts"][0]["rows_per_batch"]
+        for folder in (repository, tmp_path)
+    ]
+    assert rows[0] == 4
+    assert rows[1] < 2, "cut into single rows, once their times are known"
+
+
 def test_a_page(repository: Path) -> None:
     text = run(repository, *RANDOM, "--html", "--no-compare")
     assert text.startswith("<!doctype html>")

@@ -99,6 +99,43 @@ def test_long_and_short_requests_of_one_model_do_not_compute_at_once_for_no_gain
     assert p99(Rule("triune")) < 1.2 * p99(Rule("amx alone", [Unit.AMX]))
 
 
+@pytest.mark.parametrize("units", [[Unit.GPU], [Unit.CPU, Unit.AMX]])
+def test_models_that_take_turns_cut_their_batches_for_the_latency_objective_of_another(units: list[Unit]) -> None:
+    images_ms = {unit: (2.0, 4.5 if unit is Unit.CPU else 2.0) for unit in units}
+    # Weights that differ are followed by turns alone.
+    models = {
+        "texts": replace(model("texts", dict.fromkeys(units, (2.0, 20.0))), weight=1.0),
+        "images": replace(model("images", images_ms, max_batch_size=32), weight=0.5),
+    }
+    seconds = 30
+    trace = synthetic([Stream("texts", 8.0), Stream("images", 7.0, num_rows=32)], seconds, seed=1)
+
+    def p99_of_texts(objective_ms: int) -> float:
+        of_texts = replace(models["texts"], objective_ns=objective_ms * MS)
+        schedule = play(trace, {**models, "texts": of_texts}, chip(), Rule("triune"))
+        assert schedule.num_answered == len(trace), "parts count as one request"
+        assert sum(each.num_rows for each in schedule.batches) == sum(each.num_rows for each in trace)
+        late = [each for each in schedule.batches if each.model == "texts" and each.ended_ns > 8e9]
+        return float(np.percentile([each.ended_ns - at_ns for each in late for at_ns in each.arrived_ns], 99)) / MS
+
+    assert p99_of_texts(60) < 0.75 * p99_of_texts(0)
+
+
+def test_batches_are_whole_again_once_the_model_with_the_objective_is_idle() -> None:
+    models = {
+        "texts": replace(model("texts", {Unit.GPU: (2.0, 20.0)}), weight=1.0, objective_ns=60 * MS),
+        "images": replace(model("images", {Unit.GPU: (2.0, 2.0)}, max_batch_size=32), weight=0.5),
+    }
+    texts, images = (
+        synthetic([Stream("texts", 8.0)], 5, seed=1),
+        synthetic([Stream("images", 7.0, num_rows=32)], 30, seed=2),
+    )
+    batches = play(sorted([*texts, *images], key=lambda each: each.at_ns), models, chip(), Rule("triune")).batches
+    of_images = [each for each in batches if each.model == "images"]
+    assert {each.num_rows for each in of_images if 3e9 < each.started_ns < 5e9} <= {8, 4}
+    assert {each.num_rows for each in of_images if each.started_ns > 16e9} == {32}
+
+
 def test_models_that_fill_the_hardware_compute_where_they_are_relatively_best() -> None:
     profiles = {
         "texts": model("texts", {Unit.GPU: (1.0, 1.0), Unit.ANE: (1.0, 3.0)}),
