@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from support.browser import chromium, opened
+from support.browser import chromium, fits, opened
 from triune.hardware.chips import chip
 from triune.hardware.rules import Facts
 from triune.planning.candidates import Request
@@ -51,6 +51,8 @@ def test_segments_open_by_a_click(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator("g.op").first).to_be_hidden()
         assert "predicted, not measured" in page.locator("main").inner_text()
         assert "side by side" in page.locator("main").inner_text()
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert fits(page)
 
 
 def test_plans_for_several_goals_stand_side_by_side(browser: Browser, tmp_path: Path) -> None:
