@@ -15,6 +15,7 @@ from triune.graph.own_names import give_own_names
 from triune.graph.passes.halve import Halve
 from triune.graph.passes.merge_projections import MergeProjections
 from triune.graph.passes.recover_gelu import RecoverGelu
+from triune.graph.passes.recover_norms import RecoverLayerNorm
 from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
 from triune.metal import joined
@@ -51,7 +52,9 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
             empty_unknown(copy)
             give_own_names(copy.graph)
             core = normalize(copy, keep=BEYOND_CORE, file=file)
-        fewer = (RecoverGelu(), MergeProjections(file), FuseRmsNorm(file), FuseAttention(file), joined.JoinNeighbours())
+        # Layer normalizations are recovered first: they contain the pattern of an RMS normalization.
+        recovered = (RecoverLayerNorm(), RecoverGelu(), MergeProjections(file))
+        fewer = (*recovered, FuseRmsNorm(file), FuseAttention(file), joined.JoinNeighbours())
         core = run_passes(core, fewer, None)
         kind = mx.bfloat16 if precision == "bf16" else mx.float32
         return Program(core.graph, float_type=kind, more=joined.TABLE, most_bytes=most_bytes)

@@ -70,6 +70,11 @@ THREE = f"""g (float[n,4] x) => (float[n,6] p, float[n,6] q, float[n,6] r) <{WEI
 GELU = """g (float[n,4] x) => (float[n,4] y) <float r = {1.4142135}, float o = {1}, float h = {0.5}> {
     a = Div(x, r) c = Erf(a) d = Add(c, o) e = Mul(x, d) y = Mul(e, h) }"""
 
+NORM = f"""g (float[n,4] x, float[n,4] z) => (float[n,4] y)
+    <{SCALES}, float[1] e = {{1e-5}}, int64[1] l = {{-1}}, float[1] p = {{2}}> {{
+    a = Add(x, z) m = ReduceMean(a, l) c = Sub(a, m) d = Pow(c, p) v = ReduceMean(d, l) f = Add(v, e) r = Sqrt(f)
+    q = Div(c, r) h = Mul(q, s) y = Add(h, t) }}"""
+
 
 def _inputs(model: Any) -> dict[str, Any]:
     rng = np.random.default_rng(2)
@@ -107,3 +112,8 @@ def test_products_of_one_value_are_one_product() -> None:
 
 def test_gelu_is_one_operation() -> None:
     _require_right(GELU, ["Gelu"], "bf16")
+
+
+@pytest.mark.parametrize("precision", ["source", "bf16"])
+def test_a_layer_norm_in_parts_is_one_operation(precision: str) -> None:
+    _require_right(NORM, [SUM_NORM], precision)
