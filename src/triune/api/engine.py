@@ -100,6 +100,7 @@ class Engine:
         reproducible: bool = False,
         speculation: Speculation | None = None,
         draft: str | Path | None = None,
+        draft_unit: str | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -121,6 +122,7 @@ class Engine:
                 None means "draft" if there is a draft model, else "off".
             draft: the checkpoint of a draft model: a small model with the same vocabulary, which proposes the next
                 tokens.
+            draft_unit: the unit on which the draft model runs, if not that of the model.
 
         Raises:
             NotFoundError: there is no such file or directory.
@@ -148,6 +150,7 @@ class Engine:
             "reproducible": "true" if reproducible else None,
             "speculation": speculation,
             "draft_model": None if guesser is None else guesser.name,
+            "draft_unit": draft_unit,
         }
         message = ModelConfigMessage(backend=TRANSFORMER)
         for name, value in options.items():

@@ -101,6 +101,7 @@ class TransformerOptions:
             earlier in the text, "draft" uses the draft model, and "off" proposes only tokens that a constraint forces.
         draft_model: the draft model: the path of a checkpoint within the model's folder, or the name of another model
             of the repository, whose newest version is loaded once more; None if there is none.
+        draft_unit: the unit on which the draft model runs; None means the unit of the model.
         adapters: folders of LoRA adapters by name, within the model's folder; adapters in `VERSION/adapters` are found
             without an entry.
         reproducible: whether logits depend only on the preceding tokens of the sequence, and not on other sequences in
@@ -117,6 +118,7 @@ class TransformerOptions:
     preempted_bytes: int | None = None
     speculation: Speculation = "off"
     draft_model: str | None = None
+    draft_unit: Unit | None = None
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
     reproducible: bool = False
 
@@ -170,6 +172,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         preempted_bytes=read_count(given, "preempted_bytes"),
         speculation=_speculation(given),
         draft_model=given.get("draft_model"),
+        draft_unit=_draft_unit(given),
         adapters=_folders(given, "adapters"),
         reproducible=read_choice(given, "reproducible", ("true", "false")) == "true",
     )
@@ -188,6 +191,23 @@ def _speculation(given: Mapping[str, str]) -> Speculation:
             f"{'given' if has_draft else 'missing'}: 'draft' needs it, and nothing else takes it"
         )
     return cast("Speculation", chosen)
+
+
+def _draft_unit(given: Mapping[str, str]) -> Unit | None:
+    """The unit that a config names for its draft model; None if it names none."""
+    word = read_choice(given, "draft_unit", [unit.value for unit in Unit])
+    if word is None:
+        return None
+    if "draft_model" not in given:
+        raise InvalidArgumentError(
+            f"parameter 'draft_unit' is '{word}', and 'draft_model' is missing: it names the model"
+        )
+    if word == Unit.ANE.value:
+        raise UnsupportedError(
+            "parameter 'draft_unit' is 'ane', where a cache holds whole sequences, so that guesses cannot be taken "
+            "back: name another unit"
+        )
+    return Unit(word)
 
 
 def _in_fp32(options: TransformerOptions) -> TransformerOptions:
@@ -240,6 +260,8 @@ def configure_transformer(
         message.version_policy.latest.num_versions = 1
     path = _checkpoint(message, version_folder)
     options = read_transformer_options(message)
+    if options.draft_unit is not None:
+        _require_decoders(options.draft_unit, machine, "draft_unit")
     units = _several_units(message, options, machine) or (
         unit_of(message, options.precision, machine, runtime, TRANSFORMER),
     )
@@ -260,11 +282,7 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
             "two units compute differs by rounding; name one unit"
         )
     for unit in units:
-        runtime = decoder_runtime(machine, unit)
-        # If the unit is absent, this call raises the error with the reason.
-        machine.runtime_for(runtime, unit, " in parameter 'units'")
-        if unit not in machine.runtimes[runtime].units():
-            raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
+        _require_decoders(unit, machine, UNITS_PARAMETER)
     # Have `unit_of` check the config as if it named only the first unit. The config may ask for at most one instance on
     # a unit, since the engine batches all requests there.
     alone = ModelConfigMessage()
@@ -279,6 +297,17 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
     del message.instance_group[:]
     message.instance_group.extend(alone.instance_group)
     return tuple(units)
+
+
+def _require_decoders(unit: Unit, machine: Machine, parameter: str) -> None:
+    """Raise UnsupportedError if no runtime computes transformers on a unit, which a parameter of the config names."""
+    runtime = decoder_runtime(machine, unit)
+    # If the unit is absent, this call raises the error with the reason.
+    machine.runtime_for(runtime, unit, f" in parameter '{parameter}'")
+    if unit not in machine.runtimes[runtime].units():
+        raise UnsupportedError(
+            f"no runtime computes transformers on '{unit.value}' here; leave it out of '{parameter}'"
+        )
 
 
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:

@@ -80,13 +80,15 @@ def test_guesses_change_no_answer(tmp_path: Path) -> None:
     exact: dict[str, Any] = {"precision": "fp32", "cache_type": "fp32"}
     with triune.Engine(folder, "cpu", **exact) as engine:
         expected = engine.generate("abc", max_tokens=60, temperature=0).tokens
-    for given in ({"draft": draft}, {"speculation": "ngram"}):
+    for given in ({"draft": draft, "draft_unit": "cpu"}, {"draft": draft}, {"speculation": "ngram"}):
         with triune.Engine(folder, "cpu", **exact, **given) as engine:
             assert engine.generate("abc", max_tokens=60, temperature=0).tokens == expected
             # Whether a guess is worth its time depends on this machine; the first ones are made in any case.
             assert engine._servable.model.state.num_guessed > 0
     with pytest.raises(triune.NotFoundError, match="the draft model '.*nowhere': there is no such file"):
         triune.Engine(folder, "cpu", draft=tmp_path / "nowhere")
+    with pytest.raises(triune.InvalidArgumentError, match="'draft_unit' is 'cpu', and 'draft_model' is missing"):
+        triune.Engine(folder, "cpu", draft_unit="cpu")
     with pytest.raises(triune.InvalidArgumentError, match="'draft', and 'draft_model' is missing"):
         triune.Engine(folder, "cpu", speculation="draft")
     (draft / "model.safetensors").write_bytes(b"nonsense")

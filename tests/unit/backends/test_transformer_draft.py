@@ -16,6 +16,7 @@ from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.units import Unit
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.servable import TextServable
@@ -76,6 +77,24 @@ async def test_answers_are_those_without_a_draft_model(machine: Machine, tmp_pat
     assert state.num_right < 0.5 * state.num_guessed
 
 
+async def test_a_draft_model_on_another_unit_changes_no_answer(machine: Machine, tmp_path: Path) -> None:
+    pytest.importorskip("mlx")
+    plain, _ = await answers(machine, source(tmp_path / "plain"))
+    write_text_model(tmp_path / "repository" / "small" / "1")
+    given = source(tmp_path / "repository", draft_model="small", draft_unit="gpu")
+    guessed, state = await answers(machine, given)
+    assert guessed == plain
+    assert state.num_guessed > 0
+    # The draft model computes in bf16 there, by default.
+    assert state.num_right > 0.5 * state.num_guessed
+    build = TransformerBackend(machine, MonotonicClock()).build(given, 1, None, Attempt())
+    (small,) = [each.draft for each in build.decoders]
+    assert small is not None
+    assert (small.decoder.unit, build.decoders[0].unit, list(build.units)) == (Unit.GPU, Unit.CPU, [Unit.CPU])
+    assert ", draft model small on gpu" in str(build)
+    build.close()
+
+
 def test_both_caches_are_within_the_memory(machine: Machine, tmp_path: Path) -> None:
     write_text_model(tmp_path / "small" / "1", max_position_embeddings=CONTEXT // 2)
     given = source(tmp_path, draft_model="small", cache_bytes=str(1 << 20))
@@ -86,7 +105,7 @@ def test_both_caches_are_within_the_memory(machine: Machine, tmp_path: Path) -> 
     assert draft.num_blocks * draft.block_bytes + model.num_blocks * model.block_bytes <= 1 << 20
     assert draft.num_blocks * draft.block_size >= model.num_blocks * model.block_size
     assert small.context_tokens == CONTEXT // 2
-    assert ", draft model small" in str(build)
+    assert ", draft model small on cpu)" in str(build)
     build.close()
 
 

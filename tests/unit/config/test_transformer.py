@@ -189,6 +189,22 @@ def test_parameters(tmp_path: Path) -> None:
             InvalidArgumentError,
             "'ngram', and 'draft_model' is given",
         ),
+        (parameter("draft_unit", "cpu"), InvalidArgumentError, "'draft_unit' is 'cpu', and 'draft_model' is missing"),
+        (
+            parameter("draft_model", "small") + parameter("draft_unit", "tpu"),
+            InvalidArgumentError,
+            "'draft_unit' is 'tpu'; it must be one of cpu, amx, gpu, ane",
+        ),
+        (
+            parameter("draft_model", "small") + parameter("draft_unit", "ane"),
+            UnsupportedError,
+            "'draft_unit' is 'ane', where a cache holds whole sequences",
+        ),
+        (
+            parameter("draft_model", "small") + parameter("draft_unit", "gpu"),
+            UnsupportedError,
+            "'gpu'.* in parameter 'draft_unit'",
+        ),
         (parameter("cache_type", "int7"), InvalidArgumentError, "must be one of fp32, fp16, bf16, int8"),
         (parameter("cache_bytes", "1e9"), InvalidArgumentError, "'1e9'; it must be a whole number"),
         (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),

@@ -119,9 +119,15 @@ class TransformerBuild(Build):
                 f"{each.unit.value} ({emulated}{each.runtime}, {decoder.precision}, {threads}, a cache of "
                 f"{decoder.num_blocks * decoder.block_size} tokens in "
                 f"{decoder.num_blocks * decoder.block_bytes >> 20} MiB{self._most_sequences(each)}"
-                f"{_with_adapters(self.adapters)}{_with_draft(each.draft)})"
+                f"{_with_adapters(self.adapters)}{self._with_draft(each.draft)})"
             )
         return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
+
+    def _with_draft(self, draft: Draft | None) -> str:
+        if draft is None:
+            return ""
+        unit = draft.decoder.unit
+        return f", draft model {printable(draft.name)} on {unit.value}{' (emulated)' if unit in self.emulated else ''}"
 
     def _most_sequences(self, each: UnitDecoder) -> str:
         """The end of a log message, such as ", for 2 answers at a time", if each block of the unit's cache holds a
@@ -220,16 +226,12 @@ def build_transformer(
         machine.num_cores,
         clock.now_ns() - started_ns,
         Movable.of(weights_key(config.path), decoders[0].decoder),
-        emulated=machine.emulated(config.units),
+        emulated=machine.emulated({*config.units, *(each.draft.decoder.unit for each in decoders if each.draft)}),
     )
 
 
 def _with_adapters(adapters: Mapping[str, bytes]) -> str:
     return f", adapters {', '.join(adapters)}" if adapters else ""
-
-
-def _with_draft(draft: Draft | None) -> str:
-    return f", draft model {printable(draft.name)}" if draft is not None else ""
 
 
 def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:

@@ -93,6 +93,7 @@ def load_draft(
     options: TransformerOptions,
     *,
     unit: Unit,
+    is_alone: bool,
     context_tokens: int,
     num_threads: int,
 ) -> Draft:
@@ -101,8 +102,10 @@ def load_draft(
     Args:
         files: the draft model.
         load: the runtime's function that compiles decoders.
-        options: the options of the main model, whose precision and type of cache it uses.
-        unit: the unit of the main model.
+        options: the options of the main model.
+        unit: the unit to run on.
+        is_alone: whether the main model runs on another unit. Then precision and type of the cache are the runtime's
+            defaults, otherwise those of the main model.
         context_tokens: the most tokens of a sequence.
         num_threads: the number of CPU threads in a step.
     """
@@ -114,8 +117,8 @@ def load_draft(
         unit=unit,
         num_threads=num_threads,
         num_blocks=1,
-        precision=options.precision,
-        cache_type=options.cache_type,
+        precision=None if is_alone else options.precision,
+        cache_type=None if is_alone else options.cache_type,
     )
     return Draft(options.draft_model or "", decoder, context_tokens)
 

@@ -39,7 +39,7 @@ class UnitDecoder:
     Attributes:
         decoder: the decoder with its cache.
         runtime: the name of its runtime.
-        draft: the draft model on the same unit; None if there is none.
+        draft: the draft model, on the same unit unless the config names another one; None if there is none.
         rates: the measured times of the decoder's steps.
         encoder: the encoder that reads prompts for the decoder, on the same unit; None if the model has none.
     """
@@ -209,9 +209,9 @@ def _memory(encoder: SourceEncoder | None, tokens: Sequence[int]) -> Memory:
 
 def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
     """Compute a unit's first steps, in which the runtime prepares itself, so that no request waits for that."""
-    is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
     options = loading.options
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):
+        is_gpu = decoder.unit is Unit.GPU and loading.machine.status(Unit.GPU).presence is Presence.PRESENT
         warm_up(
             decoder,
             each.memory([0]),
@@ -240,11 +240,13 @@ def _load(loading: Loading, unit: Unit) -> UnitDecoder:
         loading.attempt.check()
         draft: Draft | None = None
         if loading.draft_files is not None:
+            draft_unit = options.draft_unit or unit
             draft = load_draft(
                 loading.draft_files,
-                load,
+                loading.load(decoder_runtime(loading.machine, draft_unit)),
                 options,
-                unit=unit,
+                unit=draft_unit,
+                is_alone=draft_unit is not unit,
                 context_tokens=loading.context_tokens,
                 num_threads=loading.machine.num_cores,
             )

@@ -71,9 +71,9 @@ def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inex
 
 
 def _finite(part: Affine, where: str) -> Affine:
-    for what, numbers in (("scale", part.scales), ("offset", part.offsets)):
+    for what, numbers in (("a scale", part.scales), ("an offset", part.offsets)):
         if numbers is not None and not np.isfinite(numbers).all():
-            raise InvalidArgumentError(f"{where}: a {what} of its weights is not finite: the file is damaged")
+            raise InvalidArgumentError(f"{where}: {what} of its weights is not finite: the file is damaged")
     return part
 
 

@@ -206,10 +206,11 @@ def test_weights_in_a_form_that_is_not_read(tmp_path: Path) -> None:
         checkpoint.tensor("model.layers.0.mlp.down_proj.weight")
 
 
-def test_a_damaged_scale_is_told(tmp_path: Path) -> None:
-    blocks = bytearray(64 * 3 * 18)
-    blocks[18:20] = b"\x00\x7e"
-    tensors = llama_tensors() | {"blk.0.ffn_down.weight": (2, [96, 64], bytes(blocks))}
+@pytest.mark.parametrize(("form", "block_bytes", "at", "what"), [(2, 18, 18, "a scale"), (3, 20, 22, "an offset")])
+def test_a_damaged_number_is_told(tmp_path: Path, form: int, block_bytes: int, at: int, what: str) -> None:
+    blocks = bytearray(64 * 3 * block_bytes)
+    blocks[at : at + 2] = b"\x00\x7e"
+    tensors = llama_tensors() | {"blk.0.ffn_down.weight": (form, [96, 64], bytes(blocks))}
     checkpoint = open_checkpoint(write_gguf(tmp_path / "model.gguf", llama_metadata(), tensors))
-    with pytest.raises(InvalidArgumentError, match=r"ffn_down\.weight: a scale of its weights is not finite"):
+    with pytest.raises(InvalidArgumentError, match=rf"ffn_down\.weight: {what} of its weights is not finite"):
         checkpoint.tensor("model.layers.0.mlp.down_proj.weight")
