@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -138,6 +139,7 @@ def test_the_command_shows_it(served: Served) -> None:
     assert all(word in done.stdout for word in ("requested", "planned", "observed"))
     assert "cut 1" in done.stdout
     assert "1: op-c to op-c" in done.stdout
+    assert re.search(r"\d rows?", done.stdout), "what the unit of a model that is not cut has computed"
     as_json = subprocess.run(
         [TRIUNE, "models", "--placement", "--json", "--url", f"http://{served.http}"],
         capture_output=True,

@@ -11,7 +11,7 @@ from rich.table import Table
 from triune import app
 from triune.backends.gate.gate import describe_excess
 from triune.cli.custom_ops import CustomOpFiles
-from triune.cli.output import escaped, print_json
+from triune.cli.output import escaped, print_json, wide_console
 from triune.cli.placements import fetch_placements, print_placements
 from triune.config.model_config import TensorConfig
 from triune.core.errors import InvalidArgumentError
@@ -56,7 +56,7 @@ def models(
         if as_json:
             print_json({"placements": found})
         else:
-            print_placements(found, Console())
+            print_placements(found, wide_console())
         return
     if url is not None:
         raise InvalidArgumentError("--url is for --placement, which shows the models of a running server")

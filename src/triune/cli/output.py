@@ -1,15 +1,19 @@
 """Output of the commands: JSON, escaped text, and progress bars."""
 
 import json
+import os
 import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from triune.core.printable import UNPRINTABLE, printable
+
+_PIPED_COLUMNS: Final = 160
 
 
 def print_json(value: Any) -> None:
@@ -34,6 +38,17 @@ def escaped_lines(text: str) -> str:
 
 def _in_json(found: re.Match[str]) -> str:
     return json.dumps(found.group())[1:-1]
+
+
+def wide_console() -> Console:
+    """A console on standard output for tables. In a file or a pipe, which has no width, its lines are long."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPED_COLUMNS)
+
+
+def whole_table(*headers: str) -> Table:
+    """A table whose cells are folded in a narrow terminal, so that no name and no figure loses its end."""
+    return Table(*(Column(each, overflow="fold") for each in headers))
 
 
 def progress_bar() -> Progress:

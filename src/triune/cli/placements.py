@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from triune.cli.output import escaped
+from triune.cli.output import escaped, whole_table
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.placement import Placement
 from triune.frontends.kserve.placements import segment_json
@@ -45,12 +44,16 @@ def fetch_placements(url: str) -> Sequence[Mapping[str, Any]]:
 
 
 def print_placements(placements: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print a table of all models, then the notes of each."""
-    table = Table("model", "requested", "planned", "observed", "operations", "ms", "error", "what the runtime reports")
+    """Print a table of all models, then the notes of each. Of a model that is not cut, the table has what each unit has
+    computed since the load. A column in which nothing is known is left out.
+    """
+    observed = ("observed", "operations", "ms", "error", "since the load", "what the runtime reports")
+    headers = ("model", "requested", "planned", *observed)
+    rows: list[Sequence[str]] = []
     for each in placements:
         for number, segment in enumerate(each["segments"]):
             name = f"{each['name']} {each['version']}" if not number else ""
-            table.add_row(
+            row = (
                 escaped(name),
                 segment["requested"] or (escaped(each["requested"]) if not number else ""),
                 _planned(segment),
@@ -58,8 +61,14 @@ def print_placements(placements: Sequence[Mapping[str, Any]], console: Console) 
                 _operations(segment),
                 _number(segment["observed"]["sample_ms"]),
                 _number(segment["observed"]["error"]),
+                "" if each["cut"] else _counted(segment["observed"]["unit"], each["units"]),
                 escaped(segment["observed"]["report"]),
             )
+            rows.append(row)
+    shown = [column for column in range(len(headers)) if any(row[column] for row in rows)]
+    table = whole_table(*(headers[column] for column in shown or range(len(headers))))
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
     console.print(table)
     for each in placements:
         notes = [*each["notes"], *(note for segment in each["segments"] for note in segment["notes"])]
@@ -107,6 +116,17 @@ def _operations(segment: Mapping[str, Any]) -> str:
     if segment["operations"] is None:
         return "all"
     return escaped(f"{segment['operations']}: {segment['first']} to {segment['last']}")
+
+
+def _counted(unit: str, units: Sequence[Mapping[str, Any]]) -> str:
+    """The rows that a unit has computed, with the mean time and joules of a row."""
+    found = next((each for each in units if each["unit"] == unit), None)
+    if found is None or not found["rows"]:
+        return "0 rows"
+    rows = found["rows"]
+    joules = sum(each.get("joules", 0.0) for each in found["energy"])
+    energy = f", {joules / rows:.3g} J" if joules else ""
+    return f"{rows:,} row{'s' if rows > 1 else ''}, each {found['busy_ms'] / rows:.3g} ms{energy}"
 
 
 def _number(value: float | None) -> str:

@@ -3,10 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
-from triune.cli.output import escaped
+from triune.cli.output import escaped, whole_table, wide_console
 from triune.core.units import Unit
 from triune.planning.constants import Score
 from triune.planning.plan import Advice, Goal, Plan, Whole
@@ -23,14 +20,14 @@ def print_plan(plan: Plan) -> None:
     """Print a plan on standard output. The figures are labelled as predicted, with the usual error of such
     predictions.
     """
-    console = Console()
+    console = wide_console()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     kind = "predicted" if any(each.measured for each in plan.wholes) else "predicted, not measured"
     say(f"[bold]{escaped(plan.title)}[/] on {plan.chip}, for {plan.goal.value}: {kind}")
-    table = Table("", "unit", "operations", "ms", "joules", "why")
+    table = whole_table("", "unit", "operations", "ms", "joules", "why")
     for index, each in enumerate(plan.segments[:_MOST_ROWS]):
         first, last = each.ops[0], each.ops[-1]
         names = f"{len(each.ops)}: {first.op_type} {first.name}"
@@ -76,14 +73,14 @@ def print_plan(plan: Plan) -> None:
 
 def print_comparison(plans: Sequence[Plan]) -> None:
     """Print plans of one model for several goals side by side, on standard output. The first is for latency."""
-    console = Console()
+    console = wide_console()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     first = plans[0]
     say(f"[bold]{escaped(first.title)}[/] on {first.chip}")
-    table = Table("for", "segments on", "ms a call", "calls a second", "joules a call", "time")
+    table = whole_table("for", "segments on", "ms a call", "calls a second", "joules a call", "time")
     for plan in plans:
         units = ", ".join(f"[{COLOURS[each.unit]}]{each.unit.value}[/]" for each in plan.segments[:_MOST_UNITS])
         more = f" and {len(plan.segments) - _MOST_UNITS} more" if len(plan.segments) > _MOST_UNITS else ""

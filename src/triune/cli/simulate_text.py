@@ -1,15 +1,12 @@
 """Prints the result of a simulation on the terminal."""
 
-from rich.console import Console
-from rich.table import Table
-
-from triune.cli.output import escaped
+from triune.cli.output import escaped, whole_table, wide_console
 from triune.simulation.report import Served, Simulation
 
 
 def print_simulation(simulation: Simulation) -> None:
     """Print a simulation on standard output. Its first line says that nothing was measured."""
-    console = Console()
+    console = wide_console()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -19,16 +16,17 @@ def print_simulation(simulation: Simulation) -> None:
         "[bold]simulated, not measured[/]"
     )
     units = list(dict.fromkeys(unit for each in simulation.results for unit in each.utilisation))
-    table = Table("scheduler", "rows/s", "p50 ms", "p99 ms", "refused", "joules", "of best", *(u.value for u in units))
+    figures = ("rows/s", "p50 ms", "p99 ms", "refused", "joules", "of best")
+    table = whole_table("scheduler", *figures, *(unit.value for unit in units))
     for each in simulation.results:
         use = [f"{each.utilisation.get(unit, 0.0):.0%}" for unit in units]
         total = each.total
-        figures = map(_number, (total.rows_per_second, total.p50_ms, total.p99_ms, each.num_refused, total.joules))
-        table.add_row(each.name, *figures, f"{each.of_optimum:.1%}", *use)
+        numbers = (total.rows_per_second, total.p50_ms, total.p99_ms, each.num_refused, total.joules)
+        table.add_row(each.name, *map(_number, numbers), f"{each.of_optimum:.1%}", *use)
     console.print(table)
     own = simulation.results[0]
     say("by model and unit, as Triune schedules them (simulated):")
-    parts = Table("model", "unit", "requests", "rows/s", "rows/batch", "p50 ms", "p99 ms", "queue ms", "joules")
+    parts = whole_table("model", "unit", "requests", "rows/s", "rows/batch", "p50 ms", "p99 ms", "queue ms", "joules")
     for each in own.parts:
         parts.add_row(escaped(each.model), each.unit.value if each.unit is not None else "", *_figures(each))
     console.print(parts)
