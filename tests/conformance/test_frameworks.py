@@ -245,3 +245,25 @@ def test_zeros_that_lightgbm_takes_for_missing_are_told(tmp_path: Path) -> None:
     model = trees.LGBMRegressor(n_estimators=5, zero_as_missing=True, verbose=-1).fit(sparse, TARGETS)
     with pytest.raises(InvalidArgumentError, match="gives other answers than LightGBM on rows with zeros"):
         triune.convert(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_texts_of_scikit_learn_are_compared_as_rows_and_as_a_column(
+    tmp_path: Path, shape: tuple[int, ...], kind: type
+) -> None:
+    pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    def converted(texts: list[str]) -> Any:
+        model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, np.arange(len(texts)) % 3)
+        given = np.array([each if kind is str else each.encode() for each in texts], np.object_).reshape(shape)
+        return triune.convert(model, tmp_path / "m.onnx", inputs={"x": given})
+
+    agrees(converted(["red apple", "two trees", "green grass", "blue sky"]).notes, "scikit-learn")
+    # skl2onnx takes words with other letters apart.
+    with pytest.raises(InvalidArgumentError, match="gives other answers than scikit-learn"):
+        converted(["un café noir", "deux thés verts", "über die Straße", "plain words only"])

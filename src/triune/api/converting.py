@@ -148,7 +148,7 @@ def convert(
     tell = report or _tell_nobody
     precision = _chosen(Precision, precision, "precision")
     is_default = verify is None and precision is not Precision.FP32 and target.suffix != ".onnx"
-    verify_export = True if is_default else verify
+    is_asked, verify_export = verify is True, True if is_default else verify
     verify = is_default if verify is None else verify
     if inputs and not (verify or check or framework is not None):
         raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
@@ -178,7 +178,9 @@ def convert(
         path = stack.enter_context(staged(target))
         notes: tuple[str, ...] = ()
         if framework is not None:
-            made = stack.enter_context(exported(framework, source, given, shared["shapes"], tell, verify=verify_export))
+            made = stack.enter_context(
+                exported(framework, source, given, shared["shapes"], tell, verify=verify_export, is_asked=is_asked)
+            )
             source, notes = made.path, made.notes
         form = "checkpoint" if is_checkpoint(source) else source.suffix
         checkpoint = source if form == "checkpoint" else None

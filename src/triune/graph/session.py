@@ -158,7 +158,7 @@ class GraphSession:
         if missing:
             raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
         names = [*self._outputs, *(new_state(name) for name in self._states)]
-        feed = {name: np.asarray(array, order="C") for name, array in given.items()}
+        feed = {name: texts_of(np.asarray(array, order="C")) for name, array in given.items()}
         try:
             results: list[Array] = self._session.run(names, feed)
         except self._failures as error:
@@ -185,6 +185,24 @@ class GraphSession:
             dict(zip(self._outputs, results[:count], strict=True)),
             dict(zip(self._states, results[count:], strict=True)),
         )
+
+
+def texts_of(array: Array) -> Array:
+    """An array with texts in place of their bytes in UTF-8; arrays of other dtypes are returned as they are. ONNX
+    Runtime reads an object of bytes as its Python form, "b'...'".
+
+    Raises:
+        InvalidArgumentError: an element is not UTF-8.
+    """
+    if array.dtype.kind not in "OS":
+        return array
+    try:
+        texts = [each.decode() if isinstance(each, bytes) else each for each in array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"an element of a text input is not UTF-8: {error.object[:64]!r}") from error
+    found = np.empty(array.size, np.object_)
+    found[:] = texts
+    return found.reshape(array.shape)
 
 
 def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, without: Sequence[str] = ()) -> Any:

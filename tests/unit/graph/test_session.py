@@ -9,11 +9,11 @@ from onnx import TensorProto, helper
 
 from support.graphs import model_of
 from support.lowered import FLOAT
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.packed import small_tensor
-from triune.graph.session import GraphSession
+from triune.graph.session import GraphSession, texts_of
 
 
 @pytest.mark.parametrize("kind", ["UINT4", "BFLOAT16", "UINT8"])
@@ -137,3 +137,18 @@ def test_a_quantized_lstm_is_computed_by_one_thread() -> None:
     expected, _ = GraphSession(normalize(model), "in core operators").run({"x": x}, {})
     results, _ = GraphSession(model, "m", num_threads=4).run({"x": x}, {})
     np.testing.assert_allclose(results["y"], expected["y"], atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [["ä b", "c"], [b"\xc3\xa4 b", b"c"], [b"\xc3\xa4 b", "c"]])
+def test_texts_may_be_given_as_their_bytes(given: list[str | bytes]) -> None:
+    model = model_of(
+        'g (string[2] x) => (bool[2] y) { c = Constant <value_string = "ä b"> () y = Equal (x, c) }', opset=19
+    )
+    results, _ = GraphSession(model, "m").run({"x": np.array(given, np.object_)}, {})
+    assert results["y"].tolist() == [True, False]
+
+
+def test_texts_that_are_not_utf8_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"is not UTF-8: b'\\xff'"):
+        texts_of(np.array([[b"\xff"]], np.object_))
+    np.testing.assert_array_equal(texts_of(np.array([[b"a"], [b"bc"]])), [["a"], ["bc"]])

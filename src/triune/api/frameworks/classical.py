@@ -276,6 +276,17 @@ def _sklearn_outputs(
     if len(inputs) > 1:
         # The model was fitted on columns with names, so pandas is installed.
         rows = library("pandas").DataFrame({name: values[name].reshape(len(values[name])) for name in inputs})
+        return _answers_of(model, outputs, rows)
+    try:
+        return _answers_of(model, outputs, rows)
+    except (AttributeError, TypeError, ValueError):
+        # Estimators that split texts into words take a list of texts, where exported models take a column of them.
+        if rows.dtype.kind not in "OU" or rows.ndim != 2 or rows.shape[1] != 1:
+            raise
+        return _answers_of(model, outputs, rows[:, 0])
+
+
+def _answers_of(model: Any, outputs: Sequence[str], rows: Any) -> Sequence[Array]:
     if len(outputs) > 1:
         found = [model.predict(rows)]
         if hasattr(model, "predict_proba"):

@@ -12,7 +12,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.graph.conversion.shapes import InputShape, inputs_of
 from triune.graph.load import load
-from triune.graph.session import GraphSession
+from triune.graph.session import GraphSession, texts_of
 from triune.graph.verify import samples_of
 
 TOLERANCE: Final = 1e-3
@@ -24,7 +24,13 @@ _REMEDY: Final = "export it to .onnx by other means, or have it written all the 
 
 
 def compared(
-    title: str, done: Export, path: Path, inputs: Mapping[str, Array], shapes: Mapping[str, InputShape]
+    title: str,
+    done: Export,
+    path: Path,
+    inputs: Mapping[str, Array],
+    shapes: Mapping[str, InputShape],
+    *,
+    is_asked: bool,
 ) -> list[str]:
     """Compare an exported model with its source. Returns lines that say how far their outputs differ.
 
@@ -37,9 +43,11 @@ def compared(
         path: the ONNX file.
         inputs: example inputs by name.
         shapes: the sizes of inputs, by name.
+        is_asked: whether the user asked for the comparison. If so, it is an error if the comparison cannot be made.
 
     Raises:
-        InvalidArgumentError: the exported model gives other answers than its source, or none.
+        InvalidArgumentError: the exported model gives other answers than its source, or none; or no comparison can be
+            made, though `is_asked`.
     """
     model = load(path)
     names = [value.name for value in inputs_of(model.graph)]
@@ -48,9 +56,9 @@ def compared(
     is_given = len(given) == len(names)
     try:
         sample = given if is_given else samples_of(model, shapes, given, is_half=False)[0].arrays
-        feed = {name: np.asarray(sample[name]) for name in names}
+        feed = {name: texts_of(np.asarray(sample[name])) for name in names}
     except TriuneError as error:
-        return [f"the export was not compared with {title}: {error}"]
+        return [_not_compared(title, f": {error}", is_asked=is_asked)]
     outputs = [value.name for value in model.graph.output]
     sets = revealing_rows(model, feed, is_given=is_given) if done.takes_rows else [Rows("", feed)]
     session = GraphSession(model, "the exported model")
@@ -86,8 +94,16 @@ def compared(
             raise InvalidArgumentError(f"{text}, where {TOLERANCE:g} is allowed; {_REMEDY}")
         notes.append(f"{text}; it is right for whole numbers")
     if not errors:
-        return [f"the export was not compared with {title}{next(iter(refusals), '')}", *notes]
+        return [_not_compared(title, next(iter(refusals), ""), is_asked=is_asked), *notes]
     return [f"the export differs from {title} by {max(errors):.2g} of the largest value", *notes]
+
+
+def _not_compared(title: str, why: str, *, is_asked: bool) -> str:
+    """A note that no comparison was made. Raises InvalidArgumentError if the user asked for one."""
+    text = f"the export was not compared with {title}{why}"
+    if is_asked:
+        raise InvalidArgumentError(f"{text}; give inputs (--input) that the model takes, or {_REMEDY}")
+    return text
 
 
 def _answers(session: GraphSession, outputs: Sequence[str], rows: Rows, title: str) -> list[Array]:

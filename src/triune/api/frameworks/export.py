@@ -38,6 +38,7 @@ def exported(
     tell: Tell,
     *,
     verify: bool | None,
+    is_asked: bool,
 ) -> Generator[Exported]:
     """Export a model.
 
@@ -49,6 +50,7 @@ def exported(
         tell: called with a message at each step.
         verify: whether to compare the framework's answers with those of the exported model; None compares where that is
             quick.
+        is_asked: whether the user asked for the comparison. If so, it is an error if the comparison cannot be made.
 
     Raises:
         NotFoundError: there is no such file.
@@ -69,5 +71,5 @@ def exported(
         notes = done.notes
         if (framework.is_quick if verify is None else verify) and done.compute is not None:
             tell(f"comparing with {framework.title}")
-            notes = (*notes, *compared(framework.title, done, path, inputs, shapes))
+            notes = (*notes, *compared(framework.title, done, path, inputs, shapes, is_asked=is_asked))
         yield Exported(path, notes)

@@ -84,11 +84,15 @@ def test_what_is_quick_is_compared_unless_that_is_refused(use: Callable[[Framewo
         (lambda inputs: [inputs["z"]], "KeyError: 'z'"),
     ],
 )
-def test_what_cannot_be_compared_is_told(
+def test_what_cannot_be_compared_is_told_and_not_written_where_a_comparison_was_asked_for(
     use: Callable[[Framework], None], tmp_path: Path, compute: Compute, why: str
 ) -> None:
-    use(framework(compute))
-    (_, note) = triune.convert(object(), tmp_path / "m.onnx", verify=True).notes
+    use(framework(compute, is_quick=True))
+    with pytest.raises(InvalidArgumentError, match="was not compared with Example.*give inputs") as caught:
+        triune.convert(object(), tmp_path / "m.onnx", verify=True)
+    assert why in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    (_, note) = triune.convert(object(), tmp_path / "m.onnx").notes
     assert note.startswith("the export was not compared with Example")
     assert why in note
 
