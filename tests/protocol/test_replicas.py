@@ -56,8 +56,12 @@ def client(served: Served) -> openai.OpenAI:
 
 
 def migrate(served: Served, name: str, body: Any) -> Any:
+    return post(served, f"sequences/{name}/migrate", body)
+
+
+def post(served: Served, path: str, body: Any) -> Any:
     request = urllib.request.Request(
-        f"http://{served.http}/v1/sequences/{name}/migrate",
+        f"http://{served.http}/v1/{path}",
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
         method="POST",
@@ -103,6 +107,48 @@ def test_a_stream_moves_to_another_unit_and_back(served: Served, client: openai.
     found = metrics(served)
     assert 'triune_moved_answers{model="tiny",reason="asked",to="gpu",unit="cpu",version="1"} 1' in found
     assert 'triune_moved_answers{model="tiny",reason="asked",to="cpu",unit="gpu",version="1"} 1' in found
+
+
+def test_a_unit_is_drained_and_takes_answers_again(served: Served, client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "a", "temperature": 0}
+    more = {"ignore_eos": True, "triune": True}
+    report, answered = {}, None
+    for chunk in client.completions.create(**asked, max_tokens=1500, stream=True, extra_body=more):
+        report = getattr(chunk, "triune", None) or report
+        answered = answered or post(served, "models/tiny/drain", {"unit": "cpu", "reason": "a game needs it"})
+    assert answered == {"model": "tiny", "unit": "cpu", "drained": True, "answers": 1}
+    assert set(report["units"]) == {"cpu", "gpu"}
+    assert report["reason"].endswith("tokens: a game needs it")
+    assert 'triune_moved_answers{model="tiny",reason="drained",to="gpu",unit="cpu",version="1"} 1' in metrics(served)
+
+    def unit() -> str:
+        return client.completions.create(**asked, max_tokens=2, extra_body=more).model_extra["triune"]["unit"]
+
+    assert unit() == "gpu"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(served, "models/tiny/drain", {"unit": "gpu"})
+    assert b"no unit but 'gpu' computes new answers of model 'tiny'" in caught.value.read()
+    ended = post(served, "models/tiny/drain", {"unit": "cpu", "drained": False})
+    assert ended == {"model": "tiny", "unit": "cpu", "drained": False, "answers": 0}
+    assert unit() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "message"),
+    [
+        ("tiny", {}, 400, "to drain a unit takes 'unit', one of cpu, amx, gpu, ane"),
+        ("tiny", {"unit": "cpu", "why": "x"}, 400, "'why' is unknown"),
+        ("tiny", {"unit": "amx"}, 400, "does not run on 'amx'; it runs on cpu, gpu"),
+        ("tiny", {"unit": "cpu", "drained": "no"}, 400, "'drained' must be true or false"),
+        ("tiny", {"unit": "cpu", "reason": ""}, 400, "'reason' must be a text of 1 to 200 characters"),
+        ("nobody", {"unit": "cpu"}, 404, "'nobody' does not exist"),
+    ],
+)
+def test_wrong_drains_are_refused(served: Served, model: str, body: Any, status: int, message: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(served, f"models/{model}/drain", body)
+    assert caught.value.code == status
+    assert message in json.loads(caught.value.read())["error"]["message"]
 
 
 def test_wrong_migrations_are_refused(served: Served, client: openai.OpenAI) -> None:

@@ -167,6 +167,10 @@ class Engine:
         """Implements `MovableTextModel.move`."""
         await self._transfers.move(request_id, unit)
 
+    def set_drained(self, unit: Unit, why: str) -> int:
+        """Implements `MovableTextModel.set_drained`."""
+        return self.replicas.drain(unit, why)
+
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
         """Implements `MovableTextModel.resume`."""
         return self._deltas(1, partial(self._resumed, moved))

@@ -48,6 +48,23 @@ class MovableTextModel(Protocol):
         """
         ...
 
+    def set_drained(self, unit: Unit, why: str) -> int:
+        """Have a unit of this model compute no new answers, unless their requests name it, and move its present ones to
+        other units. An empty `why` ends that.
+
+        Args:
+            unit: the unit.
+            why: the reason, for the reports of the answers that move.
+
+        Returns:
+            The number of answers that the unit computes now; those that move leave it with its next step.
+
+        Raises:
+            InvalidArgumentError: the model does not run on the unit.
+            UnsupportedError: the model has no other unit that computes new answers.
+        """
+        ...
+
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
         """Continue an answer that another server began. Yields only the text after its tokens so far; otherwise this is
         like `TextModel.generate`.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from triune.core.clock import Clock
-from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.power import Power
 from triune.core.preference import UnitPreference
 from triune.core.statistics import ModelStatistics
@@ -172,12 +172,20 @@ class Replicas:
                 if not left.is_stuck:
                     self.moves.begin(job, self._candidates.best(others, Asked(0, 1, left.num_tokens)), word, why)
 
-    def drain(self, unit: Unit, why: str) -> None:
-        """Stop giving a replica new answers, and move its present ones to other replicas. An empty `why` ends that."""
+    def drain(self, unit: Unit, why: str) -> int:
+        """Stop giving a replica new answers, and move its present ones to other replicas. An empty `why` ends that.
+        Returns the number of its answers, and raises the errors of `MovableTextModel.set_drained`.
+        """
         replica = self.on(unit)
+        if why and all(each.drained for each in self.all if each is not replica):
+            raise UnsupportedError(
+                f"no unit but '{unit.value}' computes new answers of model '{self._name}': name several in its "
+                "parameter 'units', or unload it, which lets its answers end"
+            )
         replica.drained = why
         if why:
             self.leave(replica, "drained", why)
+        return len(replica.jobs)
 
     def refuse(self, why: str) -> None:
         """Fail the jobs that have not begun with an UnavailableError, whose message is `why`."""

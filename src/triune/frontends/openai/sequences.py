@@ -1,12 +1,13 @@
 """Moves running answers from one server to another (`sequences/{id}/export` and `sequences/import`), or from one unit
-of their model to another (`sequences/{id}/migrate`).
+of their model to another (`sequences/{id}/migrate`), or all that a unit computes (`models/{model}/drain`).
 
 The stream at the first server ends with the finish reason `moved`. The bytes that `export` returns are the body of
 `import`, whose response streams the remaining answer, in the format of the API of the first request.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -34,9 +35,11 @@ from triune.frontends.text.chat import TOKEN_BYTES
 from triune.frontends.text.models import TextModels, text_model_of
 from triune.frontends.text.responding import respond
 
+_MOST_REASON: Final = 200
+
 
 def sequence_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
-    """Make the HTTP routes that export, import and migrate running answers.
+    """Make the HTTP routes that export, import and migrate running answers, and drain units of models.
 
     Args:
         models: the models that generate text, and the answers that they are generating.
@@ -48,6 +51,7 @@ def sequence_routes(models: TextModels, bodies: BodyReader, offload: Offload) ->
         ApiRoute(Api.INFERENCE, "/v1/sequences/{id}/export", ends.export, ("POST",), answer_error),
         ApiRoute(Api.INFERENCE, "/v1/sequences/{id}/migrate", ends.migrate, ("POST",), answer_error),
         ApiRoute(Api.INFERENCE, "/v1/sequences/import", ends.import_, ("POST",), answer_error),
+        ApiRoute(Api.MODEL_REPOSITORY, "/v1/models/{model}/drain", ends.drain, ("POST",), answer_error),
     ]
 
 
@@ -76,16 +80,34 @@ class _Endpoints:
         return SequenceResponse(encoded, held)
 
     async def migrate(self, request: Request) -> Response:
-        given, request_id = await self._bodies.small_object(request), request.path_params["id"]
-        unknown = [*(given.keys() - {"unit"}), *request.query_params]
+        request_id = request.path_params["id"]
+        unit, _ = await self._unit(request, "a migration")
+        await self._holder(request_id).move(request_id, unit)
+        return JSONResponse({"id": request_id, "unit": unit.value})
+
+    async def drain(self, request: Request) -> Response:
+        unit, given = await self._unit(request, "to drain a unit", "drained", "reason")
+        drained, reason = given.get("drained", True), given.get("reason", "it is drained")
+        if not isinstance(drained, bool):
+            raise InvalidArgumentError("'drained' must be true or false")
+        if not isinstance(reason, str) or not 0 < len(reason) <= _MOST_REASON:
+            raise InvalidArgumentError(f"'reason' must be a text of 1 to {_MOST_REASON} characters")
+        name = request.path_params["model"]
+        model = await self._movable(name)
+        num_answers = model.set_drained(unit, printable(reason) if drained else "")
+        return JSONResponse({"model": name, "unit": unit.value, "drained": drained, "answers": num_answers})
+
+    async def _unit(self, request: Request, what: str, *more: str) -> tuple[Unit, Mapping[str, Any]]:
+        """Read a body with the field `unit`; `more` are further fields that it may have, which are returned with it."""
+        given = await self._bodies.small_object(request)
+        unknown = [*(given.keys() - {"unit", *more}), *request.query_params]
         unit = next((each for each in Unit if each.value == given.get("unit")), None)
         if unknown or unit is None:
             raise InvalidArgumentError(
-                f"a migration takes 'unit', one of {', '.join(each.value for each in Unit)}"
+                f"{what} takes 'unit', one of {', '.join(each.value for each in Unit)}"
                 + (f"; '{printable(unknown[0][:64])}' is unknown" if unknown else "")
             )
-        await self._holder(request_id).move(request_id, unit)
-        return JSONResponse({"id": request_id, "unit": unit.value})
+        return unit, given
 
     async def _exported(self, request_id: str, held: Reservation) -> Sequence[bytes]:
         # This is a function of its own so that the exported state is freed when it returns: only the bytes are kept.
@@ -126,7 +148,7 @@ class _Endpoints:
     async def _movable(self, name: str) -> MovableTextModel:
         model, _ = await text_model_of(self._models, name)
         if not isinstance(model, MovableTextModel):
-            raise UnsupportedError(f"model '{name[:128]}' goes on with no answers of other servers")
+            raise UnsupportedError(f"answers of model '{name[:128]}' cannot be moved")
         return model
 
     async def _imported(self, request: Request, held: Reservation) -> MovedAnswer:
