@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from triune.config.parse import without_duplicates
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.engine.admission import MAX_ANSWERS
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
@@ -13,6 +13,9 @@ from triune.engine.structured.constraint import Constraint
 
 _DEFAULT_MAX_TOKENS: Final = 16
 """The default number of tokens of an answer, as in vLLM."""
+
+_MOST_CHARACTERS: Final = 1 << 20
+"""The most characters of JSON in a request's parameters: they are read on the event loop."""
 
 
 def read_generation(
@@ -28,13 +31,12 @@ def read_generation(
 
     Raises:
         InvalidArgumentError: a name is unknown, or a value has the wrong type or is out of range.
+        PayloadTooLargeError: there are too many characters of JSON.
     """
     given = parameters if sampling_parameters is None else _parse(sampling_parameters)
-    unknown = sorted(given.keys() - _KNOWN.keys())
-    if unknown:
-        raise InvalidArgumentError(
-            f"the sampling parameter '{unknown[0][:64]}' is unknown; known are {', '.join(_KNOWN)}"
-        )
+    unknown = next((name for name in given if name not in _KNOWN), None)
+    if unknown is not None:
+        raise InvalidArgumentError(f"the sampling parameter '{unknown[:64]}' is unknown; known are {', '.join(_KNOWN)}")
     read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
     if not 1 <= read.get("n", 1) <= MAX_ANSWERS:
         raise InvalidArgumentError(f"'n' is {read['n']}; it must be between 1 and {MAX_ANSWERS}")
@@ -50,6 +52,8 @@ def read_generation(
 
 
 def _parse(text: str, name: str = "sampling_parameters") -> dict[str, Any]:
+    if len(text) > _MOST_CHARACTERS:
+        raise PayloadTooLargeError(f"'{name}' has {len(text)} characters; {_MOST_CHARACTERS} are the limit")
     try:
         value = cast("object", json.loads(text, object_pairs_hook=without_duplicates))
     except (ValueError, RecursionError) as error:

@@ -73,6 +73,8 @@ async def test_a_stream_has_what_is_added() -> None:
         (call(sampling="{"), "'sampling_parameters' is not JSON"),
         (call(sampling='{"max_tokens": 1, "max_tokens": 2}'), 'not JSON: the field "max_tokens" is given twice'),
         (call(sampling="[1]"), "holds a list"),
+        (call(sampling=f'{{"stop_token_ids": [{"5," * 600_000}5]}}'), "has 1200023 characters; 1048576 are the limit"),
+        (call(parameters={"guided_decoding": "{" * 2_000_000}), "'guided_decoding' has 2000000 characters; 1048576"),
         (call(sampling={"temprature": 1}), "'temprature' is unknown; known are n, max_tokens"),
         (call(sampling={"max_tokens": 1.5}), "'max_tokens' is 1.5; it must be a whole number"),
         (call(sampling={"max_tokens": True}), "'max_tokens' is True"),
