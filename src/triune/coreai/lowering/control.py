@@ -33,6 +33,8 @@ step.
 With more steps, or an unknown number of them, the buffer grows by one row in each step.
 """
 
+_REMEDY = "; decide its condition by fixed sizes (--shape) or inputs (--constant)"
+
 
 class _Loop(LoopParts[Value]):
     """The parts of a Loop for Core AI. The results of a step get the sizes that the body declares."""
@@ -66,7 +68,7 @@ def _if(c: Context) -> None:
         with ir.InsertionPoint(block):
             found.append(c.lower_graph(c.attributes[name], c.scope, {}))
     pairs: dict[int, tuple[Value, ...]] = dict(enumerate(zip(*found, strict=True)))
-    kinds = [common_type(one, other, "its branches give") for one, other in pairs.values()]
+    kinds = [common_type(one, other, "its branches give", _REMEDY) for one, other in pairs.values()]
     # If both results are computed outside the branches, Core AI replaces the If by an operation that it cannot load.
     # Write Where instead.
     for index, pair in list(pairs.items()):

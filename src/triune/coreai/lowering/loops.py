@@ -21,14 +21,14 @@ from triune.coreai.lowering.values import (
 from triune.graph.conversion.problems import Refusal
 
 
-def common_type(one: Value, other: Value, what: str) -> Any:
+def common_type(one: Value, other: Value, what: str, remedy: str = "") -> Any:
     """The type that both values fit: a size in which they differ is unknown.
 
     Raises:
-        Refusal: the values have different dtypes or ranks; `what` begins the message.
+        Refusal: the values have different dtypes or ranks; `what` begins the message, `remedy` ends it.
     """
     if dtype_of(one) != dtype_of(other) or rank_of(one) != rank_of(other):
-        raise Refusal(f"{what} values of different types or ranks: {_shown(one)} and {_shown(other)}")
+        raise Refusal(f"{what} values of different types or ranks: {_shown(one)} and {_shown(other)}{remedy}")
     dims = [size if size == more else None for size, more in zip(shape_of(one), shape_of(other), strict=True)]
     return tensor_type(dims, dtype_of(one))
 

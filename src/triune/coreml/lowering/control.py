@@ -85,7 +85,8 @@ def _require_one_shape(name: str, values: Sequence[Var]) -> None:
         ):
             raise Refusal(
                 f"its branches give '{name}' different shapes, {_shown(first)} and {_shown(value)}; Core ML "
-                "needs the same shape from both: pad or reshape one of them"
+                "needs the same shape from both: decide its condition by fixed sizes (--shape) or inputs "
+                "(--constant), or pad or reshape one of them"
             )
 
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support.lowered import BOOL, FLOAT, INT64, model_of
 from support.lowered_coreai import check
+from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import LowerOptions
 from triune.coreai.program import load_program, mlir_module
 from triune.graph.conversion.options import Precision
@@ -38,6 +39,16 @@ def test_branches_that_compute_nothing(tmp_path: Path) -> None:
     then = graph([helper.make_node("Identity", ["x"], ["a"])], [], [("a", FLOAT, [2, 3])])
     other = graph([], [], [("b", FLOAT, [2, 3])], b=X + 7)
     branches(then, other, [2, 3], tmp_path)
+
+
+def test_branches_of_other_ranks_are_refused_with_what_decides_them(tmp_path: Path) -> None:
+    then = graph([helper.make_node("Neg", ["x"], ["a"])], [], [("a", FLOAT, [2, 3])])
+    other = graph([helper.make_node("ReduceSum", ["x"], ["b"], keepdims=0)], [], [("b", FLOAT, [])])
+    message = (
+        r"float32\[2, 3\] and float32\[\]; decide its condition by fixed sizes \(--shape\) or inputs \(--constant\)"
+    )
+    with pytest.raises(UnsupportedError, match=message):
+        branches(then, other, None, tmp_path)
 
 
 def twice_turned(name: str) -> Any:
