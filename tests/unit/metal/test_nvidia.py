@@ -21,6 +21,7 @@ from triune.metal.nvidia import (
     is_nvidia,
     trim_kernels,
 )
+from triune.metal.pinned import PinnedMemory
 
 
 class Copying:
@@ -95,6 +96,19 @@ def test_a_large_result_is_copied_in_its_order(kind: object, is_turned: bool) ->
     assert copy.num == 1
     assert found.dtype == to_numpy(value).dtype
     assert np.array_equal(found, to_numpy(value))
+
+
+def test_a_result_is_copied_to_page_locked_memory_if_there_is_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Locking(most=LARGE_BYTES)
+    memory = PinnedMemory(DriverLocking(driver, ctypes.c_void_p(77)), 2 * LARGE_BYTES)
+    monkeypatch.setattr("triune.metal.nvidia._pinned_memory", lambda: memory)
+    copy = Copying(kind=2)
+    found = downloaded(mx.arange(LARGE_BYTES // 4), copy)
+    assert list(driver.blocks) == [found.ctypes.data]
+    assert np.array_equal(found, np.arange(LARGE_BYTES // 4))
+    # A result for which there is no such memory is copied all the same.
+    assert np.array_equal(downloaded(mx.arange(LARGE_BYTES), copy), np.arange(LARGE_BYTES))
+    assert len(driver.blocks) == 1
 
 
 def test_a_result_whose_copy_fails_and_a_small_one() -> None:
@@ -192,14 +206,15 @@ def test_a_driver_that_does_not_copy_is_noticed(name: str) -> None:
 class Locking:
     """Memory of this process in place of page-locked memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1000) -> None:
         self.blocks: dict[int, Any] = {}
+        self.most = most
 
     def cuCtxSetCurrent(self, context: Any) -> int:
         return 0 if context.value == 77 else 201
 
     def cuMemHostAlloc(self, address: Any, num_bytes: Any, flags: int) -> int:
-        if num_bytes.value > 1000:
+        if num_bytes.value > self.most:
             return 2
         block = ctypes.create_string_buffer(num_bytes.value)
         address._obj.value = ctypes.addressof(block)
