@@ -94,6 +94,11 @@ def test_jax(tmp_path: Path) -> None:
         agrees(triune.convert(gated, tmp_path / "m.onnx", inputs=given, shapes=shapes, verify=True).notes, "JAX")
     with pytest.raises(InvalidArgumentError, match="the inputs of the function are x, w"):
         triune.convert(gated, tmp_path / "m.onnx", inputs={"x": X[:2]})
+    # Functions that are jitted, or use what JAX's arrays alone have; the function itself goes on to work.
+    for function in (jax.jit(jax.numpy.exp), lambda x: x.at[0].set(3.0)):
+        notes = triune.convert(function, tmp_path / "m.onnx", inputs={"x": X[:2]}, verify=True).notes
+        agrees(notes, "JAX")
+        assert function(jax.numpy.asarray(X[:2])).shape == (2, 4)
 
 
 @pytest.mark.timeout(600)

@@ -30,10 +30,13 @@ def export(request: Request) -> Export:
         raise ExporterError(
             f"jax2onnx cannot convert the function: {type(error).__name__}: {' '.join(lines[:4])}"[:600]
         ) from error
+    finally:
+        # jax2onnx traces functions with primitives of its own, which JAX would keep for later calls of what is jitted.
+        jax.clear_caches()
     request.target.write_bytes(model.SerializeToString())
 
     def compute(inputs: Mapping[str, Array]) -> Sequence[Array]:
-        found: Sequence[Any] = jax.tree.leaves(function(*(inputs[name] for name in names)))
+        found: Sequence[Any] = jax.tree.leaves(function(*(jax.numpy.asarray(inputs[name]) for name in names)))
         return [np.asarray(each) for each in found]
 
     return Export(compute, {})
