@@ -13,7 +13,8 @@ OPTION_NAMES = (PRECISION,)
 Precision: TypeAlias = Literal["source", "bf16", "fp16"]
 """The precision in which MLX computes a model; "source" keeps the model's own (see `metal.lower`)."""
 
-_PRECISIONS: Mapping[str, Precision] = {"source": "source", "bf16": "bf16", "fp16": "fp16"}
+PRECISIONS: Mapping[str, Precision] = {"source": "source", "bf16": "bf16", "fp16": "fp16"}
+"""The precisions by the words of configs."""
 
 
 def read_precision(options: Mapping[str, Parameter]) -> Precision:
@@ -24,6 +25,6 @@ def read_precision(options: Mapping[str, Parameter]) -> Precision:
     """
     check_names("mlx", options, OPTION_NAMES)
     word = str(options.get(PRECISION, "source")).strip().lower()
-    if word not in _PRECISIONS:
-        raise InvalidArgumentError(f"parameter '{PRECISION}' is '{word}'; write one of {', '.join(_PRECISIONS)}")
-    return _PRECISIONS[word]
+    if word not in PRECISIONS:
+        raise InvalidArgumentError(f"parameter '{PRECISION}' is '{word}'; write one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[word]

@@ -5,6 +5,7 @@ Without a GPU, MLX computes slowly on the CPU with the same code, and `gpu` coun
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,15 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit, UnitStatus
-from triune.graph.load import load
+from triune.graph.load import external_data, load, read_model
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import precision_of
 from triune.hosting.run_limit import beyond
 from triune.runtimes.failures import lost_unit, reason_of, run_failure
-from triune.runtimes.mlx.options import OPTION_NAMES, read_precision
+from triune.runtimes.mlx.options import OPTION_NAMES, PRECISIONS, Precision, read_precision
 from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.served import mlx_units
+from triune.runtimes.shared_models import SharedModels
 
 if TYPE_CHECKING:
     from triune.metal.function import Function
@@ -50,6 +52,13 @@ class Mlx:
         """
         self._statuses = {status.unit: status for status in units}
         self._run_bytes = run_bytes
+        # All executables of a file compute by one function, with one copy of the weights: in a process only one call at
+        # a time computes with MLX.
+        self._functions = {each: SharedModels(partial(self._function, precision=each)) for each in PRECISIONS.values()}
+
+    def __reduce__(self) -> tuple[type["Mlx"], tuple[Sequence[UnitStatus], int | None]]:
+        """Pickle the arguments only: functions stay in their process."""
+        return Mlx, (tuple(self._statuses.values()), self._run_bytes)
 
     def units(self) -> Sequence[Unit]:
         """`gpu`, if the machine has one or emulates it."""
@@ -77,15 +86,32 @@ class Mlx:
                     "model with backend 'onnxruntime'"
                 )
         # Import this only here: importing MLX's library starts the GPU, which must not happen before a model needs it.
-        from triune.metal.function import Function
         from triune.metal.library import KERNEL_FOLDER, device_report
-        from triune.metal.lower import lower
         from triune.metal.nvidia import trim_kernels
 
         try:
             trim_kernels(KERNEL_FOLDER)
         except OSError as error:
             _log.warning("old kernels cannot be removed from %s: %s", KERNEL_FOLDER, error)
+        model = load(path)
+        own = precision_of(model) if precision == "source" else precision
+        del model
+        others = sorted(external_data(read_model(path), path.absolute()))
+        return _MlxExecutable(
+            self._functions[precision].read(path, others),
+            unit,
+            own,
+            signature,
+            device_report(),
+            run_bytes=self._run_bytes,
+            is_narrow=precision == "fp16",
+        )
+
+    def _function(self, path: Path, *, precision: Precision) -> "Function":
+        """Lower a model: see `load`."""
+        from triune.metal.function import Function
+        from triune.metal.lower import lower
+
         model = load(path)
         try:
             program = lower(model, precision, most_bytes=self._run_bytes)
@@ -95,16 +121,7 @@ class Mlx:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error
             raise UnsupportedError(f"MLX cannot compute '{path}': {reason_of(error)}") from error
-        own = precision_of(model) if precision == "source" else precision
-        return _MlxExecutable(
-            Function(program, dtypes={spec.name: spec.datatype.dtype for spec in signature.outputs}),
-            unit,
-            own,
-            signature,
-            device_report(),
-            run_bytes=self._run_bytes,
-            is_narrow=precision == "fp16",
-        )
+        return Function(program, dtypes={spec.name: spec.datatype.dtype for spec in self.inspect(path).outputs})
 
 
 class _MlxExecutable:

@@ -9,8 +9,9 @@ import pytest
 
 from support.graphs import model_of
 from triune.core.errors import InvalidArgumentError, UnitLostError, UnsupportedError
+from triune.core.runtime import Executable
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.runtimes.mlx import Mlx
+from triune.runtimes.mlx import Mlx, runtime
 
 GPU = UnitStatus(Unit.GPU, Presence.EMULATED, reason="for a test")
 ABSENT = UnitStatus(Unit.GPU, Presence.ABSENT, reason="no GPU here")
@@ -47,6 +48,34 @@ def test_floats_are_computed_in_what_the_model_has_or_in_16_bits(precision: str,
     assert found["y"].dtype == np.float32
     error = np.abs(found["y"] - x * np.exp(x - 5) / np.exp(x - 5).sum()).max()
     assert error < 1e-6 if told == "fp32" else 1e-6 < error < 3e-2
+
+
+def test_instances_of_a_file_share_what_mlx_has_and_see_a_new_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    own = runtime.load
+
+    def counted(path: Path) -> onnx.ModelProto:
+        made.append(path)
+        return own(path)
+
+    mlx = Mlx([GPU])
+    x, i = np.array([[1.0, 2.0, 3.0]], np.float32), np.array([7])
+
+    def loaded(precision: str = "source") -> Executable:
+        return mlx.load(path, unit=Unit.GPU, num_threads=1, options={"mlx.precision": precision})
+
+    first = loaded()
+    monkeypatch.setattr(runtime, "load", counted)
+    second, third = loaded(), loaded("fp16")
+    assert len(made) == 3, "the file is read for each, and lowered anew in fp16 alone"
+    expected = first.run({"x": x, "i": i}, ["y", "j"])
+    first.close()
+    np.testing.assert_array_equal(second.run({"x": x, "i": i}, ["y"])["y"], expected["y"])
+    assert third.run({"x": x, "i": i}, ["j"])["j"].tolist() == [14]
+    onnx.save(model_of(TEXT.replace("Add(i, i)", "Mul(i, i)"), opset=21), path)
+    fourth = loaded()
+    assert fourth.run({"x": x, "i": i}, ["j"])["j"].tolist() == [49]
+    assert second.run({"x": x, "i": i}, ["j"])["j"].tolist() == [14]
 
 
 def test_fp16_has_no_integers_beyond_int32(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.repositories import affine
 from triune.core.units import Unit
 from triune.runtimes.machine import this_machine
-from triune.runtimes.openvino.shared import SharedModels
+from triune.runtimes.shared_models import SharedModels
 
 
 class Model:

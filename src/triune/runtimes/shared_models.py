@@ -1,9 +1,4 @@
-"""Share models that OpenVINO has read among all executables of one file, so that the file's weights are in memory once;
-each executable has its own copy in the layout of its kernels.
-
-While Python frees a model, no other thread of the process runs: for 0.1 s with weights of 500 MB. So the weights are
-freed one by one.
-"""
+"""Share what a runtime has read of a file among all executables of the file, so that it is in memory once."""
 
 import threading
 import weakref
@@ -46,13 +41,6 @@ class SharedModels:
         model = self._read(path)
         with self._lock:
             return self._models.setdefault(key, model)
-
-
-def weights_of(model: Any) -> list[Any]:
-    """The constants of a model, for a caller that frees it. Memory is freed under Python's GIL: drop the model first,
-    then these constants one by one, so that other threads never wait for more than one constant to be freed.
-    """
-    return [node for node in model.get_ops() if node.get_type_name() == "Constant"]
 
 
 def _key(paths: Iterable[Path]) -> _Key:
