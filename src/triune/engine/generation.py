@@ -78,12 +78,15 @@ class TokenLogprob:
         logprob: the logarithm of its probability by the model's own logits; NaN for the first token of a prompt, which
             has none, and where logits of a prompt hold NaN or infinity.
         top: the most probable tokens at this position, the most probable first; their `top` is empty.
+        rank: its place among all tokens by their probability, from 1 on; 0 for tokens of `top`, and where `logprob` is
+            NaN.
     """
 
     token: int
     text: bytes
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ class PromptLogprobs:
         if not place:
             return TokenLogprob(token, texts[token], math.nan)
         logprob, top = self.scores.at(place)
-        return TokenLogprob(token, texts[token], logprob, tuple(TokenLogprob(n, texts[n], each) for n, each in top))
+        others = tuple(TokenLogprob(other, texts[other], each) for other, each in top)
+        return TokenLogprob(token, texts[token], logprob, others, int(self.scores.ranks[place - 1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,12 +171,12 @@ def _json(logprobs: Iterable[TokenLogprob]) -> str:
 
 
 def _position(logprob: TokenLogprob) -> dict[int, dict[str, Any]]:
-    """The token itself, whose rank is None if it is not among the most probable tokens that are reported, and these."""
-    found = {logprob.token: _entry(logprob, None)}
-    return found | {each.token: _entry(each, rank) for rank, each in enumerate(logprob.top, 1)}
+    """The token itself and the most probable ones."""
+    found = {each.token: _entry(each, rank) for rank, each in enumerate(logprob.top, 1)}
+    return {logprob.token: _entry(logprob, logprob.rank)} | found
 
 
-def _entry(logprob: TokenLogprob, rank: int | None) -> dict[str, Any]:
+def _entry(logprob: TokenLogprob, rank: int) -> dict[str, Any]:
     # JSON has no infinity.
     value = logprob.logprob if math.isfinite(logprob.logprob) else None
     return {"logprob": value, "rank": rank, "decoded_token": logprob.text.decode(errors="replace")}

@@ -189,7 +189,7 @@ async def test_a_request_gets_the_outputs_that_it_asks_for_as_from_vllms_backend
         assert first is None
         # The decoder recites "To be", so that "a" is no likelier there than any other token.
         assert second == {
-            "97": {"logprob": pytest.approx(RARE), "rank": None, "decoded_token": "a"},
+            "97": {"logprob": pytest.approx(RARE), "rank": 2, "decoded_token": "a"},
             "111": {"logprob": pytest.approx(SURE), "rank": 1, "decoded_token": "o"},
         }
 
@@ -202,7 +202,9 @@ async def test_each_response_of_a_stream_has_what_was_added() -> None:
         assert [each["finish_reason"].tolist() for each in outputs] == [[b"None"]] * (len(outputs) - 1) + [[b"length"]]
         assert sum(int(each["num_output_tokens"][0]) for each in outputs) == 5
         assert all(each["num_input_tokens"].tolist() == [2] for each in outputs)
-        tokens = [int(token) for each in outputs for entry in json.loads(each["logprobs"][0]) for token in entry]
+        entries = [entry for each in outputs for entry in json.loads(each["logprobs"][0])]
+        assert {each["rank"] for entry in entries for each in entry.values()} == {1}
+        tokens = [int(token) for entry in entries for token in entry]
         assert bytes(tokens) == b" be, "
         assert outputs[-1]["cumulative_logprob"] == pytest.approx([5 * SURE], abs=1e-6)
         assert ["prompt_logprobs" in each for each in outputs] == [True] + [False] * (len(outputs) - 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.engine.sampling.sampler import token_logprobs
+from triune.engine.sampling.sampler import rank_of, token_logprobs
 
 
 class PromptScores:
@@ -16,6 +16,8 @@ class PromptScores:
             has no probability, and the last one is followed by the answer: of n tokens, n - 1 have a probability.
         logprobs: FP32 [n - 1], the logarithms of the probabilities of the second token, the third, and so on. It is NaN
             where the model's logits hold NaN, or the largest is infinite.
+        ranks: INT32 [n - 1], the places of the same tokens among all tokens by their probability, from 1 on; 0 where
+            `logprobs` is NaN.
         top_tokens: INT32 [n - 1, num_top], the most probable tokens at the same positions, the most probable first.
         top_logprobs: FP32 [n - 1, num_top], the logarithms of their probabilities.
     """
@@ -29,6 +31,7 @@ class PromptScores:
         self._prompt = prompt
         count = len(prompt) - 1
         self.logprobs = np.full(count, np.nan, np.float32)
+        self.ranks = np.zeros(count, np.int32)
         self.top_tokens = np.zeros((count, num_top), np.int32)
         self.top_logprobs = np.full((count, num_top), np.nan, np.float32)
 
@@ -65,7 +68,7 @@ class PromptScores:
             if not np.isfinite(row.max()):
                 continue
             logprob, top = token_logprobs(row, self._prompt[place + 1], num_top)
-            self.logprobs[place] = logprob
+            self.logprobs[place], self.ranks[place] = logprob, rank_of(self._prompt[place + 1], row)
             for rank, (token, each) in enumerate(top):
                 self.top_tokens[place, rank], self.top_logprobs[place, rank] = token, each
         self.num_read = places.stop

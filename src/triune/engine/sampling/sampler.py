@@ -133,11 +133,13 @@ class Sample:
         logprob: the logarithm of its probability by the model's own logits, without bias, penalties and temperature;
             NaN if no probabilities are wanted.
         top: the ids and log probabilities of the most probable tokens, the most probable first.
+        rank: its place among all tokens by their probability, from 1 on; 0 if no probabilities are wanted.
     """
 
     token: int
     logprob: float = float("nan")
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
 
 
 FAILED = Sample(NO_TOKEN)
@@ -264,7 +266,13 @@ def _with_logprobs(token: int, logits: NDArray[np.float32], parameters: Sampling
         return FAILED
     if parameters.num_logprobs is None:
         return Sample(token)
-    return Sample(token, *token_logprobs(logits, token, parameters.num_logprobs))
+    logprob, top = token_logprobs(logits, token, parameters.num_logprobs)
+    return Sample(token, logprob, top, rank_of(token, logits))
+
+
+def rank_of(token: int, logits: NDArray[np.float32]) -> int:
+    """1 plus the number of tokens whose logits, FP32 [vocabulary], are above that of `token`."""
+    return 1 + int(np.count_nonzero(logits > logits[token]))
 
 
 def token_logprobs(

@@ -163,7 +163,7 @@ class Answer:
 
     def _logprob(self, sample: Sample) -> TokenLogprob:
         top = tuple(TokenLogprob(token, self._token_bytes[token], logprob) for token, logprob in sample.top)
-        return TokenLogprob(sample.token, self._token_bytes[sample.token], sample.logprob, top)
+        return TokenLogprob(sample.token, self._token_bytes[sample.token], sample.logprob, top, sample.rank)
 
 
 def require_known(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> None:

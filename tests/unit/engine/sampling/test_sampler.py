@@ -144,6 +144,7 @@ def test_log_probabilities_are_the_models_own() -> None:
     (found,) = sample(logits, [state(temperature=0.5, num_logprobs=3, logit_bias={2: 100.0})])
     assert found.token == 2
     assert found.logprob == pytest.approx(right[2], abs=1e-6)
+    assert found.rank == np.argsort(-right).tolist().index(2) + 1
     best = np.argsort(-right)[:3]
     assert [token for token, _ in found.top] == best.tolist()
     assert [value for _, value in found.top] == pytest.approx(right[best].tolist(), abs=1e-6)
