@@ -74,7 +74,7 @@ class Choice:
         self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, num_waiting: int, now_ns: int
     ) -> Lane | None:
         """The free lane for a batch; None if the batch should wait for a busy lane."""
-        if self._objective is not None:
+        if self._objective is not None and len(lanes) > 1:
             lane = self._objective.choose(lanes, batch, now_ns)
             if lane is not None:
                 return lane if lane in free else None
@@ -85,7 +85,7 @@ class Choice:
         one is a part of a divided request that takes the lane longer than the objective allows, the part is cut.
         """
         num_rows = 1 if is_trial else formed.num_rows
-        if self._objective is not None:
+        if num_rows > 1 and self._objective is not None:
             num_rows = min(num_rows, self._objective.rows(lane, formed))
         first = formed.pendings[0]
         if first.division is not None and num_rows < first.call.batch_size:

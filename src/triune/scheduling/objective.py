@@ -35,11 +35,13 @@ class Objective:
         """How many of `num_rows` rows, with `num_elements` elements together, a lane can compute within half of the
         objectives; at least 1, and a power of two if not all of them.
         """
-        own_ns = self._objective_ns / 2 or math.inf
-        others_ns = lane.share.others_objective_ns() / 2 if lane.share is not None else 0
-        others_ns = others_ns or math.inf
-        if num_rows < 2 or own_ns == others_ns == math.inf:
+        if num_rows < 2:
             return num_rows
+        own, share = self._objective_ns, lane.share
+        others = share.others_objective_ns() if share is not None else 0
+        if not own and not others:
+            return num_rows
+        own_ns, others_ns = own / 2 or math.inf, others / 2 or math.inf
         per_row = num_elements / num_rows
         found = 1 << (num_rows - 1).bit_length()
         while found > 1:
