@@ -11,6 +11,7 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import VECTOR, Wire, binary_infer, get, head, infer, post, tensor
+from triune.frontends.kserve.http.protocol import KServeProtocol
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.limits import Limits
 
@@ -114,6 +115,44 @@ async def test_a_client_leaves_thousands_behind(connect: Callable[[], Awaitable[
     server.release(0)
     assert (await (await connect()).ask(infer())).status == 200
     assert len(server.requests) == 2
+
+
+async def test_one_pipelined_request_is_parsed_ahead(
+    connect: Callable[[], Awaitable[Wire]], server: HandServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that sends thousands and leaves takes the time of the others otherwise."""
+    begun: list[bytes] = []
+    begin = KServeProtocol.on_headers_complete
+
+    def noted(connection: KServeProtocol) -> None:
+        begun.append(connection.url)
+        begin(connection)
+
+    monkeypatch.setattr(KServeProtocol, "on_headers_complete", noted)
+    wire = await connect()
+    sending = asyncio.create_task(wire.send(infer("slow"), get("/v2") * 1000, infer(id="last")))
+    await server.until_waiting(1)
+    await asyncio.sleep(0.1)
+    assert len(begun) == 2
+    server.release(0)
+    answers = [await wire.answer() for _ in range(1002)]
+    assert {each.status for each in answers} == {200}
+    assert [each.json.get("name") for each in answers[1:-1]] == ["triune"] * 1000
+    assert answers[-1].json["id"] == "last"
+    await sending
+
+
+async def test_a_head_is_learnt_from_its_own_bytes_alone(wire: Wire, server: HandServer) -> None:
+    """A request that waits behind another is not mistaken for one with those that arrived behind it."""
+    for turn in range(3):
+        await wire.send(infer("slow", id="a"))
+        await server.until_waiting(turn + 1)
+        await wire.send(infer(id="b") + infer(id="c") + get("/v2"))
+        await asyncio.sleep(0.05)
+        server.release(turn)
+        answers = [await wire.answer() for _ in range(4)]
+        assert [each.json.get("id") for each in answers] == ["a", "b", "c", None]
+        assert (await wire.ask(infer(id="d"))).json["id"] == "d"
 
 
 async def test_thousands_wait_behind_a_slow_one(wire: Wire, server: HandServer) -> None:

@@ -146,6 +146,17 @@ async def test_who_sends_too_much_hears_why(address: str) -> None:
     assert (await asyncio.to_thread(send)).startswith(b"HTTP/1.1 431 ")
 
 
+async def test_few_requests_may_be_pipelined(address: str) -> None:
+    port = int(address.split(":")[1])
+    wire = await Wire.open(port)
+    await wire.send(get("/metrics") * 16)
+    assert [(await wire.answer()).status for _ in range(16)] == [200] * 16
+    await wire.send(get("/metrics") * 200)
+    answer = await wire.answer()
+    assert (answer.status, b"more than 16 requests of the connection wait" in answer.body) == (400, True)
+    assert await wire.is_closed()
+
+
 async def send_without_end(wire: Wire) -> None:
     while True:
         await wire.send(get("/metrics") * 20)

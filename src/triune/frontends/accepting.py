@@ -17,6 +17,11 @@ _MOST_IN_A_TURN: Final = 8
 first request has probably arrived already, and takes another 0.1 ms or more.
 """
 
+_MOST_UNDER_WAY: Final = 32
+"""The most accepted connections that have no protocol yet, which takes about three iterations of the loop. Nothing else
+limits their file descriptors.
+"""
+
 _PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, before connections are accepted again after the system has refused a file descriptor or
 memory; asyncio pauses for as long.
@@ -61,9 +66,7 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        # Accept nothing more while too many accepted connections, also those of earlier iterations, have no protocol
-        # yet (`_tasks`): nothing else limits their file descriptors.
-        while len(self._tasks) < _MOST_IN_A_TURN:
+        for _ in range(min(_MOST_IN_A_TURN, _MOST_UNDER_WAY - len(self._tasks))):
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

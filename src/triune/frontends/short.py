@@ -11,6 +11,10 @@ from uvicorn.server import ServerState
 from triune.frontends.send_timeout import SendTimeout
 
 _LINGER_SECONDS = 5.0
+_END_OF_HEAD = b"\r\n\r\n"
+
+_MOST_WAITING = 16
+"""The most requests of one connection that wait for the answer to an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,22 @@ class ShortProtocol(HttpToolsProtocol):
                 lingers=True,
             )
         else:
-            super().data_received(data)
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Pass input to the parser, one head at a time; refuse a client that sends many requests without waiting for
+        the answers.
+        """
+        at = 0
+        while at < len(data) and not (self._is_refused or self.transport.is_closing()):
+            found = data.find(_END_OF_HEAD, at)
+            end = found + len(_END_OF_HEAD) if found >= 0 else len(data)
+            super().data_received(data[at:end])
+            at = end
+            if len(self.pipeline) > _MOST_WAITING:
+                self.pipeline.clear()
+                limit = _MOST_WAITING
+                self._refuse(b"400 Bad Request", f"more than {limit} requests of the connection wait, the limit")
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: uvicorn would advise the operator to install libraries for WebSockets."""

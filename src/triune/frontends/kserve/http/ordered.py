@@ -125,12 +125,16 @@ class OrderedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or not self._order.go_on():
             return
         if self.flow.read_paused and not self.pipeline:
-            self.flow.resume_reading()
+            self._read_on()
         if self.is_refused and self._is_refused_whole:
             self.transport.close()
             return
         limits = self._front_end.limits
         self._deadline = self.loop.time() + (limits.linger_seconds if self.is_refused else limits.idle_seconds)
+
+    def _read_on(self) -> None:
+        """Read more requests: those that have arrived are answered, or being answered."""
+        self.flow.resume_reading()
 
     # The methods below refuse requests.
 
