@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from triune.config.datatypes import to_config
 from triune.config.encoder import ENCODER
@@ -28,6 +29,25 @@ from triune.runtimes.machine import Machine
 from triune.runtimes.registry import PACKAGE_SUFFIXES, ROWS
 
 _log = logging.getLogger(__name__)
+
+_AS_ONNX: Final = "export the model to ONNX ('triune convert' takes models of several frameworks)"
+_AS_CHECKPOINT: Final = (
+    "put the checkpoint itself (a GGUF file, or config.json with *.safetensors and tokenizer.json) into the version "
+    f"folder, and leave the backend out: '{TRANSFORMER}' answers the same requests"
+)
+_REMEDIES: Final = {
+    "vllm": _AS_CHECKPOINT,
+    "tensorrtllm": _AS_CHECKPOINT,
+    "tensorrt": _AS_ONNX,
+    "tensorrt_plan": _AS_ONNX,
+    "pytorch": _AS_ONNX,
+    "pytorch_libtorch": _AS_ONNX,
+    "tensorflow": _AS_ONNX,
+    "tensorflow_graphdef": _AS_ONNX,
+    "tensorflow_savedmodel": _AS_ONNX,
+    "fil": _AS_ONNX,
+}
+"""How a model of another backend or platform of Triton can be served here."""
 
 _BACKEND_OF_PLATFORM = {row.platform: row.name for row in ROWS if row.platform}
 _PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_PLATFORM.items()}
@@ -56,13 +76,15 @@ def complete_backend(
         )
     if message.platform and not backend_of_platform:
         raise UnsupportedError(
-            f"platform '{message.platform}' of model '{message.name}' is not supported; {_backends(machine)}"
+            f"platform '{message.platform}' of model '{message.name}' is not supported; "
+            f"{_backends(machine)}{_remedy(message.platform)}"
         )
     message.backend = message.backend or backend_of_platform or _guess_backend(message, version_folder, machine)
     runtime = machine.runtimes.get(message.backend)
     if runtime is None:
         raise UnsupportedError(
-            f"backend '{message.backend}' of model '{message.name}' is not available; {_backends(machine)}"
+            f"backend '{message.backend}' of model '{message.name}' is not available; "
+            f"{_backends(machine)}{_remedy(message.backend)}"
         )
     message.platform = message.platform or _PLATFORM_OF_BACKEND.get(message.backend, "")
     message.default_model_filename = message.default_model_filename or _filename(runtime, version_folder)
@@ -228,6 +250,10 @@ def _filename(runtime: Runtime, version_folder: Path) -> str:
 def _is_there(path: Path) -> bool:
     """Whether the path exists. A broken link counts as existing, since `model_file` raises the error for it."""
     return os.path.lexists(path)
+
+
+def _remedy(name: str) -> str:
+    return f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
 
 
 def _backends(machine: Machine) -> str:

@@ -225,8 +225,10 @@ def test_a_scalar_without_batch_is_shown_as_one_element(tmp_path: Path) -> None:
     ("config", "error", "words"),
     [
         ("name: 'other'", InvalidArgumentError, ["unexpected directory name 'm'", "'other'"]),
-        ("platform: 'tensorrt_plan'", UnsupportedError, ["tensorrt_plan", "onnxruntime, openvino"]),
-        ("backend: 'tensorrt'", UnsupportedError, ["tensorrt", "onnxruntime, openvino"]),
+        ("platform: 'tensorrt_plan'", UnsupportedError, ["tensorrt_plan", "onnxruntime, openvino", "model to ONNX ("]),
+        ("backend: 'tensorrt'", UnsupportedError, ["tensorrt", "onnxruntime, openvino", "model to ONNX ("]),
+        ("backend: 'vllm'", UnsupportedError, ["backend 'vllm'", "GGUF file", "leave the backend out: 'transformer'"]),
+        ("backend: 'mine'", UnsupportedError, ["backend 'mine' of model 'm' is not available; backends here:"]),
         ("platform: 'onnxruntime_onnx' backend: 'openvino'", InvalidArgumentError, ["onnxruntime_onnx, openvino"]),
         ("default_model_filename: 'best.onnx'", InvalidArgumentError, ["best.onnx", "backend"]),
         (
