@@ -17,7 +17,9 @@ from triune.graph.custom.compare import BodyDiffersError, compare_bodies
 from triune.graph.custom.resolve import require_bodies, told_hidden, with_bodies
 from triune.graph.custom.stages import NumpyFunctionError
 from triune.graph.load import load
+from triune.graph.op_libraries import register_libraries
 from triune.graph.optimizing.save import save
+from triune.graph.session import onnxruntime_library
 from triune.graph.verify import samples_of
 
 
@@ -65,9 +67,12 @@ def with_custom_ops(
         keeps_numpy: whether operators without a body may stay in the model.
 
     Raises:
-        InvalidArgumentError: the file is not an ONNX model, or a body differs from its numpy function.
+        InvalidArgumentError: the file is not an ONNX model, a body differs from its numpy function, or a library cannot
+            be loaded.
         UnsupportedError: the model has a custom operator without a body, unless `keeps_numpy`.
     """
+    if ops.libraries:
+        register_libraries(onnxruntime_library().SessionOptions(), ops.libraries)
     if source.suffix != ".onnx" or not ops.ops:
         yield Resolved(source)
         return

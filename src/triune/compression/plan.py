@@ -23,6 +23,7 @@ from triune.compression.smooth import smooth
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
 from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
+from triune.graph.custom.library_types import typed_by_libraries
 from triune.graph.custom.resolve import numpy_nodes
 from triune.graph.custom.stages import typed_model
 from triune.graph.passes.infer import Infer
@@ -205,7 +206,7 @@ class Plan:
         if nodes := numpy_nodes(model, self.ops):
             model, _ = typed_model(model, self.ops, nodes)
         large.give_back(model)
-        return model
+        return typed_by_libraries(model, self.ops)
 
 
 def _reasons(kept: Sequence[Kept]) -> str:

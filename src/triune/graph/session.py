@@ -16,6 +16,7 @@ from triune.graph.arenas import NO_LOG, beyond_arena, own_arena, returning_run
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.guard import guard
+from triune.graph.op_libraries import register_libraries
 from triune.graph.state_names import new_state
 from triune.graph.values import nodes_of_model
 from triune.graph.weight_files import array_of, load_data, refer
@@ -91,6 +92,7 @@ class GraphSession:
         weights: "Weights | None" = None,
         optimizes: bool = True,
         run_bytes: int | None = None,
+        libraries: Sequence[Path] = (),
     ) -> None:
         """Load a graph.
 
@@ -103,8 +105,10 @@ class GraphSession:
             weights: the large weights, which `set_aside` took out of this model, so that sessions share them.
             optimizes: whether ONNX Runtime optimizes the graph, or runs its nodes one by one as they are.
             run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
+            libraries: shared libraries of custom operators.
 
         Raises:
+            InvalidArgumentError: a library cannot be loaded.
             UnsupportedError: ONNX Runtime cannot load the graph.
         """
         library = onnxruntime_library()
@@ -112,6 +116,7 @@ class GraphSession:
         is_by_threads = any(node.op_type in _BY_THREADS for node in nodes_of_model(model))
         options.intra_op_num_threads = 1 if is_by_threads else num_threads
         options.log_severity_level = NO_LOG
+        register_libraries(options, libraries)
         _write_zero_points(model)
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
@@ -143,6 +148,11 @@ class GraphSession:
                 )
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        """ONNX Runtime's name of each output's type, such as "tensor(float)"."""
+        return {each.name: each.type for each in self._session.get_outputs()}
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]

@@ -39,7 +39,7 @@ def session_of(model: ModelProto, name: str, ops: CustomOps, *, optimizes: bool 
     """
     by_numpy = numpy_nodes(model, ops) if ops.ops else []
     if not by_numpy:
-        return GraphSession(model, name, optimizes=optimizes)
+        return GraphSession(model, name, optimizes=optimizes, libraries=ops.libraries)
     return _NumpySession(model, name, ops, by_numpy, optimizes=optimizes)
 
 
@@ -54,7 +54,7 @@ class _NumpySession:
         self._name = name
 
         def compile_piece(piece: Piece) -> RunPiece:
-            session = GraphSession(piece.model, name, optimizes=optimizes)
+            session = GraphSession(piece.model, name, optimizes=optimizes, libraries=ops.libraries)
             return lambda given: session.run(given, {})[0]
 
         self._stages = Stages(model, ops, by_numpy, compile_piece)

@@ -47,12 +47,13 @@ class OnnxModel:
         """Args:
         model: not changed. It may have external data, and so be larger than protobuf's 2 GiB.
         tolerance: the allowed relative error of the float type in which the conversion computes (`TOLERANCES`).
-        ops: the model's custom operators that numpy computes.
+        ops: the model's custom operators that numpy or shared libraries compute.
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
         use_unsigned_weights(self._model)
         write_norms(self._model)
+        self._libraries = ops.libraries
         self._ops = ops if numpy_nodes(self._model, ops) else NO_CUSTOM_OPS
         # Sessions of a model that is cut do not share weights: each piece has its own.
         self._weights: Weights | None = None if self._ops else set_aside(self._model)
@@ -113,7 +114,9 @@ class OnnxModel:
             copy = ModelProto()
             copy.CopyFrom(model)
             return session_of(copy, "the model", self._ops, optimizes=is_optimized)
-        return GraphSession(model, "the model", weights=self._weights, optimizes=is_optimized)
+        return GraphSession(
+            model, "the model", weights=self._weights, optimizes=is_optimized, libraries=self._libraries
+        )
 
     def _run(self, inputs: Mapping[str, Array], form: _Form) -> dict[str, Array]:
         try:

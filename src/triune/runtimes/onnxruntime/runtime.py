@@ -22,6 +22,7 @@ from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.load import read_model
 from triune.graph.only_nodes import only_nodes
+from triune.graph.op_libraries import register_libraries
 from triune.graph.precision import precision_of
 from triune.graph.session import onnxruntime_library, open_session
 from triune.graph.text import reader_of_text
@@ -29,7 +30,7 @@ from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
-from triune.runtimes.onnxruntime.libraries import has_foreign_ops, register_libraries
+from triune.runtimes.onnxruntime.libraries import has_foreign_ops
 from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, run_options_of, session_options_of
