@@ -17,6 +17,7 @@ from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.calls import problem_of_calls
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
+from triune.graph.imports import import_used
 from triune.graph.read_light import read_light
 from triune.graph.texts import broken_text
 from triune.graph.values import subgraphs_of
@@ -231,6 +232,7 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
     for problem in _problems(model, path):
         raise InvalidArgumentError(f"'{path}' is not a complete ONNX model: {problem}")
     free_negative_sizes(model.graph)
+    import_used(model)
     return model
 
 
