@@ -224,6 +224,20 @@ def tree() -> Any:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("suffix", ["onnx", "mlpackage"])
+def test_an_input_that_is_an_output_keeps_its_name(torch: Any, tmp_path: Path, suffix: str) -> None:
+    class Both(torch.nn.Module):
+        def forward(self, x: Any, y: Any) -> Any:
+            return y + x, x
+
+    target = tmp_path / f"m.{suffix}"
+    done = triune.convert(Both(), target, inputs={"x": X[:2], "y": X[2:4]}, verify=True)
+    agrees(done.notes, "PyTorch")
+    found = triune.predict(target, {"x": X[:2], "y": X[2:4]}, "cpu")
+    assert [each.tolist() for each in found.values()] == [(X[:2] + X[2:4]).tolist(), X[:2].tolist()]
+
+
+@pytest.mark.timeout(600)
 def test_categories_of_scikit_learn_are_whole_numbers(tmp_path: Path) -> None:
     pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
     from sklearn.linear_model import Ridge

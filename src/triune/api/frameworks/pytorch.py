@@ -44,8 +44,23 @@ def export(request: Request) -> Export:
             raise ExporterError(_reason(error, program)) from error
         for node in done.model.graph:
             node.name = _layered(node.name, node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        _name_inputs(done.model.graph, names)
         done.save(str(request.target), external_data=False)
     return Export(lambda inputs: _compute(program, names, inputs), _examples(program, names))
+
+
+def _name_inputs(graph: Any, names: Sequence[str]) -> None:
+    """Give the inputs of an exported graph the names of the program's. The exporter renames an input that is an output,
+    too: the output gets the name then.
+    """
+    if len(graph.inputs) != len(names):
+        return
+    for value, name in zip(graph.inputs, names, strict=True):
+        if value.name != name:
+            for output in graph.outputs:
+                if output.name == name:
+                    output.name = f"{name}_output"
+            value.name = name
 
 
 def _program(request: Request) -> Any:
