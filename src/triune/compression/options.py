@@ -32,12 +32,24 @@ class Method(Enum):
     """Before weights are rounded, those of input channels with large activations are scaled up, and the activations of
     these channels are scaled down (`awq`).
     """
+    AWQ_GPTQ = "awq-gptq"
+    """`AWQ`, and then `GPTQ` on the scaled weights."""
     SMOOTHQUANT = "smoothquant"
     """For 8-bit activations: channels with large activations are scaled down before rounding, and the weights of these
     channels are scaled up (`smooth`).
     """
     BEST = "best"
     """Try every other method that applies to the form, and keep the result that agrees best with the source."""
+
+    @property
+    def is_awq(self) -> bool:
+        """Whether AWQ scales the inputs of products."""
+        return self in (Method.AWQ, Method.AWQ_GPTQ)
+
+    @property
+    def is_gptq(self) -> bool:
+        """Whether GPTQ rounds the weights."""
+        return self in (Method.GPTQ, Method.AWQ_GPTQ)
 
 
 class Per(Enum):
@@ -136,7 +148,7 @@ class Options:
             raise InvalidArgumentError(
                 "--method smoothquant makes room for activations in 8 bits: give --activations int8 or dynamic with it"
             )
-        if self.method in (Method.GPTQ, Method.AWQ) and self.activations is Activations.INT8:
+        if (self.method.is_gptq or self.method.is_awq) and self.activations is Activations.INT8:
             raise InvalidArgumentError(
                 f"--method {self.method.value} finds levels of weights alone; with --activations int8 ONNX Runtime's "
                 "quantizer finds them: give --method smoothquant, or leave it out"
@@ -166,7 +178,7 @@ class Options:
             return (self.method,)
         match self.activations:
             case None:
-                return Method.NEAREST, Method.GPTQ, Method.AWQ
+                return Method.NEAREST, Method.GPTQ, Method.AWQ, Method.AWQ_GPTQ
             case Activations.INT8:
                 return Method.NEAREST, Method.SMOOTHQUANT
             case Activations.DYNAMIC:

@@ -99,12 +99,12 @@ class Plan:
         self.scaled: Final[dict[Site, Scaling]] = {}
         self._moments: dict[str, Moments] = {}
         found, kept = find_weights(self.source)
-        if options.method in (Method.AWQ, Method.SMOOTHQUANT):
+        if options.method.is_awq or options.method is Method.SMOOTHQUANT:
             self.scaled.update(self._scalings(found, samples))
             self._base = scale_inputs(self.source, self.scaled, found, file)
             found, kept = find_weights(self._base)
-        elif options.method is Method.GPTQ:
-            for site, moments in moments_of(self.source, sites_of(self.source, found), samples, ops):
+        if options.method.is_gptq:
+            for site, moments in moments_of(self._base, sites_of(self._base, found), samples, ops):
                 self._moments |= dict.fromkeys(site.weights, moments)
         self._nodes: tuple[str, ...] = ()
         self._ranges: Mapping[str, Range] = {}

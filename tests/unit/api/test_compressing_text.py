@@ -40,6 +40,7 @@ FORMS = [
     ({"weights": "int4", "group": 32, "symmetric": False}, 4, 32),
     ({"weights": "int4", "group": 128, "method": "gptq"}, 4, 32),
     ({"weights": "int4", "group": 32, "method": "awq"}, 4, 32),
+    ({"weights": "int4", "group": 32, "method": "awq-gptq"}, 4, 32),
 ]
 
 
@@ -119,7 +120,7 @@ def test_search_returns_few(source: Path, text: Path) -> None:
 def test_best_keeps_what_agrees_best(source: Path, text: Path) -> None:
     target = source.with_name("small")
     report = triune.compress(source, target, weights="int4", group=32, method="best", calibrate=text, force=True).report
-    assert [each.name for each in report.methods] == ["nearest", "gptq", "awq"]
+    assert [each.name for each in report.methods] == ["nearest", "gptq", "awq", "awq-gptq"]
     (kept,) = (each for each in report.methods if each.is_kept)
     assert kept.agreement == max(each.agreement for each in report.methods)
     assert kept.name in report.form
@@ -181,7 +182,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, text: Path) -> None:
 def test_layers_of_zeros(tmp_path: Path, text: Path) -> None:
     """Zeros stay zeros: all tokens stay equally probable."""
     source = write_text_model(tmp_path / "zeros", fill=0.0)
-    for method in ("nearest", "gptq", "awq"):
+    for method in ("nearest", "gptq", "awq", "awq-gptq"):
         report = triune.compress(
             source, tmp_path / "small", weights="int4", group=32, method=method, calibrate=text
         ).report

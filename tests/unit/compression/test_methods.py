@@ -77,6 +77,15 @@ def test_weights_lose_less(options: Options, method: Method, tmp_path: Path) -> 
         assert 0 < others.count("Mul") == len(plan.scaled) <= 3
 
 
+@pytest.mark.parametrize("options", WEIGHTS)
+def test_awq_and_gptq_together_scale_and_make_up_for_errors(options: Options, tmp_path: Path) -> None:
+    scaled, ops, _ = noise(replace(options, method=Method.AWQ), tmp_path, CALIBRATION)
+    both, others, plan = noise(replace(options, method=Method.AWQ_GPTQ), tmp_path, CALIBRATION)
+    assert others == ops
+    assert 0 < others.count("Mul") == len(plan.scaled)
+    assert both < 0.75 * scaled
+
+
 @pytest.mark.parametrize("activations", list(Activations))
 def test_activations_lose_less_when_they_are_smooth(activations: Activations, tmp_path: Path) -> None:
     options = Options(WeightForm.INT8, activations=activations)
@@ -106,6 +115,7 @@ def test_channels_without_variance(tmp_path: Path) -> None:
     for options in (
         Options(WeightForm.INT4, group=32, method=Method.GPTQ),
         Options(WeightForm.INT4, group=32, method=Method.AWQ),
+        Options(WeightForm.INT4, group=32, method=Method.AWQ_GPTQ),
         Options(WeightForm.INT8, activations=Activations.INT8, method=Method.SMOOTHQUANT),
     ):
         with WeightFile() as file:
@@ -119,13 +129,13 @@ def test_channels_without_variance(tmp_path: Path) -> None:
 def test_inputs_whose_squares_overflow_teach_nothing(tmp_path: Path) -> None:
     samples = [{"x": np.full((8, 64), 1e30, np.float32)}]
     found: list[ModelProto] = []
-    for method in (Method.NEAREST, Method.GPTQ, Method.AWQ):
+    for method in (Method.NEAREST, Method.GPTQ, Method.AWQ, Method.AWQ_GPTQ):
         options = Options(WeightForm.INT4, group=32, method=method)
         with WeightFile() as file:
             onnx.save(network(), tmp_path / "model.onnx")
             plan = Plan(load(tmp_path / "model.onnx"), options, samples, file, is_standard=False)
             found.append(with_data(plan.build(plan.everything(options.weights)).model))
-    assert found[0] == found[1] == found[2]
+    assert all(each == found[0] for each in found)
 
 
 def test_best_reports_what_it_tried(tmp_path: Path) -> None:
@@ -133,7 +143,7 @@ def test_best_reports_what_it_tried(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.stack([each["x"] for each in CALIBRATION]))
     given: dict[str, Any] = {"calibrate": tmp_path / "x.npz", "method": "best"}
     report = triune.compress(tmp_path / "model.onnx", tmp_path / "a.onnx", weights="int4", group=32, **given).report
-    assert [each.name for each in report.methods] == ["nearest", "gptq", "awq"]
+    assert [each.name for each in report.methods] == ["nearest", "gptq", "awq", "awq-gptq"]
     best = max(report.methods, key=lambda each: each.agreement)
     assert best.is_kept
     assert best.name != "nearest"

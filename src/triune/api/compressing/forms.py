@@ -12,7 +12,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 
 WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "palette", "sparse"]
-MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
+MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "awq-gptq", "smoothquant", "best"]
 
 LEAST: Final = 0.9
 """The smallest agreement with the source if the caller asks for none. A model that agrees less is not written, unless

@@ -75,7 +75,7 @@ def layers_of(plan: Plan, found: Found) -> list[Layer]:
 def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: Samples) -> list[str]:
     """Notes on a compression for the user, such as which layers kept a higher precision."""
     notes: list[str] = []
-    if options.method in (Method.AWQ, Method.SMOOTHQUANT):
+    if options.method.is_awq or options.method is Method.SMOOTHQUANT:
         gains = [1 - each.after / each.before for each in plan.scaled.values()]
         mean = f", of whose errors it takes {np.mean(gains):.0%} away in the mean" if gains else ""
         notes.append(f"{options.method.value} scales the inputs of {len(gains)} products or groups of them{mean}")

@@ -127,7 +127,7 @@ class Matrices:
         return half_form(self._floats(made, name))
 
     def _make_site(self, made: Made, site: Site, moments: Moments) -> None:
-        fold = self._fold_of(site) if made.method is Method.AWQ else None
+        fold = self._fold_of(site) if made.method.is_awq else None
         if fold is not None:
             scaling = awq(
                 [self._floats(made, name) for name in site.weights],
@@ -144,7 +144,7 @@ class Matrices:
             form = self._form.of(name)
             # GPTQ minimizes the error of products, not of single rows. So it is not used for an embedding, whose rows
             # are looked up.
-            learns = made.method is Method.GPTQ and name not in TABLES
+            learns = made.method.is_gptq and name not in TABLES
             made.matrices[name] = self._stored(made, name, form, moments if learns else None)
             floats = self._floats(made, name)
             size = moments.error(floats)
@@ -169,9 +169,9 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # This matrix has been compressed already. It is stored again, with its rows divided by the AWQ scales. That
-            # changes the scales of its codes, but not the codes.
-            made.matrices[name] = self._stored(made, name, self._form.of(name), None)
+            # This matrix has been compressed already. Its rows are divided by the AWQ scales. That changes the scales
+            # of its codes, but not the codes, which GPTQ may have found.
+            made.matrices[name] = made.matrices[name].divided(scales)
         else:
             made.vectors[name] = self._graph.weight(name) / scales
 

@@ -46,6 +46,14 @@ class Codes:
         values += self.offsets.astype(np.float32)[..., np.newaxis]
         return values.reshape(rows, columns)
 
+    def divided(self, factors: NDArray[np.float32]) -> "Codes":
+        """The same codes with scales that make of each row that row divided by its factor; `factors` [out]."""
+        scales, offsets = (
+            (each.astype(np.float32) / factors[:, np.newaxis]).astype(np.float16)
+            for each in (self.scales, self.offsets)
+        )
+        return replace(self, scales=scales, offsets=offsets)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Floats:
@@ -56,6 +64,10 @@ class Floats:
     def whole(self) -> NDArray[np.float32]:
         """The weights as FP32 [out, in]."""
         return self.values.astype(np.float32)
+
+    def divided(self, factors: NDArray[np.float32]) -> "Floats":
+        """The matrix with each row divided by its factor; `factors` [out]."""
+        return Floats((self.whole() / factors[:, np.newaxis]).astype(self.values.dtype))
 
 
 Stored: TypeAlias = Codes | Floats

@@ -52,3 +52,13 @@ def test_groups_of_equal_weights(form: WeightForm, value: float) -> None:
     assert np.isfinite(found).all()
     if abs(value) < 6.5e4:
         np.testing.assert_allclose(found, weight, rtol=1e-3, atol=1e-7)
+
+
+def test_rows_are_divided_without_other_codes() -> None:
+    """GPTQ's codes are not the nearest ones: rounded again, they would be lost."""
+    rows = matrix(512, 8, 2) @ matrix(8, 64, 1) + 0.1 * matrix(512, 64, 4)
+    found = in_codes(matrix(48, 64), WeightForm.INT4, 32, rows)
+    factors = np.linspace(0.2, 4, 48, dtype=np.float32)
+    divided = found.divided(factors)
+    assert np.array_equal(divided.codes, found.codes)
+    np.testing.assert_allclose(divided.whole(), found.whole() / factors[:, np.newaxis], rtol=0, atol=0.02)
