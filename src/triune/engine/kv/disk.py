@@ -1,8 +1,10 @@
 """Blocks in files: the second tier of the prefix cache, which survives a restart."""
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,9 @@ MAX_PENDING: Final = 64
 """The most blocks in memory that wait to be written, and the most that were read and wait to be taken. Blocks beyond
 that are not written, since memory is for the cache itself.
 """
+
+REST_SECONDS: Final = 60.0
+"""How long the files are not used after an error of the disk: it may have been full for a moment."""
 
 _FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
 
@@ -47,7 +52,7 @@ class DiskTier:
         self._has_found = threading.Event()
         self._num_loading = 0
         self._order = 0
-        self._is_off = False
+        self._off_until = 0.0
         self.num_dropped = 0
         self._put(_FIND, BlockHash(b""), ())
         self._thread = start_thread(self._run, "cache on disk")
@@ -56,6 +61,10 @@ class DiskTier:
     def is_loading(self) -> bool:
         """Whether blocks were requested that `take` has not returned yet."""
         return self._num_loading > 0
+
+    @property
+    def _is_off(self) -> bool:
+        return time.monotonic() < self._off_until
 
     def counts(self) -> dict[str, int]:
         """The numbers of blocks that were stored, loaded, broken and dropped. Any thread may call this."""
@@ -126,7 +135,7 @@ class DiskTier:
         while True:
             kind, _, block_hash, arrays = self._work.get()
             if kind == _FIND:
-                self._try(self.files.find)
+                self._try(self.files.find, rest_seconds=math.inf)
                 self._has_found.set()
             elif kind == _LOAD:
                 self._try(partial(self._load, block_hash))
@@ -137,17 +146,19 @@ class DiskTier:
                 self.files.release()
                 return
 
-    def _try(self, work: Callable[[], None]) -> None:
-        """Call `work`. If it raises an OSError, the files are not used any more."""
+    def _try(self, work: Callable[[], None], *, rest_seconds: float = REST_SECONDS) -> None:
+        """Call `work`. If it raises an OSError, the files are not used for some time."""
         try:
             work()
         except OSError as error:
-            self._is_off = True
+            self._off_until = time.monotonic() + rest_seconds
+            is_last = math.isinf(rest_seconds)
             _log.warning(
-                "the prefix cache's files in %s are not used any more: %s; mend that or make room there, and load the "
-                "model again",
+                "the prefix cache's files in %s are not used %s: %s; mend that or make room there%s",
                 self.files.folder,
+                "any more" if is_last else f"for {rest_seconds:g} s",
                 error.strerror or error,
+                ", and load the model again" if is_last else "",
             )
 
     def _load(self, block_hash: BlockHash) -> None:

@@ -15,7 +15,7 @@ import pytest
 from triune.core.datatypes import Array
 from triune.engine.kv import folder_lock
 from triune.engine.kv.block_files import BlockFiles
-from triune.engine.kv.disk import MAX_PENDING, DiskTier
+from triune.engine.kv.disk import MAX_PENDING, REST_SECONDS, DiskTier
 from triune.engine.kv.hashes import BlockHash
 
 LAYOUT = [((2, 3), np.dtype(np.float32)), ((5,), np.dtype(np.uint8))]
@@ -350,9 +350,11 @@ def test_blocks_that_come_too_fast_are_dropped(tmp_path: Path) -> None:
     assert disk.files.num_stored >= MAX_PENDING
 
 
-def test_a_disk_that_refuses_turns_the_tier_off_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_disk_that_refuses_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     filled(tmp_path)
     path(tmp_path, 5).mkdir()
     (path(tmp_path, 5) / "x").touch()
@@ -364,6 +366,20 @@ def test_a_disk_that_refuses_turns_the_tier_off_with_a_warning(
     assert not disk.has(name(0))
     assert load(disk, 0) is None
     disk.store(name(6), block(6))
+    now += REST_SECONDS
+    assert load(disk, 0) is not None
+    disk.store(name(7), block(7))
     disk.close()
-    assert "are not used any more" in caplog.text
+    assert not disk.files.has(name(6))
+    assert disk.files.has(name(7))
+    assert "are not used for 60 s" in caplog.text
     assert "make room there" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_turns_the_tier_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "key").touch()
+    disk = tier(tmp_path)
+    disk.store(name(0), block(0))
+    disk.close()
+    assert disk.files.num_stored == 0
+    assert "are not used any more" in caplog.text
