@@ -1,6 +1,5 @@
 """Estimates of how long a unit takes for a batch, from the batches that it ran."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -122,14 +121,19 @@ class CostEstimate:
 
     def _estimate(self, num_elements: int) -> float:
         size, stale = num_elements.bit_length(), self.num_batches - self._stale_after
-        mean = self._means.get(size)
-        if mean is None or mean.last <= stale:
-            if not self._means:
-                return 0.0
-            nearest = math.inf
-            for each, other in self._means.items():
-                if other.last > stale and (each - size) ** 2 < nearest:
-                    mean, nearest = other, (each - size) ** 2
-            # At least one size is not stale: that of the last batch.
-            assert mean is not None
-        return mean.ns / mean.num_elements * (num_elements or 1)
+        own = self._means.get(size)
+        if own is not None and own.last > stale and own.count >= _NUM_FIRST:
+            return own.ns / own.num_elements * (num_elements or 1)
+        if own is not None and own.last <= stale:
+            own = None
+        found = [(each, other) for each, other in self._means.items() if other.last > stale and other is not own]
+        known = [(each, other) for each, other in found if other.count >= _NUM_FIRST]
+        if own is not None:
+            # Its first batches may have been disturbed, such as by kernels that were compiled for their shape. It would
+            # never get another batch if that counted for more than what other sizes took.
+            nearest = [own, *(other for _, other in sorted(known, key=lambda pair: (pair[0] - size) ** 2)[:1])]
+            return min(each.ns / each.num_elements for each in nearest) * (num_elements or 1)
+        if not found:
+            return 0.0
+        _, other = min(found, key=lambda pair: (pair[0] - size) ** 2)
+        return other.ns / other.num_elements * (num_elements or 1)

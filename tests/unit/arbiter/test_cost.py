@@ -52,3 +52,26 @@ def test_a_size_keeps_its_own_time_where_none_grows_old() -> None:
     assert estimate.knows(1)
     assert estimate.of(1) == 5 * 1_000_000
     assert not estimate.knows(16)
+
+
+def test_a_first_batch_of_a_size_that_was_slow_does_not_outweigh_what_other_sizes_took() -> None:
+    """A library compiles kernels for a new shape. The unit would never get another batch of that size."""
+    estimate = CostEstimate()
+    for _ in range(3):
+        estimate.record(1, 4_000)
+    assert estimate.of(4) == 16_000
+    estimate.record(4, 200_000)
+    assert estimate.of(4) == 16_000
+    assert not estimate.knows(4)
+    estimate.record(4, 11_000)
+    assert estimate.of(4) == 11_000
+    estimate.record(4, 12_000)
+    assert estimate.knows(4)
+    assert estimate.of(4) == 11_000
+
+
+def test_of_sizes_of_which_all_ran_too_seldom_each_has_its_own_time() -> None:
+    estimate = CostEstimate()
+    estimate.record(1, 4_000)
+    estimate.record(16, 20_000)
+    assert (estimate.of(1), estimate.of(16)) == (4_000, 20_000)

@@ -99,6 +99,29 @@ def test_long_and_short_requests_of_one_model_do_not_compute_at_once_for_no_gain
     assert p99(Rule("triune")) < 1.2 * p99(Rule("amx alone", [Unit.AMX]))
 
 
+@pytest.mark.parametrize("objective_ms", [30, 60])
+def test_a_unit_whose_first_batch_of_each_size_is_slow_computes_the_others(
+    objective_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library compiles kernels for each shape. Requests are cut, so that sizes occur that were not measured first."""
+    begin, seen = SimulatedChip.begin, set[int]()
+
+    def compiling(self: SimulatedChip, unit: Unit, cost: BatchCost, done: Callable[[float], None]) -> None:
+        if unit is Unit.AMX and cost.num_rows not in seen:
+            seen.add(cost.num_rows)
+            cost = replace(cost, unit_ns={unit: cost.ns + 200 * MS})
+        begin(self, unit, cost, done)
+
+    monkeypatch.setattr(SimulatedChip, "begin", compiling)
+    images = model("images", {Unit.CPU: (1.0, 4.9), Unit.AMX: (1.7, 2.2)}, max_batch_size=32)
+    models = {"images": replace(images, objective_ns=objective_ms * MS)}
+    trace = synthetic([Stream("images", 10.0), Stream("images", 4.0, num_rows=32)], 20, seed=1)
+    batches = play(trace, models, chip(), Rule("triune")).batches
+    late = [each for each in batches if each.ended_ns > 10e9]
+    on_amx = sum(each.num_rows for each in late if each.unit is Unit.AMX)
+    assert on_amx > 0.95 * sum(each.num_rows for each in late)
+
+
 @pytest.mark.parametrize("units", [[Unit.GPU], [Unit.CPU, Unit.AMX]])
 def test_models_that_take_turns_cut_their_batches_for_the_latency_objective_of_another(units: list[Unit]) -> None:
     images_ms = {unit: (2.0, 4.5 if unit is Unit.CPU else 2.0) for unit in units}
