@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from onnx import ModelProto, TensorProto, version_converter
 
 from triune.compression import activations
 from triune.compression.awq import awq
-from triune.compression.found import Kept, Weight, find_weights
+from triune.compression.found import FEWEST, Kept, Weight, find_weights
 from triune.compression.halves import half_form
 from triune.compression.integers import quantized
 from triune.compression.moments import Moments, Site
@@ -27,6 +28,7 @@ from triune.graph.custom.library_types import typed_by_libraries
 from triune.graph.custom.resolve import numpy_nodes
 from triune.graph.custom.stages import typed_model
 from triune.graph.passes.infer import Infer
+from triune.graph.values import constant_tensor, nodes_within, subgraphs_of
 from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
@@ -121,7 +123,7 @@ class Plan:
         self.kept: Final[Sequence[Kept]] = kept
         self.layers: Final[Sequence[str]] = (*(each.name for each in found), *self._nodes)
         if not self.layers:
-            raise UnsupportedError(f"there is nothing to compress in the model: {_reasons(kept)}")
+            raise UnsupportedError(f"there is nothing to compress in the model: {_reasons(kept, self.source)}")
 
     def build(self, forms: Mapping[str, WeightForm]) -> Built:
         """Build the model with these layers compressed, each in its form.
@@ -209,7 +211,15 @@ class Plan:
         return typed_by_libraries(model, self.ops)
 
 
-def _reasons(kept: Sequence[Kept]) -> str:
+def _reasons(kept: Sequence[Kept], model: ModelProto) -> str:
+    inner = [graph for node in nodes_within(model.graph.node) for graph in subgraphs_of(node)]
+    constants = [tensor for graph in inner for node in graph.node if (tensor := constant_tensor(node)) is not None]
+    constants += [tensor for graph in inner for tensor in graph.initializer]
+    if any(prod(each.dims) >= FEWEST for each in constants):
+        return (
+            "its weights are in branches or loops, where they are not compressed; decide its branches first (triune "
+            "convert --constant input=value -o model.mlpackage), and compress the result"
+        )
     if not kept:
         return "it has no weights of 1,024 elements or more"
     return "; ".join(f"'{each.name}': {each.reason}" for each in kept[:5])

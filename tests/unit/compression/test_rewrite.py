@@ -228,6 +228,24 @@ def test_weights_that_requests_may_replace_stay(tmp_path: Path) -> None:
     assert [(each.name, each.reason[:28]) for each in plan.kept] == [("first", "it is the default of an inpu")]
 
 
+def test_weights_in_branches_are_told(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 64])],
+            [weight],
+        )
+        for name in ("then", "else")
+    }
+    inputs = {"x": (TensorProto.FLOAT, ["n", 64]), "is": (TensorProto.BOOL, [])}
+    source = model_of([helper.make_node("If", ["is"], ["y"], **branches)], inputs, ["y"], {})
+    with pytest.raises(UnsupportedError, match="its weights are in branches or loops, where they are not compressed"):
+        built(source, Options(WeightForm.INT8), tmp_path)
+
+
 def test_a_model_without_weights_has_nothing_to_compress(tmp_path: Path) -> None:
     source = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (TensorProto.FLOAT, ["n"])}, ["y"], {})
     with pytest.raises(UnsupportedError, match="nothing to compress in the model: it has no weights of 1,024"):
