@@ -14,7 +14,7 @@ from triune.api.staging import write_text
 from triune.cli.arrays import split_pairs
 from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, progress_bar
-from triune.compression.accuracy import TextAccuracy
+from triune.compression.accuracy import TextAccuracy, percent
 from triune.compression.options import Activations, Calibration, Method, Per, WeightForm
 from triune.compression.report import Report, as_json, page_of
 from triune.core.errors import InvalidArgumentError
@@ -160,7 +160,7 @@ def _print_outputs(console: Console, report: Report) -> None:
     table = Table("output", "agreement", "by", "largest error", "mean error", "largest value", "dB")
     for each in report.outputs:
         numbers = (f"{value:.3g}" for value in (each.largest_error, each.mean_error, each.largest))
-        table.add_row(escaped(each.name), f"{each.agreement:.2%}", each.measure, *numbers, f"{each.sqnr_db:.1f}")
+        table.add_row(escaped(each.name), percent(each.agreement), each.measure, *numbers, f"{each.sqnr_db:.1f}")
     console.print(table)
 
 

@@ -13,6 +13,11 @@ _SUM_ERROR = 1e-2
 """The largest difference from 1 of the sum of a row that counts as probabilities: a softmax in fp16 rounds."""
 
 
+def percent(share: float) -> str:
+    """A share in percent; only 1 is "100.00%", what is nearly 1 has four digits: "99.9990%"."""
+    return f"{min(share, 0.999999):.4%}" if 0.9999 < share < 1 else f"{share:.2%}"
+
+
 @dataclass(frozen=True, slots=True)
 class OutputAccuracy:
     """The difference of one output, over all samples.

@@ -101,6 +101,8 @@ def test_what_agrees_too_little_is_not_written(source: Path, tmp_path: Path) -> 
     assert onnx.load(target).graph.node
     result = compress(source, "-o", target, "--weights", "palette", "--bits", "1", "--keep-accuracy", "100%")
     assert "an agreement of 100.00% cannot be kept: with 2 of 2 layers in higher precision" in str(result.exception)
+    result = compress(source, "-o", target, "--weights", "int8", "--keep-accuracy", "100%")
+    assert "output 'y' agrees by 99.99" in str(result.exception)
 
 
 def test_what_becomes_infinite_is_not_written(tmp_path: Path) -> None:

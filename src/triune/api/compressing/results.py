@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.api.compressing.forms import PROGRAMS
 from triune.api.timing import Speed
-from triune.compression.accuracy import Accuracy, OutputAccuracy
+from triune.compression.accuracy import Accuracy, OutputAccuracy, percent
 from triune.compression.activations import batched_of
 from triune.compression.options import Activations, Method, Options, WeightForm
 from triune.compression.plan import Plan
@@ -31,15 +31,15 @@ def require_agreement(
             "nothing to compare it with: give other samples (--calibrate), or write it as it is with --force"
         )
     has = (
-        f"output '{worst.name}' agrees by {worst.agreement:.2%} ({worst.measure})"
+        f"output '{worst.name}' agrees by {percent(worst.agreement)} ({worst.measure})"
         if worst.is_finite
         else f"output '{worst.name}' has NaN or infinities"
     )
     if is_searched:
         num_layers = len(found.returned.keys() | found.forms.keys())
         raise UnsupportedError(
-            f"an agreement of {least:.2%} cannot be kept: with {len(found.returned)} of {num_layers} layers in higher "
-            f"precision {has}; ask for less, for a form of more bits, or write it as it is with --force"
+            f"an agreement of {percent(least)} cannot be kept: with {len(found.returned)} of {num_layers} layers in "
+            f"higher precision {has}; ask for less, for a form of more bits, or write it as it is with --force"
         )
     raise UnsupportedError(
         f"{has}, where {least:.0%} is the least: nothing is written. Keep sensitive layers precise (--keep-accuracy "
