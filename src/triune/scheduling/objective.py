@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from triune.core.units import Unit
 from triune.scheduling.batcher import FormedBatch
 from triune.scheduling.lane import Lane
+
+_NEAR: Final = 1.1
+"""If no number of rows is computed in time, one counts as good if it takes at most this many times the least time."""
 
 
 class Objective:
@@ -33,7 +37,8 @@ class Objective:
 
     def rows_within(self, lane: Lane, num_rows: int, num_elements: int) -> int:
         """How many of `num_rows` rows, with `num_elements` elements together, a lane can compute within half of the
-        objectives; at least 1, and a power of two if not all of them.
+        objectives; at least 1, and a power of two if not all of them. If none is computed in time, as many as take
+        about the least time: fewer would be computed in more batches, as long each.
         """
         if num_rows < 2:
             return num_rows
@@ -44,14 +49,18 @@ class Objective:
         own_ns, others_ns = own / 2 or math.inf, others / 2 or math.inf
         per_row = num_elements / num_rows
         found = 1 << (num_rows - 1).bit_length()
-        while found > 1:
+        times: list[tuple[int, float]] = []
+        while found:
             size = max(1, round(per_row * min(found, num_rows)))
             # Others wait for its turn. What it takes longer while they compute, too, is no reason for smaller batches.
             alone = lane.alone if lane.alone.knows(size) else lane.cost
-            if lane.cost.of(size) <= own_ns and alone.of(size) <= others_ns:
-                break
+            cost_ns = lane.cost.of(size)
+            if cost_ns <= own_ns and alone.of(size) <= others_ns:
+                return min(found, num_rows)
+            times.append((found, cost_ns))
             found //= 2
-        return min(found, num_rows)
+        least_ns = min(cost_ns for _, cost_ns in times)
+        return min(num_rows, max(each for each, cost_ns in times if cost_ns <= _NEAR * least_ns))
 
     def choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
         """The cheapest lane that answers a batch in time; None if none does, or if no joules or no objective are known.

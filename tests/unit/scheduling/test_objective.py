@@ -18,6 +18,8 @@ from triune.core.units import Unit
 from triune.hardware.energy.hand import HandMeter
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.lane import Lane
+from triune.scheduling.objective import Objective
 
 MS = 1_000_000
 
@@ -117,3 +119,15 @@ async def test_a_request_waits_half_of_it_at_most_for_others(objective_ms: float
     assert bench.running == {Unit.CPU: 1}
     bench.finish()
     await bench.dispatcher.drain()
+
+
+@pytest.mark.parametrize(
+    ("launch_ms", "row_ms", "expected"), [(20, 0, 8), (20, 1, 2), (18, 8, 1), (6, 5, 2), (0, 5, 2)]
+)
+def test_rows_are_cut_only_as_far_as_fewer_take_a_shorter_time(launch_ms: int, row_ms: int, expected: int) -> None:
+    lane = Lane(HandWorker(Doubler(), VirtualClock()), lambda lane, batch: None)
+    for num_rows in (1, 2, 4, 8):
+        for _ in range(3):
+            lane.cost.record(num_rows, (launch_ms + row_ms * num_rows) * MS)
+    # Half of the objective is 17 ms.
+    assert Objective(34 * MS, lambda unit: 0.0).rows_within(lane, 8, 8) == expected
