@@ -1,8 +1,9 @@
 """The transformer engine and its peers, in turn on the same GGUF file: prefill, and decoding of 1, 8 and 32 sequences.
 
 Usage:
-    llm.py compare FILE.gguf [--rounds 3] [--threads 2] [--genai PYTHON] [--llama FOLDER]
+    llm.py compare FILE.gguf [--rounds 3] [--threads 2] [--genai PYTHON] [--llama FOLDER [--no-repack]]
         PYTHON: an interpreter that has openvino-genai; FOLDER: holds llama-bench and llama-batched-bench
+        --no-repack: llama.cpp keeps weights in the file's form; build 11434 ends with SIGSEGV in its own AMX kernels
     llm.py triune | genai FILE.gguf THREADS      one peer, as JSON; `compare` calls these
 
 A rate is in tokens a second:
@@ -116,12 +117,13 @@ def genai(path: Path, num_threads: int) -> dict[str, float]:
     return rates
 
 
-def llama(folder: Path, path: Path, num_threads: int) -> dict[str, float]:
+def llama(folder: Path, path: Path, num_threads: int, *, repacks: bool) -> dict[str, float]:
     """llama.cpp's own benchmarks."""
     bench = [str(folder / "llama-bench"), "-m", str(path), "-p", str(PREFILL), "-n", str(ANSWER)]
-    rows = json.loads(_output([*bench, "-t", str(num_threads), "-r", "2", "-o", "json"]))
+    rows = json.loads(_output([*bench, "-t", str(num_threads), "-r", "2", "-o", "json", "--repack", f"{repacks:d}"]))
     rates = {"prefill" if row["n_prompt"] else "decode 1": row["avg_ts"] for row in rows}
     batched = [str(folder / "llama-batched-bench"), "-m", str(path), "-c", "16384", "-npp", str(PROMPT)]
+    batched += [] if repacks else ["--no-repack"]
     counts = ",".join(map(str, SEQUENCES))
     lines = _output([*batched, "-ntg", str(ANSWER), "-npl", counts, "-t", str(num_threads), "--output-format", "jsonl"])
     for line in lines.splitlines():
@@ -141,7 +143,9 @@ def compare(options: argparse.Namespace) -> None:
                 command = [python, __file__, name, str(options.file), str(options.threads)]
                 rates.setdefault(name, []).append(json.loads(_output(command).splitlines()[-1]))
         if options.llama:
-            rates.setdefault("llama.cpp", []).append(llama(options.llama, options.file, options.threads))
+            rates.setdefault("llama.cpp", []).append(
+                llama(options.llama, options.file, options.threads, repacks=not options.no_repack)
+            )
     names = list(rates)
     print(f"{'tok/s':12}" + "".join(f"{name:>12}" for name in names) + "   Triune / peer")
     for key in ("prefill", *(f"{what} {count}" for what in ("decode", "together") for count in SEQUENCES)):
@@ -174,6 +178,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--genai")
     parser.add_argument("--llama", type=Path)
+    parser.add_argument("--no-repack", action="store_true")
     compare(parser.parse_args())
 
 
