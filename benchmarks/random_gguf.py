@@ -4,8 +4,8 @@ Usage:
     random_gguf.py SMOLLM2.gguf TARGET.gguf
 
 Shapes: TinyLlama-1.1B's (22 layers, 2,048 wide, 32 heads with 4 for keys and values, 5,632 within feed-forward layers),
-with the tokenizer and context of SMOLLM2.gguf, so that every engine reads texts as for that model. Answers are nonsense, but
-times are those of any weights.
+with the tokenizer and context of SMOLLM2.gguf, so that every engine reads texts as for that model. Its answers mean
+nothing, and its times are those of any weights.
 """
 
 import argparse
