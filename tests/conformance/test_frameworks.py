@@ -286,3 +286,19 @@ def test_texts_of_scikit_learn_are_compared_as_rows_and_as_a_column(
     # skl2onnx takes words with other letters apart.
     with pytest.raises(InvalidArgumentError, match="gives other answers than scikit-learn"):
         converted(["un café noir", "deux thés verts", "über die Straße", "plain words only"])
+
+
+@pytest.mark.parametrize("loss", ["modified_huber", "log_loss"])
+def test_labels_follow_scores_where_probabilities_are_equal(tmp_path: Path, loss: str) -> None:
+    """Probabilities are clipped, or rounded to 1, for several classes of one row."""
+    pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
+    from sklearn.linear_model import SGDClassifier
+
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((400, 5)).astype(np.float32)
+    classes = np.digitize(rows[:, 0] * 2 + np.sin(rows[:, 1] * 2) * rows[:, 3], [-1, 1])
+    model = SGDClassifier(loss=loss, random_state=0).fit(rows[:200], classes[:200])
+    triune.convert(model, tmp_path / "m.onnx", verify=True)
+    rows[200:] *= 10
+    (label, *_) = answers(onnx.load(str(tmp_path / "m.onnx")), {"x": rows})
+    assert (label == model.predict(rows)).all()

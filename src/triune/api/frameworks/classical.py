@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from triune.api.frameworks.labels import choose_by_scores
 from triune.api.frameworks.missing import directions_of_missing
 from triune.api.frameworks.result import Export, ExporterError, Request, library
 from triune.core.datatypes import Array
@@ -58,6 +59,7 @@ def export_sklearn(request: Request) -> Export:
                 return exporter.to_onnx(model, initial_types=types, options=last, target_opset=_OPSETS)
 
     written = _written(to_onnx, "scikit-learn")
+    choose_by_scores(written)
     _save(written, request.target)
     outputs = [value.name for value in written.graph.output]
     return Export(lambda inputs: _sklearn_outputs(model, outputs, names, inputs), {}, takes_rows=True)
