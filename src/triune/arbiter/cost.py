@@ -124,16 +124,13 @@ class CostEstimate:
         own = self._means.get(size)
         if own is not None and own.last > stale and own.count >= _NUM_FIRST:
             return own.ns / own.num_elements * (num_elements or 1)
-        if own is not None and own.last <= stale:
-            own = None
-        found = [(each, other) for each, other in self._means.items() if other.last > stale and other is not own]
-        known = [(each, other) for each, other in found if other.count >= _NUM_FIRST]
+        others = {each: mean for each, mean in self._means.items() if mean.last > stale}
+        own = others.pop(size, None)
         if own is not None:
             # Its first batches may have been disturbed, such as by kernels that were compiled for their shape. It would
             # never get another batch if that counted for more than what other sizes took.
-            nearest = [own, *(other for _, other in sorted(known, key=lambda pair: (pair[0] - size) ** 2)[:1])]
-            return min(each.ns / each.num_elements for each in nearest) * (num_elements or 1)
-        if not found:
-            return 0.0
-        _, other = min(found, key=lambda pair: (pair[0] - size) ** 2)
-        return other.ns / other.num_elements * (num_elements or 1)
+            others = {each: mean for each, mean in others.items() if mean.count >= _NUM_FIRST}
+        nearest = [others[each] for each in sorted(others, key=lambda each: (each - size) ** 2)[:1]]
+        if own is not None:
+            nearest.append(own)
+        return min((each.ns / each.num_elements for each in nearest), default=0.0) * (num_elements or 1)

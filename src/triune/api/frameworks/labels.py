@@ -4,8 +4,17 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto
 
-_KEEPS_ORDER: Final = frozenset(["Div", "Add", "Reciprocal", "Exp", "Mul", "Clip"])
-"""The operators between scores and probabilities in what skl2onnx writes for `SGDClassifier`."""
+_FORMS: Final = frozenset(
+    [
+        ("Div", "Add", "Reciprocal", "Add", "Exp", "Mul"),
+        ("Div", "Add", "Div", "Add", "Clip"),
+    ]
+)
+"""The operators from probabilities back to scores in what skl2onnx writes for `SGDClassifier`: of "log_loss" and of
+"modified_huber".
+"""
+
+_OPERATORS: Final = frozenset(op_type for form in _FORMS for op_type in form)
 
 
 def choose_by_scores(model: ModelProto) -> None:
@@ -24,19 +33,10 @@ def choose_by_scores(model: ModelProto) -> None:
 def _scores(producers: dict[str, NodeProto], name: str) -> str | None:
     """The scores from which probabilities are computed; None if they are not made as skl2onnx makes them."""
     seen: list[str] = []
-    while (node := producers.get(name)) is not None and node.op_type in _KEEPS_ORDER:
+    while (node := producers.get(name)) is not None and node.op_type in _OPERATORS:
         before = producers.get(node.input[0])
         if node.op_type == "Add" and before is not None and before.op_type == "MatMul":
             return name if tuple(seen) in _FORMS else None
         seen.append(node.op_type)
         name = node.input[0]
     return None
-
-
-_FORMS: Final = frozenset(
-    [
-        ("Div", "Add", "Reciprocal", "Add", "Exp", "Mul"),
-        ("Div", "Add", "Div", "Add", "Clip"),
-    ]
-)
-"""The operators from the probabilities back to the scores: of "log_loss" and of "modified_huber"."""

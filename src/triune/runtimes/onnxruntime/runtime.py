@@ -18,6 +18,7 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.arenas import NO_LOG, own_arena
 from triune.graph.by_values import by_values
+from triune.graph.custom.foreign import foreign_nodes
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.folded import FOLDED_BYTES, folded_of
 from triune.graph.load import read_model
@@ -30,7 +31,6 @@ from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
-from triune.runtimes.onnxruntime.libraries import has_foreign_ops
 from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, run_options_of, session_options_of
@@ -141,7 +141,7 @@ class OnnxRuntime:
             has_small_runs=is_steady and not folded.leaves_some,
             only_nodes=only_nodes(model),
         )
-        libraries = self._op_libraries if has_foreign_ops(model) else ()
+        libraries = self._op_libraries if any(True for _ in foreign_nodes(model)) else ()
         source, without = source_of(model, path), [*fatal_fusions(model), *_SLOW_FUSIONS]
         session_options.add_session_config_entry(FOLDED_BYTES, str(folded.most_bytes))
         del model

@@ -4,13 +4,10 @@ A client may send thousands of requests at once, or heads of many kilobytes: of 
 the next is parsed before the answer to an earlier one, and large heads wait for their turn.
 """
 
-import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.server import ServerState
 
 from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.kserve.http.answering import FrontEnd
@@ -40,16 +37,9 @@ class TooManyHeadersError(Exception):
 class PacedProtocol(OrderedProtocol):
     """One HTTP connection, without the callbacks of the parser."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        front_end: FrontEnd,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop, front_end=front_end)
+    def __init__(self, *uvicorns: Any, front_end: FrontEnd, **others: Any) -> None:
+        """`uvicorns` and `others` are the arguments of uvicorn's protocol class."""
+        super().__init__(*uvicorns, front_end=front_end, **others)
         self._progress = Progress(front_end.limits)
         self._is_receiving = False
         self._num_read_bytes = 0

@@ -7,16 +7,12 @@ requests, if requests of both kinds are pipelined.
 """
 
 import asyncio
-from typing import Any
 
 import httptools
-from uvicorn import Config
-from uvicorn.server import ServerState
 
 from triune.core.errors import TriuneError
 from triune.frontends.bodies.arriving import ArrivingBody
 from triune.frontends.bodies.offload import SMALL_BYTES
-from triune.frontends.kserve.http.answering import FrontEnd
 from triune.frontends.kserve.http.cycle import InferCycle
 from triune.frontends.kserve.http.heads import head_problem, num_head_bytes, target_problem
 from triune.frontends.kserve.http.infer import Route, json_bytes
@@ -28,19 +24,6 @@ from triune.frontends.limits import MAX_HEADER_LINES, too_large
 
 class KServeProtocol(PacedProtocol):
     """One HTTP connection."""
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        front_end: FrontEnd,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop, front_end=front_end)
-        self._inferences = front_end.inferences
-        self._max_bytes = front_end.limits.request_bytes
 
     # Large bodies, and timeouts.
 
@@ -139,7 +122,7 @@ class KServeProtocol(PacedProtocol):
         if hosts is not None and (refusal := hosts.problem(parser.get_method(), self.headers)) is not None:
             self._refuse(403, refusal)
             return
-        route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
+        route = self._front_end.inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         if route is not None:
             self._begin(route)
         elif (problem := target_problem(self.url)) is not None:
@@ -169,7 +152,7 @@ class KServeProtocol(PacedProtocol):
             return
         arriving = cycle.arriving
         num_bytes = len(body) + (len(cycle.received) if arriving is None else arriving.num_bytes)
-        if num_bytes > self._max_bytes:
+        if num_bytes > self._front_end.limits.request_bytes:
             self._refuse_size(num_bytes)
         elif arriving is None and not cycle.received:
             cycle.received = body
@@ -181,7 +164,7 @@ class KServeProtocol(PacedProtocol):
     def _append(self, cycle: InferCycle, arriving: ArrivingBody | None, body: bytes) -> None:
         try:
             if arriving is None:
-                arriving = cycle.arriving = ArrivingBody(self._max_bytes)
+                arriving = cycle.arriving = ArrivingBody(self._front_end.limits.request_bytes)
                 arriving.add(cycle.received)
                 cycle.received = b""
             arriving.add(body)
@@ -236,11 +219,11 @@ class KServeProtocol(PacedProtocol):
                 # The body is discarded. `_learn` does not cache the head of a refused request.
                 self._refuse(status_of(error), str(error))
                 return
-        if int(headers.get(b"content-length", b"0")) > self._max_bytes:
+        if int(headers.get(b"content-length", b"0")) > self._front_end.limits.request_bytes:
             self._refuse_size(int(headers[b"content-length"]))
         else:
             self._queue(cycle)
 
     def _refuse_size(self, num_bytes: int) -> None:
-        error = too_large(num_bytes, self._max_bytes)
+        error = too_large(num_bytes, self._front_end.limits.request_bytes)
         self._refuse(status_of(error), str(error))
