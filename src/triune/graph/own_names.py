@@ -8,11 +8,19 @@ have equal sizes would change answers without a word.
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Final
 
 from onnx import GraphProto, ModelProto
 
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.declared import infer_anew
-from triune.graph.values import subgraphs_of
+from triune.graph.passes.infer import Infer
+from triune.graph.sizes import BROADCASTING
+from triune.graph.values import Values, subgraphs_of
+
+_MOST_ROUNDS: Final = 8
+"""How often shapes are inferred to join sizes: a joined size may show that further ones are combined."""
 
 
 def give_own_names(graph: GraphProto) -> Mapping[str, str]:
@@ -53,9 +61,41 @@ def with_own_names(model: ModelProto) -> tuple[ModelProto, Mapping[str, str]]:
     return (infer_anew(copy), former) if former else (model, former)
 
 
+def join_combined(model: ModelProto, former: Mapping[str, str]) -> None:
+    """Give one name to sizes of one former name that an elementwise operator combines, such as the tokens of a text and
+    of its mask: the model itself holds them to be equal. If they differed, the operator would fail, unless one of them
+    were 1.
+
+    Args:
+        model: changed in place: only the sizes of its inputs. Shapes of other values must be inferred after this.
+        former: the result of `give_own_names`.
+    """
+    for _ in range(_MOST_ROUNDS if former else 0):
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.value_info[:]
+        try:
+            values = Values(Infer()(copy).graph)
+        except (InvalidArgumentError, UnsupportedError):
+            # Conversions report what is wrong with the model, or mend it.
+            return
+        joined: dict[str, str] = {}
+        for node in model.graph.node:
+            if node.op_type not in BROADCASTING:
+                continue
+            kinds = [kind for name in node.input if name and (kind := values.type(name)) is not None]
+            for dims in zip_longest(*([*kind.tensor_type.shape.dim][::-1] for kind in kinds)):
+                found = sorted({dim.dim_param for dim in dims if dim is not None and dim.dim_param in former})
+                if len(found) > 1 and len({former[name] for name in found}) == 1:
+                    joined |= dict.fromkeys(found[1:], found[0])
+        if not joined:
+            return
+        restore_names(model.graph, joined)
+
+
 def restore_names(graph: GraphProto, former: Mapping[str, str]) -> None:
-    """Undo `give_own_names`: give all sizes in a graph and its subgraphs, which is changed in place, their former
-    names.
+    """Give sizes the names that `former` has for theirs, in a graph and its subgraphs, which are changed in place. This
+    undoes `give_own_names`.
     """
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:

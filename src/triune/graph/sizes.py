@@ -21,9 +21,10 @@ _LIKE_FIRST = frozenset(
         *("Cast", "Clip", "Identity", "Reciprocal", "Not", "BatchNormalization", "HardSigmoid", "LeakyRelu", "Elu"),
     ]
 )
-_BROADCAST = frozenset(
+BROADCASTING = frozenset(
     ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "And", "Or", "Equal", "Greater", "Less"]
 )
+"""Elementwise operators of several operands, whose shapes are broadcast."""
 
 _HOLDING_SIZES = frozenset([TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE])
 """The types to which a Cast keeps the value of a size."""
@@ -127,7 +128,7 @@ class Sizes:
         rank = len(first)
         if node.op_type in _LIKE_FIRST:
             found = first if name == node.output[0] else None
-        elif node.op_type in _BROADCAST:
+        elif node.op_type in BROADCASTING:
             found = broadcast(given)
         elif node.op_type == "Transpose":
             perm: Sequence[int] = attributes.get("perm", range(rank - 1, -1, -1))

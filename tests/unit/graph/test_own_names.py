@@ -15,7 +15,7 @@ from triune.graph.conversion.prepare import prepare, silent
 from triune.graph.load import load
 from triune.graph.optimizing.level import Level
 from triune.graph.optimizing.run import optimize
-from triune.graph.own_names import give_own_names, restore_names
+from triune.graph.own_names import give_own_names, join_combined, restore_names
 from triune.graph.weight_files import WeightFile, with_data
 
 RESHAPED = """g (float[b,n,4] x, float[b,n,4] other) => (float[p,q,r] y)
@@ -77,3 +77,14 @@ def test_names_are_given_to_inputs_that_share_them_and_taken_back() -> None:
     assert give_own_names(model.graph) == {}
     restore_names(model.graph, former)
     assert model.SerializeToString() == before
+
+
+def test_sizes_that_an_operator_combines_have_one_name_again() -> None:
+    """The tokens of a text and of its mask, but not those of an input of which only the size is read."""
+    model = model_of("""g (float[b,n,4] x, float[b,n] mask, float[b,n] other) => (float[b,n,4] y, int64[2] size) {
+        axis = Constant <value_ints = [2]> () column = Unsqueeze (mask, axis) relu = Relu (column)
+        y = Mul (x, relu) size = Shape (other) }""")
+    join_combined(model, give_own_names(model.graph))
+    names = [[dim.dim_param for dim in each.type.tensor_type.shape.dim][:2] for each in model.graph.input]
+    assert names[0] == names[1]
+    assert set(names[0]).isdisjoint(names[2])

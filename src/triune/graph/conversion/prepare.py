@@ -23,7 +23,7 @@ from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
-from triune.graph.own_names import give_own_names
+from triune.graph.own_names import give_own_names, join_combined
 from triune.graph.passes.double_factors import DoubleFactors
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
@@ -111,7 +111,7 @@ def _prepared(
     # the input.
     make_constants(copy.graph)
     apply_shapes(copy, options.shapes)
-    give_own_names(copy.graph)
+    join_combined(copy, give_own_names(copy.graph))
     tell("bringing the graph to core operators")
     # In fp16 and mixed precision, the rules for all nodes keep in fp32 what needs it.
     core = normalize(copy, file=file, widens=options.precision is Precision.FP32)
