@@ -17,9 +17,9 @@ _MOST_IN_A_TURN: Final = 8
 first request has probably arrived already, and takes another 0.1 ms or more.
 """
 
-_MOST_UNDER_WAY: Final = 32
-"""The most accepted connections that have no protocol yet, which takes about three iterations of the loop. Nothing else
-limits their file descriptors.
+_MOST_UNDER_WAY: Final = 12
+"""The most accepted connections of a port that have no protocol yet, which takes about three iterations of the loop.
+Nothing else limits their file descriptors, of which models need those that connections leave (`lifetime.descriptors`).
 """
 
 _PAUSE_SECONDS: Final = 1.0
